@@ -1,0 +1,17 @@
+"""Carry what a fine-tune learned on an old base model over to a new one, without training."""
+
+from importlib import import_module
+from importlib.metadata import version
+
+__version__ = version("hf-bico")
+
+_PUBLIC = {"port": "hf_bico.api", "class_loss": "hf_bico.api", "Ported": "hf_bico.api",
+           "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods", "PortError": "hf_bico.core.errors"}
+__all__ = ["BiCo", "Naive", "PortError", "Ported", "class_loss", "port"]
+
+
+def __getattr__(name: str):
+    """Imported at first use: torch takes seconds, and `hf-bico --help` needs none of it."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hf_bico' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,0 +1,74 @@
+"""Ports between live models, for a training script: no Hub, no files."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_bico.core.collect import Batch, Loss, Side, collect
+from hf_bico.core.methods import BiCo, Method
+from hf_bico.core.pairing import pair_sites
+from hf_bico.core.transport import Difference, Left, Moved, account, added, check_fine_tune, transport
+from hf_bico.core.types import Tensors
+from hf_bico.families import family_of
+
+
+@dataclass(frozen=True)
+class Ported:
+    """What a fine-tune learned, in the coordinates of the new base."""
+
+    target: nn.Module
+    delta: dict[str, Tensor]
+    """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
+    moved: list[Moved]
+    left: list[Left]
+
+    def apply_(self, alpha: float = 1.0) -> nn.Module:
+        """θ_B ← θ_B + α τ_B, in place; the target."""
+        state = self.target.state_dict()
+        with torch.no_grad():
+            for key, tensor in added(state, self.delta, alpha):
+                state[key].copy_(tensor)
+        return self.target
+
+
+def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Batch],
+         loss: Loss | tuple[Loss, Loss], method: Method | None = None) -> Ported:
+    """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
+
+    Args:
+        tuned: the fine-tune, or its tensors alone.
+        base: what it was fine-tuned from.
+        target: the new base.
+        calibration: the same samples for both, `(source_batch, target_batch)` a step.
+        loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ.
+        method: BiCo unless given.
+
+    Raises:
+        PortError: layers without a partner, a base that is not the fine-tune's, a NaN, a tensor of τ that nothing
+            accounts for.
+    """
+    method = method or BiCo()
+    losses = loss if isinstance(loss, tuple) else (loss, loss)
+    family = family_of(base)
+    sites = family.sites(base)
+    pairs = pair_sites(sites, family_of(target).sites(target))
+    before = base.state_dict()
+    tau = Difference(tuned.state_dict() if isinstance(tuned, nn.Module) else tuned, before)
+    check_fine_tune(tau, before, sites)
+    left = account(tau, pairs, family.left_reason, sites)
+    batches = (Batch(*batch) for batch in calibration)
+    evidence = collect(Side(base, losses[0]), Side(target, losses[1]), pairs, batches, method.signals)
+    result = transport(tau, method.plan(pairs, evidence), target.state_dict())
+    return Ported(target, result.delta, result.moved, left)
+
+
+def class_loss(head: Tensor) -> Loss:
+    """Cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples."""
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, labels = batch
+        logits = family_of(model).logits(model, inputs, head)
+        return F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+    return loss

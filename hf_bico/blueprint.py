@@ -1,0 +1,171 @@
+"""What is known of a port before any weight is read: every input pinned, every choice checked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.methods import METHODS, Method
+from hf_bico.core.pairing import pair_sites
+from hf_bico.core.transport import Difference
+from hf_bico.core.types import Pair, Site, Tensors
+from hf_bico.data import EVAL_SPLITS, HubDataset, Split, Task, choose, read_task
+from hf_bico.estimate import Estimate, estimate
+from hf_bico.families import FAMILIES, Family
+from hf_bico.io.checkpoints import Shapes, check_shapes, pick_device, require_family
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned
+from hf_bico.io.writer import require_room
+from hf_bico.report import REPORT_FILE, Lineage
+
+
+@dataclass(frozen=True)
+class PortConfig:
+    """Every choice of a port; the CLI's options, one to one."""
+
+    source: str
+    target: str
+    dataset: str
+    base: str | None = None
+    config: str | None = None
+    split: str = "train"
+    eval_split: str | None = None
+    eval_n: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    templates: Path | None = None
+    n: int = 100
+    seed: int = 0
+    method: str = "bico"
+    alpha: float = 1.0
+    batch_size: int = 8
+    device: str | None = None
+    output: Path | None = None
+    push: bool = False
+    push_to: str | None = None
+    private: bool | None = None
+    create_pr: bool = False
+    commit_message: str | None = None
+    allow_regression: bool = False
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What is known of a port before any weight is read."""
+
+    lineage: Lineage
+    family: Family
+    skeletons: tuple[nn.Module, nn.Module]
+    source_sites: tuple[Site, ...]
+    pairs: tuple[Pair, ...]
+    method: Method
+    dataset: HubDataset
+    split: Split
+    task: Task
+    eval_split: str
+    destination: str | None
+    head: Pinned | None
+
+
+def resolve(config: PortConfig, hub: Hub) -> Lineage:
+    """Source, base, target and dataset as commits. The base is the one named, else that of the source's card.
+
+    Raises:
+        PortError: any of them is not to be had, or no base is known.
+    """
+    source = hub.resolve(config.source)
+    return Lineage(source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target),
+                   hub.resolve(config.dataset, "dataset"))
+
+
+def base_of(source: Pinned, hub: Hub) -> str:
+    """The base that the source's card names.
+
+    Raises:
+        PortError: it names none, or several.
+    """
+    named = hub.card(source).base_model
+    names = [named] if isinstance(named, str) else named or []
+    if len(names) != 1:
+        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
+        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
+    return names[0]
+
+
+def draft(config: PortConfig, hub: Hub) -> Blueprint:
+    """Everything that can be checked without weights: families, pairs, shapes, data, destination.
+
+    Raises:
+        PortError: whatever is wrong, before any heavy work.
+    """
+    method = _method(config.method)
+    lineage = resolve(config, hub)
+    family = FAMILIES[0]
+    models = (lineage.source, lineage.base, lineage.target)
+    for pinned in models:
+        require_family(pinned, family)
+    configs = [hub.fetch(pinned, (family.config_file,)) for pinned in models]
+    skeletons = [family.skeleton(folder) for folder in configs[1:]]
+    sites = [family.sites(model) for model in skeletons]
+    dataset = HubDataset(hub, lineage.dataset, config.config)
+    split = dataset.split(config.split)
+    columns = {"image": config.image_column, "label": config.label_column}
+    task = read_task(dataset, split, columns, config.templates)
+    choose(split, config.split, config.n, config.seed)
+    eval_split = _eval_split(config, dataset)
+    if config.output is not None:
+        require_room(config.output, 0)
+    destination, head = _destination(config, hub, lineage)
+    return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, dataset, split, task,
+                     eval_split, destination, head)
+
+
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise PortError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]()
+
+
+def _eval_split(config: PortConfig, dataset: HubDataset) -> str:
+    found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
+    found = [name for name in found if name != config.split]
+    if not found or found[0] not in dataset.splits:
+        raise PortError(f"no split to evaluate on beside {config.split!r}: name one with --eval-split; "
+                        f"{dataset.pinned} has {', '.join(dataset.splits)}")
+    return found[0]
+
+
+def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> tuple[str | None, Pinned | None]:
+    """Where the port will be pushed, and that repo's head now.
+
+    Raises:
+        PortError: no token, or the repo holds something that is not an earlier push of this same port.
+    """
+    if not (config.push or config.push_to):
+        return None, None
+    user = hub.user()
+    names = [pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target)]
+    repo = config.push_to or f"{user}/{names[0]}-on-{names[1]}"
+    head = hub.existing(repo)
+    if head is not None and not config.create_pr and set(head.files) - {".gitattributes", "README.md"}:
+        report = hub.json(head, REPORT_FILE).get("lineage", {})
+        if any(report.get(role, {}).get("name") != getattr(lineage, role).name for role in ("source", "target")):
+            raise PortError(f"{repo} holds something that is not a port of {lineage.source.name} to "
+                            f"{lineage.target.name}: name another with --push-to, or propose it with --create-pr")
+    return repo, head
+
+
+def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
+    """The blueprint and what the port would cost; reads the headers of the weights, not the weights."""
+    plan = draft(config, hub)
+    shapes = [Shapes(hub, pinned, plan.family.weights_file) for pinned in
+              (plan.lineage.source, plan.lineage.base, plan.lineage.target)]
+    check_weights(plan, *shapes)
+    return plan, estimate(plan.pairs, plan.method, config.n, shapes[1:], pick_device(config.device))
+
+
+def check_weights(plan: Blueprint, tuned: Tensors, base: Tensors, target: Tensors) -> Difference:
+    check_shapes(plan.lineage.base, base, plan.skeletons[0], plan.family.tower)
+    check_shapes(plan.lineage.target, target, plan.skeletons[1], plan.family.tower)
+    return Difference(tuned, base)

@@ -1,0 +1,72 @@
+"""A report as a model card that people can check."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from hf_bico.families import Family
+
+TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
+ROWS = {"source": "fine-tuned source, on its own base", "zero_shot": "target, zero-shot",
+        "naive": "target + naive copy of τ", "ported": "**target + ported τ (this model)**"}
+"""The evaluation's rows, in the order they are shown."""
+
+
+def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str | None, licenses: list[str]) -> None:
+    """README.md of a written port: metadata for the Hub, and a body that says how it was made and how to redo it."""
+    lineage = report["lineage"]
+    name = repo or f"{lineage['source']['name'].split('/')[-1]}-on-{lineage['target']['name'].split('/')[-1]}"
+    data = metadata(report, family, name, licenses)
+    # Without a repo of its own yet, the folder that the card lies in is what opens.
+    snippet = family.snippet(f"hf-hub:{repo}" if repo else "local-dir:.")
+    card = ModelCard.from_template(
+        data, template_path=str(TEMPLATE), name=name, report=report, rows=ROWS, snippet=snippet, licenses=licenses,
+        blocks=_blocks(report["layers"]), maps=_maps(report["moved"]), left=_left(report["left"]))
+    card.save(folder / "README.md")
+
+
+def metadata(report: dict[str, Any], family: Family, name: str, licenses: list[str]) -> ModelCardData:
+    """The card's YAML. Only what lies on the Hub is named as base or dataset."""
+    lineage, evaluation = report["lineage"], report["evaluation"]
+    base, dataset = (None if lineage[role]["local"] else lineage[role] for role in ("target", "dataset"))
+    result = EvalResult(
+        task_type="zero-shot-image-classification", task_name="Zero-Shot Image Classification", metric_type="accuracy",
+        metric_name="Accuracy", metric_value=round(evaluation["ported"]["accuracy"], 6),
+        dataset_type=dataset["name"] if dataset else "local", dataset_name=lineage["dataset"]["name"],
+        dataset_config=report["calibration"]["config"], dataset_split=evaluation["split"],
+        dataset_revision=lineage["dataset"]["commit"])
+    return ModelCardData(
+        model_name=name, base_model=base and base["name"], base_model_relation="finetune" if base else None,
+        datasets=[dataset["name"]] if dataset else None, license=licenses[0] if licenses else "unknown",
+        library_name=family.library, pipeline_tag=family.pipeline_tag,
+        tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]], eval_results=[result],
+        hf_bico_lineage={role: entry["name"] + (f"@{entry['commit']}" if entry["commit"] else "")
+                         for role, entry in lineage.items()})
+
+
+def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row a block: which block of the source it takes from, and its widths."""
+    def label(depth: int | None) -> str:
+        return "outside the blocks" if depth is None else str(depth)
+
+    return [{"target": label(row["target"]), "source": label(row["source"]), "sites": "; ".join(
+        f"{s['role']} {'×'.join(map(str, s['source']))} → {'×'.join(map(str, s['target']))}" for s in row["sites"])}
+        for row in layers]
+
+
+def _maps(moved: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """A row a site: rank and residual of both sides, and the share of τ inside their span."""
+    def side(fit: dict[str, Any] | None) -> str:
+        return f"{fit['rank']} of {fit['full']}, {fit['residual']:.3f}" if fit else "as it is"
+
+    return [{"target": row["target"], "source": row["source"], "output": side(row["output"]),
+             "input": side(row["input"]), "kept": f"{row['kept']:.1%}"} for row in moved]
+
+
+def _left(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What stays behind, by reason."""
+    reasons: dict[str, list[float]] = {}
+    for row in left:
+        reasons.setdefault(row["reason"], []).append(row["norm"] ** 2)
+    return [{"reason": reason, "count": len(norms), "norm": sum(norms) ** 0.5} for reason, norms in reasons.items()]

@@ -1,0 +1,211 @@
+"""`hf-bico`: Typer in front of the pipeline. It alone speaks: results on stdout, everything else on stderr."""
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer.exceptions import TyperException
+
+from hf_bico.core.errors import PortError
+
+app = typer.Typer(name="hf-bico", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+                  pretty_exceptions_enable=False, help="Carry a fine-tune over to a new base model, without training.")
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Format(StrEnum):
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: only what was made.")]
+Token = Annotated[str | None, typer.Option(help="A User Access Token; else the one of `hf auth login` or HF_TOKEN.")]
+Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
+Output = Annotated[Path | None, typer.Option(help="A folder to write to; it must be new or empty.")]
+
+
+class Voice:
+    """How a command talks in the chosen format."""
+
+    def __init__(self, format: Format, quiet: bool) -> None:
+        self.format = Format.QUIET if quiet else format
+        self.out = Console(highlight=False, soft_wrap=True)
+        _hush(self.format is Format.QUIET or not sys.stderr.isatty())
+
+    def track(self, items, what: str, total: int):
+        """A progress bar on stderr while `items` pass."""
+        quiet = self.format is Format.QUIET or not stderr.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=stderr, disable=quiet, transient=True) as progress:
+            yield from progress.track(items, total=total, description=what)
+
+    def say(self, human: Any, data: Any, quiet: str) -> None:
+        """The result, in the one form that was asked for."""
+        if self.format is Format.HUMAN:
+            self.out.print(human)
+        else:
+            print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
+
+
+def _hush(bars: bool) -> None:
+    """Keep the libraries' chatter down; their progress bars too, where nobody sees them."""
+    import datasets
+    import huggingface_hub
+
+    for name in ("httpx2", "httpx", "open_clip", "huggingface_hub", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if bars:
+        huggingface_hub.utils.disable_progress_bars()
+        datasets.disable_progress_bars()
+
+
+@app.command()
+def port(
+    source: Annotated[str, typer.Argument(help="The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.")],
+    to: Annotated[str, typer.Option(help="The new base model.")],
+    dataset: Annotated[str, typer.Option(help="Labelled images of the task: a Hub dataset or a folder.")],
+    base: Base = None,
+    config: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
+    split: Annotated[str, typer.Option(help="Split that the calibration samples are drawn from.")] = "train",
+    eval_split: Annotated[str | None, typer.Option(help="Split to score on; else test or validation.")] = None,
+    eval_n: Annotated[int | None, typer.Option(help="Score on so many samples of it; else on all.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Else the one image column.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Else the one label column.")] = None,
+    templates: Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
+                                                   exists=True, dir_okay=False)] = None,
+    n: Annotated[int, typer.Option("-n", help="Calibration samples.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    method: Annotated[str, typer.Option(help="bico or naive.")] = "bico",
+    alpha: Annotated[float, typer.Option(help="Scale of the ported task vector.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)] = 8,
+    device: Annotated[str | None, typer.Option(help="Else CUDA where there is one, else the CPU.")] = None,
+    output: Output = None,
+    push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
+    push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
+    commit_message: Annotated[str | None, typer.Option(help="Of the push.")] = None,
+    allow_regression: Annotated[bool, typer.Option("--allow-regression", help="Push a port that is worse than its "
+                                                   "base.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")] = False,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Port SOURCE to the base model --to, score it, and write or push it with its card."""
+    options = {name: value for name, value in locals().items()
+               if name not in ("to", "dry_run", "token", "format", "quiet", "private")}
+    voice = Voice(format, quiet)
+    from hf_bico import blueprint, pipeline
+    from hf_bico.io.hub import Hub
+
+    chosen = blueprint.PortConfig(**options, target=to, private=private or None)
+    hub = Hub(token)
+    if dry_run:
+        plan, cost = blueprint.dry_run(chosen, hub)
+        data = {"lineage": plan.lineage.record({}), "destination": plan.destination, "estimate": asdict(cost),
+                "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
+        voice.say(_dry_table(plan, cost), data, plan.destination or "")
+        return
+    outcome = pipeline.run(chosen, hub, voice.track)
+    data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
+    voice.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
+    if voice.format is Format.HUMAN:
+        for made in filter(None, (outcome.output and f"Written to {outcome.output}",
+                                  outcome.url and f"Pushed to {outcome.url}")):
+            voice.out.print(made)
+        if not (outcome.output or outcome.url or outcome.refusal):
+            stderr.print("Nothing was kept: give --output DIR or --push")
+    if outcome.refusal:
+        raise PortError(outcome.refusal)
+
+
+@app.command()
+def extract(
+    source: Annotated[str, typer.Argument(help="The fine-tune.")],
+    output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
+    base: Base = None,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Save the task vector SOURCE − base, with its lineage."""
+    voice = Voice(format, quiet)
+    from hf_bico.arithmetic import extract
+    from hf_bico.io.hub import Hub
+
+    vector, count = extract(source, base, output, Hub(token))
+    voice.say(f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; "
+              f"written to {output}", dict(vector.lineage) | {"tensors": count, "output": str(output)}, str(output))
+
+
+@app.command()
+def apply(
+    delta: Annotated[Path, typer.Argument(help="A task vector that `extract` wrote.", exists=True, dir_okay=False)],
+    to: Annotated[str, typer.Option(help="The model to add it to.")],
+    output: Annotated[Path, typer.Option(help="A folder to write the sum to; it must be new or empty.")],
+    alpha: Annotated[float, typer.Option(help="Scale of the task vector.")] = 1.0,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Add a task vector to a model of the same shapes, and write the whole model."""
+    voice = Voice(format, quiet)
+    from hf_bico.arithmetic import apply
+    from hf_bico.io.hub import Hub
+
+    target, lineage = apply(delta, to, output, alpha, Hub(token))
+    voice.say(f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
+              {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)}, str(output))
+
+
+def _score_table(evaluation) -> Table:
+    table = Table("model", "accuracy", "95 % interval", title=f"{evaluation.split}, {evaluation.ported.n} samples")
+    rows = {"fine-tuned source": evaluation.source, "target, zero-shot": evaluation.zero_shot,
+            "target + naive copy": evaluation.naive, "target + ported": evaluation.ported}
+    for name, score in rows.items():
+        table.add_row(name, f"{score.accuracy:.1%}", f"{score.low:.1%} – {score.high:.1%}")
+    return table
+
+
+def _dry_table(plan, cost) -> Table:
+    table = Table(show_header=False, title="Dry run: only headers were read, nothing was written")
+    for role, pinned in vars(plan.lineage).items():
+        table.add_row(role, str(pinned))
+    depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}
+    table.add_row("blocks", ", ".join(f"{target} ← {source}" for target, source in depths.items()))
+    table.add_row("linear maps", str(len(plan.pairs)))
+    table.add_row("forward and backward", f"{cost.passes_flops / 1e9:.3g} GFLOP")
+    table.add_row("moments", f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB")
+    table.add_row("maps", f"{cost.maps_flops / 1e9:.3g} GFLOP")
+    table.add_row("weights", f"{cost.weights_bytes / 1e6:.0f} MB")
+    table.add_row("time before evaluation", f"about {cost.seconds:.0f} s here")
+    table.add_row("would be pushed to", plan.destination or "nowhere")
+    return table
+
+
+def main() -> None:
+    """The console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
+    try:
+        code = app(standalone_mode=False)
+    except (PortError, TyperException) as error:
+        if os.environ.get("HF_DEBUG"):
+            raise
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        stderr.print(f"Error: {message}", markup=False)
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        stderr.print("Interrupted; nothing was left half-written")
+        code = 130
+    sys.exit(code or 0)

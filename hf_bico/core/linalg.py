@@ -1,0 +1,55 @@
+"""The one matrix problem of the method: the orthogonal factor that the data determine."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RTOL = 1e-5
+"""Default cut, relative to the largest singular value of a cross-moment; docs/method.md says why."""
+
+
+class PolarFactor(NamedTuple):
+    """R with its numerical rank and the nuclear norm Σσ of the matrix it came from."""
+
+    factor: Tensor
+    rank: int
+    nuclear: float
+
+
+def polar_factor(cross: Tensor, *, rtol: float = RTOL) -> PolarFactor:
+    """The canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
+
+    With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is
+    lost in rounding are filled at random by it. Here R = U f(Σ) Vᵀ with f = 1 above the cut and 0 below, so that R
+    is a smooth function of `cross`: threads, batch sizes and noise move it by rounding alone.
+
+    Args:
+        cross: (d_B, d_A), Σ over rows of b aᵀ.
+        rtol: the cut, as a share of σ₁.
+
+    Raises:
+        ValueError: `cross` is zero or not finite.
+    """
+    u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
+    if not torch.isfinite(sigma).all() or sigma[0] == 0:
+        raise ValueError("a cross-moment is zero or not finite")
+    ratio = sigma / (rtol * sigma[0])
+    return PolarFactor((u * soft_step(ratio)) @ vt, int((ratio > 1).sum()), float(sigma.sum()))
+
+
+def soft_step(ratio: Tensor) -> Tensor:
+    """0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log between: a cut across which no value can jump."""
+    t = ((ratio.clamp_min(1e-30).log2() + 1) / 2).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: int) -> Tensor:
+    """P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
+
+    Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`.
+    """
+    n = source[0] * source[1]
+    patches = torch.eye(n).reshape(n, 1, *source)
+    patches = torch.nn.functional.interpolate(patches, size=target, mode="bilinear", align_corners=False)
+    return torch.block_diag(torch.eye(prefix), patches.reshape(n, -1).T) if prefix else patches.reshape(n, -1).T

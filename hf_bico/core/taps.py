@@ -1,0 +1,111 @@
+"""Watching the linear maps of a running model, whatever module they hide in.
+
+A tap watches a parameter, not a module: the rows that a weight multiplies are X, the gradient at what it gives is G.
+So a fused in-projection, a bare `x @ self.proj` and a plain `nn.Linear` are all seen alike, and nothing is patched.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.types import Signal, Site, Stream
+
+Emit = Callable[[Stream, Tensor], None]
+
+
+@contextmanager
+def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit):
+    """While the block runs, every batch's rows reach `emit(stream, rows)`.
+
+    Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need no gradient:
+    where nothing yet requires one, it starts at the input of the first watched weight.
+
+    Raises:
+        PortError: at the end of the block, for streams that were never emitted; all of them listed.
+    """
+    mode = _Taps(model, sites, signals, emit)
+    with mode:
+        yield
+    if mode.due:
+        missing = ", ".join(sorted(f"{s.name} ({s.signal.value})" for s in mode.due))
+        raise PortError(f"the model never ran or never reached with a gradient: {missing}")
+
+
+class _Taps(TorchFunctionMode):
+    def __init__(self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit) -> None:
+        super().__init__()
+        self.signals, self.emit = frozenset(signals), emit
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        self.watched: dict[int, list[Site]] = defaultdict(list)
+        for site in sites:
+            self.watched[id(parameters[site.weight.key])].append(site)
+        self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            with self:  # its in- and out-projection are then watched like any other linear map
+                return _attention(*args, **kwargs)
+        found = self._find(func, args)
+        if found is None:
+            return func(*args, **kwargs)
+        position, sites = found
+        args = list(args)
+        if Signal.OUTPUT_GRADIENT in self.signals and not args[position].requires_grad:
+            args[position] = args[position].detach().requires_grad_()
+        if Signal.INPUT in self.signals:
+            self._seen(sites[0].stream(Signal.INPUT), args[position])
+        y = func(*args, **kwargs)
+        if Signal.OUTPUT_GRADIENT in self.signals:
+            y.register_hook(lambda gradient: self._gradient(sites, gradient))
+        return y
+
+    def _find(self, func, args) -> tuple[int, list[Site]] | None:
+        """Position of X among `args` and the sites whose weight it meets, if this call is a watched one."""
+        position = _OPERAND.get(func)
+        if position is None or len(args) <= position + 1:
+            return None
+        sites = self.watched.get(id(args[position + 1]))
+        return (position, sites) if sites else None
+
+    def _seen(self, stream: Stream, rows: Tensor) -> None:
+        if stream in self.due:
+            self.due.discard(stream)
+            rows = rows.detach()
+            self.emit(stream, rows if rows.ndim > 2 else rows[:, None])
+
+    def _gradient(self, sites: list[Site], gradient: Tensor) -> None:
+        for site in sites:
+            rows = site.weight.rows
+            self._seen(site.stream(Signal.OUTPUT_GRADIENT), gradient if rows is None else gradient[..., slice(*rows)])
+
+
+_OPERAND = {F.linear: 0, torch.matmul: 0, Tensor.matmul: 0, Tensor.__matmul__: 0}
+"""Calls that multiply rows by a weight, and where the rows stand; the weight follows them."""
+
+
+def _attention(query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
+               add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training=True, key_padding_mask=None,
+               need_weights=True, attn_mask=None, use_separate_proj_weight=False,
+               average_attn_weights=True, **rest):
+    """`F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
+
+    query (T, n, d), as `nn.MultiheadAttention` hands it over; the linear maps see (n, T, d).
+    """
+    odd = [bias_k, bias_v, key_padding_mask, *rest.values()]
+    if query is not key or key is not value or add_zero_attn or use_separate_proj_weight or training or \
+            need_weights or any(x is not None and x is not False for x in odd):
+        raise PortError("an nn.MultiheadAttention does more than plain self-attention in eval mode; not supported")
+    x = query.transpose(0, 1)
+    qkv = F.linear(x, in_proj_weight, in_proj_bias)
+    q, k, v = (y.unflatten(-1, (num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=-1))
+    o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+    y = F.linear(o.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
+    return y.transpose(0, 1), None

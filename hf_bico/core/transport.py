@@ -1,0 +1,188 @@
+"""Live models and a task vector → the target's delta and what a reader needs to judge it."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
+
+LARGEST_TAU = 1.0
+"""‖τ‖/‖θ_A‖ over the moved weights above which θ_A cannot be what was fine-tuned: two unrelated models of one
+architecture lie near √2, fine-tunes far below."""
+
+
+class Difference(Mapping[str, Tensor]):
+    """τ = tuned − base, one tensor at a time and in float32 or wider; neither side is ever held whole.
+
+    Raises:
+        PortError: on construction, when names or shapes differ, all of them listed; on reading, for NaN or Inf.
+    """
+
+    def __init__(self, tuned: Tensors, base: Tensors) -> None:
+        self.tuned, self.base = tuned, base
+        odd = [f"{key} is only in the {side}" for side, a, b in
+               (("fine-tuned model", tuned, base), ("base", base, tuned)) for key in a.keys() - b.keys()]
+        odd += [f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
+                for key in base.keys() & tuned.keys() if tuned[key].shape != base[key].shape]
+        if odd:
+            raise PortError(f"not a fine-tune of this base: {listed(sorted(odd))}; name the right one with --base")
+
+    def __getitem__(self, key: str) -> Tensor:
+        tuned, base = self.tuned[key], self.base[key]
+        if not tuned.is_floating_point():
+            return (tuned.long() - base.long()).float()
+        dtype = torch.promote_types(tuned.dtype, torch.float32)
+        tau = tuned.to(dtype) - base.to(dtype)
+        if not tau.isfinite().all():
+            raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
+        return tau
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tuned)
+
+    def __len__(self) -> int:
+        return len(self.tuned)
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What became of one site's change."""
+
+    source: str
+    target: str
+    norm: float
+    """‖τ_A‖ of the weight, Frobenius."""
+    kept: float
+    """Share ‖τ_B‖² / ‖τ_A‖² that lies inside the maps' span; 1 where nothing was cut."""
+    output: Fit | None
+    input: Fit | None
+
+
+@dataclass(frozen=True)
+class Left:
+    """A tensor of τ that stays behind."""
+
+    key: str
+    reason: str
+    norm: float
+
+
+@dataclass
+class Transported:
+    """The target's change by tensor name, at α = 1, and what became of every site."""
+
+    delta: dict[str, Tensor] = field(default_factory=dict)
+    moved: list[Moved] = field(default_factory=list)
+
+
+def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
+    """Move τ over: τ_B = L τ_A Rᵀ for every pair, written where the target keeps its weight.
+
+    Args:
+        tau: the source's task vector.
+        maps: a method's plan; taken one at a time, so that no more than one map is held.
+        target: the new base's tensors; shapes alone are read.
+
+    Raises:
+        PortError: NaN or Inf in what came out.
+    """
+    result = Transported()
+    for (a, b), map_ in maps:
+        change = a.weight.of(tau[a.weight.key]).to(map_.left)
+        moved = map_.weight(change)
+        _write(result.delta, b.weight, moved, target)
+        if a.bias is not None:
+            _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key]).to(map_.left)), target)
+        norm = float(change.norm())
+        kept = float(moved.norm()) ** 2 / norm**2 if norm else 1.0
+        result.moved.append(Moved(a.name, b.name, norm, kept, map_.left_fit, map_.right_fit))
+    broken = [key for key, change in result.delta.items() if not change.isfinite().all()]
+    if broken:
+        raise PortError(f"NaN or Inf in the ported {listed(broken)}")
+    return result
+
+
+def _write(delta: dict[str, Tensor], where: Slice, change: Tensor, target: Tensors) -> None:
+    if where.key not in delta:
+        delta[where.key] = torch.zeros(target[where.key].shape, dtype=change.dtype)
+    where.of(delta[where.key]).copy_(change)
+
+
+def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None],
+            sites: Iterable[Site]) -> list[Left]:
+    """Everything of τ that no pair moves, with the reason and its norm; tensors that did not change are skipped.
+
+    Args:
+        left_reason: why a tensor outside every site stays behind, None if nobody knows.
+        sites: all of the source's sites, so that one that no pair takes is accounted for too.
+
+    Raises:
+        PortError: tensors that neither a pair nor a reason accounts for, all of them listed.
+    """
+    moved = {s.key for pair in pairs for s in pair.source.slices}
+    unused = {s.key: f"no block of the target takes {site.name}" for site in sites for s in site.slices}
+    left, orphans = [], []
+    for key in tau:
+        if key in moved:
+            continue
+        norm = float(tau[key].norm())
+        reason = unused.get(key) or left_reason(key)
+        if reason is None:
+            orphans.append(key)
+        elif norm > 0:
+            left.append(Left(key, reason, norm))
+    if orphans:
+        raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
+    return left
+
+
+def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
+    """‖τ‖/‖θ_A‖ over the weights of the sites."""
+    keys = {site.weight.key for site in sites}
+    change = sum(float(tau[key].norm()) ** 2 for key in keys)
+    return (change / sum(float(base[key].float().norm()) ** 2 for key in keys)) ** 0.5
+
+
+def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
+    """‖τ‖/‖θ_A‖, if the two models can be a fine-tune and its base.
+
+    Raises:
+        PortError: τ is zero, or so large that the base cannot be the fine-tune's.
+    """
+    ratio = relative_norm(tau, base, sites)
+    if ratio == 0:
+        raise PortError("the fine-tuned model and its base are the same: there is nothing to port")
+    if not ratio < LARGEST_TAU:
+        raise PortError(f"the task vector is {ratio:.2f} times as large as the base (a fine-tune's is below "
+                        f"{LARGEST_TAU}): this is not the base of that fine-tune; name the right one with --base")
+    return ratio
+
+
+def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[str, Tensor]]:
+    """θ_B + α τ_B for every tensor of the delta, in the base's dtype."""
+    for key, change in delta.items():
+        weight = base[key]
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        yield key, (weight.to(wide) + alpha * change.to(weight.device, wide)).to(weight.dtype)
+
+
+@contextmanager
+def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]):
+    """The model with some of its tensors replaced, until the block ends; only those are kept aside."""
+    state = model.state_dict()
+    kept: dict[str, Tensor] = {}
+    try:
+        with torch.no_grad():
+            for key, tensor in tensors:
+                kept[key] = state[key].clone()
+                state[key].copy_(tensor)
+        yield model
+    finally:
+        with torch.no_grad():
+            for key, tensor in kept.items():
+                state[key].copy_(tensor)
+

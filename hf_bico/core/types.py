@@ -1,0 +1,133 @@
+"""The nouns of a port: sites, pairs, signals, fits and maps.
+
+Letters follow the paper: A is the source, B the target; a weight is (d_out, d_in); τ = θ_A,ft − θ_A.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+"""Named tensors of a model, read one at a time: a state dict, a safetensors file or their difference."""
+
+
+class Signal(Enum):
+    """What is watched at a site while a batch passes."""
+
+    INPUT = "input"
+    """X, the rows that the weight multiplies."""
+    OUTPUT_GRADIENT = "output gradient"
+    """G = ∂L/∂Y at the rows that it gives."""
+
+
+class Stream(NamedTuple):
+    """One matrix of rows that a model shows while a batch passes; q, k and v share the stream of their input."""
+
+    signal: Signal
+    name: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a site's parameter lies in a state dict.
+
+    A fused projection holds several sites in the rows of one tensor; a weight that multiplies from the right
+    (`x @ W`, d_in × d_out) is stored transposed.
+    """
+
+    key: str
+    rows: tuple[int, int] | None = None
+    transposed: bool = False
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias."""
+        matrix = tensor.T if self.transposed else tensor
+        return matrix if self.rows is None else matrix[slice(*self.rows)]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How a sample's rows lie: `prefix` tokens kept apart (the class token), then a grid of patches.
+
+    An empty grid means that the site sees the prefix alone.
+    """
+
+    prefix: int
+    grid: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        n = 1 if self.grid else 0
+        for side in self.grid:
+            n *= side
+        return self.prefix + n
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear map inside a model: Y = X Wᵀ + b."""
+
+    name: str
+    role: str
+    """What it does in its block; partners share it."""
+    depth: int | None
+    """Its block, 0-based; None outside the blocks."""
+    weight: Slice
+    bias: Slice | None
+    d_out: int
+    d_in: int
+    space: str
+    """Name of its input; sites that read the same rows share it, and with it their input map."""
+    tokens: Tokens
+
+    def stream(self, signal: Signal) -> Stream:
+        return Stream(signal, self.space if signal is Signal.INPUT else self.name)
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+
+class Pair(NamedTuple):
+    """A site of A and the site of B that takes over what it learned."""
+
+    source: Site
+    target: Site
+
+    def streams(self, signal: Signal) -> tuple[Stream, Stream]:
+        return self.source.stream(signal), self.target.stream(signal)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well one side of a map is determined and how well it matches."""
+
+    rank: int
+    """Directions that the data determine: singular values above the cut."""
+    full: int
+    """The most there could be, min(d_B, d_A)."""
+    residual: float
+    """Procrustes disparity 1 − (Σσ)² / (‖A‖² ‖B‖²), in [0, 1]: 0 is a perfect match up to scale."""
+
+
+@dataclass(frozen=True)
+class Map:
+    """Carries a site's change from A to B: τ_B = L τ_A Rᵀ (BiCo, eq. τ_B = R_out τ_A R_inᵀ)."""
+
+    left: Tensor
+    """(d_out,B × d_out,A)"""
+    right: Tensor
+    """(d_in,B × d_in,A)"""
+    left_fit: Fit | None = None
+    right_fit: Fit | None = None
+
+    def weight(self, tau: Tensor) -> Tensor:
+        """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
+        return self.left @ tau @ self.right.T
+
+    def bias(self, tau: Tensor) -> Tensor:
+        """(d_out,A,) → (d_out,B,): a bias lives on the output side alone."""
+        return self.left @ tau

@@ -1,0 +1,156 @@
+"""The Hub as a thin layer: resolve, fetch, push, with every refusal in one line."""
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
+from huggingface_hub import errors as hub_errors
+
+from hf_bico import __version__
+from hf_bico.core.errors import PortError
+from hf_bico.io.reference import Pinned, Reference
+
+
+class Hub:
+    """The real client with our name, a token that is never shown, and errors that a user can act on."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
+
+    @property
+    def token(self) -> str | None:
+        return self.api.token
+
+    def resolve(self, text: str, kind: str = "model") -> Pinned:
+        """The commit that a reference stands for now, and its files.
+
+        Raises:
+            PortError: unknown, private or gated repo, unknown revision, no network.
+        """
+        ref = Reference.parse(text)
+        if ref.folder is not None:
+            files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
+            return Pinned(ref.name, None, files, ref.folder, kind)
+        with self.speaking(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
+            try:
+                info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
+            except hub_errors.OfflineModeIsEnabled:
+                return self._cached(ref, kind)
+            if info.gated:
+                self.api.auth_check(ref.name, repo_type=kind)
+        return Pinned(ref.name, info.sha, tuple(s.rfilename for s in info.siblings), kind=kind)
+
+    def _cached(self, ref: Reference, kind: str) -> Pinned:
+        folder = Path(self.api.snapshot_download(
+            ref.name, repo_type=kind, revision=ref.revision, local_files_only=True))
+        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
+        return Pinned(ref.name, folder.name, files, kind=kind)
+
+    def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
+        """A folder that holds those of `names` that the repo has."""
+        if pinned.folder is not None:
+            return pinned.folder
+        with self.speaking(str(pinned), pinned.name, pinned.kind):
+            return Path(self.api.snapshot_download(
+                pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(names)))
+
+    def card(self, pinned: Pinned) -> ModelCardData:
+        """The metadata of the repo's card; empty without a card.
+
+        Raises:
+            PortError: the card's YAML cannot be read.
+        """
+        if "README.md" not in pinned.files:
+            return ModelCardData()
+        text = (self.fetch(pinned, ("README.md",)) / "README.md").read_text(encoding="utf-8", errors="replace")
+        try:
+            return ModelCard(text, ignore_metadata_errors=True).data
+        except ValueError as error:
+            raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
+
+    def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
+        """A JSON object that lies in the repo; empty where there is none."""
+        if name not in pinned.files:
+            return {}
+        data = json.loads((self.fetch(pinned, (name,)) / name).read_text(encoding="utf-8"))
+        return data if isinstance(data, dict) else {}
+
+    def user(self) -> str:
+        """Name of the token's owner."""
+        with self.speaking("the Hub", None, "model"):
+            try:
+                return self.api.whoami()["name"]
+            except hub_errors.LocalTokenNotFoundError as error:
+                raise PortError("pushing needs a token: run `hf auth login`, or give --token or HF_TOKEN") from error
+
+    def existing(self, repo: str) -> Pinned | None:
+        """The model repo's head, None where there is none."""
+        with self.speaking(repo, repo, "model"):
+            if not self.api.repo_exists(repo):
+                return None
+        return self.resolve(f"hf://{repo}")
+
+    def push(self, folder: Path, repo: str, *, parent: str | None, message: str, private: bool | None = None,
+             create_pr: bool = False) -> str:
+        """The folder as one commit (or one pull request) on top of `parent`; its URL.
+
+        Args:
+            parent: the head that was seen when the work began, None for a repo that did not exist.
+
+        Raises:
+            PortError: the head is another one now; nothing is overwritten.
+        """
+        moved = f"{repo} has moved since this port began; nothing was pushed. Look at it, then run the port again"
+        with self.speaking(repo, repo, "model"):
+            if parent is None:
+                try:
+                    self.api.create_repo(repo, private=private)
+                except hub_errors.HfHubHTTPError as error:
+                    if error.response.status_code == 409:
+                        raise PortError(moved) from error
+                    raise
+                parent = self.api.repo_info(repo).sha
+            files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+                     for path in sorted(folder.rglob("*")) if path.is_file()]
+            try:
+                commit = self.api.create_commit(
+                    repo, files, commit_message=message, parent_commit=parent, create_pr=create_pr)
+            except hub_errors.HfHubHTTPError as error:
+                if error.response.status_code == 412:
+                    raise PortError(moved) from error
+                raise
+        return commit.pr_url or commit.commit_url
+
+    @contextmanager
+    def speaking(self, what: str, repo: str | None, kind: str):
+        """Turns the client's errors into one line with the way out."""
+        try:
+            yield
+        except hub_errors.GatedRepoError as error:  # a RepositoryNotFoundError too: first
+            prefix = "" if kind == "model" else f"{kind}s/"
+            raise PortError(f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
+                            "a token that has it (--token or HF_TOKEN)") from error
+        except hub_errors.RevisionNotFoundError as error:
+            raise PortError(f"{what}: no such revision") from error
+        except hub_errors.RepositoryNotFoundError as error:
+            raise PortError(f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
+                            "read it (--token or HF_TOKEN)") from error
+        except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled) as error:
+            offline = os.environ.get("HF_HUB_OFFLINE")
+            why = "HF_HUB_OFFLINE is set and it is not in the cache" if offline else "the network failed"
+            raise PortError(f"{what} cannot be had: {why}") from error
+        except hub_errors.HFValidationError as error:
+            raise PortError(f"{what}: {_line(error)}") from error
+        except hub_errors.HfHubHTTPError as error:
+            raise PortError(f"{what}: the Hub refused: {_line(error)}") from error
+        except hub_errors.HTTPError as error:
+            raise PortError(f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
+                            ) from error
+
+
+def _line(error: Exception) -> str:
+    """An error's text as one line."""
+    return " ".join(str(error).split())

@@ -1,0 +1,53 @@
+"""What a user may call a model or a dataset, and what it is pinned to."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hf_bico.core.errors import PortError
+
+_NAME = re.compile(r"(?:hf://)?(?:models/|datasets/)?([\w.-]+/[\w.-]+|[\w.-]+)(?:@(\S+))?")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`org/name`, `org/name@revision`, `hf://org/name@revision` or a local folder."""
+
+    name: str
+    revision: str | None = None
+    folder: Path | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> "Reference":
+        """A folder that exists is a folder, unless `hf://` says otherwise.
+
+        Raises:
+            PortError: it is neither a folder nor a repo's name.
+        """
+        path = Path(text).expanduser()
+        if not text.startswith("hf://") and path.is_dir():
+            return cls(path.resolve().name, folder=path.resolve())
+        match = _NAME.fullmatch(text)
+        if match is None:
+            raise PortError(f"{text!r} is neither a local folder nor a repo like org/name or org/name@revision")
+        return cls(match[1], match[2])
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A repo at one commit, or a local folder. Everything after resolving names these."""
+
+    name: str
+    commit: str | None
+    files: tuple[str, ...] = field(repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    kind: str = "model"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,119 @@
+"""What a reader needs to judge a port and to do it again; written as `hf_bico.json`."""
+
+import json
+import platform
+import resource
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_bico.core.transport import Left, Moved
+from hf_bico.core.types import Pair
+from hf_bico.evaluate import Score
+from hf_bico.io.reference import Pinned
+
+REPORT_FILE = "hf_bico.json"
+SCHEMA = 1
+LIBRARIES = ("hf-bico", "torch", "open_clip_torch", "huggingface_hub", "datasets", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where everything came from, pinned."""
+
+    source: Pinned
+    base: Pinned
+    target: Pinned
+    dataset: Pinned
+
+    def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
+        """Each with its commit; a local folder has none, its weights' sha256 stands for it."""
+        return {role: {"name": pinned.name, "commit": pinned.commit, "local": pinned.folder is not None,
+                       "sha256": weights.get(role)} for role, pinned in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores on a split that the calibration did not see."""
+
+    split: str
+    source: Score
+    zero_shot: Score
+    naive: Score
+    ported: Score
+
+    @property
+    def regressed(self) -> bool:
+        return self.ported.accuracy < self.zero_shot.accuracy
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of the way from the target's zero-shot to the source's own score; None where there is no way up."""
+        way = self.source.accuracy - self.zero_shot.accuracy
+        return (self.ported.accuracy - self.zero_shot.accuracy) / way if way > 0 else None
+
+
+@dataclass
+class Clock:
+    """Seconds of every stage of a run."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str):
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Report:
+    """A port as data."""
+
+    command: str
+    lineage: dict[str, dict[str, Any]]
+    method: dict[str, Any]
+    calibration: dict[str, Any]
+    task_vector: dict[str, Any]
+    layers: list[dict[str, Any]]
+    moved: list[Moved]
+    left: list[Left]
+    evaluation: Evaluation
+    environment: dict[str, Any]
+
+    def data(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        evaluation = asdict(self.evaluation) | {
+            "recovered": self.evaluation.recovered, "regressed": self.evaluation.regressed}
+        return {"schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
+                **asdict(self), "evaluation": evaluation}
+
+
+def write_report(folder: Path, data: dict[str, Any]) -> None:
+    (folder / REPORT_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def layer_table(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
+    """Which block of the source hands over to which block of the target, with widths; a row a block."""
+    rows: dict[Any, dict[str, Any]] = {}
+    for a, b in pairs:
+        row = rows.setdefault(b.depth, {"target": b.depth, "source": a.depth, "sites": []})
+        row["sites"].append({"role": b.role, "source": [a.d_out, a.d_in], "target": [b.d_out, b.d_in]})
+    return list(rows.values())
+
+
+def environment(device: str, clock: Clock) -> dict[str, Any]:
+    """Versions, device, time and peak memory of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+    on_device = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    return {"versions": {name: version(name) for name in LIBRARIES}, "python": platform.python_version(),
+            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+            "threads": torch.get_num_threads(),
+            "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
+            "peak_memory_bytes": peak, "peak_device_memory_bytes": on_device}

@@ -1,0 +1,105 @@
+"""Wrong implementations, each with the laws that must notice it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import laws
+import torch
+import torch.nn.functional as F
+import twins
+
+from hf_bico import api
+from hf_bico.core import linalg, moments, taps, types
+from hf_bico.core.methods import bico
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`owner.name` replaced by `wrong(original)`, and the laws that die of it."""
+
+    owner: object
+    name: str
+    wrong: Callable
+    dies: tuple[Callable, ...]
+
+
+def _scaled(factor: float) -> Callable:
+    return lambda right: lambda self, tau: factor * right(self, tau)
+
+
+def _ones(right):
+    return lambda self, sites, gradient: right(self, sites, torch.ones_like(gradient))
+
+
+def _sides_swapped(right):
+    def wrong(self, pair, evidence, signal):
+        other = types.Signal.INPUT if signal is types.Signal.OUTPUT_GRADIENT else types.Signal.OUTPUT_GRADIENT
+        return right(self, pair, evidence, other)
+    return wrong
+
+
+def _transposed(right):
+    def wrong(cross, *, rtol):
+        fit = right(cross.T, rtol=rtol)
+        return fit._replace(factor=fit.factor if cross.shape[0] == cross.shape[1] else fit.factor.T)
+    return wrong
+
+
+def _layer_dropped(right):
+    return lambda tau, maps, target: right(tau, (entry for entry in maps if entry[0].target.role != "MLP down"), target)
+
+
+def _queries_for_all(right):
+    def wrong(self, sites, gradient):
+        third = gradient.shape[-1] // len(sites)
+        return right(self, sites, gradient[..., :third].repeat(1, 1, len(sites)))
+    return wrong
+
+
+def _mean_loss(right):
+    def wrong(head):
+        summed = right(head)
+        return lambda model, batch: summed(model, batch) / len(batch[1])
+    return wrong
+
+
+def _last_batch_only(right):
+    def wrong(self, a, b, resample=None):
+        self.cross = None
+        right(self, a, b, resample)
+    return wrong
+
+
+def _class_token_resized(right):
+    return lambda source, target, *, prefix: F.interpolate(
+        torch.eye(1 + source[0] * source[1])[None], size=1 + target[0] * target[1], mode="linear")[0].T.contiguous()
+
+
+def _completed(right):
+    return torch.ones_like
+
+
+def _bias_left(right):
+    return lambda self, tau: torch.zeros_like(right(self, tau))
+
+
+EXACT = (laws.source_is_target, laws.twin_gives_the_fine_tune_back)
+MUTANTS = {
+    "result zeroed": Mutant(types.Map, "weight", _scaled(0.0), (*EXACT, laws.batch_size_changes_nothing)),
+    "result times seven": Mutant(types.Map, "weight", _scaled(7.0), EXACT),
+    "bias left behind": Mutant(types.Map, "bias", _bias_left, EXACT),
+    "sides swapped": Mutant(bico.BiCo, "_side", _sides_swapped, EXACT),
+    "map transposed": Mutant(moments, "polar_factor", _transposed, (laws.twin_gives_the_fine_tune_back,)),
+    "gradients replaced by ones": Mutant(taps._Taps, "_gradient", _ones, (*EXACT, laws.streamed_is_one_shot)),
+    "a layer dropped": Mutant(api, "transport", _layer_dropped, EXACT),
+    "queries' gradient for keys and values": Mutant(taps._Taps, "_gradient", _queries_for_all,
+                                                    (laws.twin_gives_the_fine_tune_back,)),
+    "last batch only": Mutant(moments.CrossMoment, "add", _last_batch_only,
+                              (laws.streamed_is_one_shot, laws.batch_size_changes_nothing)),
+    "loss averaged over the batch": Mutant(twins, "class_loss", _mean_loss, (laws.batch_size_changes_nothing,)),
+    "class token resized with the patches": Mutant(laws, "grid_resample", _class_token_resized,
+                                                   (laws.tokens_meet_on_the_finer_grid,)),
+    "undetermined directions completed": Mutant(linalg, "soft_step", _completed,
+                                                (laws.threads_change_nothing, laws.noise_changes_nothing,
+                                                 laws.batch_size_changes_nothing)),
+}
