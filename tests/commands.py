@@ -1,0 +1,33 @@
+"""The command line, run in this process as the console script runs it."""
+
+import sys
+from typing import NamedTuple
+
+from hf_bico import cli
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def hf_bico(capsys, monkeypatch, *words: str) -> Ran:
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["hf-bico", *map(str, words)])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    return Ran(code, *capsys.readouterr())
+
+
+def refused(ran: Ran, *words: str) -> None:
+    """Exit code 2, nothing on stdout, and one line that says these words."""
+    assert ran.code == 2, ran
+    assert ran.out == ""
+    assert ran.err.startswith("Error: ")
+    assert ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert word in ran.err, ran.err

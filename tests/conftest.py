@@ -1,0 +1,34 @@
+"""One local Hub for the whole run, started before any client is imported, with a tiny world on it."""
+
+from contextlib import ExitStack
+
+import pytest
+from hub import session_hub
+
+_stack = ExitStack()
+_hub = _stack.enter_context(session_hub())
+
+
+def pytest_unconfigure(config):
+    _stack.close()
+
+
+@pytest.fixture(scope="session")
+def hub():
+    return _hub
+
+
+@pytest.fixture(scope="session")
+def world(hub, tmp_path_factory):
+    """The tiny world's folders; on the Hub they are demo/base, demo/ft, demo/plus and the dataset demo/task."""
+    from huggingface_hub import HfApi
+    from world import write_world
+
+    root = tmp_path_factory.mktemp("world")
+    write_world(root)
+    api = HfApi()
+    for name in ("base", "ft", "plus", "task"):
+        kind = "dataset" if name == "task" else "model"
+        api.create_repo(f"demo/{name}", repo_type=kind)
+        api.upload_folder(folder_path=root / name, repo_id=f"demo/{name}", repo_type=kind)
+    return root

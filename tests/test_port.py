@@ -1,0 +1,211 @@
+"""The main job end to end, over HTTP with the real clients."""
+
+import json
+import shlex
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from commands import hf_bico, refused
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from safetensors.torch import load_file
+
+from hf_bico import PortError, class_loss
+from hf_bico import port as port_live
+from hf_bico.blueprint import PortConfig
+from hf_bico.core.collect import Batch
+from hf_bico.core.errors import listed
+from hf_bico.data import HubDataset, draw, read_task
+from hf_bico.evaluate import batched, stack
+from hf_bico.families import FAMILIES
+from hf_bico.io.hub import Hub
+from hf_bico.pipeline import run
+
+PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--allow-regression")
+
+
+@pytest.fixture(scope="module")
+def pushed(world, tmp_path_factory):
+    """One port that was written and pushed: its folder, its repo and its outcome."""
+    folder = tmp_path_factory.mktemp("out") / "ported"
+    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed",
+                        allow_regression=True)
+    return folder, "demo/pushed", run(config, Hub())
+
+
+def logits(name: str) -> torch.Tensor:
+    model, _, _ = open_clip.create_model_and_transforms(name)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model.eval().encode_image(torch.randn(3, 3, 40, 40))
+
+
+def test_pushed_model_opens_and_is_the_written_one(pushed):
+    folder, repo, outcome = pushed
+    assert outcome.url.startswith(HfApi().endpoint)
+    assert torch.equal(logits(f"hf-hub:{repo}"), logits(f"local-dir:{folder}"))
+    assert not torch.equal(logits(f"hf-hub:{repo}"), logits("hf-hub:demo/plus"))
+    assert {commit.title for commit in HfApi().list_repo_commits(repo)} >= {"Port demo/ft to demo/plus"}
+
+
+def test_only_the_sites_changed(pushed, world):
+    before = load_file(world / "plus" / "open_clip_model.safetensors")
+    after = load_file(pushed[0] / "open_clip_model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    sites = FAMILIES[0].sites(FAMILIES[0].load(world / "plus", "cpu").model)
+    assert changed == {s.key for site in sites for s in site.slices}
+
+
+def test_live_objects_and_hub_give_the_same_tensors(pushed, world):
+    family, hub = FAMILIES[0], Hub()
+    dataset = HubDataset(hub, hub.resolve("demo/task", "dataset"))
+    split = dataset.split("train")
+    task = read_task(dataset, split, {}, None)
+    samples = draw(split, "train", task, 20, 0).samples
+    base, target = (family.load(world / name, "cpu") for name in ("base", "plus"))
+    heads = [family.head(side, task.class_names, task.templates) for side in (base, target)]
+    calibration = [Batch(stack(base, some), stack(target, some)) for some in batched(samples, 8)]
+    ported = port_live(tuned=load_file(world / "ft" / "open_clip_model.safetensors"), base=base.model,
+                       target=target.model, calibration=calibration,
+                       loss=tuple(class_loss(head) for head in heads))
+    pushed_tensors = load_file(pushed[0] / "open_clip_model.safetensors")
+    for key, tensor in ported.apply_().state_dict().items():
+        assert torch.allclose(tensor, pushed_tensors[key], rtol=1e-5, atol=1e-7), key
+
+
+def test_report_accounts_for_all_of_the_task_vector(pushed, world):
+    report = json.loads((pushed[0] / "hf_bico.json").read_text())
+    assert report["calibration"]["n"] == 20 == len(set(report["calibration"]["indices"]))
+    assert [row["source"] for row in report["layers"]] == [0, 1, 1, None]
+    assert all(0 < row["output"]["rank"] <= row["output"]["full"] and 0 <= row["output"]["residual"] <= 1
+               and 0 < row["kept"] <= 1 for row in report["moved"])
+    assert len(report["moved"]) == 19
+    assert report["lineage"]["base"]["name"] == "demo/base"
+    for role in ("source", "base", "target", "dataset"):
+        assert len(report["lineage"][role]["commit"]) == 40
+    for row in ("source", "zero_shot", "naive", "ported"):
+        score = report["evaluation"][row]
+        assert score["n"] == 30
+        assert score["low"] < score["accuracy"] < score["high"]
+
+
+def test_card_is_valid_and_its_code_runs(pushed):
+    _, repo, outcome = pushed
+    card = ModelCard.load(repo)
+    card.validate()
+    data = card.data.to_dict()
+    assert data["base_model"] == "demo/plus"
+    assert data["base_model_relation"] == "finetune"
+    assert data["datasets"] == ["demo/task"]
+    assert data["library_name"] == "open_clip"
+    assert data["license"] == "mit"
+    assert card.data.eval_results[0].metric_value == round(outcome.evaluation.ported.accuracy, 6)
+    assert "{{" not in card.text
+    assert "{%" not in card.text
+    snippet = card.text.split("```python\n")[1].split("```")[0]
+    names = {}
+    exec(snippet, names)
+    assert torch.equal(names["model"].visual.proj, open_clip.create_model(f"hf-hub:{repo}").visual.proj)
+
+
+def test_the_cards_command_does_it_again(pushed, tmp_path, monkeypatch, capsys):
+    command = ModelCard.load(pushed[1]).text.split("```\nhf-bico ")[1].split("\n```")[0]
+    monkeypatch.chdir(tmp_path)
+    assert hf_bico(capsys, monkeypatch, *shlex.split(command)).code == 0
+    again, first = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "ported", pushed[0]))
+    assert all(torch.allclose(again[key], first[key], rtol=1e-5, atol=1e-7) for key in first)
+
+
+def test_default_name_private_and_message(world, capsys, monkeypatch):
+    ran = hf_bico(capsys, monkeypatch, *PORT, "--push", "--private", "--commit-message", "By hand", "-q")
+    assert ran.code == 0
+    assert ran.out.strip().startswith(f"{HfApi().endpoint}/demo/ft-on-plus/commit/")
+    assert ran.err == ""
+    info = HfApi().model_info("demo/ft-on-plus")
+    assert info.private
+    assert HfApi().list_repo_commits("demo/ft-on-plus")[0].title == "By hand"
+
+
+def test_pull_request_leaves_main_alone(pushed, capsys, monkeypatch):
+    head = HfApi().model_info("demo/plus").sha
+    ran = hf_bico(capsys, monkeypatch, *PORT, "--push-to", "demo/plus", "--create-pr", "--format", "json")
+    assert ran.code == 0
+    assert "/discussions/1" in json.loads(ran.out)["url"]
+    assert HfApi().model_info("demo/plus").sha == head
+    proposed = hf_hub_download("demo/plus", "hf_bico.json", revision="refs/pr/1")
+    assert json.loads(Path(proposed).read_text())["method"]["name"] == "bico"
+
+
+def test_a_head_that_moved_is_not_overwritten(pushed):
+    """Someone commits to the repo while the port is at work."""
+    api, repo = HfApi(), pushed[1]
+
+    def track(items, what, total):
+        if what == "Calibrating":
+            api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=repo)
+        return items
+
+    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to=repo, allow_regression=True, seed=1)
+    with pytest.raises(PortError, match="has moved since"):
+        run(config, Hub(), track)
+    assert api.list_repo_commits(repo)[0].title == "Upload notes.txt with huggingface_hub"
+
+
+def test_a_repo_that_appears_meanwhile_is_not_overwritten(world):
+    api = HfApi()
+
+    def track(items, what, total):
+        if what == "Calibrating":
+            api.create_repo("demo/meanwhile")
+        return items
+
+    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to="demo/meanwhile", allow_regression=True)
+    with pytest.raises(PortError, match="has moved since"):
+        run(config, Hub(), track)
+
+
+def test_somebody_elses_repo_is_not_overwritten(world, capsys, monkeypatch):
+    refused(hf_bico(capsys, monkeypatch, *PORT, "--push-to", "demo/base"), "not a port of demo/ft", "--push-to")
+
+
+def test_dry_run_reads_headers_only(world, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    fetched = []
+    monkeypatch.setattr(Hub, "fetch", lambda self, pinned, names, right=Hub.fetch: (
+        fetched.extend(names), right(self, pinned, names))[1])
+    ran = hf_bico(capsys, monkeypatch, *PORT, "--dry-run", "--format", "json", "--push-to", "demo/dry", "--output", "x")
+    assert ran.code == 0
+    data = json.loads(ran.out)
+    assert len(data["pairs"]) == 19
+    assert data["estimate"]["seconds"] > 0
+    assert "open_clip_model.safetensors" not in fetched
+    assert not list(tmp_path.iterdir())
+    assert not HfApi().repo_exists("demo/dry")
+
+
+def test_local_folders_serve_as_well(pushed, world, tmp_path, capsys, monkeypatch):
+    ran = hf_bico(capsys, monkeypatch, "port", world / "ft", "--base", world / "base", "--to", world / "plus",
+                  "--dataset", world / "task", "-n", "20", "--output", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    here, there = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", pushed[0]))
+    assert all(torch.allclose(here[key], there[key], rtol=1e-5, atol=1e-7) for key in there)
+    written = (tmp_path / "out" / "README.md").read_text() + (tmp_path / "out" / "hf_bico.json").read_text()
+    assert str(world) not in written
+
+
+def test_extract_then_apply_gives_the_fine_tune_back(world, tmp_path, capsys, monkeypatch):
+    vector = tmp_path / "tau.safetensors"
+    assert hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--output", vector).code == 0
+    ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", "hf://demo/base@main", "--output", tmp_path / "sum")
+    assert ran.code == 0, ran.err
+    ours, tuned = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "sum", world / "ft"))
+    assert all(torch.allclose(ours[key], tuned[key], atol=1e-7) for key in tuned)
+    ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", "demo/plus", "--output", tmp_path / "no")
+    refused(ran, "does not fit demo/plus", "visual.proj is (48, 16), not (32, 16)")
+    assert not (tmp_path / "no").exists()
+
+
+def test_long_lists_say_how_much_they_leave_out():
+    assert listed(["a", "b", "c"], most=2) == "a, b and 1 more"
