@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from typer.exceptions import TyperException
 
 from hf_bico.core.errors import PortError
 
 app = typer.Typer(name="hf-bico", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False, help="Carry a fine-tune over to a new base model, without training.")
+INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -180,7 +181,8 @@ def _score_table(evaluation) -> Table:
 
 
 def _dry_table(plan, cost) -> Table:
-    table = Table(show_header=False, title="Dry run: only headers were read, nothing was written")
+    table = Table("", Column("", overflow="fold"), show_header=False,
+                  title="Dry run: only headers were read, nothing was written")
     for role, pinned in vars(plan.lineage).items():
         table.add_row(role, str(pinned))
     depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}
@@ -206,6 +208,7 @@ def main() -> None:
         stderr.print(f"Error: {message}", markup=False)
         code = 2
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         stderr.print("Interrupted; nothing was left half-written")
-        code = 130
     sys.exit(code or 0)

@@ -145,6 +145,9 @@ class Hub:
         except hub_errors.HFValidationError as error:
             raise PortError(f"{what}: {_line(error)}") from error
         except hub_errors.HfHubHTTPError as error:
+            if error.response.status_code == 401:
+                raise PortError(f"{self.api.endpoint} does not accept the token: run `hf auth login`, or give "
+                                "another with --token or HF_TOKEN") from error
             raise PortError(f"{what}: the Hub refused: {_line(error)}") from error
         except hub_errors.HTTPError as error:
             raise PortError(f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"

@@ -1,0 +1,311 @@
+"""A user's mistake: one line, exit code 2, nothing written, nothing pushed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import datasets
+import pytest
+import torch
+from commands import hf_bico, refused
+from hub import client_env
+from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
+from world import CLASSES, config, write_dataset, write_model
+
+from hf_bico.io import writer
+
+WEIGHTS = "open_clip_model.safetensors"
+
+
+@pytest.fixture
+def port(world, tmp_path, capsys, monkeypatch):
+    """Runs a port of the tiny world with some words changed, in an empty folder that must stay empty."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    words = {"source": "demo/ft", "--to": "demo/plus", "--dataset": "demo/task", "-n": "20", "--output": "out",
+             "--push-to": "demo/never"}
+
+    def run(*extra, **changed):
+        named = words | {{"to": "--to", "dataset": "--dataset", "n": "-n", "base": "--base"}.get(key, key): value
+                         for key, value in changed.items()}
+        source = named.pop("source")
+        ran = hf_bico(capsys, monkeypatch, "port", source, *(w for pair in named.items() for w in pair), *extra)
+        assert not list(empty.iterdir())
+        assert not HfApi().repo_exists("demo/never")
+        return ran
+    return run
+
+
+@pytest.fixture
+def copy(world, tmp_path):
+    """A model of the world as a folder of one's own, to break."""
+    def make(name: str):
+        return shutil.copytree(world / name, tmp_path / f"own-{name}")
+    return make
+
+
+def rewrite(folder, change) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS)
+
+
+def test_unknown_repo(port):
+    refused(port(source="demo/nothing"), "demo/nothing", "not found", "--token")
+
+
+def test_unknown_revision(port):
+    refused(port(source="demo/ft@v9"), "demo/ft@v9", "no such revision")
+
+
+def test_neither_folder_nor_repo(port):
+    refused(port(source="a/b/c"), "'a/b/c'", "neither")
+
+
+def test_gated_repo(port, world):
+    owner = HfApi(token="hf_local_other")
+    if not owner.repo_exists("other/gated"):
+        owner.create_repo("other/gated")
+        owner.upload_folder(folder_path=world / "ft", repo_id="other/gated")
+        owner.update_repo_settings("other/gated", gated="manual")
+    refused(port(source="other/gated"), "other/gated is gated", "ask for access at", "/other/gated")
+
+
+def test_private_repo_needs_its_token(port, world, capsys, monkeypatch):
+    owner = HfApi(token="hf_local_other")
+    owner.create_repo("other/secret", private=True)
+    owner.upload_folder(folder_path=world / "plus", repo_id="other/secret")
+    refused(port(to="other/secret"), "other/secret", "if it is private")
+    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "other/secret", "--dataset", "demo/task",
+                  "-n", "20", "--dry-run", "--token", "hf_local_other")
+    assert ran.code == 0, ran.err
+
+
+def test_bad_token(port):
+    refused(port("--token", "hf_wrong"), "does not accept the token", "hf auth login")
+
+
+def test_not_a_clip(port):
+    api = HfApi()
+    api.create_repo("demo/text", exist_ok=True)
+    api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="demo/text")
+    refused(port(to="demo/text"), "demo/text", "not an open_clip CLIP", "no open_clip_config.json")
+
+
+def test_another_vision_tower(port, copy):
+    folder = copy("plus")
+    cfg = json.loads((folder / "open_clip_config.json").read_text())
+    cfg["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_base_patch16_224"
+    (folder / "open_clip_config.json").write_text(json.dumps(cfg))
+    refused(port(to=str(folder)), "timm")
+
+
+def test_pickled_weights(port, copy):
+    folder = copy("plus")
+    (folder / WEIGHTS).rename(folder / "open_clip_pytorch_model.bin")
+    refused(port(to=str(folder)), "only pickled weights", "open_clip_pytorch_model.bin", "can run code")
+
+
+def test_truncated_weights(port, copy):
+    folder = copy("plus")
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
+    refused(port(to=str(folder)), WEIGHTS, "not a readable safetensors file")
+
+
+def test_weights_that_do_not_fit_their_config(port, copy):
+    folder = copy("plus")
+    rewrite(folder, lambda tensors: tensors.update({"visual.extra": tensors.pop("visual.proj")}))
+    refused(port(to=str(folder)), "do not fit its config", "visual.proj is missing", "visual.extra is unknown")
+
+
+def test_no_base_named(port, copy):
+    folder = copy("ft")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    refused(port(source=str(folder)), "names no base_model", "--base")
+
+
+def test_base_of_other_shapes(port):
+    refused(port(base="demo/plus"), "not a fine-tune of this base", "visual.proj", "--base")
+
+
+def test_base_that_is_another_model(port, tmp_path):
+    cfg = config(32, 2, 32)
+    write_model(tmp_path / "other", cfg, seed=7)
+    refused(port(base=str(tmp_path / "other")), "times as large as the base", "not the base of that fine-tune")
+
+
+def test_base_that_is_the_fine_tune(port):
+    refused(port(base="demo/ft"), "are the same")
+
+
+def test_a_tensor_that_nothing_accounts_for(port, copy):
+    base, tuned = copy("base"), copy("ft")
+    for folder in (base, tuned):
+        rewrite(folder, lambda tensors: tensors.update(adapter=torch.zeros(2)))
+    refused(port(source=str(tuned), base=str(base)), "nothing accounts for adapter")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_in_the_fine_tune(port, copy, value):
+    folder = copy("ft")
+    key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
+    rewrite(folder, lambda tensors: tensors[key].view(-1)[:1].fill_(value))
+    refused(port(source=str(folder)), "NaN or Inf", key)
+
+
+def test_nan_in_the_target(port, copy):
+    folder = copy("plus")
+    rewrite(folder, lambda tensors: tensors["visual.conv1.weight"].view(-1)[:1].fill_(float("nan")))
+    refused(port(to=str(folder)), "NaN or Inf")
+
+
+def test_dataset_without_labels(port, tmp_path):
+    folder = tmp_path / "plain"
+    (folder / "data").mkdir(parents=True)
+    write_dataset(tmp_path / "task", {"train": 20, "test": 10})
+    table = datasets.load_dataset(str(tmp_path / "task"), split="train").remove_columns("label")
+    table.to_parquet(folder / "data" / "train.parquet")
+    refused(port(dataset=str(folder)), "no label column", "--label-column")
+
+
+def test_labels_without_names(port, tmp_path):
+    write_dataset(tmp_path / "task", {"train": 30, "test": 10},
+                  datasets.Features(image=datasets.Image(), label=datasets.Value("int64")))
+    refused(port(dataset=str(tmp_path / "task")), "no class names", "classnames.txt")
+    (tmp_path / "task" / "classnames.txt").write_text("\n".join(CLASSES[:2]))
+    refused(port(dataset=str(tmp_path / "task")), "labels are 0 to 1")
+
+
+def test_two_images_a_row(port, tmp_path):
+    write_dataset(tmp_path / "task", {"train": 30, "test": 10})
+    table = datasets.load_dataset(str(tmp_path / "task"), split="train")
+    table = datasets.concatenate_datasets([table, table.select_columns("image").rename_column("image", "depth")], axis=1)
+    table.to_parquet(tmp_path / "task" / "data" / "train-00000-of-00001.parquet")
+    refused(port(dataset=str(tmp_path / "task")), "several image column", "--image-column")
+
+
+def test_unknown_dataset_and_split(port):
+    refused(port(dataset="demo/no-task"), "dataset demo/no-task", "not found")
+    refused(port("--split", "training"), "no split 'training'", "train, test")
+    refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
+
+
+def test_more_samples_than_there_are(port):
+    refused(port(n="61"), "61 samples asked for", "'train' has 60")
+    refused(port(n="0"), "0 samples asked for")
+
+
+def test_templates_without_a_place_for_the_class(port, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a picture\n")
+    refused(port("--templates", str(tmp_path / "prompts.txt")), "every prompt template needs one {}")
+
+
+def test_unknown_method_and_device(port):
+    refused(port("--method", "magic"), "unknown method 'magic'", "bico, naive")
+    refused(port("--device", "warp"), "no device 'warp'")
+
+
+def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
+    """One of these scales is worse than none; it is written, but pushed only on request."""
+    words = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
+    alpha = next(alpha for alpha in ("-4", "4", "-40", "40", "-400", "400") if json.loads(
+        hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--format", "json").out)["evaluation"]["regressed"])
+    ran = hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--push-to", "demo/worse", "-q")
+    assert ran.code == 2
+    assert "not pushed: the port scores" in ran.err
+    assert "--allow-regression" in ran.err
+    assert not HfApi().repo_exists("demo/worse")
+    ran = hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--output", tmp_path / "out")
+    assert ran.code == 0
+    assert "worse than its base" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_output_that_exists(port, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    refused(port(**{"--output": str(tmp_path / "full")}), "exists and is not an empty folder")
+
+
+def test_no_space_is_noticed_before_the_work(port, monkeypatch):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    refused(port(), "no space left", "MB are needed")
+
+
+def test_no_space_while_writing(port, tmp_path):
+    """A file system of one megabyte, where this machine lets one be made."""
+    small = tmp_path / "small"
+    small.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        with pytest.raises(writer.PortError, match="no space left"), writer.staged(small / "out") as stage:
+            save_file({"big": torch.zeros(10**6)}, stage / "big.safetensors")
+        assert not list(small.iterdir())
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_missing_option_and_bad_number(world, capsys, monkeypatch):
+    refused(hf_bico(capsys, monkeypatch, "port", "demo/ft"), "--to")
+    refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "x", "--dataset", "y", "-n", "many"), "'-n'")
+
+
+def child(hub, tmp_path, *words, **changed):
+    """The tool as a process of its own."""
+    env = client_env(hub, tmp_path / "home") | changed
+    return subprocess.Popen([sys.executable, "-c", "from hf_bico.cli import main; main()", *map(str, words)],
+                            env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_no_network(hub, tmp_path):
+    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
+                    HF_ENDPOINT="http://127.0.0.1:9")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err.count("\n")) == (2, "", 1), err
+    assert "no answer from http://127.0.0.1:9" in err
+
+
+def test_offline_without_a_cache(hub, tmp_path):
+    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
+                    HF_HUB_OFFLINE="1")
+    out, err = process.communicate(timeout=100)
+    assert (process.returncode, out, err.count("\n")) == (2, "", 1), err
+    assert "HF_HUB_OFFLINE is set" in err
+
+
+def test_interrupted(hub, world, tmp_path):
+    seen = len(hub.log.read_text())
+    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "60",
+                    "--batch-size", "1", "--output", "out", "--push-to", "demo/interrupted")
+    deadline = time.monotonic() + 60
+    while "/datasets/demo/task/resolve" not in hub.log.read_text()[seen:] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Interrupted" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert not HfApi().repo_exists("demo/interrupted")
+
+
+def test_a_token_is_nowhere(hub, world, tmp_path):
+    token = "hf_local_other"
+    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20",
+                    "--output", "out", "--push-to", "other/tokens", "--allow-regression", "--token", token,
+                    "--format", "json", HF_TOKEN="", HF_DEBUG="1")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert token not in out + err + hub.log.read_text()
+    for folder, _, names in os.walk(tmp_path):
+        for name in names:
+            with open(os.path.join(folder, name), "rb") as file:
+                assert token.encode() not in file.read(), name
+    assert HfApi().repo_exists("other/tokens")
