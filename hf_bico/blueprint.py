@@ -65,7 +65,7 @@ class Blueprint:
     task: Task
     eval_split: str
     destination: str | None
-    head: Pinned | None
+    destination_head: Pinned | None
 
 
 def resolve(config: PortConfig, hub: Hub) -> Lineage:

@@ -15,10 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from typer.exceptions import TyperException
 
+import hf_bico
 from hf_bico.core.errors import PortError
 
 app = typer.Typer(name="hf-bico", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
-                  pretty_exceptions_enable=False, help="Carry a fine-tune over to a new base model, without training.")
+                  pretty_exceptions_enable=False)
 INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -34,6 +35,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format
 Token = Annotated[str | None, typer.Option(help="A User Access Token; else the one of `hf auth login` or HF_TOKEN.")]
 Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
 Output = Annotated[Path | None, typer.Option(help="A folder to write to; it must be new or empty.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hf-bico {hf_bico.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
+                                                 help="Print the version.")] = False) -> None:
+    """Carry a fine-tune over to a new base model, without training."""
 
 
 class Voice:

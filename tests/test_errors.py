@@ -185,7 +185,8 @@ def test_labels_without_names(port, tmp_path):
 def test_two_images_a_row(port, tmp_path):
     write_dataset(tmp_path / "task", {"train": 30, "test": 10})
     table = datasets.load_dataset(str(tmp_path / "task"), split="train")
-    table = datasets.concatenate_datasets([table, table.select_columns("image").rename_column("image", "depth")], axis=1)
+    depth = table.select_columns("image").rename_column("image", "depth")
+    table = datasets.concatenate_datasets([table, depth], axis=1)
     table.to_parquet(tmp_path / "task" / "data" / "train-00000-of-00001.parquet")
     refused(port(dataset=str(tmp_path / "task")), "several image column", "--image-column")
 

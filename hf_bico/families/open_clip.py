@@ -1,9 +1,9 @@
 """open_clip's CLIP models with a plain vision transformer (open_clip_config.json + open_clip_model.safetensors)."""
 
 import json
-import logging
 import re
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,7 +49,7 @@ class OpenClip:
 
         config = _config(folder)
         custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
-        with torch.device("meta"):
+        with torch.device("meta"), _opening():
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
         return self._checked(model)
 
@@ -57,10 +57,10 @@ class OpenClip:
         import open_clip
 
         _config(folder)
-        logging.getLogger().setLevel(max(logging.getLogger().level, logging.WARNING))
         name = f"local-dir:{folder}"
-        model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
-        return Loaded(self._checked(model).eval(), preprocess, open_clip.get_tokenizer(name))
+        with _opening():
+            model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
+            return Loaded(self._checked(model).eval(), preprocess, open_clip.get_tokenizer(name))
 
     def _checked(self, model: nn.Module) -> nn.Module:
         if not self.knows(model):
@@ -99,6 +99,15 @@ class OpenClip:
     def snippet(self, repo: str) -> str:
         return (f'import open_clip\n\nmodel, _, preprocess = open_clip.create_model_and_transforms("{repo}")\n'
                 f'tokenizer = open_clip.get_tokenizer("{repo}")')
+
+
+@contextmanager
+def _opening():
+    """open_clip's errors in one line: a config it cannot build, weights that do not fit, a tokenizer it lacks."""
+    try:
+        yield
+    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise PortError(f"open_clip cannot open the model: {' '.join(str(error).split())[:500]}") from error
 
 
 def _config(folder: Path) -> dict:

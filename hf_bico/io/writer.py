@@ -46,6 +46,8 @@ def staged(place: Path):
             stage = Path(folder) / "stage"
             stage.mkdir()
             yield stage
+            for path in stage.rglob("*"):
+                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
             if place.exists():
                 place.rmdir()
             stage.rename(place)

@@ -1,0 +1,182 @@
+"""The parts of the method, each against an independent computation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import orthogonal_procrustes
+from scipy.spatial import procrustes
+from torch import nn
+from twins import Samples, random_fine_tune, tiny_clip
+
+from hf_bico import BiCo, Naive, PortError
+from hf_bico.core.collect import Side, collect, frozen
+from hf_bico.core.linalg import polar_factor
+from hf_bico.core.moments import CrossMoment, resampling
+from hf_bico.core.pairing import pair_sites, source_depth
+from hf_bico.core.taps import taps
+from hf_bico.core.transport import Difference, added, holding, transport
+from hf_bico.core.types import Signal, Tokens
+from hf_bico.families import family_of
+
+
+def rows(n: int, d: int, seed: int) -> torch.Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_square_map_is_scipys_procrustes():
+    a, b = rows(50, 6, 0), rows(50, 6, 1)
+    theirs, scale = orthogonal_procrustes(a.numpy(), b.numpy())
+    ours = polar_factor(b.T @ a)
+    assert np.allclose(ours.factor.T, theirs)
+    assert ours.rank == 6
+    assert ours.nuclear == pytest.approx(scale)
+
+
+@pytest.mark.parametrize(("d_a", "d_b"), [(5, 8), (8, 5), (6, 6)])
+def test_map_is_orthogonal_and_beats_random_ones(d_a, d_b):
+    a, b = rows(60, d_a, 0), rows(60, d_b, 1)
+    r = polar_factor(b.T @ a).factor
+    small = r.T @ r if d_b >= d_a else r @ r.T
+    assert torch.allclose(small, torch.eye(min(d_a, d_b), dtype=torch.float64))
+    aligned = (r * (b.T @ a)).sum()
+    for seed in range(50):
+        q = torch.linalg.qr(rows(max(d_a, d_b), min(d_a, d_b), seed))[0]
+        assert ((q if d_b >= d_a else q.T) * (b.T @ a)).sum() <= aligned
+
+
+def test_undetermined_directions_are_cut_not_completed():
+    a = rows(4, 10, 0)
+    fit = polar_factor(rows(4, 12, 1).T @ a)
+    assert fit.rank == 4
+    assert torch.linalg.matrix_rank(fit.factor) == 4
+    outside = torch.linalg.svd(a)[2][4:]
+    assert torch.allclose(fit.factor @ outside.T, torch.zeros(12, 6, dtype=torch.float64), atol=1e-9)
+
+
+@pytest.mark.parametrize("cross", [torch.zeros(3, 3), torch.full((3, 3), float("nan"))])
+def test_nothing_to_align_is_refused(cross):
+    with pytest.raises((ValueError, RuntimeError)):
+        polar_factor(cross)
+
+
+def test_residual_is_scipys_disparity():
+    a, b = rows(40, 5, 0), rows(40, 5, 1)
+    a, b = a - a.mean(0), b - b.mean(0)
+    moment = CrossMoment()
+    moment.add(a[:, None], b[:, None])
+    _, fit = moment.procrustes(rtol=1e-12)
+    assert fit.residual == pytest.approx(procrustes(b.numpy(), a.numpy())[2])
+
+
+def test_layers_are_matched_as_the_paper_does():
+    assert [source_depth(l, 4, 4) for l in range(4)] == [0, 1, 2, 3]
+    assert [source_depth(l, 12, 24) for l in (0, 1, 12, 23)] == [0, 0, 6, 11]
+    assert [source_depth(l, 24, 12) for l in (0, 1, 11)] == [0, 2, 23]
+    assert source_depth(0, 5, 1) == 4
+
+
+def test_layers_without_partner_are_all_named():
+    a, b = tiny_clip(), tiny_clip()
+    sites = family_of(a).sites(a)
+    with pytest.raises(PortError, match=r"block 0 q \(target\).*block 1 q \(target\)"):
+        pair_sites([site for site in sites if site.role != "q"], family_of(b).sites(b))
+    with pytest.raises(PortError, match=r"block 1 v \(source\) has no v in the target"):
+        pair_sites(sites, [site for site in sites if site.role != "v"])
+
+
+def test_token_layouts_that_cannot_match_are_refused():
+    assert resampling(Tokens(1, (3, 3)), Tokens(1, (3, 3))) is None
+    with pytest.raises(PortError, match="do not match"):
+        resampling(Tokens(1, (3, 3)), Tokens(2, (3, 3)))
+
+
+def test_naive_pads_and_crops_back():
+    a, b = tiny_clip(32, 2), tiny_clip(48, 2, seed=3)
+    sites = [family_of(model).sites(model) for model in (a, b)]
+    tau = Difference(random_fine_tune(a), a.state_dict())
+
+    def move(change, source, target, model):
+        maps = Naive().plan(pair_sites(sites[source], sites[target]), None)
+        maps = ((pair, type(map_)(map_.left.double(), map_.right.double())) for pair, map_ in maps)
+        return transport(change, maps, model.state_dict()).delta
+
+    there = move(tau, 0, 1, b)
+    key = "visual.transformer.resblocks.1.mlp.c_fc.weight"
+    assert torch.equal(there[key][:128, :32], tau[key])
+    assert not there[key][128:].any()
+    assert not there[key][:, 32:].any()
+    back = move(there, 1, 0, a)
+    assert all(torch.equal(back[key], tau[key]) for key in back)
+
+
+def test_taps_leave_no_trace_and_compute_no_weight_gradient():
+    model, samples = tiny_clip(), Samples.make(4)
+    model.visual.proj.requires_grad_(False)
+    model.train()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    pairs = pair_sites(family_of(model).sites(model), family_of(model).sites(model))
+    with pytest.raises(RuntimeError, match="stop"):
+        collect(Side(model, samples.loss), Side(model, failing), pairs, samples.batches(2), BiCo.signals)
+    assert model.training
+    assert model.visual.conv1.weight.requires_grad
+    assert not model.visual.proj.requires_grad
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def failing(model, batch):
+    raise RuntimeError("stop")
+
+
+def test_a_site_that_never_runs_is_named():
+    model, samples = tiny_clip(), Samples.make(2)
+    sites = family_of(model).sites(model)
+    with pytest.raises(PortError, match=r"never ran.*block 0 q \(output gradient\)"), frozen(model), \
+            taps(model, sites, BiCo.signals, lambda stream, rows: None):
+        model.visual.ln_post(samples.images.new_zeros(1, 32))
+
+
+def test_taps_see_a_plain_linear_and_a_bare_matmul():
+    """X and G of a layer are what autograd says of its weight: ∂L/∂W = Gᵀ X."""
+    model, samples = tiny_clip(), Samples.make(6)
+    sites = family_of(model).sites(model)
+    seen = {}
+    with frozen(model), taps(model, sites, BiCo.signals, seen.__setitem__):
+        samples.loss(model, (samples.images, samples.labels)).backward()
+    state = dict(model.named_parameters())
+    loss = samples.loss(model, (samples.images, samples.labels))
+    for site in sites:
+        gradient, = torch.autograd.grad(loss, state[site.weight.key], retain_graph=True)
+        x, g = (seen[site.stream(signal)].flatten(0, 1) for signal in (Signal.INPUT, Signal.OUTPUT_GRADIENT))
+        assert torch.allclose(g.T @ x, site.weight.of(gradient)), site.name
+
+
+def test_a_fused_attention_that_does_more_is_refused():
+    attention = nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True)
+    holder = nn.ModuleDict({"attn": attention})
+    with pytest.raises(PortError, match="plain self-attention"), frozen(holder), \
+            taps(holder, (), BiCo.signals, lambda stream, rows: None):
+        x = torch.randn(1, 3, 8, requires_grad=True)
+        attention(x, x, x, need_weights=False)
+
+
+def test_difference_names_every_mismatch():
+    base = {"a": torch.zeros(2), "b": torch.zeros(3), "c": torch.zeros(1)}
+    with pytest.raises(PortError, match=r"a is \(5,\).*b is only in the base"):
+        Difference({"a": torch.zeros(5), "c": torch.zeros(1)}, base)
+
+
+def test_half_precision_weights_keep_their_dtype():
+    base = {"w": torch.full((2,), 1.0, dtype=torch.bfloat16)}
+    (_, summed), = added(base, {"w": torch.tensor([0.5, 1e-6])}, alpha=2.0)
+    assert summed.dtype == torch.bfloat16
+    assert summed.tolist() == [2.0, 1.0]
+
+
+def test_holding_gives_the_model_back_after_an_error():
+    model = nn.Linear(2, 2)
+    before = model.weight.clone()
+    with pytest.raises(RuntimeError), holding(model, {"weight": torch.zeros(2, 2)}.items()):
+        assert not model.weight.any()
+        raise RuntimeError
+    assert torch.equal(model.weight, before)

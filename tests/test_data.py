@@ -1,0 +1,106 @@
+"""Draws: by seed, without reading the whole split, the same from every kind of file."""
+
+import datasets
+import pytest
+from world import CLASSES, write_dataset
+
+from hf_bico import PortError
+from hf_bico.data import ArrowSplit, Columns, HubDataset, ParquetSplit, choose, draw, read_task, samples_of
+from hf_bico.io.hub import Hub
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "task"
+    write_dataset(path, {"train": 400, "test": 30}, group=10)
+    return path
+
+
+def opened(folder):
+    hub = Hub()
+    return HubDataset(hub, hub.resolve(str(folder), "dataset"))
+
+
+def test_task_is_found_from_features_and_files(folder):
+    dataset = opened(folder)
+    task = read_task(dataset, dataset.split("train"), {}, None)
+    assert task.columns == Columns("image", "label")
+    assert task.class_names == ("circle", "square", "stripe up", "stripe down")
+    assert task.templates == ("a {}.", "a drawing of a {}.")
+
+
+def test_parquet_rows_are_what_datasets_reads(folder):
+    dataset = opened(folder)
+    split = dataset.split("train")
+    assert isinstance(split, ParquetSplit)
+    task = read_task(dataset, split, {}, None)
+    arrow = ArrowSplit(datasets.load_dataset(str(folder), split="train"))
+    assert split.num_rows == arrow.num_rows == 400
+    indices = [0, 9, 10, 57, 399]
+    for ours, theirs in zip(samples_of(split, indices, task), samples_of(arrow, indices, task), strict=True):
+        assert ours.label == theirs.label
+        assert ours.image.tobytes() == theirs.image.tobytes()
+
+
+def test_draw_depends_on_the_seed_alone(folder):
+    dataset = opened(folder)
+    task = read_task(dataset, dataset.split("train"), {}, None)
+    first, again, other = (draw(dataset.split("train"), "train", task, 25, seed) for seed in (3, 3, 4))
+    assert first.sha256 == again.sha256
+    assert first.indices == again.indices
+    assert len(set(first.indices)) == 25
+    assert first.sha256 != other.sha256
+    assert set(choose(dataset.split("train"), "train", 400, 0)) == set(range(400))
+
+
+def test_a_draw_does_not_read_the_whole_split(folder, hub):
+    """Bytes over HTTP for three samples of forty row groups, against the size of the file."""
+    from huggingface_hub import HfApi, HfFileSystem
+
+    HfApi().create_repo("demo/many", repo_type="dataset")
+    HfApi().upload_folder(folder_path=folder, repo_id="demo/many", repo_type="dataset")
+    dataset = HubDataset(Hub(), Hub().resolve("demo/many", "dataset"))
+    read = []
+    original = HfFileSystem._open
+
+    def counting(self, *args, **kwargs):
+        file = original(self, *args, **kwargs)
+        fetch = file._fetch_range
+        file._fetch_range = lambda start, end: (read.append(end - start), fetch(start, end))[1]
+        file.cache.fetcher = file._fetch_range
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HfFileSystem, "_open", counting)
+        split = dataset.split("train")
+        task = read_task(dataset, split, {}, None)
+        assert len(draw(split, "train", task, 3, 0).samples) == 3
+    size = (folder / "data" / "train-00000-of-00001.parquet").stat().st_size
+    assert 0 < sum(read) < size / 3
+
+
+def test_an_image_folder_serves_as_well(tmp_path, folder):
+    table = datasets.load_dataset(str(folder), split="test")
+    for split, start in (("train", 0), ("test", 20)):
+        for number in range(start, start + 10):
+            row = table[number]
+            path = tmp_path / "images" / split / CLASSES[row["label"]]
+            path.mkdir(parents=True, exist_ok=True)
+            row["image"].save(path / f"{number}.png")
+    dataset = opened(tmp_path / "images")
+    split = dataset.split("train")
+    assert isinstance(split, ArrowSplit)
+    task = read_task(dataset, split, {}, None)
+    assert set(task.class_names) <= {name.replace("_", " ") for name in CLASSES}
+    assert task.templates == ("a photo of a {}.",)
+    assert len(draw(split, "train", task, 5, 0).samples) == 5
+
+
+def test_several_configurations_must_be_chosen_from(tmp_path, folder):
+    (tmp_path / "two").mkdir()
+    for name in ("one", "two"):
+        write_dataset(tmp_path / "two" / name, {"train": 10, "test": 10})
+    (tmp_path / "two" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: one\n  data_dir: one/data\n- config_name: two\n  data_dir: two/data\n---\n")
+    with pytest.raises(PortError, match=r"one.*two"):
+        opened(tmp_path / "two")
