@@ -51,6 +51,14 @@ class PortConfig:
 
 
 @dataclass(frozen=True)
+class Destination:
+    """Where a port will be pushed, and the commit that was that repo's head when the work began."""
+
+    repo: str
+    parent: str | None
+
+
+@dataclass(frozen=True)
 class Blueprint:
     """What is known of a port before any weight is read."""
 
@@ -64,8 +72,7 @@ class Blueprint:
     split: Split
     task: Task
     eval_split: str
-    destination: str | None
-    destination_head: Pinned | None
+    destination: Destination | None
 
 
 def resolve(config: PortConfig, hub: Hub) -> Lineage:
@@ -116,9 +123,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     eval_split = _eval_split(config, dataset)
     if config.output is not None:
         require_room(config.output, 0)
-    destination, head = _destination(config, hub, lineage)
     return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, dataset, split, task,
-                     eval_split, destination, head)
+                     eval_split, _destination(config, hub, lineage))
 
 
 def _method(name: str) -> Method:
@@ -136,14 +142,14 @@ def _eval_split(config: PortConfig, dataset: HubDataset) -> str:
     return found[0]
 
 
-def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> tuple[str | None, Pinned | None]:
-    """Where the port will be pushed, and that repo's head now.
+def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> Destination | None:
+    """Where to push, if a push was asked for.
 
     Raises:
         PortError: no token, or the repo holds something that is not an earlier push of this same port.
     """
     if not (config.push or config.push_to):
-        return None, None
+        return None
     user = hub.user()
     names = [pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target)]
     repo = config.push_to or f"{user}/{names[0]}-on-{names[1]}"
@@ -153,7 +159,7 @@ def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> tuple[str | 
         if any(report.get(role, {}).get("name") != getattr(lineage, role).name for role in ("source", "target")):
             raise PortError(f"{repo} holds something that is not a port of {lineage.source.name} to "
                             f"{lineage.target.name}: name another with --push-to, or propose it with --create-pr")
-    return repo, head
+    return Destination(repo, head and head.commit)
 
 
 def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:

@@ -18,7 +18,7 @@ from typer.exceptions import TyperException
 import hf_bico
 from hf_bico.core.errors import PortError
 
-app = typer.Typer(name="hf-bico", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False)
 INTERRUPTED = 130
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -43,10 +43,12 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def common(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True,
-                                                 help="Print the version.")] = False) -> None:
+@app.callback(invoke_without_command=True)
+def common(context: typer.Context, version: Annotated[bool, typer.Option(
+        "--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
     """Carry a fine-tune over to a new base model, without training."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 class Voice:
@@ -127,10 +129,7 @@ def port(
     chosen = blueprint.PortConfig(**options, target=to, private=private or None)
     hub = Hub(token)
     if dry_run:
-        plan, cost = blueprint.dry_run(chosen, hub)
-        data = {"lineage": plan.lineage.record({}), "destination": plan.destination, "estimate": asdict(cost),
-                "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
-        voice.say(_dry_table(plan, cost), data, plan.destination or "")
+        _say_dry_run(voice, *blueprint.dry_run(chosen, hub))
         return
     outcome = pipeline.run(chosen, hub, voice.track)
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
@@ -193,7 +192,8 @@ def _score_table(evaluation) -> Table:
     return table
 
 
-def _dry_table(plan, cost) -> Table:
+def _say_dry_run(voice: Voice, plan, cost) -> None:
+    repo = plan.destination.repo if plan.destination else None
     table = Table("", Column("", overflow="fold"), show_header=False,
                   title="Dry run: only headers were read, nothing was written")
     for role, pinned in vars(plan.lineage).items():
@@ -206,8 +206,10 @@ def _dry_table(plan, cost) -> Table:
     table.add_row("maps", f"{cost.maps_flops / 1e9:.3g} GFLOP")
     table.add_row("weights", f"{cost.weights_bytes / 1e6:.0f} MB")
     table.add_row("time before evaluation", f"about {cost.seconds:.0f} s here")
-    table.add_row("would be pushed to", plan.destination or "nowhere")
-    return table
+    table.add_row("would be pushed to", repo or "nowhere")
+    data = {"lineage": plan.lineage.record({}), "destination": repo, "estimate": asdict(cost),
+            "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
+    voice.say(table, data, repo or "")
 
 
 def main() -> None:

@@ -177,10 +177,10 @@ def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported
         with staged(place) as stage:
             write_model(stage, plan.family, target, plan.lineage.target.files, ported.delta, config.alpha)
             write_report(stage, report)
-            write_card(stage, report, plan.family, plan.destination, _licenses(plan, hub))
+            write_card(stage, report, plan.family, plan.destination and plan.destination.repo, _licenses(plan, hub))
         if plan.destination and not refusal:
             message = config.commit_message or f"Port {plan.lineage.source.name} to {plan.lineage.target.name}"
-            url = hub.push(place, plan.destination, parent=plan.destination_head and plan.destination_head.commit, message=message,
+            url = hub.push(place, plan.destination.repo, parent=plan.destination.parent, message=message,
                            private=config.private, create_pr=config.create_pr)
     return Outcome(report, evaluation, config.output, url, refusal)
 
