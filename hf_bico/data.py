@@ -240,7 +240,7 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
                 raise PortError(f"row {index} has label {label!r} and {'no' if image is None else 'an'} image; labels "
                                 f"are 0 to {len(task.class_names) - 1}")
             yield Sample(image.convert("RGB"), label)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:
         raise PortError(f"the dataset's rows cannot be read: {' '.join(str(error).split())}") from error
 
 

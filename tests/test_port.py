@@ -11,7 +11,7 @@ from commands import hf_bico, refused
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 
-from hf_bico import PortError, class_loss
+from hf_bico import PortError, class_loss, pipeline
 from hf_bico import port as port_live
 from hf_bico.blueprint import PortConfig
 from hf_bico.core.collect import Batch
@@ -19,6 +19,7 @@ from hf_bico.core.errors import listed
 from hf_bico.data import HubDataset, draw, read_task
 from hf_bico.evaluate import batched, stack
 from hf_bico.families import FAMILIES
+from hf_bico.io import writer
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run
 
@@ -58,7 +59,9 @@ def test_only_the_sites_changed(pushed, world):
     assert changed == {s.key for site in sites for s in site.slices}
 
 
-def test_live_objects_and_hub_give_the_same_tensors(pushed, world):
+@pytest.fixture(scope="module")
+def live(world):
+    """The target's tensors after the same port between live modules, without the Hub."""
     family, hub = FAMILIES[0], Hub()
     dataset = HubDataset(hub, hub.resolve("demo/task", "dataset"))
     split = dataset.split("train")
@@ -70,9 +73,30 @@ def test_live_objects_and_hub_give_the_same_tensors(pushed, world):
     ported = port_live(tuned=load_file(world / "ft" / "open_clip_model.safetensors"), base=base.model,
                        target=target.model, calibration=calibration,
                        loss=tuple(class_loss(head) for head in heads))
-    pushed_tensors = load_file(pushed[0] / "open_clip_model.safetensors")
-    for key, tensor in ported.apply_().state_dict().items():
-        assert torch.allclose(tensor, pushed_tensors[key], rtol=1e-5, atol=1e-7), key
+    return ported.apply_().state_dict()
+
+
+def same(folder: Path, tensors: dict[str, torch.Tensor]) -> bool:
+    written = load_file(folder / "open_clip_model.safetensors")
+    return written.keys() == tensors.keys() and all(
+        torch.allclose(written[key], tensors[key], rtol=1e-5, atol=1e-7) for key in tensors)
+
+
+def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
+    assert same(pushed[0], live)
+
+
+@pytest.mark.parametrize(("owner", "name", "wrong"), [
+    (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 7 * alpha)),
+    (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
+    (pipeline, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
+    (pipeline, "draw", lambda right: lambda split, name, task, n, seed: right(split, name, task, n, seed + 1)),
+    (pipeline, "class_loss", lambda right: lambda head: right(torch.ones_like(head))),
+], ids=["times seven", "zeroed", "a layer dropped", "other samples", "head of ones"])
+def test_mutants_of_the_pipeline_die(world, live, tmp_path, monkeypatch, owner, name, wrong):
+    monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
+    run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out"), Hub())
+    assert not same(tmp_path / "out", live)
 
 
 def test_report_accounts_for_all_of_the_task_vector(pushed, world):
