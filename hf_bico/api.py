@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Batch, Loss, Side, collect
 from hf_bico.core.methods import BiCo, Method
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.transport import Difference, Left, Moved, account, added, check_fine_tune, transport
+from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune, transport
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 
@@ -23,7 +23,7 @@ class Ported:
     delta: dict[str, Tensor]
     """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
     moved: list[Moved]
-    left: list[Left]
+    account: Account
 
     def apply_(self, alpha: float = 1.0) -> nn.Module:
         """θ_B ← θ_B + α τ_B, in place; the target."""
@@ -58,11 +58,11 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
     before = base.state_dict()
     tau = Difference(tuned.state_dict() if isinstance(tuned, nn.Module) else tuned, before)
     check_fine_tune(tau, before, sites)
-    left = account(tau, pairs, family.left_reason, sites)
+    whole = account(tau, pairs, family.left_reason, sites)
     batches = (Batch(*batch) for batch in calibration)
     evidence = collect(Side(base, losses[0]), Side(target, losses[1]), pairs, batches, method.signals)
     result = transport(tau, method.plan(pairs, evidence), target.state_dict())
-    return Ported(target, result.delta, result.moved, left)
+    return Ported(target, result.delta, result.moved, whole)
 
 
 def class_loss(head: Tensor) -> Loss:

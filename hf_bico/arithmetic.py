@@ -7,7 +7,7 @@ from hf_bico.blueprint import base_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import Difference
 from hf_bico.families import FAMILIES
-from hf_bico.io.checkpoints import SafeTensors, require_family
+from hf_bico.io.checkpoints import SafeTensors, require_family, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
@@ -46,6 +46,7 @@ def apply(delta: Path, target: str, output: Path, alpha: float, hub: Hub) -> tup
     require_family(pinned, family)
     folder = hub.fetch(pinned, (family.config_file, family.weights_file, *family.extra_files))
     weights = SafeTensors(folder / family.weights_file)
+    require_finite(pinned, weights)
     check_fits(vector.tensors, weights, str(pinned))
     require_room(output, sum(prod(tensor.shape) * tensor.element_size() for tensor in weights.values()))
     with staged(output) as stage:

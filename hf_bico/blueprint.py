@@ -1,6 +1,7 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +11,7 @@ from hf_bico.core.methods import METHODS, Method
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Difference
 from hf_bico.core.types import Pair, Site, Tensors
-from hf_bico.data import EVAL_SPLITS, HubDataset, Split, Task, choose, read_task
+from hf_bico.data import EVAL_SPLITS, HubDataset, Split, Task, check_columns, choose, read_task
 from hf_bico.estimate import Estimate, estimate
 from hf_bico.families import FAMILIES, Family
 from hf_bico.io.checkpoints import Shapes, check_shapes, pick_device, require_family
@@ -71,7 +72,10 @@ class Blueprint:
     dataset: HubDataset
     split: Split
     task: Task
-    eval_split: str
+    eval_name: str
+    eval_split: Split
+    licenses: tuple[str, ...]
+    """Of the target, then of the source, each once."""
     destination: Destination | None
 
 
@@ -97,7 +101,7 @@ def base_of(source: Pinned, hub: Hub) -> str:
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
         raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
-    return names[0]
+    return f"hf://{names[0]}"
 
 
 def draft(config: PortConfig, hub: Hub) -> Blueprint:
@@ -107,6 +111,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         PortError: whatever is wrong, before any heavy work.
     """
     method = _method(config.method)
+    if not isfinite(config.alpha):
+        raise PortError(f"α = {config.alpha} is no scale: give a finite --alpha")
     lineage = resolve(config, hub)
     family = FAMILIES[0]
     models = (lineage.source, lineage.base, lineage.target)
@@ -120,11 +126,24 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     columns = {"image": config.image_column, "label": config.label_column}
     task = read_task(dataset, split, columns, config.templates)
     choose(split, config.split, config.n, config.seed)
-    eval_split = _eval_split(config, dataset)
+    eval_name = _eval_name(config, dataset)
+    eval_split = dataset.split(eval_name, whole=config.eval_n is None)
+    check_columns(eval_split, eval_name, task.columns)
+    choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
     return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, dataset, split, task,
-                     eval_split, _destination(config, hub, lineage))
+                     eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
+
+
+def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
+    found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
+    each = [name for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
+    return tuple(dict.fromkeys(each))
+
+
+def eval_size(config: PortConfig, split: Split) -> int:
+    return split.num_rows if config.eval_n is None else config.eval_n
 
 
 def _method(name: str) -> Method:
@@ -133,7 +152,7 @@ def _method(name: str) -> Method:
     return METHODS[name]()
 
 
-def _eval_split(config: PortConfig, dataset: HubDataset) -> str:
+def _eval_name(config: PortConfig, dataset: HubDataset) -> str:
     found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
     found = [name for name in found if name != config.split]
     if not found or found[0] not in dataset.splits:
@@ -150,10 +169,14 @@ def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> Destination 
     """
     if not (config.push or config.push_to):
         return None
-    user = hub.user()
+    user, namespaces = hub.writer()
     names = [pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target)]
     repo = config.push_to or f"{user}/{names[0]}-on-{names[1]}"
     head = hub.existing(repo)
+    if repo.split("/")[0] not in namespaces and not (head and config.create_pr):
+        raise PortError(f"{user} may not write to {repo}: name a repo of yours with --push-to")
+    if head is not None and config.private and not hub.is_private(repo):
+        raise PortError(f"{repo} exists and is public, so --private cannot hold: name another with --push-to")
     if head is not None and not config.create_pr and set(head.files) - {".gitattributes", "README.md"}:
         report = hub.json(head, REPORT_FILE).get("lineage", {})
         if any(report.get(role, {}).get("name") != getattr(lineage, role).name for role in ("source", "target")):
@@ -168,7 +191,7 @@ def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
     shapes = [Shapes(hub, pinned, plan.family.weights_file) for pinned in
               (plan.lineage.source, plan.lineage.base, plan.lineage.target)]
     check_weights(plan, *shapes)
-    return plan, estimate(plan.pairs, plan.method, config.n, shapes[1:], pick_device(config.device))
+    return plan, estimate(plan.pairs, plan.source_sites, plan.method, config.n, shapes[1:], pick_device(config.device))
 
 
 def check_weights(plan: Blueprint, tuned: Tensors, base: Tensors, target: Tensors) -> Difference:

@@ -1,5 +1,6 @@
 """A report as a model card that people can check."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ ROWS = {"source": "fine-tuned source, on its own base", "zero_shot": "target, ze
 """The evaluation's rows, in the order they are shown."""
 
 
-def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str | None, licenses: list[str]) -> None:
+def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str | None, licenses: Sequence[str]) -> None:
     """README.md of a written port: metadata for the Hub, and a body that says how it was made and how to redo it."""
     lineage = report["lineage"]
     name = repo or f"{lineage['source']['name'].split('/')[-1]}-on-{lineage['target']['name'].split('/')[-1]}"
@@ -26,7 +27,7 @@ def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str |
     card.save(folder / "README.md")
 
 
-def metadata(report: dict[str, Any], family: Family, name: str, licenses: list[str]) -> ModelCardData:
+def metadata(report: dict[str, Any], family: Family, name: str, licenses: Sequence[str]) -> ModelCardData:
     """The card's YAML. Only what lies on the Hub is named as base or dataset."""
     lineage, evaluation = report["lineage"], report["evaluation"]
     base, dataset = (None if lineage[role]["local"] else lineage[role] for role in ("target", "dataset"))
@@ -38,11 +39,18 @@ def metadata(report: dict[str, Any], family: Family, name: str, licenses: list[s
         dataset_revision=lineage["dataset"]["commit"])
     return ModelCardData(
         model_name=name, base_model=base and base["name"], base_model_relation="finetune" if base else None,
-        datasets=[dataset["name"]] if dataset else None, license=licenses[0] if licenses else "unknown",
+        datasets=[dataset["name"]] if dataset else None, **_license(licenses),
         library_name=family.library, pipeline_tag=family.pipeline_tag,
         tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]], eval_results=[result],
         hf_bico_lineage={role: entry["name"] + (f"@{entry['commit']}" if entry["commit"] else "")
                          for role, entry in lineage.items()})
+
+
+def _license(licenses: Sequence[str]) -> dict[str, str]:
+    """The licence that a filter on the Hub reads: `other` where target and source have different ones."""
+    if len(licenses) > 1:
+        return {"license": "other", "license_name": " and ".join(licenses)}
+    return {"license": licenses[0] if licenses else "unknown"}
 
 
 def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:

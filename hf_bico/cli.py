@@ -101,7 +101,7 @@ def port(
     templates: Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
                                                    exists=True, dir_okay=False)] = None,
     n: Annotated[int, typer.Option("-n", help="Calibration samples.")] = 100,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
     method: Annotated[str, typer.Option(help="bico or naive.")] = "bico",
     alpha: Annotated[float, typer.Option(help="Scale of the ported task vector.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)] = 8,
@@ -195,7 +195,7 @@ def _score_table(evaluation) -> Table:
 def _say_dry_run(voice: Voice, plan, cost) -> None:
     repo = plan.destination.repo if plan.destination else None
     table = Table("", Column("", overflow="fold"), show_header=False,
-                  title="Dry run: only headers were read, nothing was written")
+                  title="Dry run: no weights were read, nothing was written")
     for role, pinned in vars(plan.lineage).items():
         table.add_row(role, str(pinned))
     depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}

@@ -52,9 +52,9 @@ class ArrowSplit:
 class ParquetSplit:
     """A split in parquet files, near or far: footers first, then the row groups and columns that are asked for."""
 
-    def __init__(self, urls: Sequence[str], storage: dict[str, Any]) -> None:
+    def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
         self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
-        self.features = datasets.Features.from_arrow_schema(self.files[0].schema_arrow)
+        self.features = features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow)
         self.groups = [(file, group) for file in self.files for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
         self.starts = [0, *accumulate(sizes)]
@@ -82,7 +82,8 @@ class HubDataset:
 
     def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None) -> None:
         self.hub, self.pinned = hub, pinned
-        self.source = {"path": str(pinned.folder or pinned.name), "name": config, "revision": pinned.commit}
+        path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
+        self.source = {"path": path, "name": config, "revision": pinned.commit}
         with self._speaking():
             self.builder = datasets.load_dataset_builder(**self.source, token=hub.token)
         self.config = self.builder.config.name
@@ -91,8 +92,8 @@ class HubDataset:
     def splits(self) -> list[str]:
         return [str(name) for name in (self.builder.config.data_files or self.builder.info.splits or {})]
 
-    def split(self, name: str) -> Split:
-        """A split by name.
+    def split(self, name: str, *, whole: bool = False) -> Split:
+        """A split by name; `whole` where all of it will be read, so that it comes once and through the cache.
 
         Raises:
             PortError: there is none of that name.
@@ -102,8 +103,14 @@ class HubDataset:
         with self._speaking():
             if isinstance(self.builder, Parquet):
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
-                return ParquetSplit(self.builder.config.data_files[name], storage)
+                urls = self.builder.config.data_files[name]
+                return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
             return ArrowSplit(datasets.load_dataset(**self.source, split=name, token=self.hub.token))
+
+    def _here(self, urls: Sequence[str]) -> list[str]:
+        """The same files on this disk."""
+        names = [url.split(f"@{self.pinned.commit}/", 1)[-1] for url in urls]
+        return [str(self.hub.fetch(self.pinned, tuple(names)) / name) for name in names]
 
     def text(self, name: str) -> list[str] | None:
         """The lines of a text file of the repo, None where there is none."""
@@ -119,7 +126,7 @@ class HubDataset:
                 yield
             except hub_errors.HTTPError:
                 raise
-            except (ValueError, OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+            except (ValueError, RuntimeError, OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
                 raise PortError(f"dataset {self.pinned} cannot be read: {' '.join(str(error).split())}") from error
 
 
@@ -169,8 +176,8 @@ def read_task(dataset: HubDataset, split: Split, columns: dict[str, str | None],
                     _label_column(dataset, split, columns.get("label")))
     prompts = lines(templates) if templates else dataset.text(TEMPLATES_FILE) or list(DEFAULT_TEMPLATES)
     prompts = [prompt.replace("{c}", "{}") for prompt in prompts]
-    if not prompts or any(prompt.count("{}") != 1 for prompt in prompts):
-        raise PortError("every prompt template needs one {} (or {c}) where the class name goes")
+    if not prompts or any(prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")) for prompt in prompts):
+        raise PortError("every prompt template needs one {} (or {c}) where the class name goes, and no other braces")
     return Task(found, _class_names(dataset, split, found.label), tuple(prompts))
 
 
@@ -203,6 +210,14 @@ def _class_names(dataset: HubDataset, split: Split, label: str) -> tuple[str, ..
         raise PortError(f"the labels of {dataset.pinned} ({label}) have no class names: make it a ClassLabel, or put "
                         f"a {CLASSES_FILE} beside the data")
     return tuple(name.replace("_", " ") for name in names)
+
+
+def check_columns(split: Split, name: str, columns: Columns) -> None:
+    """Refuse a split that lacks the task's columns."""
+    missing = [column for column in asdict(columns).values() if column not in split.features]
+    if missing:
+        raise PortError(f"the split {name!r} has no column {' and no column '.join(map(repr, missing))}; "
+                        f"it has {', '.join(split.features)}")
 
 
 def draw(split: Split, name: str, task: Task, n: int, seed: int) -> Draw:
@@ -238,7 +253,7 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
             image, label = row[task.columns.image], row[task.columns.label]
             if image is None or not isinstance(label, int) or not 0 <= label < len(task.class_names):
                 raise PortError(f"row {index} has label {label!r} and {'no' if image is None else 'an'} image; labels "
-                                f"are 0 to {len(task.class_names) - 1}")
+                                f"are 0 to {len(task.class_names) - 1}: name another split")
             yield Sample(image.convert("RGB"), label)
     except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:
         raise PortError(f"the dataset's rows cannot be read: {' '.join(str(error).split())}") from error

@@ -29,22 +29,19 @@ class Estimate:
     """At the rate of a matrix product on this machine."""
 
 
-def estimate(pairs: Sequence[Pair], method: Method, n: int, models: Sequence[Tensors], device: str) -> Estimate:
+def estimate(pairs: Sequence[Pair], source_sites: Sequence[Site], method: Method, n: int,
+             models: Sequence[Tensors], device: str) -> Estimate:
     """FLOPs, bytes and seconds of a port of N samples, from shapes alone."""
     crossings = {pair.streams(signal): pair for signal in method.signals for pair in pairs}
     shapes = [(_width(b, pair.target), _width(a, pair.source), _rows(pair)) for (a, b), pair in crossings.items()]
-    passes = 4.0 * n * sum(_pass(sites) for sites in
-                           ({pair.source for pair in pairs}, {pair.target for pair in pairs}))
+    passes = 4.0 * n * sum(site.d_out * site.d_in * site.tokens.count
+                           for site in (*source_sites, *(pair.target for pair in pairs)))
     moments = sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
     maps = sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
     size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
     weights = sum(4 * prod(model[key].shape) for model in models for key in model)
     total = (passes if method.signals else 0) + moments + maps
     return Estimate(passes if method.signals else 0, moments, maps, size, weights, total / matmul_rate(device))
-
-
-def _pass(sites: set[Site]) -> float:
-    return sum(site.d_out * site.d_in * site.tokens.count for site in sites)
 
 
 def _rows(pair: Pair) -> int:

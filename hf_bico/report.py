@@ -111,7 +111,7 @@ def layer_table(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
 def environment(device: str, clock: Clock) -> dict[str, Any]:
     """Versions, device, time and peak memory of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
-    on_device = torch.cuda.max_memory_allocated() if device.startswith("cuda") else None
+    on_device = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
     return {"versions": {name: version(name) for name in LIBRARIES}, "python": platform.python_version(),
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
             "threads": torch.get_num_threads(),

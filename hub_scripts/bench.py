@@ -56,7 +56,8 @@ def measure(what: str, options: argparse.Namespace) -> dict[str, float]:
     loss = class_loss(F.normalize(torch.randn(CLASSES, EMBED, device=options.device), dim=-1))
     samples = batches(options.n, options.batch_size, options.device)
     weights = sum(p.numel() * p.element_size() for model in (source, target) for p in model.visual.parameters())
-    tuned = {key: tensor + 1e-3 * torch.randn_like(tensor) for key, tensor in source.state_dict().items()}
+    state = source.state_dict() if what == "port" else {}
+    tuned = {key: tensor + 1e-3 * torch.randn_like(tensor) for key, tensor in state.items()}
     start = time.perf_counter()
     if what == "floor":
         floor(source, target, loss, samples)

@@ -6,10 +6,9 @@ from twins import Samples, distance, gradient_step, random_fine_tune, site_keys,
 
 from hf_bico import BiCo, port
 from hf_bico.core.collect import Side, collect
-from hf_bico.core.linalg import grid_resample
-from hf_bico.core.moments import CrossMoment, Evidence
+from hf_bico.core.moments import CrossMoment, Evidence, resampling
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.types import Signal
+from hf_bico.core.types import Signal, Tokens
 from hf_bico.families import family_of
 
 EXACT = BiCo(rtol=1e-11)
@@ -112,14 +111,14 @@ def noise_changes_nothing() -> None:
 def tokens_meet_on_the_finer_grid() -> None:
     """Resizing A's tokens to B's grid, class token apart, is what the moments hold, whichever side is resized."""
     generator = torch.Generator().manual_seed(0)
-    for small, large in (((3, 4), (5, 5)), ((5, 5), (3, 4))):
+    for small, large in (((3, 4), (6, 5)), ((6, 5), (3, 4))):
         a = torch.randn(2, 1 + small[0] * small[1], 6, generator=generator, dtype=torch.float64)
         b = torch.randn(2, 1 + large[0] * large[1], 7, generator=generator, dtype=torch.float64)
         grid = a[:, 1:].transpose(1, 2).unflatten(2, small)
         resized = F.interpolate(grid, size=large, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
         resized = torch.cat([a[:, :1], resized], dim=1)
         moment = CrossMoment()
-        moment.add(a, b, grid_resample(small, large, prefix=1))
+        moment.add(a, b, resampling(Tokens(1, small), Tokens(1, large)))
         expected = b.flatten(0, 1).T @ resized.flatten(0, 1)
         assert torch.allclose(moment.cross, expected, rtol=1e-5, atol=1e-6 * expected.norm())
         assert abs(moment.energy_source / float(resized.square().sum()) - 1) < 1e-6

@@ -33,6 +33,8 @@ def _ones(right):
 
 def _sides_swapped(right):
     def wrong(self, pair, evidence, signal):
+        if pair.source.d_out != pair.source.d_in:  # a swap of unequal sides would not multiply
+            return right(self, pair, evidence, signal)
         other = types.Signal.INPUT if signal is types.Signal.OUTPUT_GRADIENT else types.Signal.OUTPUT_GRADIENT
         return right(self, pair, evidence, other)
     return wrong
@@ -75,6 +77,10 @@ def _class_token_resized(right):
         torch.eye(1 + source[0] * source[1])[None], size=1 + target[0] * target[1], mode="linear")[0].T.contiguous()
 
 
+def _grid_turned(right):
+    return lambda source, target, *, prefix: right(source[::-1], target[::-1], prefix=prefix)
+
+
 def _completed(right):
     return torch.ones_like
 
@@ -85,9 +91,9 @@ def _bias_left(right):
 
 EXACT = (laws.source_is_target, laws.twin_gives_the_fine_tune_back)
 MUTANTS = {
-    "result zeroed": Mutant(types.Map, "weight", _scaled(0.0), (*EXACT, laws.batch_size_changes_nothing)),
-    "result times seven": Mutant(types.Map, "weight", _scaled(7.0), EXACT),
-    "bias left behind": Mutant(types.Map, "bias", _bias_left, EXACT),
+    "result zeroed": Mutant(types.BilinearMap, "weight", _scaled(0.0), (*EXACT, laws.batch_size_changes_nothing)),
+    "result times seven": Mutant(types.BilinearMap, "weight", _scaled(7.0), EXACT),
+    "bias left behind": Mutant(types.BilinearMap, "bias", _bias_left, EXACT),
     "sides swapped": Mutant(bico.BiCo, "_side", _sides_swapped, EXACT),
     "map transposed": Mutant(moments, "polar_factor", _transposed, (laws.twin_gives_the_fine_tune_back,)),
     "gradients replaced by ones": Mutant(taps._Taps, "_gradient", _ones, (*EXACT, laws.streamed_is_one_shot)),
@@ -97,8 +103,10 @@ MUTANTS = {
     "last batch only": Mutant(moments.CrossMoment, "add", _last_batch_only,
                               (laws.streamed_is_one_shot, laws.batch_size_changes_nothing)),
     "loss averaged over the batch": Mutant(twins, "class_loss", _mean_loss, (laws.batch_size_changes_nothing,)),
-    "class token resized with the patches": Mutant(laws, "grid_resample", _class_token_resized,
+    "class token resized with the patches": Mutant(moments, "grid_resample", _class_token_resized,
                                                    (laws.tokens_meet_on_the_finer_grid,)),
+    "grids resized the other way round": Mutant(moments, "grid_resample", _grid_turned,
+                                                (laws.tokens_meet_on_the_finer_grid,)),
     "undetermined directions completed": Mutant(linalg, "soft_step", _completed,
                                                 (laws.threads_change_nothing, laws.noise_changes_nothing,
                                                  laws.batch_size_changes_nothing)),

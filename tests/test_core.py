@@ -8,7 +8,7 @@ from scipy.spatial import procrustes
 from torch import nn
 from twins import Samples, random_fine_tune, tiny_clip
 
-from hf_bico import BiCo, Naive, PortError
+from hf_bico import BiCo, Naive, PortError, port
 from hf_bico.core.collect import Side, collect, frozen
 from hf_bico.core.linalg import polar_factor
 from hf_bico.core.moments import CrossMoment, resampling
@@ -16,6 +16,7 @@ from hf_bico.core.pairing import pair_sites, source_depth
 from hf_bico.core.taps import taps
 from hf_bico.core.transport import Difference, added, holding, transport
 from hf_bico.core.types import Signal, Tokens
+from hf_bico.evaluate import Score
 from hf_bico.families import family_of
 
 
@@ -96,9 +97,8 @@ def test_naive_pads_and_crops_back():
     tau = Difference(random_fine_tune(a), a.state_dict())
 
     def move(change, source, target, model):
-        maps = Naive().plan(pair_sites(sites[source], sites[target]), None)
-        maps = ((pair, type(map_)(map_.left.double(), map_.right.double())) for pair, map_ in maps)
-        return transport(change, maps, model.state_dict()).delta
+        plan = Naive().plan(pair_sites(sites[source], sites[target]), None)
+        return transport(change, plan, model.state_dict()).delta
 
     there = move(tau, 0, 1, b)
     key = "visual.transformer.resblocks.1.mlp.c_fc.weight"
@@ -158,6 +158,27 @@ def test_a_fused_attention_that_does_more_is_refused():
             taps(holder, (), BiCo.signals, lambda stream, rows: None):
         x = torch.randn(1, 3, 8, requires_grad=True)
         attention(x, x, x, need_weights=False)
+
+
+def test_a_pass_that_cannot_be_paired_is_refused():
+    model, samples = tiny_clip(), Samples.make(4)
+    pairs = pair_sites(family_of(model).sites(model), family_of(model).sites(model))
+
+    def twice(model, batch):
+        return samples.loss(model, batch) + samples.loss(model, batch)
+
+    with pytest.raises(PortError, match="runs more than once"):
+        collect(Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), BiCo.signals)
+    with pytest.raises(PortError, match="no calibration samples"):
+        port(tuned=random_fine_tune(model), base=model, target=model, calibration=[], loss=samples.loss)
+
+
+def test_score_has_wilsons_interval():
+    """Wilson 1927: (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n), z = 1.959964."""
+    score, z = Score.of(8, 10), 1.959964
+    middle, half = 0.8 + z**2 / 20, z * (0.16 / 10 + z**2 / 400) ** 0.5
+    assert score.low == pytest.approx((middle - half) / (1 + z**2 / 10), abs=1e-6)
+    assert score.high == pytest.approx((middle + half) / (1 + z**2 / 10), abs=1e-6)
 
 
 def test_difference_names_every_mismatch():

@@ -1,6 +1,7 @@
 """Draws: by seed, without reading the whole split, the same from every kind of file."""
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 from world import CLASSES, write_dataset
 
@@ -77,6 +78,19 @@ def test_a_draw_does_not_read_the_whole_split(folder, hub):
         assert len(draw(split, "train", task, 3, 0).samples) == 3
     size = (folder / "data" / "train-00000-of-00001.parquet").stat().st_size
     assert 0 < sum(read) < size / 3
+
+
+def test_features_of_the_card_serve_parquet_that_has_none(tmp_path, folder):
+    write_dataset(tmp_path / "bare", {"train": 20, "test": 10})
+    for path in (tmp_path / "bare" / "data").iterdir():
+        pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    names = "".join(f"          '{i}': {name}\n" for i, name in enumerate(CLASSES))
+    (tmp_path / "bare" / "README.md").write_text(
+        "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype:\n"
+        f"      class_label:\n        names:\n{names}---\n")
+    dataset = opened(tmp_path / "bare")
+    split = dataset.split("train")
+    assert len(draw(split, "train", read_task(dataset, split, {}, None), 5, 0).samples) == 5
 
 
 def test_an_image_folder_serves_as_well(tmp_path, folder):

@@ -17,6 +17,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
+from hf_bico import pipeline
 from hf_bico.io import writer
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -165,6 +166,32 @@ def test_nan_in_the_target(port, copy):
     refused(port(to=str(folder)), "NaN or Inf")
 
 
+def test_a_broken_target_is_not_written_either_way(port, copy, world, capsys, monkeypatch, tmp_path):
+    folder = copy("plus")
+    rewrite(folder, lambda tensors: tensors["token_embedding.weight"].view(-1)[-1:].fill_(float("nan")))
+    refused(port("--method", "naive", to=str(folder)), "NaN or Inf in token_embedding.weight")
+    vector = tmp_path / "new" / "tau.safetensors"
+    assert hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--output", vector).code == 0
+    broken = copy("base")
+    rewrite(broken, lambda tensors: tensors["logit_scale"].fill_(float("inf")))
+    refused(hf_bico(capsys, monkeypatch, "apply", vector, "--to", broken, "--output", tmp_path / "sum"), "logit_scale")
+    ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", world / "base", "--output", tmp_path / "sum",
+                  "--alpha", "1e39")
+    refused(ran, "NaN or Inf in")
+    assert not (tmp_path / "sum").exists()
+
+
+@pytest.mark.parametrize("alpha", ["nan", "inf"])
+def test_no_scale(port, alpha):
+    refused(port("--alpha", alpha), "give a finite --alpha")
+
+
+def test_a_card_that_is_no_yaml(port, copy):
+    folder = copy("ft")
+    (folder / "README.md").write_text("---\nbase_model: [demo/base\n---\n")
+    refused(port(source=str(folder)), "card of own-ft", "no readable YAML")
+
+
 def test_dataset_without_labels(port, tmp_path):
     folder = tmp_path / "plain"
     (folder / "data").mkdir(parents=True)
@@ -195,6 +222,14 @@ def test_unknown_dataset_and_split(port):
     refused(port(dataset="demo/no-task"), "dataset demo/no-task", "not found")
     refused(port("--split", "training"), "no split 'training'", "train, test")
     refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
+    refused(port("--eval-n", "31"), "31 samples asked for", "'test' has 30")
+
+
+def test_an_evaluation_split_without_labels(port, tmp_path):
+    write_dataset(tmp_path / "task", {"train": 30, "test": 10})
+    table = datasets.load_dataset(str(tmp_path / "task"), split="test").remove_columns("label")
+    table.to_parquet(tmp_path / "task" / "data" / "test-00000-of-00001.parquet")
+    refused(port(dataset=str(tmp_path / "task")), "label")
 
 
 def test_more_samples_than_there_are(port):
@@ -205,6 +240,8 @@ def test_more_samples_than_there_are(port):
 def test_templates_without_a_place_for_the_class(port, tmp_path):
     (tmp_path / "prompts.txt").write_text("a picture\n")
     refused(port("--templates", str(tmp_path / "prompts.txt")), "every prompt template needs one {}")
+    (tmp_path / "prompts.txt").write_text("a {photo} of a {}\n")
+    refused(port("--templates", str(tmp_path / "prompts.txt")), "no other braces")
 
 
 def test_unknown_method_and_device(port):
@@ -230,7 +267,19 @@ def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
 def test_output_that_exists(port, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused(port(**{"--output": str(tmp_path / "full")}), "exists and is not an empty folder")
+    refused(port(**{"--output": str(tmp_path / "full")}), "is no new or empty folder")
+    refused(port(**{"--output": "."}), "is no new or empty folder")
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    refused(port(**{"--output": str(tmp_path / "link")}), "is no new or empty folder")
+
+
+def test_a_repo_of_somebody_else(port):
+    refused(port(**{"--push-to": "other/mine"}), "demo may not write to other/mine", "--push-to")
+
+
+def test_private_cannot_hide_a_public_repo(port, world):
+    HfApi().create_repo("demo/open", exist_ok=True)
+    refused(port("--private", **{"--push-to": "demo/open"}), "exists and is public")
 
 
 def test_no_space_is_noticed_before_the_work(port, monkeypatch):
@@ -248,7 +297,7 @@ def test_no_space_while_writing(port, tmp_path):
         pytest.skip("file systems cannot be mounted here")
     try:
         with pytest.raises(writer.PortError, match="no space left"), writer.staged(small / "out") as stage:
-            save_file({"big": torch.zeros(10**6)}, stage / "big.safetensors")
+            save_file({"big": torch.zeros(10**6)}, stage)
         assert not list(small.iterdir())
     finally:
         subprocess.run(["umount", small], check=True)
@@ -282,19 +331,37 @@ def test_offline_without_a_cache(hub, tmp_path):
     assert "HF_HUB_OFFLINE is set" in err
 
 
-def test_interrupted(hub, world, tmp_path):
+def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     seen = len(hub.log.read_text())
     process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "60",
                     "--batch-size", "1", "--output", "out", "--push-to", "demo/interrupted")
     deadline = time.monotonic() + 60
-    while "/datasets/demo/task/resolve" not in hub.log.read_text()[seen:] and time.monotonic() < deadline:
-        time.sleep(0.1)
+    while "/api/models/demo/ft" not in hub.log.read_text()[seen:] and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Interrupted" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"home"}
     assert not HfApi().repo_exists("demo/interrupted")
+
+
+@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (pipeline, "accuracy"), (pipeline, "write_card"),
+                                             (HfApi, "create_commit")])
+def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
+    """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, interrupt)
+    place = tmp_path / "out"
+    keep = ("--output", place) if name != "create_commit" else ()
+    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20",
+                  "--push-to", "demo/half", "--allow-regression", *keep)
+    assert ran.code == 130
+    assert ran.err == "Interrupted; nothing was left half-written\n"
+    assert not list(tmp_path.iterdir())
+    assert not HfApi().repo_exists("demo/half")
 
 
 def test_a_token_is_nowhere(hub, world, tmp_path):

@@ -4,8 +4,6 @@ import pytest
 from laws import LAWS
 from mutants import MUTANTS
 
-from hf_bico import PortError
-
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 def test_law(law):
@@ -17,7 +15,7 @@ def test_law(law):
 def test_mutant_dies(name, law, monkeypatch):
     mutant = MUTANTS[name]
     monkeypatch.setattr(mutant.owner, mutant.name, mutant.wrong(getattr(mutant.owner, mutant.name)))
-    with pytest.raises((AssertionError, PortError, RuntimeError)):
+    with pytest.raises(AssertionError):
         law()
 
 

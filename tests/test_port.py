@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import open_clip
@@ -10,6 +11,7 @@ import torch
 from commands import hf_bico, refused
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
+from world import config, write_dataset, write_model
 
 from hf_bico import PortError, class_loss, pipeline
 from hf_bico import port as port_live
@@ -30,9 +32,9 @@ PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", 
 def pushed(world, tmp_path_factory):
     """One port that was written and pushed: its folder, its repo and its outcome."""
     folder = tmp_path_factory.mktemp("out") / "ported"
-    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed",
+    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed",
                         allow_regression=True)
-    return folder, "demo/pushed", run(config, Hub())
+    return folder, "demo/pushed", run(chosen, Hub())
 
 
 def logits(name: str) -> torch.Tensor:
@@ -91,8 +93,8 @@ def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
     (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
     (pipeline, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
     (pipeline, "draw", lambda right: lambda split, name, task, n, seed: right(split, name, task, n, seed + 1)),
-    (pipeline, "class_loss", lambda right: lambda head: right(torch.ones_like(head))),
-], ids=["times seven", "zeroed", "a layer dropped", "other samples", "head of ones"])
+    (pipeline, "class_loss", lambda right: lambda head: right(head.flip(0))),
+], ids=["times seven", "zeroed", "a layer dropped", "other samples", "classes reversed"])
 def test_mutants_of_the_pipeline_die(world, live, tmp_path, monkeypatch, owner, name, wrong):
     monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
     run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out"), Hub())
@@ -106,6 +108,10 @@ def test_report_accounts_for_all_of_the_task_vector(pushed, world):
     assert all(0 < row["output"]["rank"] <= row["output"]["full"] and 0 <= row["output"]["residual"] <= 1
                and 0 < row["kept"] <= 1 for row in report["moved"])
     assert len(report["moved"]) == 19
+    tuned, base = (load_file(world / name / "open_clip_model.safetensors") for name in ("ft", "base"))
+    whole = sum(float((tuned[key] - base[key]).square().sum()) for key in tuned)
+    left = sum(entry["norm"] ** 2 for entry in report["left"])
+    assert report["task_vector"]["moved_share"] == pytest.approx(1 - left / whole, rel=1e-4)
     assert report["lineage"]["base"]["name"] == "demo/base"
     for role in ("source", "base", "target", "dataset"):
         assert len(report["lineage"][role]["commit"]) == 40
@@ -125,6 +131,7 @@ def test_card_is_valid_and_its_code_runs(pushed):
     assert data["datasets"] == ["demo/task"]
     assert data["library_name"] == "open_clip"
     assert data["license"] == "mit"
+    assert "one forward–backward pass" in card.text.lower()
     assert card.data.eval_results[0].metric_value == round(outcome.evaluation.ported.accuracy, 6)
     assert "{{" not in card.text
     assert "{%" not in card.text
@@ -171,9 +178,12 @@ def test_a_head_that_moved_is_not_overwritten(pushed):
             api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=repo)
         return items
 
-    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to=repo, allow_regression=True, seed=1)
-    with pytest.raises(PortError, match="has moved since"):
-        run(config, Hub(), track)
+    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to=repo, allow_regression=True, seed=1)
+    with pytest.raises(PortError, match="has moved since") as refusal:
+        run(chosen, Hub(), track)
+    kept = Path(str(refusal.value).split("kept in ")[1].rstrip(")"))
+    assert (kept / "open_clip_model.safetensors").exists()
+    shutil.rmtree(kept.parent)
     assert api.list_repo_commits(repo)[0].title == "Upload notes.txt with huggingface_hub"
 
 
@@ -185,9 +195,9 @@ def test_a_repo_that_appears_meanwhile_is_not_overwritten(world):
             api.create_repo("demo/meanwhile")
         return items
 
-    config = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to="demo/meanwhile", allow_regression=True)
+    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to="demo/meanwhile", allow_regression=True)
     with pytest.raises(PortError, match="has moved since"):
-        run(config, Hub(), track)
+        run(chosen, Hub(), track)
 
 
 def test_somebody_elses_repo_is_not_overwritten(world, capsys, monkeypatch):
@@ -207,6 +217,37 @@ def test_dry_run_reads_headers_only(world, capsys, monkeypatch, tmp_path):
     assert "open_clip_model.safetensors" not in fetched
     assert not list(tmp_path.iterdir())
     assert not HfApi().repo_exists("demo/dry")
+
+
+def test_a_folder_of_the_same_name_does_not_stand_in_for_the_hub(pushed, world, tmp_path, capsys, monkeypatch):
+    write_dataset(tmp_path / "demo" / "task", {"train": 25, "test": 25})
+    write_model(tmp_path / "demo" / "base", config(32, 2, 32), seed=9)
+    monkeypatch.chdir(tmp_path)
+    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "hf://demo/task",
+                  "-n", "20", "--output", "out", "--format", "json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["calibration"]["content_sha256"] == pushed[2].report["calibration"]["content_sha256"]
+
+
+def test_naive_port_says_what_it_is(world, tmp_path, capsys, monkeypatch):
+    (tmp_path / "ft").mkdir()
+    for path in (world / "ft").iterdir():
+        shutil.copy(path, tmp_path / "ft")
+    (tmp_path / "ft" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nbase_model: demo/base\n---\n")
+    ran = hf_bico(capsys, monkeypatch, "port", tmp_path / "ft", "--to", "demo/plus", "--dataset", "demo/task",
+                  "-n", "20", "--method", "naive", "--alpha", "0.12345678", "--output", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "as it is" in card.text
+    assert "orthogonal" not in card.text
+    assert "--alpha 0.12345678" in card.text
+    assert card.data.license == "other"
+    assert card.data.to_dict()["license_name"] == "mit and cc-by-nc-4.0"
+    ours, plus = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", world / "plus"))
+    tuned, base = (load_file(world / name / "open_clip_model.safetensors") for name in ("ft", "base"))
+    change = (ours["visual.proj"] - plus["visual.proj"])
+    assert torch.allclose(change[:32], 0.12345678 * (tuned["visual.proj"] - base["visual.proj"]), atol=1e-6)
+    assert not change[32:].any()
 
 
 def test_local_folders_serve_as_well(pushed, world, tmp_path, capsys, monkeypatch):

@@ -33,7 +33,7 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL) -> PolarFactor:
     """
     u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
     if not torch.isfinite(sigma).all() or sigma[0] == 0:
-        raise ValueError("a cross-moment is zero or not finite")
+        raise ValueError("the samples do not reach it: its cross-moment is zero or not finite")
     ratio = sigma / (rtol * sigma[0])
     return PolarFactor((u * soft_step(ratio)) @ vt, int((ratio > 1).sum()), float(sigma.sum()))
 

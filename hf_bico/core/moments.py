@@ -29,27 +29,31 @@ class CrossMoment:
         """
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
-        if resample is not None:
-            resample = resample.to(a)
-            finer, coarser = resample @ a, resample.T @ b
-            energy_source = finer.square().sum()
-            a, b_rows = (a, coarser) if a.shape[1] < b.shape[1] else (finer, b)
-        else:
-            energy_source, b_rows = a.square().sum(), b
-        cross = b_rows.flatten(0, 1).T @ a.flatten(0, 1)
-        self.cross = cross if self.cross is None else self.cross.add_(cross)
-        self.energy_source += float(energy_source)
+        resized = a if resample is None else resample.to(a) @ a
+        self.energy_source += float(resized.square().sum())
         self.energy_target += float(b.square().sum())
+        if a.shape[1] < b.shape[1]:
+            b = resample.to(b).T @ b
+        else:
+            a = resized
+        cross = b.flatten(0, 1).T @ a.flatten(0, 1)
+        self.cross = cross if self.cross is None else self.cross.add_(cross)
 
     def merge(self, other: "CrossMoment") -> None:
-        """Add another stream's sums; they may be shared with it from then on."""
+        """Add another stream's sums."""
         if other.cross is not None:
-            self.cross = other.cross if self.cross is None else self.cross + other.cross
+            self.cross = other.cross.clone() if self.cross is None else self.cross + other.cross
         self.energy_source += other.energy_source
         self.energy_target += other.energy_target
 
     def procrustes(self, *, rtol: float) -> tuple[Tensor, Fit]:
-        """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is."""
+        """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
+
+        Raises:
+            ValueError: nothing was added, or nothing but zeros.
+        """
+        if self.cross is None:
+            raise ValueError("there are no calibration samples")
         factor, rank, nuclear = polar_factor(self.cross, rtol=rtol)
         match = nuclear**2 / (self.energy_source * self.energy_target)
         return factor, Fit(rank, min(factor.shape), max(0.0, 1.0 - match))

@@ -46,6 +46,7 @@ class _Taps(TorchFunctionMode):
         self.watched: dict[int, list[Site]] = defaultdict(list)
         for site in sites:
             self.watched[id(parameters[site.weight.key])].append(site)
+        self.ran: set[int] = set()
         self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -58,6 +59,9 @@ class _Taps(TorchFunctionMode):
             return func(*args, **kwargs)
         position, sites = found
         args = list(args)
+        if id(args[position + 1]) in self.ran:
+            raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
+        self.ran.add(id(args[position + 1]))
         if Signal.OUTPUT_GRADIENT in self.signals and not args[position].requires_grad:
             args[position] = args[position].detach().requires_grad_()
         if Signal.INPUT in self.signals:

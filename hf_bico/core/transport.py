@@ -71,6 +71,20 @@ class Left:
     norm: float
 
 
+@dataclass(frozen=True)
+class Account:
+    """All of τ: what the pairs take, every tensor once however many layers of B it goes to, and what stays."""
+
+    moved_norm: float
+    left: list[Left]
+
+    @property
+    def moved_share(self) -> float:
+        """Share of ‖τ‖² that the pairs take."""
+        total = self.moved_norm**2 + sum(entry.norm**2 for entry in self.left)
+        return self.moved_norm**2 / total if total else 1.0
+
+
 @dataclass
 class Transported:
     """The target's change by tensor name, at α = 1, and what became of every site."""
@@ -92,14 +106,14 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
     """
     result = Transported()
     for (a, b), map_ in maps:
-        change = a.weight.of(tau[a.weight.key]).to(map_.left)
+        change = a.weight.of(tau[a.weight.key])
         moved = map_.weight(change)
         _write(result.delta, b.weight, moved, target)
         if a.bias is not None:
-            _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key]).to(map_.left)), target)
+            _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key])), target)
         norm = float(change.norm())
         kept = float(moved.norm()) ** 2 / norm**2 if norm else 1.0
-        result.moved.append(Moved(a.name, b.name, norm, kept, map_.left_fit, map_.right_fit))
+        result.moved.append(Moved(a.name, b.name, norm, kept, map_.output_fit, map_.input_fit))
     broken = [key for key, change in result.delta.items() if not change.isfinite().all()]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")
@@ -113,8 +127,8 @@ def _write(delta: dict[str, Tensor], where: Slice, change: Tensor, target: Tenso
 
 
 def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None],
-            sites: Iterable[Site]) -> list[Left]:
-    """Everything of τ that no pair moves, with the reason and its norm; tensors that did not change are skipped.
+            sites: Iterable[Site]) -> Account:
+    """What of τ the pairs take and what stays; tensors that did not change are not listed.
 
     Args:
         left_reason: why a tensor outside every site stays behind, None if nobody knows.
@@ -123,11 +137,12 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
     Raises:
         PortError: tensors that neither a pair nor a reason accounts for, all of them listed.
     """
-    moved = {s.key for pair in pairs for s in pair.source.slices}
+    moved = {s for pair in pairs for s in pair.source.slices}
+    keys = {s.key for s in moved}
     unused = {s.key: f"no block of the target takes {site.name}" for site in sites for s in site.slices}
     left, orphans = [], []
     for key in tau:
-        if key in moved:
+        if key in keys:
             continue
         norm = float(tau[key].norm())
         reason = unused.get(key) or left_reason(key)
@@ -137,7 +152,8 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
-    return left
+    taken = sum(float(s.of(tau[s.key]).square().sum()) for s in moved)
+    return Account(taken**0.5, left)
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
@@ -163,11 +179,18 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
 
 
 def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[str, Tensor]]:
-    """θ_B + α τ_B for every tensor of the delta, in the base's dtype."""
+    """θ_B + α τ_B for every tensor of the delta, in the base's dtype.
+
+    Raises:
+        PortError: a sum that is NaN or Inf in that dtype.
+    """
     for key, change in delta.items():
         weight = base[key]
         wide = torch.promote_types(weight.dtype, torch.float32)
-        yield key, (weight.to(wide) + alpha * change.to(weight.device, wide)).to(weight.dtype)
+        summed = (weight.to(wide) + alpha * change.to(weight.device, wide)).to(weight.dtype)
+        if not summed.isfinite().all():
+            raise PortError(f"NaN or Inf in {key} of the sum ({weight.dtype}, α = {alpha:g})")
+        yield key, summed
 
 
 @contextmanager

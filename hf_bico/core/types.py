@@ -6,7 +6,7 @@ Letters follow the paper: A is the source, B the target; a weight is (d_out, d_i
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -113,21 +113,35 @@ class Fit:
     """Procrustes disparity 1 − (Σσ)² / (‖A‖² ‖B‖²), in [0, 1]: 0 is a perfect match up to scale."""
 
 
+class Map(Protocol):
+    """Carries a site's change from A to B."""
+
+    output_fit: Fit | None
+    input_fit: Fit | None
+
+    def weight(self, tau: Tensor) -> Tensor:
+        """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
+        ...
+
+    def bias(self, tau: Tensor) -> Tensor:
+        """(d_out,A,) → (d_out,B,)"""
+        ...
+
+
 @dataclass(frozen=True)
-class Map:
-    """Carries a site's change from A to B: τ_B = L τ_A Rᵀ (BiCo, eq. τ_B = R_out τ_A R_inᵀ)."""
+class BilinearMap:
+    """τ_B = L τ_A Rᵀ (BiCo: L = R_out, R = R_in), on the factors' device and in their precision."""
 
     left: Tensor
     """(d_out,B × d_out,A)"""
     right: Tensor
     """(d_in,B × d_in,A)"""
-    left_fit: Fit | None = None
-    right_fit: Fit | None = None
+    output_fit: Fit | None = None
+    input_fit: Fit | None = None
 
     def weight(self, tau: Tensor) -> Tensor:
-        """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
-        return self.left @ tau @ self.right.T
+        return self.left @ tau.to(self.left) @ self.right.T
 
     def bias(self, tau: Tensor) -> Tensor:
-        """(d_out,A,) → (d_out,B,): a bias lives on the output side alone."""
-        return self.left @ tau
+        """A bias lives on the output side alone."""
+        return self.left @ tau.to(self.left)

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.types import Tensors
 from hf_bico.families import Family
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
@@ -97,6 +98,17 @@ def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, prefix: str
     odd += [f"{key} is {got[key]}, not {shape}" for key, shape in expected.items() if got.get(key, shape) != shape]
     if odd:
         raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}")
+
+
+def require_finite(pinned: Pinned, tensors: Tensors) -> None:
+    """Refuse a model that is broken before anything is added to it.
+
+    Raises:
+        PortError: tensors with NaN or Inf, all of them listed.
+    """
+    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise PortError(f"NaN or Inf in {listed(broken)} of {pinned}")
 
 
 def pick_device(name: str | None) -> str:

@@ -1,11 +1,11 @@
 """The Hub as a thin layer: resolve, fetch, push, with every refusal in one line."""
 
 import json
-import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from huggingface_hub import errors as hub_errors
 
@@ -35,19 +35,10 @@ class Hub:
             files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
             return Pinned(ref.name, None, files, ref.folder, kind)
         with self.speaking(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
-            try:
-                info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
-            except hub_errors.OfflineModeIsEnabled:
-                return self._cached(ref, kind)
+            info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
         return Pinned(ref.name, info.sha, tuple(s.rfilename for s in info.siblings), kind=kind)
-
-    def _cached(self, ref: Reference, kind: str) -> Pinned:
-        folder = Path(self.api.snapshot_download(
-            ref.name, repo_type=kind, revision=ref.revision, local_files_only=True))
-        files = tuple(sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()))
-        return Pinned(ref.name, folder.name, files, kind=kind)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """A folder that holds those of `names` that the repo has."""
@@ -68,23 +59,33 @@ class Hub:
         text = (self.fetch(pinned, ("README.md",)) / "README.md").read_text(encoding="utf-8", errors="replace")
         try:
             return ModelCard(text, ignore_metadata_errors=True).data
-        except ValueError as error:
+        except (ValueError, yaml.YAMLError) as error:
             raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
 
     def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
-        """A JSON object that lies in the repo; empty where there is none."""
+        """A JSON object that lies in the repo; empty where there is none that can be read."""
         if name not in pinned.files:
             return {}
-        data = json.loads((self.fetch(pinned, (name,)) / name).read_text(encoding="utf-8"))
+        try:
+            data = json.loads((self.fetch(pinned, (name,)) / name).read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
         return data if isinstance(data, dict) else {}
 
-    def user(self) -> str:
-        """Name of the token's owner."""
+    def writer(self) -> tuple[str, set[str]]:
+        """The token's owner, and the namespaces that may be written to: their own and their organisations'.
+
+        Raises:
+            PortError: no token, or one that may only read.
+        """
         with self.speaking("the Hub", None, "model"):
             try:
-                return self.api.whoami()["name"]
+                me = self.api.whoami()
             except hub_errors.LocalTokenNotFoundError as error:
                 raise PortError("pushing needs a token: run `hf auth login`, or give --token or HF_TOKEN") from error
+        if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            raise PortError("pushing needs a token that may write; this one may only read")
+        return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
 
     def existing(self, repo: str) -> Pinned | None:
         """The model repo's head, None where there is none."""
@@ -92,6 +93,10 @@ class Hub:
             if not self.api.repo_exists(repo):
                 return None
         return self.resolve(f"hf://{repo}")
+
+    def is_private(self, repo: str) -> bool:
+        with self.speaking(repo, repo, "model"):
+            return bool(self.api.repo_info(repo).private)
 
     def push(self, folder: Path, repo: str, *, parent: str | None, message: str, private: bool | None = None,
              create_pr: bool = False) -> str:
@@ -103,26 +108,28 @@ class Hub:
         Raises:
             PortError: the head is another one now; nothing is overwritten.
         """
-        moved = f"{repo} has moved since this port began; nothing was pushed. Look at it, then run the port again"
-        with self.speaking(repo, repo, "model"):
-            if parent is None:
-                try:
-                    self.api.create_repo(repo, private=private)
-                except hub_errors.HfHubHTTPError as error:
-                    if error.response.status_code == 409:
-                        raise PortError(moved) from error
-                    raise
-                parent = self.api.repo_info(repo).sha
-            files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-                     for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+                 for path in sorted(folder.rglob("*")) if path.is_file()]
+        with self.speaking(repo, repo, "model"), ExitStack() as undo:
             try:
+                if parent is None:
+                    self.api.create_repo(repo, private=private)
+                    parent = self.api.repo_info(repo).sha
+                    undo.callback(self._remove_if_at, repo, parent)
                 commit = self.api.create_commit(
                     repo, files, commit_message=message, parent_commit=parent, create_pr=create_pr)
             except hub_errors.HfHubHTTPError as error:
-                if error.response.status_code == 412:
-                    raise PortError(moved) from error
+                if error.response.status_code in (409, 412):
+                    raise PortError(f"{repo} has moved since this port began; nothing was pushed. Look at it, then run "
+                                    "the port again") from error
                 raise
+            undo.pop_all()
         return commit.pr_url or commit.commit_url
+
+    def _remove_if_at(self, repo: str, commit: str) -> None:
+        """Take back a repo that we made, as long as nothing has been committed to it."""
+        if self.api.repo_info(repo).sha == commit:
+            self.api.delete_repo(repo)
 
     @contextmanager
     def speaking(self, what: str, repo: str | None, kind: str):
@@ -138,10 +145,13 @@ class Hub:
         except hub_errors.RepositoryNotFoundError as error:
             raise PortError(f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
                             "read it (--token or HF_TOKEN)") from error
-        except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled) as error:
-            offline = os.environ.get("HF_HUB_OFFLINE")
-            why = "HF_HUB_OFFLINE is set and it is not in the cache" if offline else "the network failed"
-            raise PortError(f"{what} cannot be had: {why}") from error
+        except hub_errors.OfflineModeIsEnabled as error:
+            raise PortError(f"{what} is on the Hub, and HF_HUB_OFFLINE is set: give local folders, or unset it"
+                            ) from error
+        except hub_errors.LocalEntryNotFoundError as error:
+            raise PortError(f"{what} cannot be had: the network failed") from error
+        except (hub_errors.SafetensorsParsingError, hub_errors.NotASafetensorsRepoError) as error:
+            raise PortError(f"{what}: its weights are not readable safetensors") from error
         except hub_errors.HFValidationError as error:
             raise PortError(f"{what}: {_line(error)}") from error
         except hub_errors.HfHubHTTPError as error:
@@ -152,6 +162,8 @@ class Hub:
         except hub_errors.HTTPError as error:
             raise PortError(f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
                             ) from error
+        except OSError as error:
+            raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
 
 
 def _line(error: Exception) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import SafeTensors
-from hf_bico.io.writer import write_tensors
+from hf_bico.io.writer import staged
 
 LINEAGE = "hf_bico"
 
@@ -28,7 +29,8 @@ class TaskVector:
         for key, tensor in self.tensors.items():
             if tensor.any():
                 changed[key] = tensor
-        write_tensors(place, changed, {"format": "pt", LINEAGE: json.dumps(dict(self.lineage))})
+        with staged(place) as stage:
+            save_file(changed, stage, metadata={"format": "pt", LINEAGE: json.dumps(dict(self.lineage))})
         return len(changed)
 
     @classmethod

@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError
 from hf_bico.core.linalg import RTOL
 from hf_bico.core.moments import Evidence
-from hf_bico.core.types import Fit, Map, Pair, Signal, Stream
+from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,10 @@ class BiCo:
 
     name: ClassVar[str] = "bico"
     citation: ClassVar[str] = "arXiv:2605.28444"
+    summary: ClassVar[str] = (
+        "τ = fine-tuned − base is a sum of bilinear terms (output gradient × input activation). One forward–backward "
+        "pass of the same samples through both bases gives two orthogonal maps a layer, and τ_B = R_out τ_A R_inᵀ is "
+        "added to the new base.")
     signals: ClassVar[frozenset[Signal]] = frozenset({Signal.INPUT, Signal.OUTPUT_GRADIENT})
 
     rtol: float = RTOL
@@ -34,10 +38,10 @@ class BiCo:
                 last = {streams: self._side(pair, evidence, Signal.INPUT)}
             right, right_fit = last[streams]
             left, left_fit = self._side(pair, evidence, Signal.OUTPUT_GRADIENT)
-            yield pair, Map(left, right, left_fit, right_fit)
+            yield pair, BilinearMap(left, right, left_fit, right_fit)
 
     def _side(self, pair: Pair, evidence: Evidence, signal: Signal) -> tuple[Tensor, Fit]:
         try:
             return evidence[pair, signal].procrustes(rtol=self.rtol)
         except ValueError as error:
-            raise PortError(f"{pair.target.name}, {signal.value}: {error}; the samples do not reach it") from error
+            raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error

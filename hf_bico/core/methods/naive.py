@@ -4,10 +4,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Zeros where the target is wider, a crop where it is narrower."""
+
+    d_out: int
+    d_in: int
+    output_fit: None = None
+    input_fit: None = None
+
+    def weight(self, tau: Tensor) -> Tensor:
+        d_out, d_in = tau.shape
+        return F.pad(tau, (0, self.d_in - d_in, 0, self.d_out - d_out))
+
+    def bias(self, tau: Tensor) -> Tensor:
+        return F.pad(tau, (0, self.d_out - len(tau)))
 
 
 @dataclass(frozen=True)
@@ -16,9 +34,10 @@ class Naive:
 
     name: ClassVar[str] = "naive"
     citation: ClassVar[str] = "arXiv:2212.04089"
+    summary: ClassVar[str] = ("τ = fine-tuned − base is added to the new base as it is, zero-padded where that is "
+                              "wider and cropped where it is narrower.")
     signals: ClassVar[frozenset[Signal]] = frozenset()
 
     def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
-            a, b = pair
-            yield pair, Map(torch.eye(b.d_out, a.d_out), torch.eye(b.d_in, a.d_in))
+            yield pair, Padding(pair.target.d_out, pair.target.d_in)

@@ -12,6 +12,8 @@ class Method(Protocol):
 
     name: ClassVar[str]
     citation: ClassVar[str]
+    summary: ClassVar[str]
+    """What it does, in the card's words."""
     signals: ClassVar[frozenset[Signal]]
     """What must be collected for every pair before `plan`."""
 
