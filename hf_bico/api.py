@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch, Loss, Side, collect
 from hf_bico.core.methods import BiCo, Method
+from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune, transport
 from hf_bico.core.types import Tensors
@@ -60,7 +61,8 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
     check_fine_tune(tau, before, sites)
     whole = account(tau, pairs, family.left_reason, sites)
     batches = (Batch(*batch) for batch in calibration)
-    evidence = collect(Side(base, losses[0]), Side(target, losses[1]), pairs, batches, method.signals)
+    evidence = collect(Side(base, losses[0]), Side(target, losses[1]), pairs, batches,
+                       Evidence(pairs, method.signals))
     result = transport(tau, method.plan(pairs, evidence), target.state_dict())
     return Ported(target, result.delta, result.moved, whole)
 

@@ -3,7 +3,8 @@
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_bico import __version__
 from hf_bico.api import class_loss
 from hf_bico.blueprint import Blueprint, Destination, PortConfig, check_weights, draft, eval_size
 from hf_bico.card import write_card
@@ -21,12 +23,13 @@ from hf_bico.core.methods import Method, Naive
 from hf_bico.core.moments import Evidence
 from hf_bico.core.transport import Account, Moved, Transported, account, added, check_fine_tune, holding, transport
 from hf_bico.core.types import Tensors
-from hf_bico.data import Draw, choose, draw, samples_of
+from hf_bico.data import Draw, Sample, choose, draw, samples_of
 from hf_bico.evaluate import Score, accuracy, batched, stack
 from hf_bico.families import Loaded
 from hf_bico.io.checkpoints import SafeTensors, pick_device, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, write_report
 
@@ -67,11 +70,14 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
         ratio = check_fine_tune(tau, base, plan.source_sites)
         whole = account(tau, plan.pairs, plan.family.left_reason, plan.source_sites)
     with clock("load"):
+        hashes = {role: sha256(folder / plan.family.weights_file)
+                  for role, folder in zip(("source", "base", "target"), folders, strict=True)}
         sides = [plan.family.load(folder, device) for folder in folders[1:]]
         heads = [_head(plan, side) for side in sides]
         drawn = draw(plan.split, config.split, plan.task, config.n, config.seed)
+        workspace = Workspace(_key(config, plan, hashes, folders, drawn))
     with clock("calibrate"):
-        evidence = _calibrate(config, plan, sides, heads, drawn, track)
+        evidence = _calibrate(config, plan, sides, heads, drawn, workspace, track)
     with clock("move"):
         ported, naive = (_move(plan, tau, method, evidence, target, track) for method in (plan.method, Naive()))
         del evidence
@@ -79,23 +85,38 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
         sides[0] = None  # the base has done its part: the fine-tune takes its place
         sides[0] = plan.family.load(folders[0], device)
         heads[0] = _head(plan, sides[0])
-        evaluation = _evaluate(config, plan, sides, heads, target, (ported, naive), track)
+        evaluation = _evaluate(config, plan, sides, heads, target, (ported, naive), workspace, track)
     del sides
     report = Report(
-        command=redo(config, plan), lineage=plan.lineage.record(_hashes(plan, folders)),
+        command=redo(config, plan), lineage=plan.lineage.record(hashes),
         method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
                 "options": asdict(plan.method), "alpha": config.alpha},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config},
         task_vector=_task_vector_record(ratio, whole, ported.moved), layers=layer_table(plan.pairs),
         moved=ported.moved, left=whole.left, evaluation=evaluation, environment=environment(device, clock)).data()
-    return _deliver(config, hub, plan, folders[2], ported, report, evaluation)
+    outcome = _deliver(config, hub, plan, folders[2], ported, report, evaluation)
+    workspace.clear()
+    return outcome
+
+
+def _key(config: PortConfig, plan: Blueprint, hashes: dict[str, str], folders: list[Path],
+         drawn: Draw) -> dict[str, Any]:
+    """All that moments and scores depend on, but for rounding."""
+    models = [hashes, *((folder / plan.family.config_file).read_text() for folder in folders)]
+    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
+    evaluation = [str(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
+    return {"hf_bico": __version__, "models": models, "method": method, "evaluation": evaluation,
+            "calibration": [drawn.sha256, asdict(plan.task)]}
 
 
 def _calibrate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], drawn: Draw,
-               track: Track) -> Evidence:
+               workspace: Workspace, track: Track) -> Evidence:
     live = [Side(side.model, class_loss(head)) for side, head in zip(sides, heads, strict=True)]
+    evidence = workspace.evidence(plan.pairs, plan.method.signals)
+    samples = drawn.samples[workspace.batches * config.batch_size:]
     try:
-        return collect(*live, plan.pairs, _batches(drawn, sides, config.batch_size, track), plan.method.signals)
+        return collect(*live, plan.pairs, _batches(samples, sides, config.batch_size, track), evidence,
+                       workspace.after_batch)
     except torch.OutOfMemoryError as error:
         raise PortError("the device is out of memory; a smaller --batch-size needs less") from error
 
@@ -109,10 +130,9 @@ def _fetch(plan: Blueprint, hub: Hub) -> list[Path]:
     return [hub.fetch(pinned, names) for pinned in (plan.lineage.source, plan.lineage.base, plan.lineage.target)]
 
 
-def _batches(drawn: Draw, sides: list[Loaded], size: int, track: Track) -> Iterator[Batch]:
-    total = -(-len(drawn.samples) // size)
-    for samples in track(batched(drawn.samples, size), "Calibrating", total):
-        yield Batch(*(stack(side, samples) for side in sides))
+def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int, track: Track) -> Iterator[Batch]:
+    for some in track(batched(samples, size), "Calibrating", -(-len(samples) // size)):
+        yield Batch(*(stack(side, some) for side in sides))
 
 
 def _move(plan: Blueprint, tau: Tensors, method: Method, evidence: Evidence, target: Tensors,
@@ -122,7 +142,7 @@ def _move(plan: Blueprint, tau: Tensors, method: Method, evidence: Evidence, tar
 
 
 def _evaluate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], weights: Tensors,
-              moved: tuple[Transported, Transported], track: Track) -> Evaluation:
+              moved: tuple[Transported, Transported], workspace: Workspace, track: Track) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
     n = eval_size(config, plan.eval_split)
     indices = choose(plan.eval_split, plan.eval_name, n, config.seed)
@@ -130,7 +150,8 @@ def _evaluate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: l
 
     def score(what: str, side: Loaded, head: Tensor) -> Score:
         samples = track(samples_of(plan.eval_split, indices, plan.task), f"Evaluating {what}", n)
-        return accuracy(plan.family, side, head, samples, 4 * config.batch_size)
+        return Score(**workspace.once(what, lambda: asdict(
+            accuracy(plan.family, side, head, samples, 4 * config.batch_size))))
 
     def with_delta(what: str, delta: Tensors) -> Score:
         with holding(target.model, added(weights, delta, config.alpha)):
@@ -146,11 +167,6 @@ def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dic
     taken = sum(entry.norm**2 for entry in moved)
     kept = sum(entry.kept * entry.norm**2 for entry in moved)
     return {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept / taken if taken else 1.0}
-
-
-def _hashes(plan: Blueprint, folders: list[Path]) -> dict[str, str]:
-    return {role: sha256(folder / plan.family.weights_file)
-            for role, folder in zip(("source", "base", "target"), folders, strict=True)}
 
 
 def redo(config: PortConfig, plan: Blueprint) -> str:
@@ -179,22 +195,25 @@ def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported
     destination = None if refusal else plan.destination
     if config.output is None and destination is None:
         return Outcome(report, evaluation, None, None, refusal)
-    place = config.output or Path(tempfile.mkdtemp(prefix="hf-bico-")) / "ported"
-    with staged(place) as stage:
-        write_model(stage, plan.family, target, plan.lineage.target.files, ported.delta, config.alpha)
-        write_report(stage, report)
-        write_card(stage, report, plan.family, destination and destination.repo, plan.licenses)
-    url = destination and _push(config, hub, plan, destination, place)
-    if config.output is None:
-        shutil.rmtree(place.parent)
+    with ExitStack() as stack:
+        place = config.output
+        if place is None:
+            folder = Path(tempfile.mkdtemp(prefix="hf-bico-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            place = folder / "ported"
+        with staged(place) as stage:
+            write_model(stage, plan.family, target, plan.lineage.target.files, ported.delta, config.alpha)
+            write_report(stage, report)
+            write_card(stage, report, plan.family, destination and destination.repo, plan.licenses)
+        try:
+            url = destination and _push(config, hub, plan, destination, place)
+        except PortError as error:
+            stack.pop_all()  # it took long to make
+            raise PortError(f"{error} (the port is kept in {place})") from error
     return Outcome(report, evaluation, config.output, url, refusal)
 
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:
-    """Push the folder; what cannot be pushed is kept, for it took long to make."""
     message = config.commit_message or f"Port {plan.lineage.source.name} to {plan.lineage.target.name}"
-    try:
-        return hub.push(place, destination.repo, parent=destination.parent, message=message, private=config.private,
-                        create_pr=config.create_pr)
-    except PortError as error:
-        raise PortError(f"{error} (the port is kept in {place})") from error
+    return hub.push(place, destination.repo, parent=destination.parent, message=message, private=config.private,
+                    create_pr=config.create_pr)

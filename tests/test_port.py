@@ -9,19 +9,20 @@ import open_clip
 import pytest
 import torch
 from commands import hf_bico, refused
-from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_download
 from safetensors.torch import load_file
 from world import config, write_dataset, write_model
 
 from hf_bico import PortError, class_loss, pipeline
 from hf_bico import port as port_live
 from hf_bico.blueprint import PortConfig
+from hf_bico.core import collect
 from hf_bico.core.collect import Batch
 from hf_bico.core.errors import listed
 from hf_bico.data import HubDataset, draw, read_task
 from hf_bico.evaluate import batched, stack
 from hf_bico.families import FAMILIES
-from hf_bico.io import writer
+from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run
 
@@ -270,6 +271,41 @@ def test_extract_then_apply_gives_the_fine_tune_back(world, tmp_path, capsys, mo
     ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", "demo/plus", "--output", tmp_path / "no")
     refused(ran, "does not fit demo/plus", "visual.proj is (48, 16), not (32, 16)")
     assert not (tmp_path / "no").exists()
+
+
+def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monkeypatch):
+    """Stopped after two of three batches, then in the evaluation: nothing is done twice, and nothing comes out else."""
+    monkeypatch.setattr(workspace, "EVERY", 0.0)
+    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out")
+    batches, scored = [], []
+    right = {"add": collect._add_batch, "accuracy": pipeline.accuracy}
+
+    def add(evidence, source, target, pairs, batch):
+        if len(batches) == 2:
+            batches.append("stop")
+            raise KeyboardInterrupt
+        batches.append("batch")
+        right["add"](evidence, source, target, pairs, batch)
+
+    def accuracy(*args):
+        if len(scored) == 2:
+            scored.append("stop")
+            raise KeyboardInterrupt
+        scored.append("score")
+        return right["accuracy"](*args)
+
+    monkeypatch.setattr(collect, "_add_batch", add)
+    monkeypatch.setattr(pipeline, "accuracy", accuracy)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(chosen, Hub())
+    outcome = run(chosen, Hub())
+    assert batches == ["batch", "batch", "stop", "batch"]
+    assert scored == ["score", "score", "stop", "score", "score"]
+    assert outcome.evaluation == pushed[2].evaluation
+    again, first = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", pushed[0]))
+    assert all(torch.equal(again[key], first[key]) for key in first)
+    assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
 
 
 def test_long_lists_say_how_much_they_leave_out():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Evidence
 from hf_bico.core.taps import taps
-from hf_bico.core.types import Pair, Signal, Stream
+from hf_bico.core.types import Pair, Stream
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(model, batch) → the loss summed over the batch's samples; a mean would weigh samples by their batch."""
@@ -29,9 +29,9 @@ class Batch(NamedTuple):
     target: Any
 
 
-def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable[Batch],
-            signals: Iterable[Signal]) -> Evidence:
-    """Cross-moments of every pair over the batches.
+def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable[Batch], evidence: Evidence,
+            after_batch: Callable[[Evidence], None] = lambda evidence: None) -> Evidence:
+    """Add the batches to the cross-moments of every pair; the same evidence.
 
     A's rows of a batch wait for B's, meet them as B's taps fire, and are gone with the batch.
 
@@ -39,12 +39,12 @@ def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable
         PortError: a site never ran, or a NaN came up.
     """
     pairs = list(pairs)
-    evidence = Evidence(pairs, signals)
     if not evidence.signals:
         return evidence
     with frozen(source.model), frozen(target.model):
         for batch in batches:
             _add_batch(evidence, source, target, pairs, batch)
+            after_batch(evidence)
     return evidence
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.linalg import grid_resample, polar_factor
-from hf_bico.core.types import Fit, Pair, Signal, Stream, Tokens
+from hf_bico.core.types import Fit, Pair, Signal, Stream, Tensors, Tokens
 
 
 @dataclass
@@ -37,7 +37,7 @@ class CrossMoment:
         else:
             a = resized
         cross = b.flatten(0, 1).T @ a.flatten(0, 1)
-        self.cross = cross if self.cross is None else self.cross.add_(cross)
+        self.cross = cross if self.cross is None else self.cross.to(cross).add_(cross)
 
     def merge(self, other: "CrossMoment") -> None:
         """Add another stream's sums."""
@@ -86,6 +86,22 @@ class Evidence:
         moment.add(rows_a, rows_b, self._resample[a, b])
         if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All sums as named tensors, to be written to a file."""
+        state = {}
+        for (a, b), moment in self._moments.items():
+            name = f"{a.signal.value}/{a.name}/{b.name}"
+            energies = torch.tensor([moment.energy_source, moment.energy_target], dtype=torch.float64)
+            state |= {name: moment.cross, f"{name}/energies": energies}
+        return state
+
+    def load_state_dict(self, state: Tensors) -> None:
+        """Take over the sums of a `state_dict` of the same pairs and signals; a name that is missing is a KeyError."""
+        for (a, b), moment in self._moments.items():
+            name = f"{a.signal.value}/{a.name}/{b.name}"
+            moment.cross = state[name]
+            moment.energy_source, moment.energy_target = state[f"{name}/energies"].tolist()
 
     def merge(self, other: "Evidence") -> None:
         for streams, moment in self._moments.items():

@@ -47,7 +47,7 @@ def staged(place: Path):
             yield stage
             for path in (stage, *stage.rglob("*")):
                 path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
-            if place.exists():
+            if place.is_dir():
                 place.rmdir()
             stage.rename(place)
     except (OSError, SafetensorError) as error:
