@@ -1,5 +1,6 @@
 """One local Hub for the whole run, started before any client is imported, with a tiny world on it."""
 
+import tempfile
 from contextlib import ExitStack
 
 import pytest
@@ -11,6 +12,14 @@ _hub = _stack.enter_context(session_hub())
 
 def pytest_unconfigure(config):
     _stack.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder(tmp_path_factory):
+    """What a failed push keeps goes with the other files of the run."""
+    before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
+    yield
+    tempfile.tempdir = before
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ So a fused in-projection, a bare `x @ self.proj` and a plain `nn.Linear` are all
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -54,30 +54,21 @@ class _Taps(TorchFunctionMode):
         if func is F.multi_head_attention_forward:
             with self:  # its in- and out-projection are then watched like any other linear map
                 return _attention(*args, **kwargs)
-        found = self._find(func, args)
-        if found is None:
-            return func(*args, **kwargs)
-        position, sites = found
-        args = list(args)
-        if id(args[position + 1]) in self.ran:
+        sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
+        return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
+
+    def _watch(self, sites: Sequence[Site], func: Callable, x: Tensor, weight: Tensor, *args, **kwargs) -> Tensor:
+        if id(weight) in self.ran:
             raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
-        self.ran.add(id(args[position + 1]))
-        if Signal.OUTPUT_GRADIENT in self.signals and not args[position].requires_grad:
-            args[position] = args[position].detach().requires_grad_()
+        self.ran.add(id(weight))
+        if Signal.OUTPUT_GRADIENT in self.signals and not x.requires_grad:
+            x = x.detach().requires_grad_()
         if Signal.INPUT in self.signals:
-            self._seen(sites[0].stream(Signal.INPUT), args[position])
-        y = func(*args, **kwargs)
+            self._seen(sites[0].stream(Signal.INPUT), x)
+        y = func(x, weight, *args, **kwargs)
         if Signal.OUTPUT_GRADIENT in self.signals:
             y.register_hook(lambda gradient: self._gradient(sites, gradient))
         return y
-
-    def _find(self, func, args) -> tuple[int, list[Site]] | None:
-        """Position of X among `args` and the sites whose weight it meets, if this call is a watched one."""
-        position = _OPERAND.get(func)
-        if position is None or len(args) <= position + 1:
-            return None
-        sites = self.watched.get(id(args[position + 1]))
-        return (position, sites) if sites else None
 
     def _seen(self, stream: Stream, rows: Tensor) -> None:
         if stream in self.due:
@@ -91,8 +82,8 @@ class _Taps(TorchFunctionMode):
             self._seen(site.stream(Signal.OUTPUT_GRADIENT), gradient if rows is None else gradient[..., slice(*rows)])
 
 
-_OPERAND = {F.linear: 0, torch.matmul: 0, Tensor.matmul: 0, Tensor.__matmul__: 0}
-"""Calls that multiply rows by a weight, and where the rows stand; the weight follows them."""
+_PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
+"""Calls that multiply rows, their first argument, by a weight, their second."""
 
 
 def _attention(query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
