@@ -172,8 +172,7 @@ def read_task(dataset: HubDataset, split: Split, columns: dict[str, str | None],
     Raises:
         PortError: no image column, no labels, no class names, a template without a place for the class.
     """
-    found = Columns(_image_column(dataset, split, columns.get("image")),
-                    _label_column(dataset, split, columns.get("label")))
+    found = _columns(dataset, split, columns)
     prompts = lines(templates) if templates else dataset.text(TEMPLATES_FILE) or list(DEFAULT_TEMPLATES)
     prompts = [prompt.replace("{c}", "{}") for prompt in prompts]
     if not prompts or any(prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")) for prompt in prompts):
@@ -181,27 +180,21 @@ def read_task(dataset: HubDataset, split: Split, columns: dict[str, str | None],
     return Task(found, _class_names(dataset, split, found.label), tuple(prompts))
 
 
-def _image_column(dataset: HubDataset, split: Split, named: str | None) -> str:
+def _columns(dataset: HubDataset, split: Split, named: dict[str, str | None]) -> Columns:
     images = [name for name, feature in split.features.items() if isinstance(feature, datasets.Image)]
-    if named is not None:
-        images = [named] if named in images else []
-    if len(images) == 1:
-        return images[0]
-    have = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in split.features.items())
-    raise PortError(f"{dataset.pinned} has {'no' if not images else 'several'} image column"
-                    f"{f' {named!r}' if named else ''}: name one with --image-column; it has {have}")
-
-
-def _label_column(dataset: HubDataset, split: Split, named: str | None) -> str:
     labels = [name for name, feature in split.features.items() if isinstance(feature, datasets.ClassLabel)]
     labels = labels or [name for name in LABEL_COLUMNS if name in split.features]
-    if named is not None:
-        labels = [named] if named in split.features else []
-    if len(labels) == 1:
-        return labels[0]
-    raise PortError(f"{dataset.pinned} has {'no' if not labels else 'several'} label column"
-                    f"{f' {named!r}' if named else ''}: name one with --label-column; "
-                    f"it has {', '.join(split.features)}")
+    if named.get("image") is not None:
+        images = [name for name in images if name == named["image"]]
+    if named.get("label") is not None:
+        labels = [name for name in split.features if name == named["label"]]
+    for kind, found in (("image", images), ("label", labels)):
+        if len(found) != 1:
+            have = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in split.features.items())
+            wanted = f" {named[kind]!r}" if named.get(kind) else ""
+            raise PortError(f"{dataset.pinned} has {'several' if found else 'no'} {kind} column{wanted}: "
+                            f"name one with --{kind}-column; it has {have}")
+    return Columns(images[0], labels[0])
 
 
 def _class_names(dataset: HubDataset, split: Split, label: str) -> tuple[str, ...]:

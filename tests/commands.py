@@ -23,7 +23,7 @@ def hf_bico(capsys, monkeypatch, *words: str) -> Ran:
     return Ran(code, *capsys.readouterr())
 
 
-def refused(ran: Ran, *words: str) -> None:
+def assert_refused(ran: Ran, *words: str) -> None:
     """Exit code 2, nothing on stdout, and one line that says these words."""
     assert ran.code == 2, ran
     assert ran.out == ""

@@ -11,7 +11,7 @@ import time
 import datasets
 import pytest
 import torch
-from commands import hf_bico, refused
+from commands import assert_refused, hf_bico
 from hub import client_env
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
@@ -58,15 +58,15 @@ def rewrite(folder, change) -> None:
 
 
 def test_unknown_repo(port):
-    refused(port(source="demo/nothing"), "demo/nothing", "not found", "--token")
+    assert_refused(port(source="demo/nothing"), "demo/nothing", "not found", "--token")
 
 
 def test_unknown_revision(port):
-    refused(port(source="demo/ft@v9"), "demo/ft@v9", "no such revision")
+    assert_refused(port(source="demo/ft@v9"), "demo/ft@v9", "no such revision")
 
 
 def test_neither_folder_nor_repo(port):
-    refused(port(source="a/b/c"), "'a/b/c'", "neither")
+    assert_refused(port(source="a/b/c"), "'a/b/c'", "neither")
 
 
 def test_gated_repo(port, world):
@@ -75,28 +75,28 @@ def test_gated_repo(port, world):
         owner.create_repo("other/gated")
         owner.upload_folder(folder_path=world / "ft", repo_id="other/gated")
         owner.update_repo_settings("other/gated", gated="manual")
-    refused(port(source="other/gated"), "other/gated is gated", "ask for access at", "/other/gated")
+    assert_refused(port(source="other/gated"), "other/gated is gated", "ask for access at", "/other/gated")
 
 
 def test_private_repo_needs_its_token(port, world, capsys, monkeypatch):
     owner = HfApi(token="hf_local_other")
     owner.create_repo("other/secret", private=True)
     owner.upload_folder(folder_path=world / "plus", repo_id="other/secret")
-    refused(port(to="other/secret"), "other/secret", "if it is private")
+    assert_refused(port(to="other/secret"), "other/secret", "if it is private")
     ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "other/secret", "--dataset", "demo/task",
                   "-n", "20", "--dry-run", "--token", "hf_local_other")
     assert ran.code == 0, ran.err
 
 
 def test_bad_token(port):
-    refused(port("--token", "hf_wrong"), "does not accept the token", "hf auth login")
+    assert_refused(port("--token", "hf_wrong"), "does not accept the token", "hf auth login")
 
 
 def test_not_a_clip(port):
     api = HfApi()
     api.create_repo("demo/text", exist_ok=True)
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="demo/text")
-    refused(port(to="demo/text"), "demo/text", "not an open_clip CLIP", "no open_clip_config.json")
+    assert_refused(port(to="demo/text"), "demo/text", "not an open_clip CLIP", "no open_clip_config.json")
 
 
 def test_another_vision_tower(port, copy):
@@ -104,52 +104,52 @@ def test_another_vision_tower(port, copy):
     cfg = json.loads((folder / "open_clip_config.json").read_text())
     cfg["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_base_patch16_224"
     (folder / "open_clip_config.json").write_text(json.dumps(cfg))
-    refused(port(to=str(folder)), "timm")
+    assert_refused(port(to=str(folder)), "timm")
 
 
 def test_pickled_weights(port, copy):
     folder = copy("plus")
     (folder / WEIGHTS).rename(folder / "open_clip_pytorch_model.bin")
-    refused(port(to=str(folder)), "only pickled weights", "open_clip_pytorch_model.bin", "can run code")
+    assert_refused(port(to=str(folder)), "only pickled weights", "open_clip_pytorch_model.bin", "can run code")
 
 
 def test_truncated_weights(port, copy):
     folder = copy("plus")
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-100])
-    refused(port(to=str(folder)), WEIGHTS, "not a readable safetensors file")
+    assert_refused(port(to=str(folder)), WEIGHTS, "not a readable safetensors file")
 
 
 def test_weights_that_do_not_fit_their_config(port, copy):
     folder = copy("plus")
     rewrite(folder, lambda tensors: tensors.update({"visual.extra": tensors.pop("visual.proj")}))
-    refused(port(to=str(folder)), "do not fit its config", "visual.proj is missing", "visual.extra is unknown")
+    assert_refused(port(to=str(folder)), "do not fit its config", "visual.proj is missing", "visual.extra is unknown")
 
 
 def test_no_base_named(port, copy):
     folder = copy("ft")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
-    refused(port(source=str(folder)), "names no base_model", "--base")
+    assert_refused(port(source=str(folder)), "names no base_model", "--base")
 
 
 def test_base_of_other_shapes(port):
-    refused(port(base="demo/plus"), "not a fine-tune of this base", "visual.proj", "--base")
+    assert_refused(port(base="demo/plus"), "not a fine-tune of this base", "visual.proj", "--base")
 
 
 def test_base_that_is_another_model(port, tmp_path):
     cfg = config(32, 2, 32)
     write_model(tmp_path / "other", cfg, seed=7)
-    refused(port(base=str(tmp_path / "other")), "times as large as the base", "not the base of that fine-tune")
+    assert_refused(port(base=str(tmp_path / "other")), "times as large as the base", "not the base of that fine-tune")
 
 
 def test_base_that_is_the_fine_tune(port):
-    refused(port(base="demo/ft"), "are the same")
+    assert_refused(port(base="demo/ft"), "are the same")
 
 
 def test_a_tensor_that_nothing_accounts_for(port, copy):
     base, tuned = copy("base"), copy("ft")
     for folder in (base, tuned):
         rewrite(folder, lambda tensors: tensors.update(adapter=torch.zeros(2)))
-    refused(port(source=str(tuned), base=str(base)), "nothing accounts for adapter")
+    assert_refused(port(source=str(tuned), base=str(base)), "nothing accounts for adapter")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -157,39 +157,40 @@ def test_nan_in_the_fine_tune(port, copy, value):
     folder = copy("ft")
     key = "visual.transformer.resblocks.0.mlp.c_fc.weight"
     rewrite(folder, lambda tensors: tensors[key].view(-1)[:1].fill_(value))
-    refused(port(source=str(folder)), "NaN or Inf", key)
+    assert_refused(port(source=str(folder)), "NaN or Inf", key)
 
 
 def test_nan_in_the_target(port, copy):
     folder = copy("plus")
     rewrite(folder, lambda tensors: tensors["visual.conv1.weight"].view(-1)[:1].fill_(float("nan")))
-    refused(port(to=str(folder)), "NaN or Inf")
+    assert_refused(port(to=str(folder)), "NaN or Inf")
 
 
 def test_a_broken_target_is_not_written_either_way(port, copy, world, capsys, monkeypatch, tmp_path):
     folder = copy("plus")
     rewrite(folder, lambda tensors: tensors["token_embedding.weight"].view(-1)[-1:].fill_(float("nan")))
-    refused(port("--method", "naive", to=str(folder)), "NaN or Inf in token_embedding.weight")
+    assert_refused(port("--method", "naive", to=str(folder)), "NaN or Inf in token_embedding.weight")
     vector = tmp_path / "new" / "tau.safetensors"
     assert hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--output", vector).code == 0
     broken = copy("base")
     rewrite(broken, lambda tensors: tensors["logit_scale"].fill_(float("inf")))
-    refused(hf_bico(capsys, monkeypatch, "apply", vector, "--to", broken, "--output", tmp_path / "sum"), "logit_scale")
+    ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", broken, "--output", tmp_path / "sum")
+    assert_refused(ran, "NaN or Inf in logit_scale")
     ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", world / "base", "--output", tmp_path / "sum",
                   "--alpha", "1e39")
-    refused(ran, "NaN or Inf in")
+    assert_refused(ran, "NaN or Inf in")
     assert not (tmp_path / "sum").exists()
 
 
 @pytest.mark.parametrize("alpha", ["nan", "inf"])
 def test_no_scale(port, alpha):
-    refused(port("--alpha", alpha), "give a finite --alpha")
+    assert_refused(port("--alpha", alpha), "give a finite --alpha")
 
 
 def test_a_card_that_is_no_yaml(port, copy):
     folder = copy("ft")
     (folder / "README.md").write_text("---\nbase_model: [demo/base\n---\n")
-    refused(port(source=str(folder)), "card of own-ft", "no readable YAML")
+    assert_refused(port(source=str(folder)), "card of own-ft", "no readable YAML")
 
 
 def test_dataset_without_labels(port, tmp_path):
@@ -198,15 +199,15 @@ def test_dataset_without_labels(port, tmp_path):
     write_dataset(tmp_path / "task", {"train": 20, "test": 10})
     table = datasets.load_dataset(str(tmp_path / "task"), split="train").remove_columns("label")
     table.to_parquet(folder / "data" / "train.parquet")
-    refused(port(dataset=str(folder)), "no label column", "--label-column")
+    assert_refused(port(dataset=str(folder)), "no label column", "--label-column")
 
 
 def test_labels_without_names(port, tmp_path):
     write_dataset(tmp_path / "task", {"train": 30, "test": 10},
                   datasets.Features(image=datasets.Image(), label=datasets.Value("int64")))
-    refused(port(dataset=str(tmp_path / "task")), "no class names", "classnames.txt")
+    assert_refused(port(dataset=str(tmp_path / "task")), "no class names", "classnames.txt")
     (tmp_path / "task" / "classnames.txt").write_text("\n".join(CLASSES[:2]))
-    refused(port(dataset=str(tmp_path / "task")), "labels are 0 to 1")
+    assert_refused(port(dataset=str(tmp_path / "task")), "labels are 0 to 1")
 
 
 def test_two_images_a_row(port, tmp_path):
@@ -215,38 +216,38 @@ def test_two_images_a_row(port, tmp_path):
     depth = table.select_columns("image").rename_column("image", "depth")
     table = datasets.concatenate_datasets([table, depth], axis=1)
     table.to_parquet(tmp_path / "task" / "data" / "train-00000-of-00001.parquet")
-    refused(port(dataset=str(tmp_path / "task")), "several image column", "--image-column")
+    assert_refused(port(dataset=str(tmp_path / "task")), "several image column", "--image-column")
 
 
 def test_unknown_dataset_and_split(port):
-    refused(port(dataset="demo/no-task"), "dataset demo/no-task", "not found")
-    refused(port("--split", "training"), "no split 'training'", "train, test")
-    refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
-    refused(port("--eval-n", "31"), "31 samples asked for", "'test' has 30")
+    assert_refused(port(dataset="demo/no-task"), "dataset demo/no-task", "not found")
+    assert_refused(port("--split", "training"), "no split 'training'", "train, test")
+    assert_refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
+    assert_refused(port("--eval-n", "31"), "31 samples asked for", "'test' has 30")
 
 
 def test_an_evaluation_split_without_labels(port, tmp_path):
     write_dataset(tmp_path / "task", {"train": 30, "test": 10})
     table = datasets.load_dataset(str(tmp_path / "task"), split="test").remove_columns("label")
     table.to_parquet(tmp_path / "task" / "data" / "test-00000-of-00001.parquet")
-    refused(port(dataset=str(tmp_path / "task")), "label")
+    assert_refused(port(dataset=str(tmp_path / "task")), "label")
 
 
 def test_more_samples_than_there_are(port):
-    refused(port(n="61"), "61 samples asked for", "'train' has 60")
-    refused(port(n="0"), "0 samples asked for")
+    assert_refused(port(n="61"), "61 samples asked for", "'train' has 60")
+    assert_refused(port(n="0"), "0 samples asked for")
 
 
 def test_templates_without_a_place_for_the_class(port, tmp_path):
     (tmp_path / "prompts.txt").write_text("a picture\n")
-    refused(port("--templates", str(tmp_path / "prompts.txt")), "every prompt template needs one {}")
+    assert_refused(port("--templates", str(tmp_path / "prompts.txt")), "every prompt template needs one {}")
     (tmp_path / "prompts.txt").write_text("a {photo} of a {}\n")
-    refused(port("--templates", str(tmp_path / "prompts.txt")), "no other braces")
+    assert_refused(port("--templates", str(tmp_path / "prompts.txt")), "no other braces")
 
 
 def test_unknown_method_and_device(port):
-    refused(port("--method", "magic"), "unknown method 'magic'", "bico, naive")
-    refused(port("--device", "warp"), "no device 'warp'")
+    assert_refused(port("--method", "magic"), "unknown method 'magic'", "bico, naive")
+    assert_refused(port("--device", "warp"), "no device 'warp'")
 
 
 def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
@@ -267,25 +268,25 @@ def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
 def test_output_that_exists(port, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused(port(**{"--output": str(tmp_path / "full")}), "is no new or empty folder")
-    refused(port(**{"--output": "."}), "is no new or empty folder")
+    assert_refused(port(**{"--output": str(tmp_path / "full")}), "is no new or empty folder")
+    assert_refused(port(**{"--output": "."}), "is no new or empty folder")
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    refused(port(**{"--output": str(tmp_path / "link")}), "is no new or empty folder")
+    assert_refused(port(**{"--output": str(tmp_path / "link")}), "is no new or empty folder")
 
 
 def test_a_repo_of_somebody_else(port):
-    refused(port(**{"--push-to": "other/mine"}), "demo may not write to other/mine", "--push-to")
+    assert_refused(port(**{"--push-to": "other/mine"}), "demo may not write to other/mine", "--push-to")
 
 
 def test_private_cannot_hide_a_public_repo(port, world):
     HfApi().create_repo("demo/open", exist_ok=True)
-    refused(port("--private", **{"--push-to": "demo/open"}), "exists and is public")
+    assert_refused(port("--private", **{"--push-to": "demo/open"}), "exists and is public")
 
 
 def test_no_space_is_noticed_before_the_work(port, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    refused(port(), "no space left", "MB are needed")
+    assert_refused(port(), "no space left", "MB are needed")
 
 
 def test_no_space_while_writing(port, tmp_path):
@@ -304,8 +305,8 @@ def test_no_space_while_writing(port, tmp_path):
 
 
 def test_missing_option_and_bad_number(world, capsys, monkeypatch):
-    refused(hf_bico(capsys, monkeypatch, "port", "demo/ft"), "--to")
-    refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "x", "--dataset", "y", "-n", "many"), "'-n'")
+    assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft"), "--to")
+    assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "x", "--dataset", "y", "-n", "many"), "'-n'")
 
 
 def child(hub, tmp_path, *words, **changed):

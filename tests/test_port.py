@@ -8,7 +8,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from commands import hf_bico, refused
+from commands import assert_refused, hf_bico
 from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_download
 from safetensors.torch import load_file
 from world import config, write_dataset, write_model
@@ -202,7 +202,7 @@ def test_a_repo_that_appears_meanwhile_is_not_overwritten(world):
 
 
 def test_somebody_elses_repo_is_not_overwritten(world, capsys, monkeypatch):
-    refused(hf_bico(capsys, monkeypatch, *PORT, "--push-to", "demo/base"), "not a port of demo/ft", "--push-to")
+    assert_refused(hf_bico(capsys, monkeypatch, *PORT, "--push-to", "demo/base"), "not a port of demo/ft", "--push-to")
 
 
 def test_dry_run_reads_headers_only(world, capsys, monkeypatch, tmp_path):
@@ -269,7 +269,7 @@ def test_extract_then_apply_gives_the_fine_tune_back(world, tmp_path, capsys, mo
     ours, tuned = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "sum", world / "ft"))
     assert all(torch.allclose(ours[key], tuned[key], atol=1e-7) for key in tuned)
     ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", "demo/plus", "--output", tmp_path / "no")
-    refused(ran, "does not fit demo/plus", "visual.proj is (48, 16), not (32, 16)")
+    assert_refused(ran, "does not fit demo/plus", "visual.proj is (48, 16), not (32, 16)")
     assert not (tmp_path / "no").exists()
 
 
