@@ -5,13 +5,13 @@ from pathlib import Path
 
 from hf_bico.blueprint import base_of
 from hf_bico.core.errors import PortError
-from hf_bico.core.transport import Difference
+from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.families import FAMILIES
 from hf_bico.io.checkpoints import SafeTensors, require_family, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
-from hf_bico.io.writer import require_room, staged, write_model
+from hf_bico.io.writer import require_room, require_writable, staged, write_model
 
 
 def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:
@@ -22,15 +22,19 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     """
     if output.exists():
         raise PortError(f"{output} exists; name another with --output")
+    require_writable(output)
     family = FAMILIES[0]
     tuned = hub.resolve(source)
     root = hub.resolve(base or base_of(tuned, hub))
     for pinned in (tuned, root):
         require_family(pinned, family)
-    paths = [hub.fetch(pinned, (family.weights_file,)) / family.weights_file for pinned in (tuned, root)]
+    folders = [hub.fetch(pinned, (family.config_file, family.weights_file)) for pinned in (tuned, root)]
+    paths = [folder / family.weights_file for folder in folders]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": sha256(paths[0]),
                "base_sha256": sha256(paths[1])}
-    vector = TaskVector(Difference(*map(SafeTensors, paths)), lineage)
+    tau = Difference(*map(SafeTensors, paths))
+    check_fine_tune(tau, tau.base, family.sites(family.skeleton(folders[1])))
+    vector = TaskVector(tau, lineage)
     return vector, vector.save(output)
 
 

@@ -16,7 +16,7 @@ from hf_bico.estimate import Estimate, estimate
 from hf_bico.families import FAMILIES, Family
 from hf_bico.io.checkpoints import Shapes, check_shapes, pick_device, require_family
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
+from hf_bico.io.reference import Pinned, about
 from hf_bico.io.writer import require_room
 from hf_bico.report import REPORT_FILE, Lineage
 
@@ -97,7 +97,7 @@ def base_of(source: Pinned, hub: Hub) -> str:
         PortError: it names none, or several.
     """
     named = hub.card(source).base_model
-    names = [named] if isinstance(named, str) else named or []
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
         raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
@@ -113,13 +113,17 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     method = _method(config.method)
     if not isfinite(config.alpha):
         raise PortError(f"α = {config.alpha} is no scale: give a finite --alpha")
+    pick_device(config.device)
     lineage = resolve(config, hub)
     family = FAMILIES[0]
     models = (lineage.source, lineage.base, lineage.target)
     for pinned in models:
         require_family(pinned, family)
     configs = [hub.fetch(pinned, (family.config_file,)) for pinned in models]
-    skeletons = [family.skeleton(folder) for folder in configs[1:]]
+    skeletons = []
+    for pinned, folder in zip(models[1:], configs[1:], strict=True):
+        with about(pinned):
+            skeletons.append(family.skeleton(folder))
     sites = [family.sites(model) for model in skeletons]
     dataset = HubDataset(hub, lineage.dataset, config.config)
     split = dataset.split(config.split)
@@ -127,7 +131,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     task = read_task(dataset, split, columns, config.templates)
     choose(split, config.split, config.n, config.seed)
     eval_name = _eval_name(config, dataset)
-    eval_split = dataset.split(eval_name, whole=config.eval_n is None)
+    eval_split = dataset.split(eval_name)
     check_columns(eval_split, eval_name, task.columns)
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
@@ -138,7 +142,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
 
 def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
     found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
-    each = [name for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
+    each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))
 
 
@@ -167,8 +171,12 @@ def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> Destination 
     Raises:
         PortError: no token, or the repo holds something that is not an earlier push of this same port.
     """
-    if not (config.push or config.push_to):
+    if not config.push and config.push_to is None:
+        if config.private or config.create_pr or config.commit_message is not None:
+            raise PortError("--private, --create-pr and --commit-message are about a push: add --push or --push-to")
         return None
+    if config.push_to == "":
+        raise PortError("--push-to needs the name of a repo")
     user, namespaces = hub.writer()
     names = [pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target)]
     repo = config.push_to or f"{user}/{names[0]}-on-{names[1]}"

@@ -3,7 +3,9 @@
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
 from typer.exceptions import TyperException
 
 import hf_bico
@@ -21,6 +23,7 @@ from hf_bico.core.errors import PortError
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False)
 INTERRUPTED = 130
+_interrupted = threading.Event()
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -57,33 +60,35 @@ class Voice:
     def __init__(self, format: Format, quiet: bool) -> None:
         self.format = Format.QUIET if quiet else format
         self.out = Console(highlight=False, soft_wrap=True)
-        _hush(self.format is Format.QUIET or not sys.stderr.isatty())
+        _hush()
 
     def track(self, items, what: str, total: int):
         """A progress bar on stderr while `items` pass."""
         quiet = self.format is Format.QUIET or not stderr.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=stderr, disable=quiet, transient=True) as progress:
-            yield from progress.track(items, total=total, description=what)
+            for item in progress.track(items, total=total, description=what):
+                if _interrupted.is_set():  # a library below swallowed it
+                    raise KeyboardInterrupt
+                yield item
 
     def say(self, human: Any, data: Any, quiet: str) -> None:
         """The result, in the one form that was asked for."""
         if self.format is Format.HUMAN:
             self.out.print(human)
-        else:
+        elif self.format is Format.JSON or quiet:
             print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
 
 
-def _hush(bars: bool) -> None:
-    """Keep the libraries' chatter down; their progress bars too, where nobody sees them."""
+def _hush() -> None:
+    """The libraries' chatter and their bars, which outlive a table and count single small files; ours say it all."""
     import datasets
     import huggingface_hub
 
     for name in ("httpx2", "httpx", "open_clip", "huggingface_hub", "datasets"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if bars:
-        huggingface_hub.utils.disable_progress_bars()
-        datasets.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()
+    datasets.disable_progress_bars()
 
 
 @app.command()
@@ -140,6 +145,9 @@ def port(
             voice.out.print(made)
         if not (outcome.output or outcome.url or outcome.refusal):
             stderr.print("Nothing was kept: give --output DIR or --push")
+    if outcome.evaluation.regressed and not outcome.refusal and voice.format is not Format.QUIET:
+        stderr.print("Warning: the port scores below the target's zero-shot; is SOURCE the fine-tune, and --base what "
+                     "it started from?")
     if outcome.refusal:
         raise PortError(outcome.refusal)
 
@@ -194,36 +202,46 @@ def _score_table(evaluation) -> Table:
 
 def _say_dry_run(voice: Voice, plan, cost) -> None:
     repo = plan.destination.repo if plan.destination else None
-    table = Table("", Column("", overflow="fold"), show_header=False,
-                  title="Dry run: no weights were read, nothing was written")
-    for role, pinned in vars(plan.lineage).items():
-        table.add_row(role, str(pinned))
     depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}
-    table.add_row("blocks", ", ".join(f"{target} ← {source}" for target, source in depths.items()))
-    table.add_row("linear maps", str(len(plan.pairs)))
-    table.add_row("forward and backward", f"{cost.passes_flops / 1e9:.3g} GFLOP")
-    table.add_row("moments", f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB")
-    table.add_row("maps", f"{cost.maps_flops / 1e9:.3g} GFLOP")
-    table.add_row("weights", f"{cost.weights_bytes / 1e6:.0f} MB")
-    table.add_row("time before evaluation", f"about {cost.seconds:.0f} s here")
-    table.add_row("would be pushed to", repo or "nowhere")
+    rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
+        "blocks": ", ".join(f"{target} ← {source}" for target, source in depths.items()),
+        "linear maps": str(len(plan.pairs)),
+        "forward and backward": f"{cost.passes_flops / 1e9:.3g} GFLOP",
+        "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
+        "maps": f"{cost.maps_flops / 1e9:.3g} GFLOP",
+        "weights": f"{cost.weights_bytes / 1e6:.0f} MB",
+        "these take": f"about {cost.seconds:.0f} s here; loading and evaluation come on top",
+        "would be pushed to": repo or "nowhere"}
     data = {"lineage": plan.lineage.record({}), "destination": repo, "estimate": asdict(cost),
             "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
-    voice.say(table, data, repo or "")
+    lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
+    voice.say("\n".join(lines), data, repo or "")
+
+
+def _on_interrupt(number: int, frame: object) -> None:
+    _interrupted.set()
+    raise KeyboardInterrupt
 
 
 def main() -> None:
     """The console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
+    _interrupted.clear()
+    before = signal.signal(signal.SIGINT, _on_interrupt)
     try:
         code = app(standalone_mode=False)
-    except (PortError, TyperException) as error:
-        if os.environ.get("HF_DEBUG"):
-            raise
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
-        stderr.print(f"Error: {message}", markup=False)
-        code = 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except Exception as error:
+        if _interrupted.is_set():  # a library below made an error of its own of it
+            code = INTERRUPTED
+        elif os.environ.get("HF_DEBUG") or not isinstance(error, (PortError, TyperException)):
+            raise
+        else:
+            message = error.format_message() if isinstance(error, TyperException) else str(error)
+            stderr.print(f"Error: {message}", markup=False)
+            code = 2
+    finally:
+        signal.signal(signal.SIGINT, before)
     if code == INTERRUPTED:
         stderr.print("Interrupted; nothing was left half-written")
     sys.exit(code or 0)

@@ -15,8 +15,10 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.packaged_modules.cache.cache import Cache
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import errors as hub_errors
+from PIL import UnidentifiedImageError
 
 from hf_bico.core.errors import PortError
 from hf_bico.io.hub import Hub
@@ -83,9 +85,10 @@ class HubDataset:
     def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None) -> None:
         self.hub, self.pinned = hub, pinned
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
-        self.source = {"path": path, "name": config, "revision": pinned.commit}
         with self._speaking():
-            self.builder = datasets.load_dataset_builder(**self.source, token=hub.token)
+            self.builder = datasets.load_dataset_builder(path, config, revision=pinned.commit, token=hub.token)
+        if isinstance(self.builder, Cache):  # what `datasets` falls back to: it may be of any commit
+            raise PortError(f"no answer from {hub.api.endpoint} for dataset {pinned}; check the network or HF_ENDPOINT")
         self.config = self.builder.config.name
 
     @property
@@ -105,7 +108,8 @@ class HubDataset:
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
                 urls = self.builder.config.data_files[name]
                 return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
-            return ArrowSplit(datasets.load_dataset(**self.source, split=name, token=self.hub.token))
+            self.builder.download_and_prepare()
+            return ArrowSplit(self.builder.as_dataset(split=name))
 
     def _here(self, urls: Sequence[str]) -> list[str]:
         """The same files on this disk."""
@@ -241,8 +245,13 @@ def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
 
 def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sample]:
     """The rows as samples, in order."""
+    rows = split.rows(indices, list(asdict(task.columns).values()))
     try:
-        for index, row in zip(indices, split.rows(indices, list(asdict(task.columns).values())), strict=True):
+        for index in indices:
+            try:
+                row = next(rows)
+            except UnidentifiedImageError as error:
+                raise PortError(f"the image of row {index} cannot be read") from error
             image, label = row[task.columns.image], row[task.columns.label]
             if image is None or not isinstance(label, int) or not 0 <= label < len(task.class_names):
                 raise PortError(f"row {index} has label {label!r} and {'no' if image is None else 'an'} image; labels "

@@ -28,7 +28,7 @@ from hf_bico.evaluate import Score, accuracy, batched, stack
 from hf_bico.families import Loaded
 from hf_bico.io.checkpoints import SafeTensors, pick_device, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, write_report
@@ -60,8 +60,8 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
         plan = draft(config, hub)
         device = pick_device(config.device)
     with clock("download"):
-        folders = _fetch(plan, hub)
-    tuned, base, target = (SafeTensors(folder / plan.family.weights_file) for folder in folders)
+        folders = _fetch(plan, hub, track)
+    tuned, base, target = _open(plan, folders)
     room = sum(prod(target[key].shape) * target[key].element_size() for key in target)
     require_room(config.output or Path(tempfile.gettempdir()) / "hf-bico-output", room)
     with clock("task vector"):
@@ -90,13 +90,26 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
     report = Report(
         command=redo(config, plan), lineage=plan.lineage.record(hashes),
         method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
-                "options": asdict(plan.method), "alpha": config.alpha},
+                "options": asdict(plan.method), "alpha": config.alpha,
+                "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config},
         task_vector=_task_vector_record(ratio, whole, ported.moved), layers=layer_table(plan.pairs),
         moved=ported.moved, left=whole.left, evaluation=evaluation, environment=environment(device, clock)).data()
-    outcome = _deliver(config, hub, plan, folders[2], ported, report, evaluation)
+    outcome = _deliver(config, hub, plan, folders[2], ported, report, evaluation, track)
     workspace.clear()
     return outcome
+
+
+def _open(plan: Blueprint, folders: list[Path]) -> list[SafeTensors]:
+    opened = []
+    for pinned, folder in zip(_models(plan), folders, strict=True):
+        with about(pinned):
+            opened.append(SafeTensors(folder / plan.family.weights_file))
+    return opened
+
+
+def _models(plan: Blueprint) -> tuple[Pinned, Pinned, Pinned]:
+    return plan.lineage.source, plan.lineage.base, plan.lineage.target
 
 
 def _key(config: PortConfig, plan: Blueprint, hashes: dict[str, str], folders: list[Path],
@@ -125,9 +138,9 @@ def _head(plan: Blueprint, side: Loaded) -> Tensor:
     return plan.family.head(side, plan.task.class_names, plan.task.templates)
 
 
-def _fetch(plan: Blueprint, hub: Hub) -> list[Path]:
+def _fetch(plan: Blueprint, hub: Hub, track: Track) -> list[Path]:
     names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
-    return [hub.fetch(pinned, names) for pinned in (plan.lineage.source, plan.lineage.base, plan.lineage.target)]
+    return [hub.fetch(pinned, names) for pinned in track(_models(plan), "Downloading", 3)]
 
 
 def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int, track: Track) -> Iterator[Batch]:
@@ -144,12 +157,13 @@ def _move(plan: Blueprint, tau: Tensors, method: Method, evidence: Evidence, tar
 def _evaluate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], weights: Tensors,
               moved: tuple[Transported, Transported], workspace: Workspace, track: Track) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
-    n = eval_size(config, plan.eval_split)
-    indices = choose(plan.eval_split, plan.eval_name, n, config.seed)
+    split = plan.dataset.split(plan.eval_name, whole=config.eval_n is None)
+    n = eval_size(config, split)
+    indices = choose(split, plan.eval_name, n, config.seed)
     source, target = sides
 
     def score(what: str, side: Loaded, head: Tensor) -> Score:
-        samples = track(samples_of(plan.eval_split, indices, plan.task), f"Evaluating {what}", n)
+        samples = track(samples_of(split, indices, plan.task), f"Evaluating {what}", n)
         return Score(**workspace.once(what, lambda: asdict(
             accuracy(plan.family, side, head, samples, 4 * config.batch_size))))
 
@@ -186,9 +200,9 @@ def redo(config: PortConfig, plan: Blueprint) -> str:
 
 
 def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported: Transported,
-             report: dict[str, Any], evaluation: Evaluation) -> Outcome:
+             report: dict[str, Any], evaluation: Evaluation, track: Track) -> Outcome:
     """Write the folder, with its card and report, and push it."""
-    refusal = None
+    url = refusal = None
     if plan.destination and evaluation.regressed and not config.allow_regression:
         refusal = (f"not pushed: the port scores {evaluation.ported.accuracy:.1%}, below the target's zero-shot "
                    f"{evaluation.zero_shot.accuracy:.1%}; --allow-regression pushes it all the same")
@@ -206,7 +220,8 @@ def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported
             write_report(stage, report)
             write_card(stage, report, plan.family, destination and destination.repo, plan.licenses)
         try:
-            url = destination and _push(config, hub, plan, destination, place)
+            for to in track([destination] if destination else [], "Pushing", 1):
+                url = _push(config, hub, plan, to, place)
         except PortError as error:
             stack.pop_all()  # it took long to make
             raise PortError(f"{error} (the port is kept in {place})") from error

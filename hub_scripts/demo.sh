@@ -26,10 +26,12 @@ hf-bico port demo/vit64-digits --to demo/vit96 --dataset demo/digits --push
 echo
 echo "The card, as the Hub has it ($HF_ENDPOINT/demo/vit64-digits-on-vit96):"
 echo
-card=$(hf download demo/vit64-digits-on-vit96 README.md --quiet)
-cat "$card"
+folder=$(python -c 'from huggingface_hub import snapshot_download, utils
+utils.disable_progress_bars()
+print(snapshot_download("demo/vit64-digits-on-vit96"))')
+cat "$folder/README.md"
 echo
-echo "Card:   $card"
-echo "Report: $(hf download demo/vit64-digits-on-vit96 hf_bico.json --quiet)"
-echo "Model:  $(hf download demo/vit64-digits-on-vit96 open_clip_model.safetensors --quiet)"
+echo "Card:   $folder/README.md"
+echo "Report: $folder/hf_bico.json"
+echo "Model:  $folder/open_clip_model.safetensors"
 echo "The Hub's own files are in $demo/hub; its server stops with this script."

@@ -40,7 +40,11 @@ def main() -> None:
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: sys.exit(0))
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-    with socket.create_server(("127.0.0.1", args.port)) as listener:
+    try:
+        listener = socket.create_server(("127.0.0.1", args.port))
+    except OSError as error:
+        sys.exit(f"Error: port {args.port} cannot be had: {error}")
+    with listener:
         print(f"Hub at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=3)).run([listener])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Difference(Mapping[str, Tensor]):
         odd += [f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
                 for key in base.keys() & tuned.keys() if tuned[key].shape != base[key].shape]
         if odd:
-            raise PortError(f"not a fine-tune of this base: {listed(sorted(odd))}; name the right one with --base")
+            raise PortError(f"not a fine-tune of this base; name the right one with --base: {listed(sorted(odd))}")
 
     def __getitem__(self, key: str) -> Tensor:
         tuned, base = self.tuned[key], self.base[key]
@@ -182,8 +183,10 @@ def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[s
     """θ_B + α τ_B for every tensor of the delta, in the base's dtype.
 
     Raises:
-        PortError: a sum that is NaN or Inf in that dtype.
+        PortError: a scale or a sum that is NaN or Inf.
     """
+    if not isfinite(alpha):
+        raise PortError(f"α = {alpha} is no scale: give a finite --alpha")
     for key, change in delta.items():
         weight = base[key]
         wide = torch.promote_types(weight.dtype, torch.float32)

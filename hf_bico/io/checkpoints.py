@@ -119,7 +119,9 @@ def pick_device(name: str | None) -> str:
     """
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
+        if torch.device(chosen).type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise PortError(f"no device {chosen!r} on this machine") from error
     return chosen

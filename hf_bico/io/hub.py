@@ -1,12 +1,13 @@
 """The Hub as a thin layer: resolve, fetch, push, with every refusal in one line."""
 
 import json
-from contextlib import ExitStack, contextmanager
+import re
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, get_token
 from huggingface_hub import errors as hub_errors
 
 from hf_bico import __version__
@@ -18,6 +19,8 @@ class Hub:
     """The real client with our name, a token that is never shown, and errors that a user can act on."""
 
     def __init__(self, token: str | None = None) -> None:
+        if not re.fullmatch(r"[!-~]*", token or get_token() or ""):
+            raise PortError("the token has characters that no token has; copy it again (--token or HF_TOKEN)")
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
 
     @property
@@ -113,23 +116,25 @@ class Hub:
         with self.speaking(repo, repo, "model"), ExitStack() as undo:
             try:
                 if parent is None:
+                    undo.callback(self._remove_if_empty, repo)
                     self.api.create_repo(repo, private=private)
                     parent = self.api.repo_info(repo).sha
-                    undo.callback(self._remove_if_at, repo, parent)
                 commit = self.api.create_commit(
                     repo, files, commit_message=message, parent_commit=parent, create_pr=create_pr)
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
+                    undo.pop_all()  # it is not ours
                     raise PortError(f"{repo} has moved since this port began; nothing was pushed. Look at it, then run "
                                     "the port again") from error
                 raise
             undo.pop_all()
         return commit.pr_url or commit.commit_url
 
-    def _remove_if_at(self, repo: str, commit: str) -> None:
-        """Take back a repo that we made, as long as nothing has been committed to it."""
-        if self.api.repo_info(repo).sha == commit:
-            self.api.delete_repo(repo)
+    def _remove_if_empty(self, repo: str) -> None:
+        """Take back a repo that we made, as long as nothing was committed to it and the Hub answers."""
+        with suppress(hub_errors.HTTPError):
+            if {file.rfilename for file in self.api.repo_info(repo).siblings} <= {".gitattributes"}:
+                self.api.delete_repo(repo)
 
     @contextmanager
     def speaking(self, what: str, repo: str | None, kind: str):

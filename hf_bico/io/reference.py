@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,15 @@ class Pinned:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"
+
+
+@contextmanager
+def about(pinned: Pinned):
+    """Says whose an error is that knows a file alone."""
+    try:
+        yield
+    except PortError as error:
+        raise PortError(f"{pinned}: {error}") from error
 
 
 def sha256(path: Path) -> str:

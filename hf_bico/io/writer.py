@@ -1,6 +1,7 @@
 """Folders that are whole or not there: staged beside their place, then renamed."""
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -26,11 +27,24 @@ def require_room(place: Path, needed: int) -> None:
     here = place.is_symlink() or place.resolve() == Path.cwd()
     if here or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
         raise PortError(f"{place} is no new or empty folder; name another with --output")
+    require_writable(place)
     above = next(parent for parent in place.absolute().parents if parent.exists())
     free = shutil.disk_usage(above).free
     if free < needed:
         raise PortError(f"no space left for {place.name}: {needed / 1e6:.0f} MB are needed, "
                         f"{free / 1e6:.0f} MB are free")
+
+
+def require_writable(place: Path) -> None:
+    """Refuse a place whose folder cannot be made or written to.
+
+    Raises:
+        PortError: it cannot.
+    """
+    above = next(parent for parent in place.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise PortError(f"nothing can be written to {place}: {above} is no folder that may be written; name another "
+                        "with --output")
 
 
 @contextmanager
