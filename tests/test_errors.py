@@ -187,6 +187,70 @@ def test_no_scale(port, alpha):
     assert_refused(port("--alpha", alpha), "give a finite --alpha")
 
 
+@pytest.mark.parametrize("words", [("--create-pr",), ("--private",), ("--commit-message", "hi")])
+def test_options_of_a_push_without_one(world, capsys, monkeypatch, words):
+    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
+                  "-n", "20", *words)
+    assert_refused(ran, "about a push", "--push")
+    assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
+                           "-n", "20", "--push-to", ""), "--push-to needs the name of a repo")
+
+
+@pytest.mark.parametrize("base", ["123", "{a: b}", "[null]"])
+def test_a_base_that_is_no_name(port, copy, base):
+    folder = copy("ft")
+    (folder / "README.md").write_text(f"---\nbase_model: {base}\n---\n")
+    assert_refused(port(source=str(folder)), "names no base_model")
+
+
+def test_a_token_that_cannot_be_one(port):
+    assert_refused(port("--token", "hf_ö x"), "characters that no token has")
+
+
+def test_a_place_that_cannot_be(port, tmp_path):
+    (tmp_path / "file").touch()
+    assert_refused(port(**{"--output": str(tmp_path / "file" / "sub" / "x")}), "nothing can be written to", "--output")
+
+
+def test_extract_refuses_what_port_refuses(world, capsys, monkeypatch, tmp_path):
+    write_model(tmp_path / "other", config(32, 2, 32), seed=7)
+    words = ("--output", tmp_path / "tau.safetensors")
+    ran = hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--base", tmp_path / "other", *words)
+    assert_refused(ran, "times as large as the base")
+    assert_refused(hf_bico(capsys, monkeypatch, "extract", "demo/base", "--base", "demo/base", *words), "are the same")
+    assert not (tmp_path / "tau.safetensors").exists()
+
+
+def test_a_cached_dataset_does_not_stand_in_for_the_pinned_one(tmp_path):
+    """`datasets` falls back to whatever commit it has in its cache when the Hub is gone."""
+    from hub import start_hub
+
+    write_dataset(tmp_path / "task", {"train": 20, "test": 10})
+    script = tmp_path / "script.py"
+    script.write_text("""
+import os, signal, sys
+from huggingface_hub import HfApi
+import datasets
+from hf_bico import PortError
+from hf_bico.data import HubDataset
+from hf_bico.io.hub import Hub
+HfApi().create_repo("demo/task", repo_type="dataset")
+HfApi().upload_folder(folder_path=sys.argv[1], repo_id="demo/task", repo_type="dataset")
+datasets.load_dataset("demo/task")
+pinned = Hub().resolve("demo/task", "dataset")
+os.kill(int(sys.argv[2]), signal.SIGKILL)
+datasets.config.HF_HUB_OFFLINE = True  # spares the client's half minute of retries
+try:
+    HubDataset(Hub(), pinned)
+except PortError as error:
+    print("refused:", error)
+""")
+    with start_hub(tmp_path / "hub") as own:
+        done = subprocess.run([sys.executable, script, tmp_path / "task", str(own.process.pid)], text=True,
+                              env=client_env(own, tmp_path / "home"), capture_output=True, check=False)
+    assert "refused: no answer from" in done.stdout, done
+
+
 def test_a_card_that_is_no_yaml(port, copy):
     folder = copy("ft")
     (folder / "README.md").write_text("---\nbase_model: [demo/base\n---\n")
@@ -248,6 +312,7 @@ def test_templates_without_a_place_for_the_class(port, tmp_path):
 def test_unknown_method_and_device(port):
     assert_refused(port("--method", "magic"), "unknown method 'magic'", "bico, naive")
     assert_refused(port("--device", "warp"), "no device 'warp'")
+    assert_refused(port("--device", "meta"), "no device 'meta'")
 
 
 def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):

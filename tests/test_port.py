@@ -241,6 +241,8 @@ def test_naive_port_says_what_it_is(world, tmp_path, capsys, monkeypatch):
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert "as it is" in card.text
     assert "orthogonal" not in card.text
+    assert "samples determine" not in card.text
+    assert "calibration samples" not in card.text
     assert "--alpha 0.12345678" in card.text
     assert card.data.license == "other"
     assert card.data.to_dict()["license_name"] == "mit and cc-by-nc-4.0"
