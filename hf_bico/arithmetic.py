@@ -1,6 +1,5 @@
 """Task arithmetic on repos: τ out of a fine-tune and its base, and τ onto a model."""
 
-from math import prod
 from pathlib import Path
 
 from hf_bico.blueprint import base_of
@@ -52,7 +51,7 @@ def apply(delta: Path, target: str, output: Path, alpha: float, hub: Hub) -> tup
     weights = SafeTensors(folder / family.weights_file)
     require_finite(pinned, weights)
     check_fits(vector.tensors, weights, str(pinned))
-    require_room(output, sum(prod(tensor.shape) * tensor.element_size() for tensor in weights.values()))
+    require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
         write_model(stage, family, folder, pinned.files, vector.tensors, alpha)
     return pinned, dict(vector.lineage)

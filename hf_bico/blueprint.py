@@ -1,7 +1,6 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 from torch import nn
@@ -9,7 +8,7 @@ from torch import nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.transport import Difference
+from hf_bico.core.transport import Difference, check_scale
 from hf_bico.core.types import Pair, Site, Tensors
 from hf_bico.data import EVAL_SPLITS, HubDataset, Split, Task, check_columns, choose, read_task
 from hf_bico.estimate import Estimate, estimate
@@ -69,6 +68,7 @@ class Blueprint:
     source_sites: tuple[Site, ...]
     pairs: tuple[Pair, ...]
     method: Method
+    device: str
     dataset: HubDataset
     split: Split
     task: Task
@@ -111,17 +111,15 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         PortError: whatever is wrong, before any heavy work.
     """
     method = _method(config.method)
-    if not isfinite(config.alpha):
-        raise PortError(f"α = {config.alpha} is no scale: give a finite --alpha")
-    pick_device(config.device)
+    check_scale(config.alpha)
+    device = pick_device(config.device)
     lineage = resolve(config, hub)
     family = FAMILIES[0]
-    models = (lineage.source, lineage.base, lineage.target)
-    for pinned in models:
+    for pinned in lineage.models:
         require_family(pinned, family)
-    configs = [hub.fetch(pinned, (family.config_file,)) for pinned in models]
+    configs = [hub.fetch(pinned, (family.config_file,)) for pinned in lineage.models]
     skeletons = []
-    for pinned, folder in zip(models[1:], configs[1:], strict=True):
+    for pinned, folder in zip(lineage.models[1:], configs[1:], strict=True):
         with about(pinned):
             skeletons.append(family.skeleton(folder))
     sites = [family.sites(model) for model in skeletons]
@@ -136,8 +134,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
-    return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, dataset, split, task,
-                     eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
+    return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, device, dataset, split,
+                     task, eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
 
 
 def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
@@ -196,10 +194,9 @@ def _destination(config: PortConfig, hub: Hub, lineage: Lineage) -> Destination 
 def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
     """The blueprint and what the port would cost; reads the headers of the weights, not the weights."""
     plan = draft(config, hub)
-    shapes = [Shapes(hub, pinned, plan.family.weights_file) for pinned in
-              (plan.lineage.source, plan.lineage.base, plan.lineage.target)]
+    shapes = [Shapes(hub, pinned, plan.family.weights_file) for pinned in plan.lineage.models]
     check_weights(plan, *shapes)
-    return plan, estimate(plan.pairs, plan.source_sites, plan.method, config.n, shapes[1:], pick_device(config.device))
+    return plan, estimate(plan.pairs, plan.source_sites, plan.method, config.n, shapes[1:], plan.device)
 
 
 def check_weights(plan: Blueprint, tuned: Tensors, base: Tensors, target: Tensors) -> Difference:

@@ -114,7 +114,8 @@ class HubDataset:
     def _here(self, urls: Sequence[str]) -> list[str]:
         """The same files on this disk."""
         names = [url.split(f"@{self.pinned.commit}/", 1)[-1] for url in urls]
-        return [str(self.hub.fetch(self.pinned, tuple(names)) / name) for name in names]
+        folder = self.hub.fetch(self.pinned, tuple(names))
+        return [str(folder / name) for name in names]
 
     def text(self, name: str) -> list[str] | None:
         """The lines of a text file of the repo, None where there is none."""

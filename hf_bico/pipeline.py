@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from hf_bico.core.types import Tensors
 from hf_bico.data import Draw, Sample, choose, draw, samples_of
 from hf_bico.evaluate import Score, accuracy, batched, stack
 from hf_bico.families import Loaded
-from hf_bico.io.checkpoints import SafeTensors, pick_device, require_finite
+from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
@@ -58,11 +57,10 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
     clock = Clock()
     with clock("resolve"):
         plan = draft(config, hub)
-        device = pick_device(config.device)
     with clock("download"):
         folders = _fetch(plan, hub, track)
     tuned, base, target = _open(plan, folders)
-    room = sum(prod(target[key].shape) * target[key].element_size() for key in target)
+    room = sum(tensor.nbytes for tensor in target.values())
     require_room(config.output or Path(tempfile.gettempdir()) / "hf-bico-output", room)
     with clock("task vector"):
         tau = check_weights(plan, tuned, base, target)
@@ -72,7 +70,7 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
     with clock("load"):
         hashes = {role: sha256(folder / plan.family.weights_file)
                   for role, folder in zip(("source", "base", "target"), folders, strict=True)}
-        sides = [plan.family.load(folder, device) for folder in folders[1:]]
+        sides = [plan.family.load(folder, plan.device) for folder in folders[1:]]
         heads = [_head(plan, side) for side in sides]
         drawn = draw(plan.split, config.split, plan.task, config.n, config.seed)
         workspace = Workspace(_key(config, plan, hashes, folders, drawn))
@@ -83,7 +81,7 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
         del evidence
     with clock("evaluate"):
         sides[0] = None  # the base has done its part: the fine-tune takes its place
-        sides[0] = plan.family.load(folders[0], device)
+        sides[0] = plan.family.load(folders[0], plan.device)
         heads[0] = _head(plan, sides[0])
         evaluation = _evaluate(config, plan, sides, heads, target, (ported, naive), workspace, track)
     del sides
@@ -94,7 +92,7 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
                 "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config},
         task_vector=_task_vector_record(ratio, whole, ported.moved), layers=layer_table(plan.pairs),
-        moved=ported.moved, left=whole.left, evaluation=evaluation, environment=environment(device, clock)).data()
+        moved=ported.moved, left=whole.left, evaluation=evaluation, environment=environment(plan.device, clock)).data()
     outcome = _deliver(config, hub, plan, folders[2], ported, report, evaluation, track)
     workspace.clear()
     return outcome
@@ -102,14 +100,10 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
 
 def _open(plan: Blueprint, folders: list[Path]) -> list[SafeTensors]:
     opened = []
-    for pinned, folder in zip(_models(plan), folders, strict=True):
+    for pinned, folder in zip(plan.lineage.models, folders, strict=True):
         with about(pinned):
             opened.append(SafeTensors(folder / plan.family.weights_file))
     return opened
-
-
-def _models(plan: Blueprint) -> tuple[Pinned, Pinned, Pinned]:
-    return plan.lineage.source, plan.lineage.base, plan.lineage.target
 
 
 def _key(config: PortConfig, plan: Blueprint, hashes: dict[str, str], folders: list[Path],
@@ -140,7 +134,7 @@ def _head(plan: Blueprint, side: Loaded) -> Tensor:
 
 def _fetch(plan: Blueprint, hub: Hub, track: Track) -> list[Path]:
     names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
-    return [hub.fetch(pinned, names) for pinned in track(_models(plan), "Downloading", 3)]
+    return [hub.fetch(pinned, names) for pinned in track(plan.lineage.models, "Downloading", 3)]
 
 
 def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int, track: Track) -> Iterator[Batch]:

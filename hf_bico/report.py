@@ -32,6 +32,10 @@ class Lineage:
     target: Pinned
     dataset: Pinned
 
+    @property
+    def models(self) -> tuple[Pinned, Pinned, Pinned]:
+        return self.source, self.base, self.target
+
     def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
         """Each with its commit; a local folder has none, its weights' sha256 stands for it."""
         return {role: {"name": pinned.name, "commit": pinned.commit, "local": pinned.folder is not None,

@@ -179,14 +179,19 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
     return ratio
 
 
+def check_scale(alpha: float) -> None:
+    """Raises PortError for an α that is NaN or Inf."""
+    if not isfinite(alpha):
+        raise PortError(f"α = {alpha} is no scale: give a finite --alpha")
+
+
 def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[str, Tensor]]:
     """θ_B + α τ_B for every tensor of the delta, in the base's dtype.
 
     Raises:
         PortError: a scale or a sum that is NaN or Inf.
     """
-    if not isfinite(alpha):
-        raise PortError(f"α = {alpha} is no scale: give a finite --alpha")
+    check_scale(alpha)
     for key, change in delta.items():
         weight = base[key]
         wide = torch.promote_types(weight.dtype, torch.float32)

@@ -27,16 +27,14 @@ def require_room(place: Path, needed: int) -> None:
     here = place.is_symlink() or place.resolve() == Path.cwd()
     if here or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
         raise PortError(f"{place} is no new or empty folder; name another with --output")
-    require_writable(place)
-    above = next(parent for parent in place.absolute().parents if parent.exists())
-    free = shutil.disk_usage(above).free
+    free = shutil.disk_usage(require_writable(place)).free
     if free < needed:
         raise PortError(f"no space left for {place.name}: {needed / 1e6:.0f} MB are needed, "
                         f"{free / 1e6:.0f} MB are free")
 
 
-def require_writable(place: Path) -> None:
-    """Refuse a place whose folder cannot be made or written to.
+def require_writable(place: Path) -> Path:
+    """The nearest folder above a place, which must be one that may be written to.
 
     Raises:
         PortError: it cannot.
@@ -45,6 +43,7 @@ def require_writable(place: Path) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PortError(f"nothing can be written to {place}: {above} is no folder that may be written; name another "
                         "with --output")
+    return above
 
 
 @contextmanager
