@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.core.collect import Batch, Loss, Side, collect
-from hf_bico.core.methods import BiCo, Method
+from hf_bico.core.collect import Batch, Loss, Scores, Side, collect
+from hf_bico.core.methods import BiCo, Job, Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune, transport
+from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 
@@ -36,7 +36,8 @@ class Ported:
 
 
 def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Batch],
-         loss: Loss | tuple[Loss, Loss], method: Method | None = None) -> Ported:
+         loss: Loss | tuple[Loss, Loss], scores: tuple[Scores, Scores] | None = None,
+         method: Method | None = None) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
 
     Args:
@@ -45,6 +46,8 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
         target: the new base.
         calibration: the same samples for both, `(source_batch, target_batch)` a step.
         loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ.
+        scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
+            `class_scores`.
         method: BiCo unless given.
 
     Raises:
@@ -60,17 +63,26 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
     tau = Difference(tuned.state_dict() if isinstance(tuned, nn.Module) else tuned, before)
     check_fine_tune(tau, before, sites)
     whole = account(tau, pairs, family.left_reason, sites)
-    batches = (Batch(*batch) for batch in calibration)
-    evidence = collect(Side(base, losses[0]), Side(target, losses[1]), pairs, batches,
-                       Evidence(pairs, method.signals))
-    result = transport(tau, method.plan(pairs, evidence), target.state_dict())
+    method.check(pairs)
+    batches = [Batch(*batch) for batch in calibration]
+    sides = [Side(model, *each) for model, *each in zip((base, target), losses, scores or (None, None), strict=True)]
+    evidence = collect(*sides, pairs, batches, Evidence(pairs, method.signals, method.draws))
+    result = method.carry(Job(tau, pairs, *sides, target.state_dict(), lambda: batches, evidence))
     return Ported(target, result.delta, result.moved, whole)
 
 
 def class_loss(head: Tensor) -> Loss:
     """Cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples."""
+    logits = class_scores(head)
+
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        inputs, labels = batch
-        logits = family_of(model).logits(model, inputs, head)
-        return F.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+        scores = logits(model, batch)
+        return F.cross_entropy(scores, batch[1].to(scores.device), reduction="sum")
     return loss
+
+
+def class_scores(head: Tensor) -> Scores:
+    """(n, M) scores of (inputs, …) under a classifier head (M, d); with a bank of general prompts, label-free."""
+    def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        return family_of(model).logits(model, batch[0], head)
+    return scores

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import METHODS, Method
+from hf_bico.core.methods import Method, method_of
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Difference, check_scale
 from hf_bico.core.types import Pair, Site, Tensors
@@ -38,6 +38,9 @@ class PortConfig:
     n: int = 100
     seed: int = 0
     method: str = "bico"
+    method_options: tuple[str, ...] = ()
+    """Each as "name=value"."""
+    bank: Path | None = None
     alpha: float = 1.0
     batch_size: int = 8
     device: str | None = None
@@ -68,6 +71,8 @@ class Blueprint:
     source_sites: tuple[Site, ...]
     pairs: tuple[Pair, ...]
     method: Method
+    bank: tuple[str, ...]
+    """General prompts for gradients without labels; empty where the method takes none."""
     device: str
     dataset: HubDataset
     split: Split
@@ -110,13 +115,14 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     Raises:
         PortError: whatever is wrong, before any heavy work.
     """
-    method = _method(config.method)
+    method = method_of(config.method, config.method_options)
     check_scale(config.alpha)
     device = pick_device(config.device)
     lineage = resolve(config, hub)
     family = FAMILIES[0]
     for pinned in lineage.models:
         require_family(pinned, family)
+    bank = _bank(config, method, family)
     configs = [hub.fetch(pinned, (family.config_file,)) for pinned in lineage.models]
     skeletons = []
     for pinned, folder in zip(lineage.models[1:], configs[1:], strict=True):
@@ -134,8 +140,10 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
-    return Blueprint(lineage, family, tuple(skeletons), sites[0], pair_sites(*sites), method, device, dataset, split,
-                     task, eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
+    pairs = pair_sites(*sites)
+    method.check(pairs)
+    return Blueprint(lineage, family, tuple(skeletons), sites[0], pairs, method, bank, device, dataset, split, task,
+                     eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
 
 
 def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
@@ -148,10 +156,22 @@ def eval_size(config: PortConfig, split: Split) -> int:
     return split.num_rows if config.eval_n is None else config.eval_n
 
 
-def _method(name: str) -> Method:
-    if name not in METHODS:
-        raise PortError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name]()
+def _bank(config: PortConfig, method: Method, family: Family) -> tuple[str, ...]:
+    """General prompts, a line each; for methods that take gradients without labels."""
+    if not method.draws:
+        if config.bank is not None:
+            raise PortError(f"--bank is for gradients without labels, which {method.name} does not take")
+        return ()
+    if config.bank is None:
+        return family.general_prompts()
+    try:
+        lines = config.bank.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PortError(f"cannot read --bank {config.bank}: {error}") from error
+    prompts = tuple(line.strip() for line in lines if line.strip())
+    if len(prompts) < 2:
+        raise PortError(f"--bank {config.bank} needs at least two prompts, a line each")
+    return prompts
 
 
 def _eval_name(config: PortConfig, dataset: HubDataset) -> str:

@@ -64,12 +64,13 @@ def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _maps(moved: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row a site: rank and residual of both sides, and the share of τ inside their span."""
+    """A row a site that has maps: rank and residual of both sides, and the share of τ inside their span."""
     def side(fit: dict[str, Any] | None) -> str:
         return f"{fit['rank']} of {fit['full']}, {fit['residual']:.3f}" if fit else "as it is"
 
     return [{"target": row["target"], "source": row["source"], "output": side(row["output"]),
-             "input": side(row["input"]), "kept": f"{row['kept']:.1%}"} for row in moved]
+             "input": side(row["input"]), "kept": f"{row['kept']:.1%}"}
+            for row in moved if row["output"] or row["input"]]
 
 
 def _left(left: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -107,7 +107,11 @@ def port(
                                                    exists=True, dir_okay=False)] = None,
     n: Annotated[int, typer.Option("-n", help="Calibration samples.")] = 100,
     seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
-    method: Annotated[str, typer.Option(help="bico or naive.")] = "bico",
+    method: Annotated[str, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all.")] = "bico",
+    method_options: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as name=value; "
+                                                                             "may be repeated.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="General prompts, a line each, for gradients without labels "
+                                                   "[default: ImageNet's class names].")] = None,
     alpha: Annotated[float, typer.Option(help="Scale of the ported task vector.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)] = 8,
     device: Annotated[str | None, typer.Option(help="Else CUDA where there is one, else the CPU.")] = None,
@@ -131,6 +135,7 @@ def port(
     from hf_bico import blueprint, pipeline
     from hf_bico.io.hub import Hub
 
+    options["method_options"] = tuple(method_options or ())
     chosen = blueprint.PortConfig(**options, target=to, private=private or None)
     hub = Hub(token)
     if dry_run:

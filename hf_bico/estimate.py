@@ -8,7 +8,7 @@ from math import prod
 import torch
 
 from hf_bico.core.methods import Method
-from hf_bico.core.types import Pair, Site, Stream, Tensors
+from hf_bico.core.types import ROWS, Pair, Signal, Site, Stream, Tensors
 
 SVD_FLOPS = 30
 """FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, as m n² times this; LAPACK's divide and conquer, measured against
@@ -32,16 +32,17 @@ class Estimate:
 def estimate(pairs: Sequence[Pair], source_sites: Sequence[Site], method: Method, n: int,
              models: Sequence[Tensors], device: str) -> Estimate:
     """FLOPs, bytes and seconds of a port of N samples, from shapes alone."""
-    crossings = {pair.streams(signal): pair for signal in method.signals for pair in pairs}
+    crossings = {pair.streams(signal): pair for signal in method.signals & ROWS for pair in pairs}
     shapes = [(_width(b, pair.target), _width(a, pair.source), _rows(pair)) for (a, b), pair in crossings.items()]
     passes = 4.0 * n * sum(site.d_out * site.d_in * site.tokens.count
                            for site in (*source_sites, *(pair.target for pair in pairs)))
+    passes *= bool(method.signals - {Signal.LABEL_FREE_GRADIENT, Signal.WEIGHT}) + method.draws
     moments = sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
     maps = sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
     size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
     weights = sum(4 * prod(model[key].shape) for model in models for key in model)
-    total = (passes if method.signals else 0) + moments + maps
-    return Estimate(passes if method.signals else 0, moments, maps, size, weights, total / matmul_rate(device))
+    total = passes + moments + maps
+    return Estimate(passes, moments, maps, size, weights, total / matmul_rate(device))
 
 
 def _rows(pair: Pair) -> int:

@@ -3,9 +3,10 @@
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,13 @@ import torch
 from torch import Tensor
 
 from hf_bico import __version__
-from hf_bico.api import class_loss
+from hf_bico.api import class_loss, class_scores
 from hf_bico.blueprint import Blueprint, Destination, PortConfig, check_weights, draft, eval_size
 from hf_bico.card import write_card
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Method, Naive
-from hf_bico.core.moments import Evidence
-from hf_bico.core.transport import Account, Moved, Transported, account, added, check_fine_tune, holding, transport
+from hf_bico.core.methods import Job, Naive, Track, untracked
+from hf_bico.core.transport import Account, Moved, Transported, account, added, check_fine_tune, holding
 from hf_bico.core.types import Tensors
 from hf_bico.data import Draw, Sample, choose, draw, samples_of
 from hf_bico.evaluate import Score, accuracy, batched, stack
@@ -31,9 +31,6 @@ from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, write_report
-
-Track = Callable[[Iterable, str, int], Iterable]
-"""(items, what, how many) → the same items, shown as they pass."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Outcome:
     """Why it was not pushed although a push was asked for."""
 
 
-def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: items) -> Outcome:
+def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     """The whole port.
 
     Raises:
@@ -74,11 +71,14 @@ def run(config: PortConfig, hub: Hub, track: Track = lambda items, what, total: 
         heads = [_head(plan, side) for side in sides]
         drawn = draw(plan.split, config.split, plan.task, config.n, config.seed)
         workspace = Workspace(_key(config, plan, hashes, folders, drawn))
+        job = Job(tau, plan.pairs, *_live(plan, sides, heads), target,
+                  partial(_batches, drawn.samples, sides, config.batch_size),
+                  workspace.evidence(plan.pairs, plan.method), track)
     with clock("calibrate"):
-        evidence = _calibrate(config, plan, sides, heads, drawn, workspace, track)
+        _calibrate(config, job, sides, drawn, workspace)
     with clock("move"):
-        ported, naive = (_move(plan, tau, method, evidence, target, track) for method in (plan.method, Naive()))
-        del evidence
+        ported, naive = (method.carry(job) for method in (plan.method, Naive()))
+        del job
     with clock("evaluate"):
         sides[0] = None  # the base has done its part: the fine-tune takes its place
         sides[0] = plan.family.load(folders[0], plan.device)
@@ -113,17 +113,22 @@ def _key(config: PortConfig, plan: Blueprint, hashes: dict[str, str], folders: l
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
     evaluation = [str(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
     return {"hf_bico": __version__, "models": models, "method": method, "evaluation": evaluation,
-            "calibration": [drawn.sha256, asdict(plan.task)]}
+            "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
 
-def _calibrate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], drawn: Draw,
-               workspace: Workspace, track: Track) -> Evidence:
-    live = [Side(side.model, class_loss(head)) for side, head in zip(sides, heads, strict=True)]
-    evidence = workspace.evidence(plan.pairs, plan.method.signals)
+def _live(plan: Blueprint, sides: list[Loaded], heads: list[Tensor]) -> Iterator[Side]:
+    for side, head in zip(sides, heads, strict=True):
+        bank = plan.family.head(side, plan.bank, ("{}",)) if plan.bank else None
+        yield Side(side.model, class_loss(head), None if bank is None else class_scores(bank))
+
+
+def _calibrate(config: PortConfig, job: Job, sides: list[Loaded], drawn: Draw, workspace: Workspace) -> None:
+    """Collect what the method needs of the samples that are not in the workspace yet."""
     samples = drawn.samples[workspace.batches * config.batch_size:]
+    batches = _batches(samples, sides, config.batch_size)
+    batches = job.track(batches, "Calibrating", -(-len(samples) // config.batch_size))
     try:
-        return collect(*live, plan.pairs, _batches(samples, sides, config.batch_size, track), evidence,
-                       workspace.after_batch)
+        collect(job.source, job.target, job.pairs, batches, job.evidence, workspace.after_batch)
     except torch.OutOfMemoryError as error:
         raise PortError("the device is out of memory; a smaller --batch-size needs less") from error
 
@@ -137,15 +142,9 @@ def _fetch(plan: Blueprint, hub: Hub, track: Track) -> list[Path]:
     return [hub.fetch(pinned, names) for pinned in track(plan.lineage.models, "Downloading", 3)]
 
 
-def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int, track: Track) -> Iterator[Batch]:
-    for some in track(batched(samples, size), "Calibrating", -(-len(samples) // size)):
+def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int) -> Iterator[Batch]:
+    for some in batched(samples, size):
         yield Batch(*(stack(side, some) for side in sides))
-
-
-def _move(plan: Blueprint, tau: Tensors, method: Method, evidence: Evidence, target: Tensors,
-          track: Track) -> Transported:
-    maps = track(method.plan(plan.pairs, evidence), f"Moving τ ({method.name})", len(plan.pairs))
-    return transport(tau, maps, target)
 
 
 def _evaluate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], weights: Tensors,
@@ -186,8 +185,11 @@ def redo(config: PortConfig, plan: Blueprint) -> str:
     words = ["hf-bico", "port", ref(lineage.source), "--base", ref(lineage.base), "--to", ref(lineage.target),
              "--dataset", ref(lineage.dataset), "--split", config.split, "--eval-split", plan.eval_name,
              "-n", str(config.n), "--seed", str(config.seed), "--method", config.method, "--alpha", repr(config.alpha)]
+    for option in config.method_options:
+        words += ["--set", option]
     optional = {"--config": config.config, "--eval-n": config.eval_n, "--image-column": config.image_column,
-                "--label-column": config.label_column, "--templates": config.templates and config.templates.name}
+                "--label-column": config.label_column, "--templates": config.templates and config.templates.name,
+                "--bank": config.bank and config.bank.name}
     for option, value in optional.items():
         words += [option, str(value)] if value is not None else []
     return shlex.join([*words, "--output", "ported"])

@@ -48,7 +48,7 @@ def streamed_is_one_shot() -> None:
     pairs = pair_sites(family_of(a).sites(a), family_of(b).sites(b))
 
     def evidence(batches) -> Evidence:
-        return collect(Side(a, samples.loss), Side(b, samples.loss), pairs, batches, Evidence(pairs, BiCo.signals))
+        return collect(Side(a, samples.loss), Side(b, samples.loss), pairs, batches, Evidence(pairs, BiCo().signals))
 
     whole, halves = evidence(samples.batches(5)), samples.batches(12)
     merged = evidence(halves[:1])

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 import twins
 
-from hf_bico import api
 from hf_bico.core import linalg, moments, taps, types
-from hf_bico.core.methods import bico
+from hf_bico.core.methods import protocol, two_sided
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ def _scaled(factor: float) -> Callable:
 
 
 def _ones(right):
-    return lambda self, sites, gradient: right(self, sites, torch.ones_like(gradient))
+    return lambda self, sites, signal, y: right(
+        self, sites, signal, torch.ones_like(y) if signal is types.Signal.OUTPUT_GRADIENT else y)
 
 
 def _sides_swapped(right):
@@ -41,8 +41,8 @@ def _sides_swapped(right):
 
 
 def _transposed(right):
-    def wrong(cross, *, rtol):
-        fit = right(cross.T, rtol=rtol)
+    def wrong(cross, **options):
+        fit = right(cross.T, **options)
         return fit._replace(factor=fit.factor if cross.shape[0] == cross.shape[1] else fit.factor.T)
     return wrong
 
@@ -52,9 +52,9 @@ def _layer_dropped(right):
 
 
 def _queries_for_all(right):
-    def wrong(self, sites, gradient):
-        third = gradient.shape[-1] // len(sites)
-        return right(self, sites, gradient[..., :third].repeat(1, 1, len(sites)))
+    def wrong(self, sites, signal, y):
+        third = y.shape[-1] // len(sites)
+        return right(self, sites, signal, y[..., :third].repeat(1, 1, len(sites)))
     return wrong
 
 
@@ -94,11 +94,11 @@ MUTANTS = {
     "result zeroed": Mutant(types.BilinearMap, "weight", _scaled(0.0), (*EXACT, laws.batch_size_changes_nothing)),
     "result times seven": Mutant(types.BilinearMap, "weight", _scaled(7.0), EXACT),
     "bias left behind": Mutant(types.BilinearMap, "bias", _bias_left, EXACT),
-    "sides swapped": Mutant(bico.BiCo, "_side", _sides_swapped, EXACT),
+    "sides swapped": Mutant(two_sided.TwoSided, "_side", _sides_swapped, EXACT),
     "map transposed": Mutant(moments, "polar_factor", _transposed, (laws.twin_gives_the_fine_tune_back,)),
-    "gradients replaced by ones": Mutant(taps._Taps, "_gradient", _ones, (*EXACT, laws.streamed_is_one_shot)),
-    "a layer dropped": Mutant(api, "transport", _layer_dropped, EXACT),
-    "queries' gradient for keys and values": Mutant(taps._Taps, "_gradient", _queries_for_all,
+    "gradients replaced by ones": Mutant(taps._Taps, "_outputs", _ones, (*EXACT, laws.streamed_is_one_shot)),
+    "a layer dropped": Mutant(protocol, "transport", _layer_dropped, EXACT),
+    "queries' gradient for keys and values": Mutant(taps._Taps, "_outputs", _queries_for_all,
                                                     (laws.twin_gives_the_fine_tune_back,)),
     "last batch only": Mutant(moments.CrossMoment, "add", _last_batch_only,
                               (laws.streamed_is_one_shot, laws.batch_size_changes_nothing)),

@@ -117,7 +117,7 @@ def test_taps_leave_no_trace_and_compute_no_weight_gradient():
     pairs = pair_sites(family_of(model).sites(model), family_of(model).sites(model))
     with pytest.raises(RuntimeError, match="stop"):
         collect(Side(model, samples.loss), Side(model, failing), pairs, samples.batches(2),
-                Evidence(pairs, BiCo.signals))
+                Evidence(pairs, BiCo().signals))
     assert model.training
     assert model.visual.conv1.weight.requires_grad
     assert not model.visual.proj.requires_grad
@@ -133,7 +133,7 @@ def test_a_site_that_never_runs_is_named():
     model, samples = tiny_clip(), Samples.make(2)
     sites = family_of(model).sites(model)
     with pytest.raises(PortError, match=r"never ran.*block 0 q \(output gradient\)"), frozen(model), \
-            taps(model, sites, BiCo.signals, lambda stream, rows: None):
+            taps(model, sites, BiCo().signals, lambda stream, rows: None):
         model.visual.ln_post(samples.images.new_zeros(1, 32))
 
 
@@ -142,7 +142,7 @@ def test_taps_see_a_plain_linear_and_a_bare_matmul():
     model, samples = tiny_clip(), Samples.make(6)
     sites = family_of(model).sites(model)
     seen = {}
-    with frozen(model), taps(model, sites, BiCo.signals, seen.__setitem__):
+    with frozen(model), taps(model, sites, BiCo().signals, seen.__setitem__):
         samples.loss(model, (samples.images, samples.labels)).backward()
     state = dict(model.named_parameters())
     loss = samples.loss(model, (samples.images, samples.labels))
@@ -156,7 +156,7 @@ def test_a_fused_attention_that_does_more_is_refused():
     attention = nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True)
     holder = nn.ModuleDict({"attn": attention})
     with pytest.raises(PortError, match="plain self-attention"), frozen(holder), \
-            taps(holder, (), BiCo.signals, lambda stream, rows: None):
+            taps(holder, (), BiCo().signals, lambda stream, rows: None):
         x = torch.randn(1, 3, 8, requires_grad=True)
         attention(x, x, x, need_weights=False)
 
@@ -169,7 +169,8 @@ def test_a_pass_that_cannot_be_paired_is_refused():
         return samples.loss(model, batch) + samples.loss(model, batch)
 
     with pytest.raises(PortError, match="runs more than once"):
-        collect(Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Evidence(pairs, BiCo.signals))
+        collect(Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2),
+                Evidence(pairs, BiCo().signals))
     with pytest.raises(PortError, match="no calibration samples"):
         port(tuned=random_fine_tune(model), base=model, target=model, calibration=[], loss=samples.loss)
 

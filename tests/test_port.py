@@ -92,7 +92,7 @@ def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
 @pytest.mark.parametrize(("owner", "name", "wrong"), [
     (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 7 * alpha)),
     (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
-    (pipeline, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
+    (protocol, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
     (pipeline, "draw", lambda right: lambda split, name, task, n, seed: right(split, name, task, n, seed + 1)),
     (pipeline, "class_loss", lambda right: lambda head: right(head.flip(0))),
 ], ids=["times seven", "zeroed", "a layer dropped", "other samples", "classes reversed"])

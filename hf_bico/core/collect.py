@@ -4,22 +4,26 @@ from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Evidence
 from hf_bico.core.taps import taps
-from hf_bico.core.types import Pair, Stream
+from hf_bico.core.types import ROWS, Pair, Signal, Stream
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(model, batch) → the loss summed over the batch's samples; a mean would weigh samples by their batch."""
+Scores = Callable[[nn.Module, Any], Tensor]
+"""(model, batch) → (n, M) scores that mean the same in both models and know nothing of the task's labels."""
 
 
 class Side(NamedTuple):
-    """A pre-trained model and the loss that its gradients are taken of."""
+    """A pre-trained model, the loss that its gradients are taken of, and scores for gradients without labels."""
 
     model: nn.Module
     loss: Loss
+    scores: Scores | None = None
 
 
 class Batch(NamedTuple):
@@ -29,17 +33,25 @@ class Batch(NamedTuple):
     target: Any
 
 
+Run = Callable[[Side, Any], None]
+"""(side, a model's batch): one pass, with its backward where gradients are watched."""
+
+
 def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable[Batch], evidence: Evidence,
             after_batch: Callable[[Evidence], None] = lambda evidence: None) -> Evidence:
-    """Add the batches to the cross-moments of every pair; the same evidence.
+    """Add the batches to what is known of every pair; the same evidence.
 
     A's rows of a batch wait for B's, meet them as B's taps fire, and are gone with the batch.
 
     Raises:
-        PortError: a site never ran, or a NaN came up.
+        PortError: a site never ran, a NaN came up, or label-free gradients have no scores to be taken of.
     """
     pairs = list(pairs)
-    if not evidence.signals:
+    if Signal.WEIGHT in evidence.signals:
+        evidence.weights = source.model.state_dict(), target.model.state_dict()
+    if Signal.LABEL_FREE_GRADIENT in evidence.signals and (source.scores is None or target.scores is None):
+        raise PortError("label-free gradients need scores of both models on something general (a bank of prompts)")
+    if not evidence.signals - {Signal.WEIGHT}:
         return evidence
     with frozen(source.model), frozen(target.model):
         for batch in batches:
@@ -49,24 +61,62 @@ def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable
 
 
 def _add_batch(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
+    """One pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
+    plain = evidence.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
+    if plain:
+        _pass(evidence, source, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
+    if Signal.LABEL_FREE_GRADIENT in evidence.signals:
+        watched = {Signal.OUTPUT_GRADIENT: Signal.LABEL_FREE_GRADIENT}
+        for draw in range(evidence.draws):
+            n = _pass(evidence, source, target, pairs, batch, watched, _label_free(evidence.samples, draw))
+        evidence.samples += n
+
+
+def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], batch: Batch,
+          signals: dict[Signal, Signal], run: Run) -> int:
+    """`signals`: what is watched → as what it is kept. How many samples there were."""
+    rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
-    with taps(source.model, dict.fromkeys(p.source for p in pairs), evidence.signals, waiting.__setitem__):
-        _run(source, batch.source)
+    with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__):
+        run(source, batch.source)
 
-    def meet(stream: Stream, rows: Tensor) -> None:
-        for partner in evidence.partners(stream):
-            evidence.add(partner, stream, waiting[partner], rows)
+    inputs: dict[str, Tensor] = {}
+    sites = {pair.target.name: pair.target for pair in pairs}
 
-    with taps(target.model, [p.target for p in pairs], evidence.signals, meet):
-        _run(target, batch.target)
+    def meet(stream: Stream, there: Tensor) -> None:
+        kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
+        for partner in evidence.partners(kept):
+            evidence.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there)
+        if Signal.WEIGHT_GRADIENT not in signals:
+            return
+        if stream.signal is Signal.INPUT:
+            inputs[stream.name] = there
+        elif stream.signal is Signal.OUTPUT_GRADIENT:
+            evidence.gradients[stream.name].add(inputs[sites[stream.name].space], there)
+
+    both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
+    with taps(target.model, sites.values(), rows | both, meet):
+        run(target, batch.target)
+    return len(next(iter(waiting.values()), ()))
 
 
-def _run(side: Side, batch: Any) -> None:
+def _labelled(side: Side, batch: Any) -> None:
     loss = side.loss(side.model, batch)
     if not loss.isfinite():
         raise PortError("the calibration loss is NaN or Inf; a weight or a sample is broken")
     if loss.requires_grad:
         loss.backward()
+
+
+def _label_free(first: int, draw: int) -> Run:
+    """Backward from the scores with standard normal cotangents, a sample's own whatever batch it comes in."""
+    def run(side: Side, batch: Any) -> None:
+        scores = side.scores(side.model, batch)
+        generator = torch.Generator()
+        cotangents = [torch.randn(scores.shape[1], generator=generator.manual_seed(((first + i) << 16) + draw))
+                      for i in range(len(scores))]
+        scores.backward(torch.stack(cotangents).to(scores))
+    return run
 
 
 @contextmanager

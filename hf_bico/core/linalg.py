@@ -17,7 +17,7 @@ class PolarFactor(NamedTuple):
     nuclear: float
 
 
-def polar_factor(cross: Tensor, *, rtol: float = RTOL) -> PolarFactor:
+def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None) -> PolarFactor:
     """The canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
 
     With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is
@@ -27,6 +27,8 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL) -> PolarFactor:
     Args:
         cross: (d_B, d_A), Σ over rows of b aᵀ.
         rtol: the cut, as a share of σ₁.
+        free: cut nothing: U Vᵀ to the letter, with whatever the SVD put where nothing is determined.
+        fill: (d_B, d_A), another cross-moment of the same coordinates, whose map serves the directions that are cut.
 
     Raises:
         ValueError: `cross` is zero or not finite.
@@ -35,7 +37,20 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL) -> PolarFactor:
     if not torch.isfinite(sigma).all() or sigma[0] == 0:
         raise ValueError("the samples do not reach it: its cross-moment is zero or not finite")
     ratio = sigma / (rtol * sigma[0])
-    return PolarFactor((u * soft_step(ratio)) @ vt, int((ratio > 1).sum()), float(sigma.sum()))
+    kept = torch.ones_like(sigma) if free else soft_step(ratio)
+    factor = (u * kept) @ vt
+    if fill is not None:
+        factor = factor + _filling(u * kept, u, vt.T * kept, vt.T, fill, rtol)
+    return PolarFactor(factor, int((ratio > 1).sum()), float(sigma.sum()))
+
+
+def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: float) -> Tensor:
+    """The map of `fill` between the complements of U f Uᵀ and V f Vᵀ; cut relative to the whole of `fill`."""
+    rest = fill - uf @ (u.T @ fill)
+    rest = rest - (rest @ v) @ vf.T
+    p, sigma, qt = torch.linalg.svd(rest, full_matrices=False)
+    largest = torch.linalg.matrix_norm(fill, 2)
+    return (p * soft_step(sigma / (rtol * largest))) @ qt if largest > 0 else torch.zeros_like(fill)
 
 
 def soft_step(ratio: Tensor) -> Tensor:

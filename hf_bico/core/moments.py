@@ -1,26 +1,30 @@
 """Streamed cross-moments: all that a port keeps of the calibration samples."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.gradients import WeightGradient
 from hf_bico.core.linalg import grid_resample, polar_factor
-from hf_bico.core.types import Fit, Pair, Signal, Stream, Tensors, Tokens
+from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens
 
 
 @dataclass
 class CrossMoment:
     """Sums over the rows of a pair of streams; adding in any order, in any batches, gives the same.
 
-    cross = Σ b aᵀ (d_B, d_A); energy_source = Σ‖a‖²; energy_target = Σ‖b‖². Uncentred, unscaled.
+    cross = Σ b aᵀ (d_B, d_A); energy = Σ‖·‖² and total = Σ · of either side; rows = how many. Unscaled.
     """
 
     cross: Tensor | None = None
+    total_source: Tensor | None = None
+    total_target: Tensor | None = None
     energy_source: float = 0.0
     energy_target: float = 0.0
+    rows: int = 0
 
     def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
         """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P (T_B, T_A) where the token counts differ.
@@ -30,47 +34,74 @@ class CrossMoment:
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
         resized = a if resample is None else resample.to(a) @ a
-        self.energy_source += float(resized.square().sum())
-        self.energy_target += float(b.square().sum())
+        totals = resized.sum((0, 1)), b.sum((0, 1))
+        energies = float(resized.square().sum()), float(b.square().sum())
+        rows = b.shape[0] * b.shape[1]
         if a.shape[1] < b.shape[1]:
             b = resample.to(b).T @ b
         else:
             a = resized
-        cross = b.flatten(0, 1).T @ a.flatten(0, 1)
-        self.cross = cross if self.cross is None else self.cross.to(cross).add_(cross)
+        self.merge(CrossMoment(b.flatten(0, 1).T @ a.flatten(0, 1), *totals, *energies, rows))
 
     def merge(self, other: "CrossMoment") -> None:
         """Add another stream's sums."""
-        if other.cross is not None:
-            self.cross = other.cross.clone() if self.cross is None else self.cross + other.cross
+        for name in ("cross", "total_source", "total_target"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if theirs is not None:
+                setattr(self, name, theirs.clone() if mine is None else mine.to(theirs).add_(theirs))
         self.energy_source += other.energy_source
         self.energy_target += other.energy_target
+        self.rows += other.rows
 
-    def procrustes(self, *, rtol: float) -> tuple[Tensor, Fit]:
+    def centred(self) -> "CrossMoment":
+        """The same sums with either side's mean over the rows taken off."""
+        a, b = self.total_source, self.total_target
+        return CrossMoment(self.cross - torch.outer(b, a) / self.rows, torch.zeros_like(a), torch.zeros_like(b),
+                           self.energy_source - float(a.square().sum()) / self.rows,
+                           self.energy_target - float(b.square().sum()) / self.rows, self.rows)
+
+    def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
         """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
+
+        `free` and `fill` say what becomes of the others; see `polar_factor`.
 
         Raises:
             ValueError: nothing was added, or nothing but zeros.
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol)
+        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=fill and fill.cross)
         match = nuclear**2 / (self.energy_source * self.energy_target)
         return factor, Fit(rank, min(factor.shape), max(0.0, 1.0 - match))
 
 
 class Evidence:
-    """The cross-moments of a set of pairs. Pairs that share their streams (q, k and v their input) share one."""
+    """All that is known of a set of pairs: cross-moments, and what some methods need beside them.
 
-    def __init__(self, pairs: Iterable[Pair], signals: Iterable[Signal]) -> None:
-        self.signals = frozenset(signals)
+    Pairs that share their streams (q, k and v their input) share one cross-moment.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], signals: Iterable[Signal], draws: int = 0) -> None:
+        """
+        Args:
+            draws: random cotangents a sample, for `Signal.LABEL_FREE_GRADIENT`.
+        """
+        self.signals, self.draws = frozenset(signals), draws
+        self.samples = 0
+        """How many went into the label-free gradients; a sample's number seeds its cotangents."""
+        self.gradients: dict[str, WeightGradient] = {}
+        """B's weight gradients by site name."""
+        self.weights: tuple[Tensors, Tensors] | None = None
+        """A's and B's own tensors."""
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
         self._resample: dict[tuple[Stream, Stream], Tensor | None] = {}
         for pair in pairs:
-            for signal in self.signals:
+            for signal in self.signals & ROWS:
                 streams = pair.streams(signal)
                 self._moments[streams] = CrossMoment()
                 self._resample[streams] = resampling(pair.source.tokens, pair.target.tokens)
+            if Signal.WEIGHT_GRADIENT in self.signals:
+                self.gradients[pair.target.name] = WeightGradient()
 
     def __getitem__(self, key: tuple[Pair, Signal]) -> CrossMoment:
         pair, signal = key
@@ -87,25 +118,33 @@ class Evidence:
         if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
 
+    def _parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
+        for (a, b), moment in self._moments.items():
+            yield f"{a.signal.value}/{a.name}/{b.name}", moment
+        for name, gradient in self.gradients.items():
+            yield f"{Signal.WEIGHT_GRADIENT.value}/{name}", gradient
+
     def state_dict(self) -> dict[str, Tensor]:
         """All sums as named tensors, to be written to a file."""
-        state = {}
-        for (a, b), moment in self._moments.items():
-            name = f"{a.signal.value}/{a.name}/{b.name}"
-            energies = torch.tensor([moment.energy_source, moment.energy_target], dtype=torch.float64)
-            state |= {name: moment.cross, f"{name}/energies": energies}
+        state = {"samples": torch.tensor(self.samples)}
+        for name, part in self._parts():
+            for field, value in vars(part).items():
+                state[f"{name}/{field}"] = torch.tensor(value, dtype=torch.float64) if isinstance(value, float) \
+                    else torch.as_tensor(value)
         return state
 
     def load_state_dict(self, state: Tensors) -> None:
         """Take over the sums of a `state_dict` of the same pairs and signals; a name that is missing is a KeyError."""
-        for (a, b), moment in self._moments.items():
-            name = f"{a.signal.value}/{a.name}/{b.name}"
-            moment.cross = state[name]
-            moment.energy_source, moment.energy_target = state[f"{name}/energies"].tolist()
+        self.samples = int(state["samples"])
+        for name, part in self._parts():
+            for field, value in vars(part).items():
+                kept = state[f"{name}/{field}"]
+                setattr(part, field, kept.item() if isinstance(value, int | float) else kept)
 
     def merge(self, other: "Evidence") -> None:
-        for streams, moment in self._moments.items():
-            moment.merge(other._moments[streams])
+        self.samples += other.samples
+        for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
+            mine.merge(theirs)
 
 
 def resampling(source: Tokens, target: Tokens) -> Tensor | None:

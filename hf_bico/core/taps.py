@@ -47,6 +47,7 @@ class _Taps(TorchFunctionMode):
         for site in sites:
             self.watched[id(parameters[site.weight.key])].append(site)
         self.ran: set[int] = set()
+        self.starts: dict[int, tuple[Tensor, Tensor]] = {}
         self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -61,14 +62,22 @@ class _Taps(TorchFunctionMode):
         if id(weight) in self.ran:
             raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
         self.ran.add(id(weight))
-        if Signal.OUTPUT_GRADIENT in self.signals and not x.requires_grad:
-            x = x.detach().requires_grad_()
-        if Signal.INPUT in self.signals:
-            self._seen(sites[0].stream(Signal.INPUT), x)
+        if self.signals & _GRADIENTS and not x.requires_grad:
+            x = self._start(x)
+        self._seen(sites[0].stream(Signal.INPUT), x)
+        if Signal.INPUT_GRADIENT in self.signals and x.requires_grad:
+            x.register_hook(lambda gradient: self._seen(sites[0].stream(Signal.INPUT_GRADIENT), gradient))
         y = func(x, weight, *args, **kwargs)
+        self._outputs(sites, Signal.OUTPUT, y)
         if Signal.OUTPUT_GRADIENT in self.signals:
-            y.register_hook(lambda gradient: self._gradient(sites, gradient))
+            y.register_hook(lambda gradient: self._outputs(sites, Signal.OUTPUT_GRADIENT, gradient))
         return y
+
+    def _start(self, x: Tensor) -> Tensor:
+        """Where gradients start: one leaf for an input, however many weights read it."""
+        if id(x) not in self.starts:
+            self.starts[id(x)] = (x, x.detach().requires_grad_())
+        return self.starts[id(x)][1]
 
     def _seen(self, stream: Stream, rows: Tensor) -> None:
         if stream in self.due:
@@ -76,12 +85,14 @@ class _Taps(TorchFunctionMode):
             rows = rows.detach()
             self.emit(stream, rows if rows.ndim > 2 else rows[:, None])
 
-    def _gradient(self, sites: list[Site], gradient: Tensor) -> None:
+    def _outputs(self, sites: Sequence[Site], signal: Signal, y: Tensor) -> None:
+        """Each site's own part of what a fused weight gives, or of the gradient there."""
         for site in sites:
             rows = site.weight.rows
-            self._seen(site.stream(Signal.OUTPUT_GRADIENT), gradient if rows is None else gradient[..., slice(*rows)])
+            self._seen(site.stream(signal), y if rows is None else y[..., slice(*rows)])
 
 
+_GRADIENTS = frozenset({Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT})
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 """Calls that multiply rows, their first argument, by a weight, their second."""
 

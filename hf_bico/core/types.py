@@ -19,8 +19,23 @@ class Signal(Enum):
 
     INPUT = "input"
     """X, the rows that the weight multiplies."""
+    OUTPUT = "output"
+    """Y, the rows that it gives."""
     OUTPUT_GRADIENT = "output gradient"
     """G = ∂L/∂Y at the rows that it gives."""
+    INPUT_GRADIENT = "input gradient"
+    """∂L/∂X at the rows that it multiplies."""
+    LABEL_FREE_GRADIENT = "label-free output gradient"
+    """∂⟨c, s⟩/∂Y for random cotangents c on scores s that know nothing of the task; the same c for A and B."""
+    WEIGHT_GRADIENT = "weight gradient"
+    """∂L/∂W of B alone."""
+    WEIGHT = "weight"
+    """W itself, of both."""
+
+
+ROWS = frozenset({Signal.INPUT, Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT,
+                  Signal.LABEL_FREE_GRADIENT})
+"""Signals that are rows of a batch, and meet in a cross-moment."""
 
 
 class Stream(NamedTuple):
@@ -67,6 +82,18 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Hidden:
+    """Coordinates inside a block that no residual stream ties: they can be permuted without changing the function."""
+
+    name: str
+    """Shared by the sites that give these coordinates (q and k, v, MLP up) and that read them."""
+    heads: int = 1
+    """In how many heads of equal width they fall; heads with one `group` move together."""
+    group: str | None = None
+    """The attention whose heads they are."""
+
+
+@dataclass(frozen=True)
 class Site:
     """A linear map inside a model: Y = X Wᵀ + b."""
 
@@ -82,9 +109,14 @@ class Site:
     space: str
     """Name of its input; sites that read the same rows share it, and with it their input map."""
     tokens: Tokens
+    hidden_out: Hidden | None = None
+    """What its outputs are coordinates of; None for the residual stream and the like."""
+    hidden_in: Hidden | None = None
+    """What its inputs are coordinates of."""
 
     def stream(self, signal: Signal) -> Stream:
-        return Stream(signal, self.space if signal is Signal.INPUT else self.name)
+        shared = signal in (Signal.INPUT, Signal.INPUT_GRADIENT)
+        return Stream(signal, self.space if shared else self.name)
 
     @property
     def slices(self) -> tuple[Slice, ...]:
@@ -130,18 +162,22 @@ class Map(Protocol):
 
 @dataclass(frozen=True)
 class BilinearMap:
-    """τ_B = L τ_A Rᵀ (BiCo: L = R_out, R = R_in), on the factors' device and in their precision."""
+    """τ_B = L τ_A Rᵀ (BiCo: L = R_out, R = R_in), on the factors' device and in their precision.
 
-    left: Tensor
+    A side without a factor stays as it is.
+    """
+
+    left: Tensor | None
     """(d_out,B × d_out,A)"""
-    right: Tensor
+    right: Tensor | None
     """(d_in,B × d_in,A)"""
     output_fit: Fit | None = None
     input_fit: Fit | None = None
 
     def weight(self, tau: Tensor) -> Tensor:
-        return self.left @ tau.to(self.left) @ self.right.T
+        moved = self.bias(tau)
+        return moved if self.right is None else moved.to(self.right) @ self.right.T
 
     def bias(self, tau: Tensor) -> Tensor:
         """A bias lives on the output side alone."""
-        return self.left @ tau.to(self.left)
+        return tau if self.left is None else self.left @ tau.to(self.left)

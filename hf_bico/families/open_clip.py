@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.types import Site, Slice, Tokens
+from hf_bico.core.types import Hidden, Site, Slice, Tokens
 from hf_bico.families.protocol import Loaded
 
 BLOCK = "visual.transformer.resblocks"
@@ -90,6 +90,12 @@ class OpenClip:
         return open_clip.build_zero_shot_classifier(
             loaded.model, loaded.tokenizer, class_names, templates, device=device).T
 
+    def general_prompts(self) -> tuple[str, ...]:
+        """ImageNet's class names, as open_clip keeps them."""
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
+
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
         """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
         features = F.normalize(model.visual(inputs.to(head.device)), dim=-1)
@@ -130,17 +136,22 @@ def _block_sites(depth: int, block: nn.Module, tokens: Tokens) -> list[Site]:
     key, name = f"{BLOCK}.{depth}", f"block {depth}"
     width = block.attn.out_proj.in_features
 
-    def site(role: str, layer: nn.Linear, path: str) -> Site:
+    heads, group = block.attn.num_heads, f"{name} attention"
+    scores, values = Hidden(f"{name} qk", heads, group), Hidden(f"{name} v", heads, group)
+    units = Hidden(f"{name} MLP")
+
+    def site(role: str, layer: nn.Linear, path: str, hidden_out: Hidden | None, hidden_in: Hidden | None) -> Site:
         bias = None if layer.bias is None else Slice(f"{key}.{path}.bias")
         return Site(f"{name} {role}", role, depth, Slice(f"{key}.{path}.weight"), bias, layer.out_features,
-                    layer.in_features, f"{name} {role}", tokens)
+                    layer.in_features, f"{name} {role}", tokens, hidden_out, hidden_in)
 
     def projection(role: str, index: int) -> Site:
         rows = (index * width, (index + 1) * width)
         bias = None if block.attn.in_proj_bias is None else Slice(f"{key}.attn.in_proj_bias", rows)
         return Site(f"{name} {role}", role, depth, Slice(f"{key}.attn.in_proj_weight", rows), bias, width, width,
-                    f"{name} attention", tokens)
+                    f"{name} attention", tokens, values if role == "v" else scores)
 
     return [*(projection(role, index) for index, role in enumerate("qkv")),
-            site("attention output", block.attn.out_proj, "attn.out_proj"),
-            site("MLP up", block.mlp.c_fc, "mlp.c_fc"), site("MLP down", block.mlp.c_proj, "mlp.c_proj")]
+            site("attention output", block.attn.out_proj, "attn.out_proj", None, values),
+            site("MLP up", block.mlp.c_fc, "mlp.c_fc", units, None),
+            site("MLP down", block.mlp.c_proj, "mlp.c_proj", None, units)]

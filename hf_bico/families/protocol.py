@@ -57,6 +57,10 @@ class Family(Protocol):
         """The classifier that the task is scored with."""
         ...
 
+    def general_prompts(self) -> tuple[str, ...]:
+        """Texts on anything, for gradients that know nothing of the task."""
+        ...
+
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
         """(n, K) class scores of a batch of preprocessed inputs."""
         ...

@@ -12,8 +12,9 @@ from huggingface_hub import cached_assets_path
 from safetensors.torch import save_file
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.methods import Method
 from hf_bico.core.moments import Evidence
-from hf_bico.core.types import Pair, Signal
+from hf_bico.core.types import Pair
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.writer import staged
 
@@ -30,16 +31,16 @@ class Workspace:
         self.moments, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()
 
-    def evidence(self, pairs: Iterable[Pair], signals: Iterable[Signal]) -> Evidence:
+    def evidence(self, pairs: Iterable[Pair], method: Method) -> Evidence:
         """The moments so far; `batches` says of how many batches."""
-        evidence = Evidence(pairs, signals)
+        evidence = Evidence(pairs, method.signals, method.draws)
         if self.moments.exists():
             try:
                 tensors = SafeTensors(self.moments)
                 evidence.load_state_dict(tensors)
                 self.batches = int(tensors.metadata["batches"])
             except (PortError, KeyError):
-                evidence, self.batches = Evidence(pairs, signals), 0
+                evidence, self.batches = Evidence(pairs, method.signals, method.draws), 0
         return evidence
 
     def after_batch(self, evidence: Evidence) -> None:

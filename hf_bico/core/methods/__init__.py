@@ -1,9 +1,51 @@
 """Ways to carry a task vector over, one file each, behind one protocol."""
 
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, get_args
+
+from hf_bico.core.errors import PortError
 from hf_bico.core.methods.bico import BiCo
+from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
+from hf_bico.core.methods.few_shot import FewShot
+from hf_bico.core.methods.gradfix import GradFix
 from hf_bico.core.methods.naive import Naive
-from hf_bico.core.methods.protocol import Method
+from hf_bico.core.methods.protocol import Job, Method, Track, untracked
+from hf_bico.core.methods.theseus import Theseus
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (BiCo, Naive)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (
+    BiCo, Theseus, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
 
-__all__ = ["METHODS", "BiCo", "Method", "Naive"]
+__all__ = ["METHODS", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Job", "Method", "Naive", "OutputOnly",
+           "Theseus", "Track", "method_of", "untracked"]
+
+
+def method_of(name: str, options: Sequence[str] = ()) -> Method:
+    """The method of this name with options given as "name=value".
+
+    Raises:
+        PortError: there is no such method, option or value.
+    """
+    if name not in METHODS:
+        raise PortError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
+    known = {field.name: field for field in fields(METHODS[name])}
+    chosen = {}
+    for option in options:
+        key, _, value = option.partition("=")
+        if key not in known:
+            raise PortError(f"{name} has no option {key!r}; it has {', '.join(known) or 'none'}")
+        chosen[key] = _value(f"{name}'s {key}", known[key].type, value)
+    return METHODS[name](**chosen)
+
+
+def _value(what: str, kind: Any, text: str) -> Any:
+    allowed = get_args(kind) or ((True, False) if kind is bool else ())
+    if allowed:
+        by_name = {str(each).lower(): each for each in allowed}
+        if text.lower() not in by_name:
+            raise PortError(f"{what} is one of {', '.join(by_name)}, not {text!r}")
+        return by_name[text.lower()]
+    try:
+        return kind(text)
+    except ValueError:
+        raise PortError(f"{what} is a number ({kind.__name__}), not {text!r}") from None

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_bico.core.methods.protocol import Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
 
@@ -29,14 +30,17 @@ class Padding:
 
 
 @dataclass(frozen=True)
-class Naive:
+class Naive(Method):
     """Task arithmetic across bases (Ilharco et al. 2023): zero-pad τ where the target is wider, crop where narrower."""
 
     name: ClassVar[str] = "naive"
     citation: ClassVar[str] = "arXiv:2212.04089"
     summary: ClassVar[str] = ("τ = fine-tuned − base is added to the new base as it is, zero-padded where that is "
                               "wider and cropped where it is narrower.")
-    signals: ClassVar[frozenset[Signal]] = frozenset()
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        return frozenset()
 
     def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:

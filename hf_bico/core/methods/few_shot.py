@@ -1,0 +1,60 @@
+"""The rival of equal budget: the target itself takes steps on the same samples."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_bico.core.collect import Batch, Side, frozen
+from hf_bico.core.methods.protocol import Job, Method
+from hf_bico.core.transport import Transported, holding
+from hf_bico.core.types import Pair, Signal
+
+
+@dataclass(frozen=True)
+class FewShot(Method):
+    """AdamW on the weights that a port would change, each step on all N samples; τ is not used."""
+
+    name: ClassVar[str] = "few-shot"
+    citation: ClassVar[str] = "arXiv:1711.05101"
+    summary: ClassVar[str] = ("The new base's own layers take steps of AdamW on the calibration samples. Nothing of "
+                              "the fine-tune is used: this is what the samples alone are worth.")
+
+    steps: int = 1
+    """One is the budget of a port: one forward–backward pass."""
+    rate: float = 1e-5
+    """AdamW's learning rate; a fine-tune's own by the papers' protocol."""
+    decay: float = 0.1
+    """AdamW's weight decay."""
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        return frozenset()
+
+    def carry(self, job: Job) -> Transported:
+        return Transported(descend(job.target, job.pairs, job.batches, steps=self.steps, rate=self.rate,
+                                   decay=self.decay, track=job.track))
+
+
+def descend(side: Side, pairs: Iterable[Pair], batches: Callable[[], Iterable[Batch]], *, steps: int, rate: float,
+            decay: float, track: Callable) -> dict[str, Tensor]:
+    """What `steps` of AdamW on the loss of all samples change in the target's sites, by tensor name.
+
+    The model is as it was afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
+    """
+    keys = {where.key for pair in pairs for where in pair.target.slices}
+    with frozen(side.model), holding(side.model, ((key, side.model.state_dict()[key].clone()) for key in keys)):
+        moving = {key: p for key, p in side.model.named_parameters() if key in keys}
+        before = {key: p.detach().clone() for key, p in moving.items()}
+        for parameter in moving.values():
+            parameter.requires_grad_(True)
+        adam = torch.optim.AdamW(moving.values(), lr=rate, weight_decay=decay)
+        for _ in track(range(steps), "Few-shot steps", steps):
+            for batch in batches():
+                side.loss(side.model, batch.target).backward()
+            adam.step()
+            adam.zero_grad()
+        return {key: p.detach() - before[key] for key, p in moving.items()}
+

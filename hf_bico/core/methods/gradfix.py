@@ -1,0 +1,55 @@
+"""GradFix (2510.09658): keep of τ what the target's own gradient asks for."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from hf_bico.core.gradients import agreeing
+from hf_bico.core.methods.protocol import Method, require_same_shapes
+from hf_bico.core.moments import Evidence
+from hf_bico.core.types import Map, Pair, Signal
+
+
+@dataclass(frozen=True)
+class Mask:
+    """τ where its sign is that of the descent direction of the target's loss, zero elsewhere."""
+
+    weight_gradient: Tensor
+    """(d_out, d_in); its signs alone are read."""
+    bias_gradient: Tensor
+    output_fit: None = None
+    input_fit: None = None
+
+    def weight(self, tau: Tensor) -> Tensor:
+        return agreeing(tau, self.weight_gradient)
+
+    def bias(self, tau: Tensor) -> Tensor:
+        return agreeing(tau, self.bias_gradient)
+
+
+@dataclass(frozen=True)
+class GradFix(Method):
+    """τ_B = τ_A where sign τ_A = sign(−∇L_B), else 0. To first order no entry that is kept raises the loss."""
+
+    name: ClassVar[str] = "gradfix"
+    citation: ClassVar[str] = "arXiv:2510.09658"
+    summary: ClassVar[str] = ("τ = fine-tuned − base is added to the new base where its sign is that of the new base's "
+                              "own descent direction on the samples, and dropped elsewhere.")
+
+    sign: Literal["mean", "vote"] = "mean"
+    """Of the gradient summed over the samples, or by majority over each sample's own."""
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        return frozenset({Signal.WEIGHT_GRADIENT})
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        require_same_shapes(self.name, pairs)
+
+    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+        for pair in pairs:
+            seen = evidence.gradients[pair.target.name]
+            vote = self.sign == "vote"
+            yield pair, Mask(seen.weight_votes, seen.bias_votes) if vote else Mask(seen.weight, seen.bias)

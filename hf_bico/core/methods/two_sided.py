@@ -1,0 +1,74 @@
+"""What BiCo, THESEUS and the one-sided controls share: an orthogonal map on either side of τ."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import RTOL
+from hf_bico.core.methods.protocol import Method
+from hf_bico.core.moments import Evidence
+from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream
+
+
+@dataclass(frozen=True)
+class TwoSided(Method):
+    """τ_B = L τ_A Rᵀ; either side the Procrustes map of one signal, or the identity."""
+
+    left: ClassVar[Signal | None]
+    right: ClassVar[Signal | None]
+
+    rtol: float = RTOL
+    """Singular values of a cross-moment below this share of its largest are undetermined."""
+    completion: Literal["cut", "free", "filled"] = "cut"
+    """What becomes of undetermined directions: cut; completed by whatever the SVD puts there, as the papers' formula
+    reads; or, on a gradient's side, filled by the map of the activations at the same place."""
+    centred: bool = False
+    """Take the mean over the rows off the activations."""
+
+    @property
+    def sides(self) -> tuple[Signal | None, Signal | None]:
+        return self.left, self.right
+
+    @property
+    def signals(self) -> frozenset[Signal]:
+        used = {side for side in self.sides if side is not None}
+        if self.completion == "filled":
+            used |= {_FILL[side] for side in used if side in _FILL}
+        return frozenset(used)
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        left, right = self.sides
+        unequal = [f"{b.name}: {what} of {x} and {y}" for a, b in pairs for side, what, x, y in
+                   ((left, "outputs", a.d_out, b.d_out), (right, "inputs", a.d_in, b.d_in)) if side is None and x != y]
+        if unequal:
+            raise PortError(f"{self.name} leaves one side as it is, which needs equal widths: {listed(unequal)}")
+
+    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+        left, right = self.sides
+        last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
+        for pair in pairs:
+            streams = pair.streams(right or Signal.INPUT)
+            if streams not in last:  # q, k and v stand side by side and share their input's map
+                last = {streams: self._side(pair, evidence, right)}
+            factor, fit = last[streams]
+            out, out_fit = self._side(pair, evidence, left)
+            yield pair, BilinearMap(out, factor, out_fit, fit)
+
+    def _side(self, pair: Pair, evidence: Evidence, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+        if signal is None:
+            return None, None
+        fill = evidence[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
+        moment = evidence[pair, signal]
+        try:
+            if self.centred and signal in (Signal.INPUT, Signal.OUTPUT):
+                moment = moment.centred()
+            return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill)
+        except ValueError as error:
+            raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
+
+
+_FILL = {Signal.OUTPUT_GRADIENT: Signal.OUTPUT, Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
+         Signal.INPUT_GRADIENT: Signal.INPUT}
