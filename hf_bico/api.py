@@ -1,7 +1,7 @@
 """Ports between live models, for a training script: no Hub, no files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,28 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
 
     Args:
+        method: BiCo unless given; the others are as for `job_of`.
+
+    Raises:
+        PortError: what `job_of` refuses, pairs that the method cannot serve, a NaN, a tensor of τ that nothing
+            accounts for.
+    """
+    method = method or BiCo()
+    job = job_of(tuned=tuned, base=base, target=target, calibration=calibration, loss=loss, scores=scores)
+    family = family_of(base)
+    whole = account(job.tau, job.pairs, family.left_reason, family.sites(base))
+    method.check(job.pairs)
+    evidence = Evidence(job.pairs, method.signals, method.draws)
+    collect(job.source, job.target, job.pairs, job.batches(), evidence)
+    result = method.carry(replace(job, evidence=evidence))
+    return Ported(target, result.delta, result.moved, whole)
+
+
+def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Batch],
+           loss: Loss | tuple[Loss, Loss], scores: tuple[Scores, Scores] | None = None) -> Job:
+    """All that a method needs of live models but the evidence; `hf_bico.compare.compare` takes it.
+
+    Args:
         tuned: the fine-tune, or its tensors alone.
         base: what it was fine-tuned from.
         target: the new base.
@@ -48,27 +70,19 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
         loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ.
         scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
             `class_scores`.
-        method: BiCo unless given.
 
     Raises:
-        PortError: layers without a partner, a base that is not the fine-tune's, a NaN, a tensor of τ that nothing
-            accounts for.
+        PortError: layers without a partner, a base that is not the fine-tune's.
     """
-    method = method or BiCo()
     losses = loss if isinstance(loss, tuple) else (loss, loss)
-    family = family_of(base)
-    sites = family.sites(base)
+    sites = family_of(base).sites(base)
     pairs = pair_sites(sites, family_of(target).sites(target))
     before = base.state_dict()
     tau = Difference(tuned.state_dict() if isinstance(tuned, nn.Module) else tuned, before)
     check_fine_tune(tau, before, sites)
-    whole = account(tau, pairs, family.left_reason, sites)
-    method.check(pairs)
     batches = [Batch(*batch) for batch in calibration]
     sides = [Side(model, *each) for model, *each in zip((base, target), losses, scores or (None, None), strict=True)]
-    evidence = collect(*sides, pairs, batches, Evidence(pairs, method.signals, method.draws))
-    result = method.carry(Job(tau, pairs, *sides, target.state_dict(), lambda: batches, evidence))
-    return Ported(target, result.delta, result.moved, whole)
+    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Evidence(pairs, ()))
 
 
 def class_loss(head: Tensor) -> Loss:

@@ -1,16 +1,19 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import Method, method_of
 from hf_bico.core.pairing import pair_sites
+from hf_bico.core.search import AUTO
 from hf_bico.core.transport import Difference, check_scale
 from hf_bico.core.types import Pair, Site, Tensors
-from hf_bico.data import EVAL_SPLITS, HubDataset, Split, Task, check_columns, choose, read_task
+from hf_bico.data import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
 from hf_bico.estimate import Estimate, estimate
 from hf_bico.families import FAMILIES, Family
 from hf_bico.io.checkpoints import Shapes, check_shapes, pick_device, require_family
@@ -18,6 +21,8 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
 from hf_bico.io.writer import require_room
 from hf_bico.report import REPORT_FILE, Lineage
+from hf_bico.splits import HubDataset, Split, lines
+from hf_bico.strategies import Calibration
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,17 @@ class PortConfig:
     image_column: str | None = None
     label_column: str | None = None
     templates: Path | None = None
-    n: int = 100
+    n: int | None = None
+    """100 unless given."""
+    per_class: int | None = None
+    strategy: str | None = None
     seed: int = 0
     method: str = "bico"
     method_options: tuple[str, ...] = ()
     """Each as "name=value"."""
     bank: Path | None = None
-    alpha: float = 1.0
+    alpha: float | str = 1.0
+    """A number, or "auto" for a line search."""
     batch_size: int = 8
     device: str | None = None
     output: Path | None = None
@@ -66,6 +75,7 @@ class Blueprint:
     """What is known of a port before any weight is read."""
 
     lineage: Lineage
+    calibration: Calibration
     family: Family
     skeletons: tuple[nn.Module, nn.Module]
     source_sites: tuple[Site, ...]
@@ -76,6 +86,8 @@ class Blueprint:
     device: str
     dataset: HubDataset
     split: Split
+    labels: np.ndarray
+    """The class of every row of the split; zeros where the strategy does not ask."""
     task: Task
     eval_name: str
     eval_split: Split
@@ -116,13 +128,14 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         PortError: whatever is wrong, before any heavy work.
     """
     method = method_of(config.method, config.method_options)
-    check_scale(config.alpha)
+    check_alpha(config.alpha)
+    calibration = Calibration(config.n, config.per_class, config.strategy, config.seed)
     device = pick_device(config.device)
     lineage = resolve(config, hub)
     family = FAMILIES[0]
     for pinned in lineage.models:
         require_family(pinned, family)
-    bank = _bank(config, method, family)
+    bank = read_bank(config.bank, {config.method: method}, family)
     configs = [hub.fetch(pinned, (family.config_file,)) for pinned in lineage.models]
     skeletons = []
     for pinned, folder in zip(lineage.models[1:], configs[1:], strict=True):
@@ -133,7 +146,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     split = dataset.split(config.split)
     columns = {"image": config.image_column, "label": config.label_column}
     task = read_task(dataset, split, columns, config.templates)
-    choose(split, config.split, config.n, config.seed)
+    labels = classes_of(split, task, calibration)
+    check_draw(config.split, labels, task, calibration)
     eval_name = _eval_name(config, dataset)
     eval_split = dataset.split(eval_name)
     check_columns(eval_split, eval_name, task.columns)
@@ -142,8 +156,17 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         require_room(config.output, 0)
     pairs = pair_sites(*sites)
     method.check(pairs)
-    return Blueprint(lineage, family, tuple(skeletons), sites[0], pairs, method, bank, device, dataset, split, task,
-                     eval_name, eval_split, _licenses(lineage, hub), _destination(config, hub, lineage))
+    return Blueprint(lineage, calibration, family, tuple(skeletons), sites[0], pairs, method, bank, device, dataset,
+                     split, labels, task, eval_name, eval_split, _licenses(lineage, hub),
+                     _destination(config, hub, lineage))
+
+
+def check_alpha(alpha: float | str) -> None:
+    """Refuse an α that is neither a finite number nor "auto"."""
+    if isinstance(alpha, str) and alpha != AUTO:
+        raise PortError(f"--alpha is a number or {AUTO}, not {alpha!r}")
+    if alpha != AUTO:
+        check_scale(alpha)
 
 
 def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
@@ -156,21 +179,17 @@ def eval_size(config: PortConfig, split: Split) -> int:
     return split.num_rows if config.eval_n is None else config.eval_n
 
 
-def _bank(config: PortConfig, method: Method, family: Family) -> tuple[str, ...]:
-    """General prompts, a line each; for methods that take gradients without labels."""
-    if not method.draws:
-        if config.bank is not None:
-            raise PortError(f"--bank is for gradients without labels, which {method.name} does not take")
+def read_bank(path: Path | None, methods: Mapping[str, Method], family: Family) -> tuple[str, ...]:
+    """General prompts, a line each; none where no method takes gradients without labels."""
+    if not any(method.draws for method in methods.values()):
+        if path is not None:
+            raise PortError(f"--bank is for gradients without labels, which {listed(list(methods))} does not take")
         return ()
-    if config.bank is None:
+    if path is None:
         return family.general_prompts()
-    try:
-        lines = config.bank.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PortError(f"cannot read --bank {config.bank}: {error}") from error
-    prompts = tuple(line.strip() for line in lines if line.strip())
+    prompts = tuple(lines(path))
     if len(prompts) < 2:
-        raise PortError(f"--bank {config.bank} needs at least two prompts, a line each")
+        raise PortError(f"--bank {path} needs at least two prompts, a line each")
     return prompts
 
 
@@ -216,7 +235,8 @@ def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
     plan = draft(config, hub)
     shapes = [Shapes(hub, pinned, plan.family.weights_file) for pinned in plan.lineage.models]
     check_weights(plan, *shapes)
-    return plan, estimate(plan.pairs, plan.source_sites, plan.method, config.n, shapes[1:], plan.device)
+    n = plan.calibration.size(len(plan.task.class_names))
+    return plan, estimate(plan.pairs, plan.source_sites, plan.method, n, shapes[1:], plan.device)
 
 
 def check_weights(plan: Blueprint, tuned: Tensors, base: Tensors, target: Tensors) -> Difference:

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_bico.core.types import Signal
 from hf_bico.families import Family
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
@@ -23,7 +24,8 @@ def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str |
     snippet = family.snippet(f"hf-hub:{repo}" if repo else "local-dir:.")
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), name=name, report=report, rows=ROWS, snippet=snippet, licenses=licenses,
-        blocks=_blocks(report["layers"]), maps=_maps(report["moved"]), left=_left(report["left"]))
+        sampled=_sampled(report), blocks=_blocks(report["layers"]), maps=_maps(report["moved"]),
+        left=_left(report["left"]))
     card.save(folder / "README.md")
 
 
@@ -51,6 +53,12 @@ def _license(licenses: Sequence[str]) -> dict[str, str]:
     if len(licenses) > 1:
         return {"license": "other", "license_name": " and ".join(licenses)}
     return {"license": licenses[0] if licenses else "unknown"}
+
+
+def _sampled(report: dict[str, Any]) -> bool:
+    """Whether the calibration samples had a say: in the method's evidence, its own steps, or the search for α."""
+    method = report["method"]
+    return bool(set(method["signals"]) - {Signal.WEIGHT.value} or method["search"] or not report["moved"])
 
 
 def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,26 +17,15 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 import hf_bico
+from hf_bico import options as opt
 from hf_bico.core.errors import PortError
+from hf_bico.options import Base, Format, Formatting, Output, Quiet, Token
 
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None,
                   pretty_exceptions_enable=False)
 INTERRUPTED = 130
 _interrupted = threading.Event()
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-class Format(StrEnum):
-    HUMAN = "human"
-    JSON = "json"
-    QUIET = "quiet"
-
-
-Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: only what was made.")]
-Token = Annotated[str | None, typer.Option(help="A User Access Token; else the one of `hf auth login` or HF_TOKEN.")]
-Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
-Output = Annotated[Path | None, typer.Option(help="A folder to write to; it must be new or empty.")]
 
 
 def _version(wanted: bool) -> None:
@@ -93,28 +81,29 @@ def _hush() -> None:
 
 @app.command()
 def port(
-    source: Annotated[str, typer.Argument(help="The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.")],
-    to: Annotated[str, typer.Option(help="The new base model.")],
-    dataset: Annotated[str, typer.Option(help="Labelled images of the task: a Hub dataset or a folder.")],
+    source: opt.Source,
+    to: opt.To,
+    dataset: opt.Dataset,
     base: Base = None,
-    config: Annotated[str | None, typer.Option(help="The dataset's configuration.")] = None,
-    split: Annotated[str, typer.Option(help="Split that the calibration samples are drawn from.")] = "train",
-    eval_split: Annotated[str | None, typer.Option(help="Split to score on; else test or validation.")] = None,
-    eval_n: Annotated[int | None, typer.Option(help="Score on so many samples of it; else on all.")] = None,
-    image_column: Annotated[str | None, typer.Option(help="Else the one image column.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Else the one label column.")] = None,
-    templates: Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
-                                                   exists=True, dir_okay=False)] = None,
-    n: Annotated[int, typer.Option("-n", help="Calibration samples.")] = 100,
+    config: opt.Config = None,
+    split: opt.Split = "train",
+    eval_split: opt.EvalSplit = None,
+    eval_n: opt.EvalN = None,
+    image_column: opt.ImageColumn = None,
+    label_column: opt.LabelColumn = None,
+    templates: opt.Templates = None,
+    n: Annotated[int | None, typer.Option("-n", help="Calibration samples [default: 100].")] = None,
+    per_class: Annotated[int | None, typer.Option(help="So many of every class, in place of -n.")] = None,
+    strategy: opt.Strategy = None,
     seed: Annotated[int, typer.Option(help="Of the draw.", min=0)] = 0,
     method: Annotated[str, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all.")] = "bico",
     method_options: Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as name=value; "
                                                                              "may be repeated.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="General prompts, a line each, for gradients without labels "
-                                                   "[default: ImageNet's class names].")] = None,
-    alpha: Annotated[float, typer.Option(help="Scale of the ported task vector.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)] = 8,
-    device: Annotated[str | None, typer.Option(help="Else CUDA where there is one, else the CPU.")] = None,
+    bank: opt.Bank = None,
+    alpha: Annotated[str, typer.Option(help="Scale of the ported task vector: a number, or auto for a line search of "
+                                            "the calibration loss.")] = "1",
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
     output: Output = None,
     push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
     push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
@@ -135,7 +124,7 @@ def port(
     from hf_bico import blueprint, pipeline
     from hf_bico.io.hub import Hub
 
-    options["method_options"] = tuple(method_options or ())
+    options |= {"method_options": tuple(method_options or ()), "alpha": opt.scale(alpha)}
     chosen = blueprint.PortConfig(**options, target=to, private=private or None)
     hub = Hub(token)
     if dry_run:
@@ -155,6 +144,60 @@ def port(
                      "it started from?")
     if outcome.refusal:
         raise PortError(outcome.refusal)
+
+
+@app.command()
+def compare(
+    source: opt.Source,
+    to: opt.To,
+    dataset: opt.Dataset,
+    base: Base = None,
+    target_tuned: Annotated[str | None, typer.Option(help="A fine-tune of the new base itself, to measure the gap to; "
+                                                          "else it is to the source's own score.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="May be repeated [default: all].")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="An option of a method, as METHOD:name=value; may "
+                                                                     "be repeated.")] = None,
+    alpha: Annotated[list[str] | None, typer.Option(help="A number or auto; may be repeated [default: 1].")] = None,
+    n: Annotated[list[int] | None, typer.Option("-n", help="Calibration samples; may be repeated [default: 100].")
+                 ] = None,
+    per_class: Annotated[list[int] | None, typer.Option(help="So many of every class, in place of -n; may be "
+                                                             "repeated.")] = None,
+    strategy: opt.Strategy = None,
+    seeds: Annotated[int, typer.Option(help="Draws of every size, by the seeds 0, 1, 2 …", min=1)] = 3,
+    config: opt.Config = None,
+    split: opt.Split = "train",
+    eval_split: opt.EvalSplit = None,
+    eval_n: opt.EvalN = None,
+    image_column: opt.ImageColumn = None,
+    label_column: opt.LabelColumn = None,
+    templates: opt.Templates = None,
+    bank: opt.Bank = None,
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
+    output: Output = None,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Port SOURCE by every METHOD, α and N on the same samples, and put the scores side by side."""
+    shared = {name: value for name, value in locals().items() if name in (
+        "source", "dataset", "base", "strategy", "config", "split", "eval_split", "eval_n", "image_column",
+        "label_column", "templates", "bank", "batch_size", "device", "output")}
+    voice = Voice(format, quiet)
+    from hf_bico import blueprint, comparison
+    from hf_bico.io.hub import Hub
+
+    chosen = comparison.CompareConfig(
+        blueprint.PortConfig(**shared, target=to), tuple(n or ()), tuple(per_class or ()), seeds, tuple(method or ()),
+        tuple(settings or ()), tuple(map(opt.scale, alpha or ("1",))), target_tuned)
+    data = comparison.run(chosen, Hub(token), voice.track)
+    header, *rows = comparison.cells(data)
+    table = Table(*header, caption=comparison.caption(data))
+    for row in rows:
+        table.add_row(*row)
+    voice.say(table, data, str(output or ""))
+    if voice.format is Format.HUMAN and output:
+        voice.out.print(f"Written to {output}")
 
 
 @app.command()

@@ -3,34 +3,32 @@
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_bico import __version__
-from hf_bico.api import class_loss, class_scores
-from hf_bico.blueprint import Blueprint, Destination, PortConfig, check_weights, draft, eval_size
+from hf_bico.blueprint import Blueprint, Destination, PortConfig, draft
 from hf_bico.card import write_card
-from hf_bico.core.collect import Batch, Side, collect
+from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Naive, Track, untracked
-from hf_bico.core.transport import Account, Moved, Transported, account, added, check_fine_tune, holding
+from hf_bico.core.search import AUTO, Search, best_of, refined_search
+from hf_bico.core.transport import Account, Moved, Transported, added, holding
 from hf_bico.core.types import Tensors
-from hf_bico.data import Draw, Sample, choose, draw, samples_of
-from hf_bico.evaluate import Score, accuracy, batched, stack
+from hf_bico.data import Draw
+from hf_bico.evaluate import Score
 from hf_bico.families import Loaded
-from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about, sha256
+from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
-from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, write_report
+from hf_bico.prepare import Ready, exam, load, models_key, prepare, within_memory
+from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, search_record, write_report
 
 
 @dataclass(frozen=True)
@@ -54,118 +52,78 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     clock = Clock()
     with clock("resolve"):
         plan = draft(config, hub)
-    with clock("download"):
-        folders = _fetch(plan, hub, track)
-    tuned, base, target = _open(plan, folders)
-    room = sum(tensor.nbytes for tensor in target.values())
+    ready = prepare(plan, hub, track, clock)
+    room = sum(tensor.nbytes for tensor in ready.weights.values())
     require_room(config.output or Path(tempfile.gettempdir()) / "hf-bico-output", room)
-    with clock("task vector"):
-        tau = check_weights(plan, tuned, base, target)
-        require_finite(plan.lineage.target, target)
-        ratio = check_fine_tune(tau, base, plan.source_sites)
-        whole = account(tau, plan.pairs, plan.family.left_reason, plan.source_sites)
-    with clock("load"):
-        hashes = {role: sha256(folder / plan.family.weights_file)
-                  for role, folder in zip(("source", "base", "target"), folders, strict=True)}
-        sides = [plan.family.load(folder, plan.device) for folder in folders[1:]]
-        heads = [_head(plan, side) for side in sides]
-        drawn = draw(plan.split, config.split, plan.task, config.n, config.seed)
-        workspace = Workspace(_key(config, plan, hashes, folders, drawn))
-        job = Job(tau, plan.pairs, *_live(plan, sides, heads), target,
-                  partial(_batches, drawn.samples, sides, config.batch_size),
-                  workspace.evidence(plan.pairs, plan.method), track)
+    with clock("draw"):
+        drawn = ready.draw(config, plan.calibration, track)
+        workspace = Workspace(_key(config, ready, drawn))
+        job = replace(ready.job(drawn, config.batch_size, track), evidence=workspace.evidence(plan.pairs, plan.method))
     with clock("calibrate"):
-        _calibrate(config, job, sides, drawn, workspace)
+        _calibrate(job, workspace)
     with clock("move"):
         ported, naive = (method.carry(job) for method in (plan.method, Naive()))
+    with clock("search"):
+        search = _search(config, job, ported, len(drawn.samples), workspace)
+        alpha = best_of(search) if search else config.alpha
         del job
     with clock("evaluate"):
-        sides[0] = None  # the base has done its part: the fine-tune takes its place
-        sides[0] = plan.family.load(folders[0], plan.device)
-        heads[0] = _head(plan, sides[0])
-        evaluation = _evaluate(config, plan, sides, heads, target, (ported, naive), workspace, track)
-    del sides
+        evaluation = _evaluate(config, ready, alpha, (ported, naive), workspace, track)
     report = Report(
-        command=redo(config, plan), lineage=plan.lineage.record(hashes),
+        command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
         method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
-                "options": asdict(plan.method), "alpha": config.alpha,
+                "options": asdict(plan.method), "alpha": alpha, "search": search_record(search),
                 "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config},
-        task_vector=_task_vector_record(ratio, whole, ported.moved), layers=layer_table(plan.pairs),
-        moved=ported.moved, left=whole.left, evaluation=evaluation, environment=environment(plan.device, clock)).data()
-    outcome = _deliver(config, hub, plan, folders[2], ported, report, evaluation, track)
+        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
+        moved=ported.moved, left=ready.account.left, evaluation=evaluation,
+        environment=environment(plan.device, clock)).data()
+    outcome = _deliver(config, hub, ready, ported, alpha, report, evaluation, track)
     workspace.clear()
     return outcome
 
 
-def _open(plan: Blueprint, folders: list[Path]) -> list[SafeTensors]:
-    opened = []
-    for pinned, folder in zip(plan.lineage.models, folders, strict=True):
-        with about(pinned):
-            opened.append(SafeTensors(folder / plan.family.weights_file))
-    return opened
-
-
-def _key(config: PortConfig, plan: Blueprint, hashes: dict[str, str], folders: list[Path],
-         drawn: Draw) -> dict[str, Any]:
+def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
-    models = [hashes, *((folder / plan.family.config_file).read_text() for folder in folders)]
+    plan = ready.plan
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
     evaluation = [str(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
-    return {"hf_bico": __version__, "models": models, "method": method, "evaluation": evaluation,
+    return {"hf_bico": __version__, "models": models_key(ready), "method": method, "evaluation": evaluation,
             "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
 
-def _live(plan: Blueprint, sides: list[Loaded], heads: list[Tensor]) -> Iterator[Side]:
-    for side, head in zip(sides, heads, strict=True):
-        bank = plan.family.head(side, plan.bank, ("{}",)) if plan.bank else None
-        yield Side(side.model, class_loss(head), None if bank is None else class_scores(bank))
-
-
-def _calibrate(config: PortConfig, job: Job, sides: list[Loaded], drawn: Draw, workspace: Workspace) -> None:
-    """Collect what the method needs of the samples that are not in the workspace yet."""
-    samples = drawn.samples[workspace.batches * config.batch_size:]
-    batches = _batches(samples, sides, config.batch_size)
-    batches = job.track(batches, "Calibrating", -(-len(samples) // config.batch_size))
-    try:
+def _calibrate(job: Job, workspace: Workspace) -> None:
+    """Collect what the method needs of the batches that are not in the workspace yet."""
+    every = job.batches()
+    batches = islice(every, workspace.batches, None)
+    batches = job.track(batches, "Calibrating", len(every) - workspace.batches)
+    with within_memory():
         collect(job.source, job.target, job.pairs, batches, job.evidence, workspace.after_batch)
-    except torch.OutOfMemoryError as error:
-        raise PortError("the device is out of memory; a smaller --batch-size needs less") from error
 
 
-def _head(plan: Blueprint, side: Loaded) -> Tensor:
-    return plan.family.head(side, plan.task.class_names, plan.task.templates)
+def _search(config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace) -> Search | None:
+    if config.alpha != AUTO:
+        return None
+    return workspace.once("the search", lambda: refined_search(job.target, job.batches, n, job.weights, ported.delta,
+                                                               job.track))
 
 
-def _fetch(plan: Blueprint, hub: Hub, track: Track) -> list[Path]:
-    names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
-    return [hub.fetch(pinned, names) for pinned in track(plan.lineage.models, "Downloading", 3)]
-
-
-def _batches(samples: Sequence[Sample], sides: list[Loaded], size: int) -> Iterator[Batch]:
-    for some in batched(samples, size):
-        yield Batch(*(stack(side, some) for side in sides))
-
-
-def _evaluate(config: PortConfig, plan: Blueprint, sides: list[Loaded], heads: list[Tensor], weights: Tensors,
-              moved: tuple[Transported, Transported], workspace: Workspace, track: Track) -> Evaluation:
+def _evaluate(config: PortConfig, ready: Ready, alpha: float, moved: tuple[Transported, Transported],
+              workspace: Workspace, track: Track) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
-    split = plan.dataset.split(plan.eval_name, whole=config.eval_n is None)
-    n = eval_size(config, split)
-    indices = choose(split, plan.eval_name, n, config.seed)
-    source, target = sides
+    examine = exam(config, ready.plan, track)
+    ready.sides[0] = None  # the base has done its part: the fine-tune takes its place
+    source, target = load(ready.plan, ready.folders[0]), (ready.sides[1], ready.heads[1])
 
     def score(what: str, side: Loaded, head: Tensor) -> Score:
-        samples = track(samples_of(split, indices, plan.task), f"Evaluating {what}", n)
-        return Score(**workspace.once(what, lambda: asdict(
-            accuracy(plan.family, side, head, samples, 4 * config.batch_size))))
+        return Score(**workspace.once(what, lambda: asdict(examine(what, side, head))))
 
     def with_delta(what: str, delta: Tensors) -> Score:
-        with holding(target.model, added(weights, delta, config.alpha)):
-            return score(what, target, heads[1])
+        with holding(target[0].model, added(ready.weights, delta, alpha)):
+            return score(what, *target)
 
     ported, naive = moved
-    return Evaluation(plan.eval_name, score("the source", source, heads[0]), score("the target", target, heads[1]),
+    return Evaluation(examine.name, score("the source", *source), score("the target", *target),
                       with_delta("the naive copy", naive.delta), with_delta("the port", ported.delta))
 
 
@@ -176,15 +134,19 @@ def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dic
     return {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept / taken if taken else 1.0}
 
 
-def redo(config: PortConfig, plan: Blueprint) -> str:
-    """The command that does this port again, with every input pinned."""
+def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
+    """The command that does this port again, with every input pinned; a search is not done again, its α is named."""
     def ref(pinned: Pinned) -> str:
         return f"{pinned.name}@{pinned.commit}" if pinned.commit else f"./{pinned.name}"
 
     lineage = plan.lineage
     words = ["hf-bico", "port", ref(lineage.source), "--base", ref(lineage.base), "--to", ref(lineage.target),
              "--dataset", ref(lineage.dataset), "--split", config.split, "--eval-split", plan.eval_name,
-             "-n", str(config.n), "--seed", str(config.seed), "--method", config.method, "--alpha", repr(config.alpha)]
+             "--seed", str(config.seed), "--method", config.method, "--alpha", repr(alpha)]
+    calibration = plan.calibration
+    per_class = calibration.per_class is not None
+    words += ["--per-class", str(calibration.per_class)] if per_class else ["-n", str(calibration.size(0))]
+    words += ["--strategy", calibration.kind] if calibration.kind != "random" else []
     for option in config.method_options:
         words += ["--set", option]
     optional = {"--config": config.config, "--eval-n": config.eval_n, "--image-column": config.image_column,
@@ -195,9 +157,10 @@ def redo(config: PortConfig, plan: Blueprint) -> str:
     return shlex.join([*words, "--output", "ported"])
 
 
-def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported: Transported,
-             report: dict[str, Any], evaluation: Evaluation, track: Track) -> Outcome:
+def _deliver(config: PortConfig, hub: Hub, ready: Ready, ported: Transported, alpha: float, report: dict[str, Any],
+             evaluation: Evaluation, track: Track) -> Outcome:
     """Write the folder, with its card and report, and push it."""
+    plan = ready.plan
     url = refusal = None
     if plan.destination and evaluation.regressed and not config.allow_regression:
         refusal = (f"not pushed: the port scores {evaluation.ported.accuracy:.1%}, below the target's zero-shot "
@@ -212,7 +175,7 @@ def _deliver(config: PortConfig, hub: Hub, plan: Blueprint, target: Path, ported
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             place = folder / "ported"
         with staged(place) as stage:
-            write_model(stage, plan.family, target, plan.lineage.target.files, ported.delta, config.alpha)
+            write_model(stage, plan.family, ready.folders[2], plan.lineage.target.files, ported.delta, alpha)
             write_report(stage, report)
             write_card(stage, report, plan.family, destination and destination.repo, plan.licenses)
         try:

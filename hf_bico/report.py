@@ -2,7 +2,6 @@
 
 import json
 import platform
-import resource
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,8 @@ from typing import Any
 
 import torch
 
+from hf_bico.core.meter import peak_memory
+from hf_bico.core.search import Search
 from hf_bico.core.transport import Left, Moved
 from hf_bico.core.types import Pair
 from hf_bico.evaluate import Score
@@ -112,12 +113,16 @@ def layer_table(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def search_record(search: Search | None) -> list[dict[str, float]] | None:
+    """A row an α, with the mean calibration loss a sample."""
+    return search and [{"alpha": alpha, "loss": loss} for alpha, loss in search]
+
+
 def environment(device: str, clock: Clock) -> dict[str, Any]:
     """Versions, device, time and peak memory of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
     on_device = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
     return {"versions": {name: version(name) for name in LIBRARIES}, "python": platform.python_version(),
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
             "threads": torch.get_num_threads(),
             "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
-            "peak_memory_bytes": peak, "peak_device_memory_bytes": on_device}
+            "peak_memory_bytes": peak_memory(), "peak_device_memory_bytes": on_device}

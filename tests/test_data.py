@@ -1,13 +1,16 @@
 """Draws: by seed, without reading the whole split, the same from every kind of file."""
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from world import CLASSES, write_dataset
 
-from hf_bico import PortError
-from hf_bico.data import ArrowSplit, Columns, HubDataset, ParquetSplit, choose, draw, read_task, samples_of
+from hf_bico import PortError, strategies
+from hf_bico.data import Columns, choose, classes_of, draw, read_task, samples_of
 from hf_bico.io.hub import Hub
+from hf_bico.splits import ArrowSplit, HubDataset, ParquetSplit
+from hf_bico.strategies import BALANCED, STRATEGIES, Calibration, chosen
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +46,17 @@ def test_parquet_rows_are_what_datasets_reads(folder):
         assert ours.image.tobytes() == theirs.image.tobytes()
 
 
+def random_draw(split, task, n: int, seed: int = 0):
+    chosen = Calibration(n=n, seed=seed)
+    return draw(split, "train", task, chosen, classes_of(split, task, chosen))
+
+
 def test_draw_depends_on_the_seed_alone(folder):
     dataset = opened(folder)
     task = read_task(dataset, dataset.split("train"), {}, None)
-    first, again, other = (draw(dataset.split("train"), "train", task, 25, seed) for seed in (3, 3, 4))
+    split = dataset.split("train")
+    first, again, other = (random_draw(split, task, 25, seed) for seed in (3, 3, 4))
+    assert first.indices == tuple(sorted(np.random.default_rng(3).choice(400, 25, replace=False)))
     assert first.sha256 == again.sha256
     assert first.indices == again.indices
     assert len(set(first.indices)) == 25
@@ -75,7 +85,7 @@ def test_a_draw_does_not_read_the_whole_split(folder, hub):
         patch.setattr(HfFileSystem, "_open", counting)
         split = dataset.split("train")
         task = read_task(dataset, split, {}, None)
-        assert len(draw(split, "train", task, 3, 0).samples) == 3
+        assert len(random_draw(split, task, 3).samples) == 3
     size = (folder / "data" / "train-00000-of-00001.parquet").stat().st_size
     assert 0 < sum(read) < size / 3
 
@@ -90,7 +100,7 @@ def test_features_of_the_card_serve_parquet_that_has_none(tmp_path, folder):
         f"      class_label:\n        names:\n{names}---\n")
     dataset = opened(tmp_path / "bare")
     split = dataset.split("train")
-    assert len(draw(split, "train", read_task(dataset, split, {}, None), 5, 0).samples) == 5
+    assert len(random_draw(split, read_task(dataset, split, {}, None), 5).samples) == 5
 
 
 def test_an_image_folder_serves_as_well(tmp_path, folder):
@@ -107,7 +117,8 @@ def test_an_image_folder_serves_as_well(tmp_path, folder):
     task = read_task(dataset, split, {}, None)
     assert set(task.class_names) <= {name.replace("_", " ") for name in CLASSES}
     assert task.templates == ("a photo of a {}.",)
-    assert len(draw(split, "train", task, 5, 0).samples) == 5
+    assert len(random_draw(split, task, 5).samples) == 5
+    assert split.column("label") == [row["label"] for row in split.dataset]
 
 
 def test_several_configurations_must_be_chosen_from(tmp_path, folder):
@@ -118,3 +129,77 @@ def test_several_configurations_must_be_chosen_from(tmp_path, folder):
         "---\nconfigs:\n- config_name: one\n  data_dir: one/data\n- config_name: two\n  data_dir: two/data\n---\n")
     with pytest.raises(PortError, match=r"one.*two"):
         opened(tmp_path / "two")
+
+
+@pytest.fixture
+def crowd():
+    """300 labels of five classes of unequal size, with features."""
+    generator = np.random.default_rng(0)
+    labels = generator.choice(5, 300, p=[0.4, 0.3, 0.2, 0.08, 0.02])
+    return labels, generator.normal(size=(300, 6))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_strategy_draws_the_same_by_the_same_seed(crowd, strategy):
+    labels, features = crowd
+    first, again, other = (chosen(labels, strategy, 5, seed, lambda i: features[i]) for seed in (3, 3, 4))
+    assert first == again
+    assert list(first) == sorted(set(first))
+    assert len(first) == 5
+    assert (first != other) or strategy.startswith("centroid")
+
+
+@pytest.mark.parametrize("strategy", BALANCED)
+@pytest.mark.parametrize("n", [1, 5, 7, 20, 60])
+def test_balanced_is_as_equal_as_can_be(crowd, strategy, n):
+    labels, features = crowd
+    sizes = np.bincount(labels)
+    counts = np.bincount(labels[list(chosen(labels, strategy, n, 1, lambda i: features[i]))], minlength=5)
+    assert counts.sum() == n
+    level = max(counts)
+    assert all(count >= level - 1 or count == size for count, size in zip(counts, sizes, strict=True))
+
+
+def test_near_is_nearest_and_far_is_farthest(crowd):
+    labels, features = crowd
+    units = features / np.linalg.norm(features, axis=1, keepdims=True)
+    for strategy, sign in (("centroid-near", 1), ("centroid-far", -1)):
+        picked = set(chosen(labels, strategy, 25, 0, lambda i: features[i]))
+        for label in range(5):
+            own = np.flatnonzero(labels == label)
+            distance = sign * np.linalg.norm(units[own] - units[own].mean(0), axis=1)
+            mine = np.isin(own, list(picked))
+            assert mine.all() or distance[mine].max() <= distance[~mine].min()
+
+
+def test_a_huge_split_is_not_embedded_whole(crowd, monkeypatch):
+    labels, features = crowd
+    monkeypatch.setattr(strategies, "POOL", 40)
+    seen = []
+    picked = chosen(labels, "centroid-near", 10, 0, lambda i: (seen.extend(i), features[i])[1])
+    assert len(seen) == len(set(seen)) == 40
+    assert set(picked) < set(seen)
+
+
+def test_classes_of_half_and_one(crowd):
+    labels, _ = crowd
+    draws = {strategy: [labels[list(chosen(labels, strategy, 5, seed))] for seed in range(12)]
+             for strategy in ("half-class", "one-class")}
+    assert all(len(set(drawn)) <= 2 for drawn in draws["half-class"])
+    assert any(len(set(drawn)) == 2 for drawn in draws["half-class"])
+    assert all(len(set(drawn)) == 1 for drawn in draws["one-class"])
+    assert len({drawn[0] for drawn in draws["one-class"]}) > 1
+
+
+def test_labels_are_read_without_their_images(folder, monkeypatch):
+    dataset = opened(folder)
+    split = dataset.split("train")
+    task = read_task(dataset, split, {}, None)
+    columns = []
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda self, right=pq.ParquetFile.read, **words: (
+        columns.extend(words["columns"]), right(self, **words))[1])
+    labels = classes_of(split, task, Calibration(strategy="one-class"))
+    assert columns == ["label"]
+    assert labels.tolist() == [sample.label for sample in samples_of(split, range(400), task)]
+    assert not classes_of(split, task, Calibration()).any()
+    assert columns == ["label"]

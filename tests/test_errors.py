@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
-from hf_bico import pipeline
+from hf_bico import evaluate, pipeline
 from hf_bico.io import writer
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -187,6 +187,26 @@ def test_no_scale(port, alpha):
     assert_refused(port("--alpha", alpha), "give a finite --alpha")
 
 
+def test_neither_scale_nor_auto(port):
+    assert_refused(port("--alpha", "best"), "--alpha is a number or auto, not 'best'")
+
+
+def test_draws_that_cannot_be(world, capsys, monkeypatch, tmp_path):
+    words = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "--dry-run")
+
+    def refused(*extra, saying):
+        assert_refused(hf_bico(capsys, monkeypatch, *words, *extra), *saying)
+
+    refused("--strategy", "best", saying=("unknown strategy 'best'", "random, class-balanced, centroid-near"))
+    refused("--per-class", "2", "-n", "8", saying=("--per-class and -n", "one of them"))
+    refused("--per-class", "0", saying=("--per-class 0 asks for no samples",))
+    refused("--per-class", "2", "--strategy", "one-class", saying=("--per-class goes with class-balanced",))
+    refused("--per-class", "40", saying=("40 samples of every class", "'train'", "'circle' has"))
+    refused("--strategy", "one-class", "-n", "59", saying=("59 samples asked for", "one-class (seed 0) has"))
+    refused("--strategy", "half-class", "-n", "60", saying=("60 samples asked for", "half-class (seed 0) has"))
+    refused("--strategy", "centroid-near", "-n", "61", saying=("61 samples asked for", "'train' has 60"))
+
+
 @pytest.mark.parametrize("words", [("--create-pr",), ("--private",), ("--commit-message", "hi")])
 def test_options_of_a_push_without_one(world, capsys, monkeypatch, words):
     ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
@@ -310,9 +330,30 @@ def test_templates_without_a_place_for_the_class(port, tmp_path):
 
 
 def test_unknown_method_and_device(port):
-    assert_refused(port("--method", "magic"), "unknown method 'magic'", "bico, naive")
+    assert_refused(port("--method", "magic"), "unknown method 'magic'", "bico, theseus")
     assert_refused(port("--device", "warp"), "no device 'warp'")
     assert_refused(port("--device", "meta"), "no device 'meta'")
+
+
+def test_comparisons_that_cannot_be(world, capsys, monkeypatch, tmp_path):
+    words = ("compare", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
+
+    def refused(*extra, saying):
+        assert_refused(hf_bico(capsys, monkeypatch, *words, *extra), *saying)
+
+    refused("--method", "magic", saying=("unknown method 'magic'", "bico"))
+    refused("--set", "rtol=1", saying=("--set rtol=1", "METHOD:name=value"))
+    refused("--method", "bico", "--set", "naive:rtol=1", saying=("METHOD one of bico",))
+    refused("--set", "bico:size=1", saying=("bico has no option 'size'",))
+    refused("-n", "61", "-n", "8", saying=("61 samples asked for",))
+    refused("-n", "8", "-n", "61", saying=("61 samples asked for",))
+    refused("-n", "8", "--per-class", "1", saying=("--per-class and -n",))
+    refused("--alpha", "half", saying=("--alpha is a number or auto",))
+    refused("-n", "8", "--target-tuned", "demo/nothing", saying=("demo/nothing", "not found"))
+    refused("--seeds", "0", saying=("--seeds",))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    refused("-n", "8", "--output", tmp_path / "full", saying=("is no new or empty folder",))
 
 
 def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
@@ -412,7 +453,7 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     assert not HfApi().repo_exists("demo/interrupted")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (pipeline, "accuracy"), (pipeline, "write_card"),
+@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (evaluate, "accuracy"), (pipeline, "write_card"),
                                              (HfApi, "create_commit")])
 def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
     """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""

@@ -3,8 +3,11 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -13,18 +16,21 @@ from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_downloa
 from safetensors.torch import load_file
 from world import config, write_dataset, write_model
 
-from hf_bico import PortError, class_loss, pipeline
+from hf_bico import PortError, class_loss, evaluate, prepare
 from hf_bico import port as port_live
 from hf_bico.blueprint import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.collect import Batch
 from hf_bico.core.errors import listed
-from hf_bico.data import HubDataset, draw, read_task
+from hf_bico.core.methods import protocol
+from hf_bico.data import classes_of, draw, read_task
 from hf_bico.evaluate import batched, stack
 from hf_bico.families import FAMILIES
 from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run
+from hf_bico.splits import HubDataset
+from hf_bico.strategies import Calibration
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--allow-regression")
 
@@ -69,7 +75,8 @@ def live(world):
     dataset = HubDataset(hub, hub.resolve("demo/task", "dataset"))
     split = dataset.split("train")
     task = read_task(dataset, split, {}, None)
-    samples = draw(split, "train", task, 20, 0).samples
+    twenty = Calibration(n=20)
+    samples = draw(split, "train", task, twenty, classes_of(split, task, twenty)).samples
     base, target = (family.load(world / name, "cpu") for name in ("base", "plus"))
     heads = [family.head(side, task.class_names, task.templates) for side in (base, target)]
     calibration = [Batch(stack(base, some), stack(target, some)) for some in batched(samples, 8)]
@@ -93,8 +100,9 @@ def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
     (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 7 * alpha)),
     (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
     (protocol, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
-    (pipeline, "draw", lambda right: lambda split, name, task, n, seed: right(split, name, task, n, seed + 1)),
-    (pipeline, "class_loss", lambda right: lambda head: right(head.flip(0))),
+    (prepare, "draw", lambda right: lambda split, name, task, calibration, *rest: right(
+        split, name, task, replace(calibration, seed=calibration.seed + 1), *rest)),
+    (prepare, "class_loss", lambda right: lambda head: right(head.flip(0))),
 ], ids=["times seven", "zeroed", "a layer dropped", "other samples", "classes reversed"])
 def test_mutants_of_the_pipeline_die(world, live, tmp_path, monkeypatch, owner, name, wrong):
     monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
@@ -280,7 +288,7 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
     monkeypatch.setattr(workspace, "EVERY", 0.0)
     chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out")
     batches, scored = [], []
-    right = {"add": collect._add_batch, "accuracy": pipeline.accuracy}
+    right = {"add": collect._add_batch, "accuracy": evaluate.accuracy}
 
     def add(evidence, source, target, pairs, batch):
         if len(batches) == 2:
@@ -297,7 +305,7 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
         return right["accuracy"](*args)
 
     monkeypatch.setattr(collect, "_add_batch", add)
-    monkeypatch.setattr(pipeline, "accuracy", accuracy)
+    monkeypatch.setattr(evaluate, "accuracy", accuracy)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(chosen, Hub())
@@ -308,6 +316,70 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
     again, first = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", pushed[0]))
     assert all(torch.equal(again[key], first[key]) for key in first)
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
+
+
+def test_a_search_takes_the_least_loss(pushed, world, tmp_path, capsys, monkeypatch):
+    """Its losses are those of plain open_clip on the drawn samples; its best is what was written, and told."""
+    ran = hf_bico(capsys, monkeypatch, *PORT, "--alpha", "auto", "--output", tmp_path / "out", "--format", "json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    search, best = report["method"]["search"], report["method"]["alpha"]
+    assert [row["alpha"] for row in search] == sorted({row["alpha"] for row in search})
+    assert {0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0} < {row["alpha"] for row in search}
+    plus, ported, found = (load_file(folder / "open_clip_model.safetensors")
+                           for folder in (world / "plus", pushed[0], tmp_path / "out"))
+    train = datasets.load_dataset(str(world / "task"), split="train").select(report["calibration"]["indices"])
+    for row in search:
+        weights = {key: plus[key] + row["alpha"] * (ported[key] - plus[key]) for key in plus}
+        assert row["loss"] == pytest.approx(mean_loss(world / "plus", weights, train, report), rel=1e-4)
+        if row["alpha"] == best:
+            assert all(torch.allclose(found[key], weights[key], atol=1e-6) for key in weights)
+    assert best == min(search, key=lambda row: row["loss"])["alpha"]
+    assert f"--alpha {best}" in report["command"]
+    card = ModelCard.load(tmp_path / "out" / "README.md").text
+    assert f"| scale α | {best}, by a line search of the calibration loss" in card
+    assert all(f"{row['alpha']}: {row['loss']:.4g}" in card for row in search)
+
+
+def mean_loss(folder: Path, weights: dict[str, torch.Tensor], rows, report) -> float:
+    """Cross-entropy of a CLIP's zero-shot head, by open_clip alone."""
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    names, prompts = (report["calibration"][key] for key in ("class_names", "templates"))
+    head = open_clip.build_zero_shot_classifier(model.eval(), open_clip.get_tokenizer(f"local-dir:{folder}"), names,
+                                                prompts)
+    model.load_state_dict(weights)
+    with torch.no_grad():
+        images = torch.stack([preprocess(image.convert("RGB")) for image in rows["image"]])
+        scores = model.logit_scale.exp() * model.encode_image(images, normalize=True) @ head
+        return float(torch.nn.functional.cross_entropy(scores, torch.tensor(list(rows["label"]))))
+
+
+def test_strategies_reach_the_report_and_the_command_draws_the_same(world, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
+                  "--strategy", "centroid-far", "--per-class", "3", "--seed", "5", "--output", "first",
+                  "--format", "json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    calibration = report["calibration"]
+    assert (calibration["strategy"], calibration["per_class"], calibration["n"]) == ("centroid-far", 3, 12)
+    assert "12 of split `train`, centroid-far, seed 5" in (tmp_path / "first" / "README.md").read_text()
+    ran = hf_bico(capsys, monkeypatch, *shlex.split(report["command"])[1:], "--format", "json")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["calibration"] == calibration
+    again, first = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("ported", "first"))
+    assert all(torch.allclose(again[key], first[key], rtol=1e-5, atol=1e-7) for key in first)
+
+    train = datasets.load_dataset(str(world / "task"), split="train")
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{world / 'plus'}")
+    with torch.no_grad():
+        images = torch.stack([preprocess(image.convert("RGB")) for image in train["image"]])
+        units = model.eval().encode_image(images, normalize=True).double().numpy()
+    labels = np.array(list(train["label"]))
+    for label in range(4):
+        own = np.flatnonzero(labels == label)
+        distance = ((units[own] - units[own].mean(0)) ** 2).sum(1)
+        assert set(own[np.argsort(distance)[-3:]]) == {i for i in calibration["indices"] if labels[i] == label}
 
 
 def test_long_lists_say_how_much_they_leave_out():

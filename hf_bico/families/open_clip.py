@@ -96,10 +96,13 @@ class OpenClip:
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
 
+    def features(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """Unit image features, (n, embed)."""
+        return F.normalize(model.visual(inputs), dim=-1)
+
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
         """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
-        features = F.normalize(model.visual(inputs.to(head.device)), dim=-1)
-        scores = model.logit_scale.exp() * features @ head.T
+        scores = model.logit_scale.exp() * self.features(model, inputs.to(head.device)) @ head.T
         return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias
 
     def snippet(self, repo: str) -> str:

@@ -61,6 +61,10 @@ class Family(Protocol):
         """Texts on anything, for gradients that know nothing of the task."""
         ...
 
+    def features(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        """(n, d) unit features of a batch of preprocessed inputs."""
+        ...
+
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
         """(n, K) class scores of a batch of preprocessed inputs."""
         ...

@@ -1,0 +1,57 @@
+"""A line search over α: forward passes only."""
+
+from collections.abc import Callable, Iterable
+from math import isfinite
+
+import torch
+
+from hf_bico.core.collect import Batch, Side, frozen
+from hf_bico.core.errors import PortError
+from hf_bico.core.methods.protocol import Track, untracked
+from hf_bico.core.transport import added, holding
+from hf_bico.core.types import Tensors
+
+AUTO = "auto"
+"""The α that asks for a search."""
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+REFINED = 0.125
+"""How far to either side of the grid's best it looks once more."""
+
+Search = list[tuple[float, float]]
+"""(α, mean calibration loss a sample) of every α tried, ascending."""
+
+
+def line_search(side: Side, batches: Callable[[], Iterable[Batch]], n: int, weights: Tensors, delta: Tensors,
+                alphas: Iterable[float] = GRID) -> Search:
+    """The loss of the target at θ_B + α τ_B on the N calibration samples, for every α; `alphas` may be any numbers."""
+    return sorted((float(alpha), _loss(side, batches(), weights, delta, alpha) / n) for alpha in alphas)
+
+
+def refined_search(side: Side, batches: Callable[[], Iterable[Batch]], n: int, weights: Tensors,
+                   delta: Tensors, track: Track = untracked) -> Search:
+    """`line_search` over `GRID`, then beside its best.
+
+    Raises:
+        PortError: the loss is finite nowhere.
+    """
+    search = line_search(side, batches, n, weights, delta, track(GRID, "Searching α", len(GRID)))
+    best = best_of(search)
+    beside = [alpha for alpha in (best - REFINED, best + REFINED) if alpha > 0]
+    return sorted(search + line_search(side, batches, n, weights, delta, beside))
+
+
+def best_of(search: Search) -> float:
+    """The α of the least loss; of equals the smallest.
+
+    Raises:
+        PortError: the loss is finite nowhere.
+    """
+    finite = [(loss, alpha) for alpha, loss in search if isfinite(loss)]
+    if not finite:
+        raise PortError("the calibration loss is NaN or Inf at every α; name one with --alpha")
+    return min(finite)[1]
+
+
+def _loss(side: Side, batches: Iterable[Batch], weights: Tensors, delta: Tensors, alpha: float) -> float:
+    with frozen(side.model), torch.no_grad(), holding(side.model, added(weights, delta, alpha)):
+        return sum(float(side.loss(side.model, batch.target)) for batch in batches)

@@ -1,0 +1,146 @@
+"""A dataset repo at one commit and its splits, of which no more is read than is asked for."""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets.packaged_modules.cache.cache import Cache
+from datasets.packaged_modules.parquet.parquet import Parquet
+from huggingface_hub import errors as hub_errors
+
+from hf_bico.core.errors import PortError
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned
+
+
+class Split(Protocol):
+    """Rows of a split by index, decoded one at a time."""
+
+    features: datasets.Features
+    num_rows: int
+
+    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]: ...
+
+    def column(self, name: str) -> list[Any]:
+        """All of one column, and nothing else."""
+        ...
+
+
+class ArrowSplit:
+    """A split that `datasets` brought into its cache; only the rows asked for are decoded."""
+
+    def __init__(self, dataset: datasets.Dataset) -> None:
+        self.dataset, self.features, self.num_rows = dataset, dataset.features, dataset.num_rows
+
+    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        dataset = self.dataset.select_columns(list(columns))
+        return (dataset[int(index)] for index in indices)
+
+    def column(self, name: str) -> list[Any]:
+        return self.dataset.select_columns([name])[:][name]
+
+
+class ParquetSplit:
+    """A split in parquet files, near or far: footers first, then the row groups and columns that are asked for."""
+
+    def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
+        self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
+        self.features = features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow)
+        self.groups = [(file, group) for file in self.files for group in range(file.num_row_groups)]
+        sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
+        self.starts = [0, *accumulate(sizes)]
+        self.num_rows = self.starts[-1]
+
+    @staticmethod
+    def _open(url: str, storage: dict[str, Any]):
+        fs, path = fsspec.url_to_fs(url, **(storage if url.startswith("hf://") else {}))
+        return fs.open(path, cache_type="none")  # read what is asked for, never a block ahead
+
+    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        features = datasets.Features({name: self.features[name] for name in columns})
+        held, table = None, None
+        for index in indices:
+            group = bisect_right(self.starts, index) - 1
+            if group != held:
+                file, number = self.groups[group]
+                held, table = group, file.read_row_group(number, columns=list(columns))
+            row = table.slice(int(index) - self.starts[group], 1).to_pylist()[0]
+            yield features.decode_example(row)
+
+    def column(self, name: str) -> list[Any]:
+        return [value for file in self.files for value in file.read(columns=[name]).column(0).to_pylist()]
+
+
+class HubDataset:
+    """A dataset repo at one commit, or a local dataset folder."""
+
+    def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None) -> None:
+        self.hub, self.pinned = hub, pinned
+        path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
+        with self._speaking():
+            self.builder = datasets.load_dataset_builder(path, config, revision=pinned.commit, token=hub.token)
+        if isinstance(self.builder, Cache):  # what `datasets` falls back to: it may be of any commit
+            raise PortError(f"no answer from {hub.api.endpoint} for dataset {pinned}; check the network or HF_ENDPOINT")
+        self.config = self.builder.config.name
+
+    @property
+    def splits(self) -> list[str]:
+        return [str(name) for name in (self.builder.config.data_files or self.builder.info.splits or {})]
+
+    def split(self, name: str, *, whole: bool = False) -> Split:
+        """A split by name; `whole` where all of it will be read, so that it comes once and through the cache.
+
+        Raises:
+            PortError: there is none of that name.
+        """
+        if name not in self.splits:
+            raise PortError(f"{self.pinned} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+        with self._speaking():
+            if isinstance(self.builder, Parquet):
+                storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
+                urls = self.builder.config.data_files[name]
+                return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
+            self.builder.download_and_prepare()
+            return ArrowSplit(self.builder.as_dataset(split=name))
+
+    def _here(self, urls: Sequence[str]) -> list[str]:
+        """The same files on this disk."""
+        names = [url.split(f"@{self.pinned.commit}/", 1)[-1] for url in urls]
+        folder = self.hub.fetch(self.pinned, tuple(names))
+        return [str(folder / name) for name in names]
+
+    def text(self, name: str) -> list[str] | None:
+        """The lines of a text file of the repo, None where there is none."""
+        if name not in self.pinned.files:
+            return None
+        return lines(self.hub.fetch(self.pinned, (name,)) / name)
+
+    @contextmanager
+    def _speaking(self):
+        """`datasets`' errors, and the client's below them, in one line."""
+        with self.hub.speaking(f"dataset {self.pinned}", self.pinned.name, "dataset"):
+            try:
+                yield
+            except hub_errors.HTTPError:
+                raise
+            except (ValueError, RuntimeError, OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+                raise PortError(f"dataset {self.pinned} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something.
+
+    Raises:
+        PortError: it cannot be read.
+    """
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise PortError(f"{path.name} cannot be read: {error}") from error
