@@ -58,7 +58,9 @@ class Moved:
     norm: float
     """‖τ_A‖ of the weight, Frobenius."""
     kept: float
-    """Share ‖τ_B‖² / ‖τ_A‖² that lies inside the maps' span; 1 where nothing was cut."""
+    """Share ‖τ_B‖² / ‖s τ_A‖² that lies inside the maps' span; 1 where nothing was cut."""
+    scale: float
+    """The map's own s; 1 for an isometry."""
     output: Fit | None
     input: Fit | None
 
@@ -113,8 +115,8 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         if a.bias is not None:
             _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key])), target)
         norm = float(change.norm())
-        kept = float(moved.norm()) ** 2 / norm**2 if norm else 1.0
-        result.moved.append(Moved(a.name, b.name, norm, kept, map_.output_fit, map_.input_fit))
+        kept = (float(moved.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
+        result.moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
     broken = [key for key, change in result.delta.items() if not change.isfinite().all()]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")

@@ -150,6 +150,8 @@ class Map(Protocol):
 
     output_fit: Fit | None
     input_fit: Fit | None
+    scale: float
+    """How much longer or shorter it makes what lies in its span."""
 
     def weight(self, tau: Tensor) -> Tensor:
         """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
@@ -162,7 +164,7 @@ class Map(Protocol):
 
 @dataclass(frozen=True)
 class BilinearMap:
-    """τ_B = L τ_A Rᵀ (BiCo: L = R_out, R = R_in), on the factors' device and in their precision.
+    """τ_B = s L τ_A Rᵀ (BiCo: s = 1, L = R_out, R = R_in), on the factors' device and in their precision.
 
     A side without a factor stays as it is.
     """
@@ -173,6 +175,7 @@ class BilinearMap:
     """(d_in,B × d_in,A)"""
     output_fit: Fit | None = None
     input_fit: Fit | None = None
+    scale: float = 1.0
 
     def weight(self, tau: Tensor) -> Tensor:
         moved = self.bias(tau)
@@ -180,4 +183,4 @@ class BilinearMap:
 
     def bias(self, tau: Tensor) -> Tensor:
         """A bias lives on the output side alone."""
-        return tau if self.left is None else self.left @ tau.to(self.left)
+        return self.scale * (tau if self.left is None else self.left @ tau.to(self.left))

@@ -46,7 +46,8 @@ class T5Encoder:
 
 def _block_sites(depth: int, block: nn.Module) -> list[Site]:
     """q, k, v and the attention output, then the MLP's layers; none has a bias."""
-    name, attention, mlp = f"block {depth}", block.layer[0].SelfAttention, getattr(block.layer[1], "DenseReluDense", None)
+    name, attention = f"block {depth}", block.layer[0].SelfAttention
+    mlp = getattr(block.layer[1], "DenseReluDense", None)
     if mlp is None:
         raise PortError(f"{name}: its MLP is a {type(block.layer[1]).__name__}, not T5's; not supported")
     heads, group = attention.n_heads, f"{name} attention"

@@ -12,12 +12,13 @@ from hf_bico.core.methods.gradfix import GradFix
 from hf_bico.core.methods.naive import Naive
 from hf_bico.core.methods.protocol import Job, Method, Track, untracked
 from hf_bico.core.methods.theseus import Theseus
+from hf_bico.core.methods.transfusion import TransFusion
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (
-    BiCo, Theseus, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
+    BiCo, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
 
 __all__ = ["METHODS", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Job", "Method", "Naive", "OutputOnly",
-           "Theseus", "Track", "method_of", "untracked"]
+           "Theseus", "Track", "TransFusion", "method_of", "untracked"]
 
 
 def method_of(name: str, options: Sequence[str] = ()) -> Method:

@@ -21,6 +21,7 @@ class Mask:
     bias_gradient: Tensor
     output_fit: None = None
     input_fit: None = None
+    scale: float = 1.0
 
     def weight(self, tau: Tensor) -> Tensor:
         return agreeing(tau, self.weight_gradient)

@@ -20,6 +20,7 @@ class Padding:
     d_in: int
     output_fit: None = None
     input_fit: None = None
+    scale: float = 1.0
 
     def weight(self, tau: Tensor) -> Tensor:
         d_out, d_in = tau.shape
