@@ -1,23 +1,47 @@
 """Every law holds, and every law dies of the mutants that break it."""
 
+import laws
 import pytest
-from laws import LAWS
+from laws import LAWS, METHODS, check
 from mutants import MUTANTS
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_law(law):
-    law()
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    with laws.threads(1):
+        yield
 
 
-@pytest.mark.parametrize(("name", "law"), [(name, law) for name, mutant in MUTANTS.items() for law in mutant.dies],
-                         ids=lambda value: value if isinstance(value, str) else value.__name__)
-def test_mutant_dies(name, law, monkeypatch):
-    mutant = MUTANTS[name]
-    monkeypatch.setattr(mutant.owner, mutant.name, mutant.wrong(getattr(mutant.owner, mutant.name)))
+def cases(table):
+    """(law, method) for every entry; None where a law speaks of no method."""
+    return [(law, name) for law, names in table.items() for name in names or (None,)]
+
+
+def label(value):
+    return value.__name__ if callable(value) else value
+
+
+@pytest.mark.parametrize(("law", "name"), cases(LAWS), ids=label)
+def test_law(law, name):
+    check(law, name)
+
+
+DEATHS = [(mutant, *case) for mutant, entry in MUTANTS.items() for case in cases(entry.dies)]
+
+
+@pytest.mark.parametrize(("mutant", "law", "name"), DEATHS, ids=label)
+def test_mutant_dies(mutant, law, name, monkeypatch):
+    entry = MUTANTS[mutant]
+    if entry.collecting:
+        monkeypatch.setattr(laws, "KNOWN", {})
+    monkeypatch.setattr(entry.owner, entry.name, entry.wrong(getattr(entry.owner, entry.name)))
     with pytest.raises(AssertionError):
-        law()
+        check(law, name)
 
 
 def test_every_law_kills_a_mutant():
-    assert {law for mutant in MUTANTS.values() for law in mutant.dies} == set(LAWS)
+    assert {law for entry in MUTANTS.values() for law in entry.dies} == set(LAWS)
+
+
+def test_every_method_dies_of_a_mutant():
+    assert {name for entry in MUTANTS.values() for names in entry.dies.values() for name in names} == set(METHODS)

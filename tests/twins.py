@@ -1,5 +1,6 @@
 """Small CLIPs, and twins of them whose right answer is known."""
 
+import copy
 from dataclasses import dataclass
 
 import open_clip
@@ -15,10 +16,12 @@ EMBED, CLASSES = 32, 48
 BLOCK = "visual.transformer.resblocks"
 
 
-def tiny_clip(width: int = 32, layers: int = 2, *, seed: int = 0, size: int = 32, dtype=torch.float64) -> nn.Module:
-    """A randomly initialised CLIP with heads of 8 and biases that are not zero."""
+def tiny_clip(width: int = 32, layers: int = 2, *, seed: int = 0, size: int = 32, heads: int | None = None,
+              mlp: float = 4.0, dtype=torch.float64) -> nn.Module:
+    """A randomly initialised CLIP with heads of 8, unless their number is given, and biases that are not zero."""
     torch.manual_seed(seed)
-    vision = {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "head_width": 8}
+    vision = {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "mlp_ratio": mlp,
+              "head_width": width // heads if heads else 8}
     text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
     model = open_clip.CLIP(embed_dim=EMBED, vision_cfg=vision, text_cfg=text).to(dtype).eval()
     with torch.no_grad():
@@ -84,23 +87,51 @@ def gradient_step(model: nn.Module, samples: Samples, *, step: float = 1e-3) -> 
             for key, tensor in model.state_dict().items()}
 
 
-def twin(model: nn.Module, *, seed: int = 2) -> nn.Module:
-    """The same function in other coordinates: heads and MLP units permuted, the residual stream and every head rotated.
+def twin(model: nn.Module, *, seed: int = 2, rotate: bool = True) -> nn.Module:
+    """The same function in other coordinates; see `turned`."""
+    other = copy.deepcopy(model)
+    other.load_state_dict(turned(model, model.state_dict(), seed=seed, rotate=rotate))
+    return other
 
-    The rotation keeps the all-ones vector, so that LayerNorms with gain 1 and bias 0 commute with it.
+
+def turned(model: nn.Module, state: dict[str, Tensor], *, seed: int = 2, rotate: bool = True) -> dict[str, Tensor]:
+    """A model's tensors, or a change of them, in other coordinates of the same function.
+
+    Heads and MLP units are permuted. The residual stream and every head are rotated, or units inside heads permuted
+    and the residual stream left. The rotation keeps the all-ones vector, so that LayerNorms with gain 1 and bias 0
+    commute with it.
     """
     torch.manual_seed(seed)
     width, heads = model.visual.proj.shape[0], model.visual.transformer.resblocks[0].attn.num_heads
-    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    q = rotation_fixing_ones(width)
+    units = model.visual.transformer.resblocks[0].mlp.c_fc.out_features
+    state = {key: tensor.clone() for key, tensor in state.items()}
+    q = rotation_fixing_ones(width) if rotate else torch.eye(width, dtype=torch.float64)
     for key in ("visual.class_embedding", "visual.positional_embedding"):
         state[key] = state[key] @ q.T
     state["visual.conv1.weight"] = torch.einsum("ij,jklm->iklm", q, state["visual.conv1.weight"])
     state["visual.proj"] = q @ state["visual.proj"]
     for depth in range(len(model.visual.transformer.resblocks)):
-        _turn_block(state, f"{BLOCK}.{depth}", q, torch.randperm(heads), torch.randperm(4 * width))
-    other = tiny_clip(width, len(model.visual.transformer.resblocks))
-    other.load_state_dict(state)
+        turns = [torch.block_diag(*((orthogonal if rotate else permutation)(width // heads) for _ in range(heads)))
+                 for _ in range(2)]
+        _turn_block(state, f"{BLOCK}.{depth}", q, torch.randperm(heads), torch.randperm(units), *turns)
+    return state
+
+
+def widened(model: nn.Module, *, mlp: float, seed: int = 2) -> nn.Module:
+    """The same function with more MLP units, in another order: the new ones read nothing and write nothing."""
+    blocks = model.visual.transformer.resblocks
+    width = model.visual.proj.shape[0]
+    other = tiny_clip(width, len(blocks), size=model.visual.image_size[0], heads=blocks[0].attn.num_heads, mlp=mlp)
+    state = model.state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    for key, tensor in other.state_dict().items():
+        if tensor.shape == state[key].shape:
+            tensor.copy_(state[key])
+        else:  # MLP up's rows and bias, MLP down's columns
+            axis = 1 if tensor.shape[0] == width else 0
+            many, few = tensor.shape[axis], state[key].shape[axis]
+            places = torch.randperm(many, generator=generator.manual_seed(seed))[:few]
+            tensor.zero_().index_copy_(axis, places, state[key])
     return other
 
 
@@ -111,12 +142,12 @@ def rotation_fixing_ones(width: int) -> Tensor:
     return frame @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), orthogonal(width - 1)) @ frame.T
 
 
-def _turn_block(state: dict[str, Tensor], key: str, q: Tensor, heads: Tensor, units: Tensor) -> None:
+def _turn_block(state: dict[str, Tensor], key: str, q: Tensor, heads: Tensor, units: Tensor, match: Tensor,
+                value: Tensor) -> None:
     """Queries and keys of a head turn together, its values with the output projection that reads them."""
     width = len(q)
     rows = torch.arange(width).unflatten(0, (len(heads), -1))[heads].flatten()
     fused = torch.cat([rows, width + rows, 2 * width + rows])
-    match, value = (torch.block_diag(*(orthogonal(width // len(heads)) for _ in heads)) for _ in range(2))
     turn = torch.block_diag(match, match, value)
     state[f"{key}.attn.in_proj_weight"] = turn @ state[f"{key}.attn.in_proj_weight"][fused] @ q.T
     state[f"{key}.attn.in_proj_bias"] = turn @ state[f"{key}.attn.in_proj_bias"][fused]
@@ -130,6 +161,10 @@ def _turn_block(state: dict[str, Tensor], key: str, q: Tensor, heads: Tensor, un
 
 def orthogonal(width: int) -> Tensor:
     return torch.linalg.qr(torch.randn(width, width, dtype=torch.float64))[0]
+
+
+def permutation(width: int) -> Tensor:
+    return torch.eye(width, dtype=torch.float64)[torch.randperm(width)]
 
 
 def distance(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
