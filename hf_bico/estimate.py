@@ -8,7 +8,7 @@ from math import prod
 import torch
 
 from hf_bico.core.methods import Method
-from hf_bico.core.types import ROWS, Pair, Signal, Site, Stream, Tensors
+from hf_bico.core.types import INPUTS, ROWS, Pair, Signal, Site, Stream, Tensors
 
 SVD_FLOPS = 30
 """FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, as m n² times this; LAPACK's divide and conquer, measured against
@@ -50,7 +50,7 @@ def _rows(pair: Pair) -> int:
 
 
 def _width(stream: Stream, site: Site) -> int:
-    return site.d_in if stream.signal.value.startswith("input") else site.d_out
+    return site.d_in if stream.signal in INPUTS else site.d_out
 
 
 def matmul_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:

@@ -16,9 +16,11 @@ from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens
 class CrossMoment:
     """Sums over the rows of a pair of streams; adding in any order, in any batches, gives the same.
 
-    cross = Σ b aᵀ (d_B, d_A); energy = Σ‖·‖² and total = Σ · of either side; rows = how many. Unscaled.
+    cross = Σ b aᵀ (d_B, d_A); energy = Σ‖·‖² and total = Σ w · of either side; rows = how many. Unscaled.
+    Where rows are weighted, w [x, 1], their last coordinate is w; else w = 1.
     """
 
+    weighted: bool = False
     cross: Tensor | None = None
     total_source: Tensor | None = None
     total_target: Tensor | None = None
@@ -34,14 +36,14 @@ class CrossMoment:
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
         resized = a if resample is None else resample.to(a) @ a
-        totals = resized.sum((0, 1)), b.sum((0, 1))
+        totals = ((rows * rows[..., -1:] if self.weighted else rows).sum((0, 1)) for rows in (resized, b))
         energies = float(resized.square().sum()), float(b.square().sum())
         rows = b.shape[0] * b.shape[1]
         if a.shape[1] < b.shape[1]:
             b = resample.to(b).T @ b
         else:
             a = resized
-        self.merge(CrossMoment(b.flatten(0, 1).T @ a.flatten(0, 1), *totals, *energies, rows))
+        self.merge(CrossMoment(self.weighted, b.flatten(0, 1).T @ a.flatten(0, 1), *totals, *energies, rows))
 
     def merge(self, other: "CrossMoment") -> None:
         """Add another stream's sums."""
@@ -54,11 +56,20 @@ class CrossMoment:
         self.rows += other.rows
 
     def centred(self) -> "CrossMoment":
-        """The same sums with either side's mean over the rows taken off."""
-        a, b = self.total_source, self.total_target
-        return CrossMoment(self.cross - torch.outer(b, a) / self.rows, torch.zeros_like(a), torch.zeros_like(b),
-                           self.energy_source - float(a.square().sum()) / self.rows,
-                           self.energy_target - float(b.square().sum()) / self.rows, self.rows)
+        """The same sums, of x alone, with either side's mean taken off: over the rows, weighted where they are.
+
+        The two sides' weights are not the same; a mean under a moment is taken with their product, one under an energy
+        with the side's own.
+        """
+        if not self.weighted:
+            return CrossMoment(False, self.cross - torch.outer(self.total_target, self.total_source) / self.rows, None,
+                               None, self.energy_source - float(self.total_source.square().sum()) / self.rows,
+                               self.energy_target - float(self.total_target.square().sum()) / self.rows, self.rows)
+        mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], self.cross[-1, -1]
+        energies = (energy - float(total[-1] + total[:-1].square().sum() / total[-1]) for energy, total in
+                    ((self.energy_source, self.total_source), (self.energy_target, self.total_target)))
+        return CrossMoment(False, self.cross[:-1, :-1] - torch.outer(mean_b, mean_a) / weights, None, None, *energies,
+                           self.rows)
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
         """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
@@ -98,7 +109,7 @@ class Evidence:
         for pair in pairs:
             for signal in self.signals & ROWS:
                 streams = pair.streams(signal)
-                self._moments[streams] = CrossMoment()
+                self._moments[streams] = CrossMoment(weighted=signal is Signal.WEIGHTED_INPUT)
                 self._resample[streams] = resampling(pair.source.tokens, pair.target.tokens)
             if Signal.WEIGHT_GRADIENT in self.signals:
                 self.gradients[pair.target.name] = WeightGradient()

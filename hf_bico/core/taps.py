@@ -7,6 +7,7 @@ So a fused in-projection, a bare `x @ self.proj` and a plain `nn.Linear` are all
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 
 import torch
@@ -65,12 +66,12 @@ class _Taps(TorchFunctionMode):
         if self.signals & _GRADIENTS and not x.requires_grad:
             x = self._start(x)
         self._seen(sites[0].stream(Signal.INPUT), x)
-        if Signal.INPUT_GRADIENT in self.signals and x.requires_grad:
-            x.register_hook(lambda gradient: self._seen(sites[0].stream(Signal.INPUT_GRADIENT), gradient))
+        if self.signals & _AT_INPUT:
+            x.register_hook(partial(self._input_gradient, sites[0], x.detach()))
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, y)
-        if Signal.OUTPUT_GRADIENT in self.signals:
-            y.register_hook(lambda gradient: self._outputs(sites, Signal.OUTPUT_GRADIENT, gradient))
+        if self.signals & _AT_OUTPUT:
+            y.register_hook(partial(self._output_gradient, sites, x.detach()))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -85,14 +86,33 @@ class _Taps(TorchFunctionMode):
             rows = rows.detach()
             self.emit(stream, rows if rows.ndim > 2 else rows[:, None])
 
-    def _outputs(self, sites: Sequence[Site], signal: Signal, y: Tensor) -> None:
+    def _input_gradient(self, site: Site, x: Tensor, gradient: Tensor) -> None:
+        self._seen(site.stream(Signal.INPUT_GRADIENT), gradient)
+        if Signal.WEIGHTED_INPUT in self.signals:
+            weight = gradient.norm(dim=-1, keepdim=True).sqrt()
+            self._seen(site.stream(Signal.WEIGHTED_INPUT), torch.cat([weight * x, weight], dim=-1))
+
+    def _output_gradient(self, sites: Sequence[Site], x: Tensor, gradient: Tensor) -> None:
+        self._outputs(sites, Signal.OUTPUT_GRADIENT, gradient)
+        if Signal.WEIGHTED_GRADIENT in self.signals:
+            length = x.norm(dim=-1, keepdim=True)
+            self._outputs(sites, Signal.WEIGHTED_GRADIENT, gradient, lambda own: length * own / _root(own))
+
+    def _outputs(self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable = lambda own: own) -> None:
         """Each site's own part of what a fused weight gives, or of the gradient there."""
-        for site in sites:
+        for site in sites if signal in self.signals else ():
             rows = site.weight.rows
-            self._seen(site.stream(signal), y if rows is None else y[..., slice(*rows)])
+            self._seen(site.stream(signal), shown(y if rows is None else y[..., slice(*rows)]))
 
 
-_GRADIENTS = frozenset({Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT})
+def _root(rows: Tensor) -> Tensor:
+    """√‖row‖, not zero where a row is."""
+    return rows.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
+
+
+_AT_INPUT = frozenset({Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
+_AT_OUTPUT = frozenset({Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT})
+_GRADIENTS = _AT_INPUT | _AT_OUTPUT
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 """Calls that multiply rows, their first argument, by a weight, their second."""
 

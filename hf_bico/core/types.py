@@ -25,6 +25,10 @@ class Signal(Enum):
     """G = ∂L/∂Y at the rows that it gives."""
     INPUT_GRADIENT = "input gradient"
     """∂L/∂X at the rows that it multiplies."""
+    WEIGHTED_INPUT = "weighted input"
+    """w [X, 1] (d_in + 1) with w = √‖∂L/∂X‖ row by row: what of X the loss looks at, and w itself."""
+    WEIGHTED_GRADIENT = "weighted output gradient"
+    """‖X‖ G / √‖G‖ row by row: as far as its input is long, and tamed, lest few samples outweigh all others."""
     LABEL_FREE_GRADIENT = "label-free output gradient"
     """∂⟨c, s⟩/∂Y for random cotangents c on scores s that know nothing of the task; the same c for A and B."""
     WEIGHT_GRADIENT = "weight gradient"
@@ -33,8 +37,9 @@ class Signal(Enum):
     """W itself, of both."""
 
 
-ROWS = frozenset({Signal.INPUT, Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT,
-                  Signal.LABEL_FREE_GRADIENT})
+INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
+"""Signals of what a site reads; sites with one `space` share them."""
+ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
 
 
@@ -115,8 +120,7 @@ class Site:
     """What its inputs are coordinates of."""
 
     def stream(self, signal: Signal) -> Stream:
-        shared = signal in (Signal.INPUT, Signal.INPUT_GRADIENT)
-        return Stream(signal, self.space if shared else self.name)
+        return Stream(signal, self.space if signal in INPUTS else self.name)
 
     @property
     def slices(self) -> tuple[Slice, ...]:

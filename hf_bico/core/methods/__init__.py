@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.methods.best import Best
 from hf_bico.core.methods.bico import BiCo
 from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
 from hf_bico.core.methods.few_shot import FewShot
@@ -15,10 +16,10 @@ from hf_bico.core.methods.theseus import Theseus
 from hf_bico.core.methods.transfusion import TransFusion
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (
-    BiCo, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
+    BiCo, Best, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
 
-__all__ = ["METHODS", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Job", "Method", "Naive", "OutputOnly",
-           "Theseus", "Track", "TransFusion", "method_of", "untracked"]
+__all__ = ["METHODS", "Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Job", "Method", "Naive",
+           "OutputOnly", "Theseus", "Track", "TransFusion", "method_of", "untracked"]
 
 
 def method_of(name: str, options: Sequence[str] = ()) -> Method:

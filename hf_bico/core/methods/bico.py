@@ -26,6 +26,8 @@ class BiCo(TwoSided):
     left: ClassVar[Signal] = Signal.OUTPUT_GRADIENT
     right: ClassVar[Signal] = Signal.INPUT
 
+    weighted: bool = False
+    """Not of the paper: weigh either side's rows as `Best` says, and take the inputs' weighted mean off."""
     label_free: int = 0
     """Not of the paper: so many random cotangents a sample on scores that know nothing of the task (a bank of general
     prompts) in place of the loss's gradient; 0 is the paper's loss."""
@@ -34,7 +36,8 @@ class BiCo(TwoSided):
 
     @property
     def sides(self) -> tuple[Signal, Signal]:
-        return (Signal.LABEL_FREE_GRADIENT if self.label_free else self.left), self.right
+        left, right = (Signal.WEIGHTED_GRADIENT, Signal.WEIGHTED_INPUT) if self.weighted else (self.left, self.right)
+        return (Signal.LABEL_FREE_GRADIENT if self.label_free else left), right
 
     @property
     def draws(self) -> int:

@@ -63,12 +63,13 @@ class TwoSided(Method):
         fill = evidence[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
         moment = evidence[pair, signal]
         try:
-            if self.centred and signal in (Signal.INPUT, Signal.OUTPUT):
+            if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
                 moment = moment.centred()
             return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill)
         except ValueError as error:
             raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
 
 
-_FILL = {Signal.OUTPUT_GRADIENT: Signal.OUTPUT, Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
+_FILL = {Signal.OUTPUT_GRADIENT: Signal.OUTPUT, Signal.WEIGHTED_GRADIENT: Signal.OUTPUT,
+         Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
          Signal.INPUT_GRADIENT: Signal.INPUT}

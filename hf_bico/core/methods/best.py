@@ -1,0 +1,33 @@
+"""What did best over our world of tasks; not of any paper."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hf_bico.core.methods.bico import BiCo
+
+
+@dataclass(frozen=True)
+class Best(BiCo):
+    """BiCo that weighs every token by how much it has to say.
+
+    A task vector is a sum of terms g xᵀ. In Σ g_B g_Aᵀ a token counts by its gradient squared, so that a few samples
+    that the base gets wrong decide the map, and it does not matter how long the input is that the gradient meets; in
+    Σ x_B x_Aᵀ all tokens count alike, also those that the loss never looks at, and what all inputs have in common
+    counts most. Here, with ĝ = g/‖g‖ and μ the weighted mean of x:
+
+        R_out = polar(Σ w_B w_A ĝ_B ĝ_Aᵀ)                        w = √‖g‖ ‖x‖
+        R_in  = polar(Σ w_B w_A (x_B − μ_B)(x_A − μ_A)ᵀ)         w = √‖∂L/∂x‖
+
+    The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results.md has what it gains and what
+    was tried beside it.
+    """
+
+    name: ClassVar[str] = "best"
+    citation: ClassVar[str] = "after arXiv:2605.28444"
+    summary: ClassVar[str] = (
+        "τ = fine-tuned − base is a sum of bilinear terms (output gradient × input activation). One forward–backward "
+        "pass of the same samples through both bases gives two orthogonal maps a layer, R_out from the gradients and "
+        "R_in from the activations about their mean, each token weighted by how much it has to say (the root of its "
+        "gradient's norm); τ_B = R_out τ_A R_inᵀ is added to the new base.")
+
+    weighted: bool = True
