@@ -22,7 +22,7 @@ from hf_bico.api import class_scores
 from hf_bico.core import linalg
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
-from hf_bico.core.methods import FewShot, GradFix, Job, Method, Theseus, TransFusion
+from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, TransFusion
 from hf_bico.core.moments import CrossMoment, Evidence, resampling
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
@@ -40,6 +40,7 @@ METHODS: dict[str, Method] = {
     "bico, label-free": BiCo(rtol=EXACT, label_free=DRAWS),
     "bico, filled": BiCo(rtol=EXACT, completion="filled"),
     "bico, centred": BiCo(rtol=EXACT, centred=True),
+    "best": Best(rtol=EXACT),
     "bico, two steps": BiCo(rtol=EXACT, steps=2),
     "theseus": Theseus(rtol=EXACT),
     "theseus, centred": Theseus(rtol=EXACT, centred=True),
@@ -276,7 +277,7 @@ def numpy_map(method: Method, a: dict, b: dict, side: Signal | None) -> np.ndarr
     """U_r V_rᵀ of Σ b aᵀ; where asked, the mean is taken off, or what is left is filled by outputs (inputs)."""
     if side is None:
         return None
-    rows = [x[side] for x in (a, b)]
+    rows = weighted_rows(a, b, side) if side in WEIGHTED else [x[side] for x in (a, b)]
     if method.centred and side in (Signal.INPUT, Signal.OUTPUT):
         rows = [x - x.mean(0) for x in rows]
     u, sigma, vt = np.linalg.svd(rows[1].T @ rows[0], full_matrices=False)
@@ -289,6 +290,21 @@ def numpy_map(method: Method, a: dict, b: dict, side: Signal | None) -> np.ndarr
         k = int((sigma > 1e-9 * np.linalg.norm(fill, 2)).sum())
         factor = factor + p[:, :k] @ qt[:k]
     return factor
+
+
+WEIGHTED = (Signal.WEIGHTED_INPUT, Signal.WEIGHTED_GRADIENT)
+
+
+def weighted_rows(a: dict, b: dict, side: Signal) -> list[np.ndarray]:
+    """√w (x − Σ w x / Σ w) with w = √(‖∂L/∂x_A‖ ‖∂L/∂x_B‖), or ‖x‖ g / √‖g‖."""
+    def length(rows: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(rows, axis=1, keepdims=True)
+
+    if side is Signal.WEIGHTED_GRADIENT:
+        return [length(m[Signal.INPUT]) * g / np.sqrt(length(g) + 1e-300)
+                for m in (a, b) for g in [m[Signal.OUTPUT_GRADIENT]]]
+    w = np.sqrt(length(a[Signal.INPUT_GRADIENT]) * length(b[Signal.INPUT_GRADIENT]))
+    return [np.sqrt(w) * (m[Signal.INPUT] - (w * m[Signal.INPUT]).sum(0) / w.sum()) for m in (a, b)]
 
 
 @known
@@ -588,24 +604,24 @@ def tokens_meet_on_the_finer_grid() -> None:
         assert abs(moment.energy_source / float(resized.square().sum()) - 1) < 1e-6
 
 
-BICO = ("bico", "bico, label-free", "bico, filled", "bico, centred")
+BICO = ("bico", "best", "bico, label-free", "bico, filled", "bico, centred")
 TWO_SIDED = (*BICO, "theseus", "theseus, centred", "gradient-only")
 ONE_SIDED = ("input-only", "output-only")
 MASKS = ("gradfix", "gradfix, vote")
-SAMPLED = ("bico", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
+SAMPLED = ("bico", "best", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
 
 LAWS: dict[Callable, tuple[str, ...]] = {
-    own_base_gives_the_step_back: ("bico", "bico, label-free", "bico, filled", "transfusion", "gradfix", "naive",
-                                   *ONE_SIDED),
+    own_base_gives_the_step_back: ("bico", "best", "bico, label-free", "bico, filled", "transfusion", "gradfix",
+                                   "naive", *ONE_SIDED),
     own_base_projects: (*TWO_SIDED, *ONE_SIDED, *MASKS, "transfusion", "naive"),
     rotations_are_followed: TWO_SIDED,
     permutations_are_followed: (*TWO_SIDED, "transfusion"),
-    same_function_same_fine_tune: ("bico", "bico, label-free", "bico, filled", "transfusion"),
+    same_function_same_fine_tune: ("bico", "best", "bico, label-free", "bico, filled", "transfusion"),
     there_and_back: (*TWO_SIDED, "naive"),
     norms_and_angles_are_kept: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
     factors_move_alone: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
-    plain_numpy_agrees: ("bico", "bico, filled", "bico, centred", "theseus", "theseus, centred", "gradient-only",
-                         *ONE_SIDED),
+    plain_numpy_agrees: ("bico", "best", "bico, filled", "bico, centred", "theseus", "theseus, centred",
+                         "gradient-only", *ONE_SIDED),
     batch_size_changes_nothing: SAMPLED,
     threads_change_nothing: ("bico", "theseus"),  # small matrices on several threads are slow
     noise_changes_nothing: SAMPLED,

@@ -49,8 +49,8 @@ def _layer_dropped(right):
 
 
 def _ones(right):
-    return lambda self, sites, signal, y: right(
-        self, sites, signal, torch.ones_like(y) if signal is types.Signal.OUTPUT_GRADIENT else y)
+    return lambda self, sites, signal, y, *shown: right(
+        self, sites, signal, torch.ones_like(y) if signal is types.Signal.OUTPUT_GRADIENT else y, *shown)
 
 
 def _input_as_its_gradient(right):
@@ -83,11 +83,11 @@ def _transposed(right):
 
 
 def _queries_for_all(right):
-    def wrong(self, sites, signal, y):
+    def wrong(self, sites, signal, y, *shown):
         if len(sites) == 1:
-            return right(self, sites, signal, y)
+            return right(self, sites, signal, y, *shown)
         third = y.shape[-1] // len(sites)
-        return right(self, sites, signal, y[..., :third].repeat(1, 1, len(sites)))
+        return right(self, sites, signal, y[..., :third].repeat(1, 1, len(sites)), *shown)
     return wrong
 
 
@@ -119,6 +119,12 @@ def _class_token_resized(right):
 
 def _grid_turned(right):
     return lambda source, target, *, prefix: right(source[::-1], target[::-1], prefix=prefix)
+
+
+def _weights_cut_off(right):
+    def wrong(self):
+        return replace(self, weighted=False, cross=self.cross[:-1, :-1]) if self.weighted else right(self)
+    return wrong
 
 
 def _completed(right):
@@ -243,6 +249,10 @@ MUTANTS = {
         laws.filling_leaves_what_is_determined: (), laws.plain_numpy_agrees: ("bico, filled",)}),
     "centring forgotten": Mutant(moments.CrossMoment, "centred", lambda right: lambda self: self, {
         laws.plain_numpy_agrees: ("bico, centred", "theseus, centred")}),
+    "weighted rows not centred": Mutant(moments.CrossMoment, "centred", _weights_cut_off, {
+        laws.plain_numpy_agrees: ("best",)}),
+    "gradients of the loss's own length": Mutant(taps, "_root", lambda right: lambda rows: 1.0, {
+        laws.plain_numpy_agrees: ("best",)}, collecting=True),
     "mask's sign flipped": Mutant(gradfix, "agreeing", _opposite, {
         laws.own_base_gives_the_step_back: ("gradfix",), laws.kept_entries_descend: ("gradfix",),
         laws.kept_entries_have_a_majority: ("gradfix, vote",)}),

@@ -1,14 +1,27 @@
 """B's own weight gradients, for the rivals that ask which way the target would go by itself."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 
+def merge_sums(mine: Any, theirs: Any) -> None:
+    """Add the sums of one to those of the other, in place; a tensor that nothing was added to yet is None."""
+    for name in mine.SUMS:
+        old, new = getattr(mine, name), getattr(theirs, name)
+        if isinstance(new, Tensor):
+            setattr(mine, name, new.clone() if old is None else old.to(new).add_(new))
+        elif new is not None:
+            setattr(mine, name, old + new)
+
+
 @dataclass
 class WeightGradient:
     """Sums over samples of one site: of ∂L/∂W = Gᵀ X and ∂L/∂b = Gᵀ 1, and of their signs, sample by sample."""
+
+    SUMS: ClassVar = ("weight", "weight_votes", "bias", "bias_votes")
 
     weight: Tensor | None = None
     """(d_out, d_in)"""
@@ -24,10 +37,8 @@ class WeightGradient:
             self.merge(WeightGradient(weight, weight.sign(), bias, bias.sign()))
 
     def merge(self, other: "WeightGradient") -> None:
-        for name, theirs in vars(other).items():
-            mine = getattr(self, name)
-            if theirs is not None:
-                setattr(self, name, theirs.clone() if mine is None else mine.to(theirs).add_(theirs))
+        """Add other samples' sums."""
+        merge_sums(self, other)
 
 
 def agreeing(tau: Tensor, gradient: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ class PolarFactor(NamedTuple):
     nuclear: float
 
 
-def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None) -> PolarFactor:
+def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None,
+                 removed: float = 0.0) -> PolarFactor:
     """The canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
 
     With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is
@@ -29,6 +30,8 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill:
         rtol: the cut, as a share of σ₁.
         free: cut nothing: U Vᵀ to the letter, with whatever the SVD put where nothing is determined.
         fill: (d_B, d_A), another cross-moment of the same coordinates, whose map serves the directions that are cut.
+        removed: norm of what was subtracted to get `cross`; where it is more than σ₁ the cut is relative to it, as
+            rounding is.
 
     Raises:
         ValueError: `cross` is zero or not finite.
@@ -36,7 +39,7 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill:
     u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
     if not torch.isfinite(sigma).all() or sigma[0] == 0:
         raise ValueError("the samples do not reach it: its cross-moment is zero or not finite")
-    ratio = sigma / (rtol * sigma[0])
+    ratio = sigma / (rtol * max(float(sigma[0]), removed))
     kept = torch.ones_like(sigma) if free else soft_step(ratio)
     factor = (u * kept) @ vt
     if fill is not None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.gradients import WeightGradient
+from hf_bico.core.gradients import WeightGradient, merge_sums
 from hf_bico.core.linalg import grid_resample, polar_factor
 from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens
 
@@ -20,6 +21,8 @@ class CrossMoment:
     Where rows are weighted, w [x, 1], their last coordinate is w; else w = 1.
     """
 
+    SUMS: ClassVar = ("cross", "total_source", "total_target", "energy_source", "energy_target", "rows")
+
     weighted: bool = False
     cross: Tensor | None = None
     total_source: Tensor | None = None
@@ -27,6 +30,8 @@ class CrossMoment:
     energy_source: float = 0.0
     energy_target: float = 0.0
     rows: int = 0
+    removed: float = 0.0
+    """‖·‖ of what centring took off the cross-moment."""
 
     def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
         """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P (T_B, T_A) where the token counts differ.
@@ -47,13 +52,7 @@ class CrossMoment:
 
     def merge(self, other: "CrossMoment") -> None:
         """Add another stream's sums."""
-        for name in ("cross", "total_source", "total_target"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if theirs is not None:
-                setattr(self, name, theirs.clone() if mine is None else mine.to(theirs).add_(theirs))
-        self.energy_source += other.energy_source
-        self.energy_target += other.energy_target
-        self.rows += other.rows
+        merge_sums(self, other)
 
     def centred(self) -> "CrossMoment":
         """The same sums, of x alone, with either side's mean taken off: over the rows, weighted where they are.
@@ -61,15 +60,17 @@ class CrossMoment:
         The two sides' weights are not the same; a mean under a moment is taken with their product, one under an energy
         with the side's own.
         """
-        if not self.weighted:
-            return CrossMoment(False, self.cross - torch.outer(self.total_target, self.total_source) / self.rows, None,
-                               None, self.energy_source - float(self.total_source.square().sum()) / self.rows,
-                               self.energy_target - float(self.total_target.square().sum()) / self.rows, self.rows)
-        mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], self.cross[-1, -1]
-        energies = (energy - float(total[-1] + total[:-1].square().sum() / total[-1]) for energy, total in
-                    ((self.energy_source, self.total_source), (self.energy_target, self.total_target)))
-        return CrossMoment(False, self.cross[:-1, :-1] - torch.outer(mean_b, mean_a) / weights, None, None, *energies,
-                           self.rows)
+        if self.weighted:
+            mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
+            cross = self.cross[:-1, :-1]
+            taken = [float(total[-1] + total[:-1].square().sum() / total[-1])
+                     for total in (self.total_source, self.total_target)]
+        else:
+            mean_b, mean_a, weights, cross = self.total_target, self.total_source, self.rows, self.cross
+            taken = [float(total.square().sum()) / self.rows for total in (mean_a, mean_b)]
+        removed = torch.outer(mean_b, mean_a) / weights
+        return CrossMoment(False, cross - removed, None, None, self.energy_source - taken[0],
+                           self.energy_target - taken[1], self.rows, float(removed.norm()))
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
         """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
@@ -81,7 +82,8 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=fill and fill.cross)
+        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=fill and fill.cross,
+                                             removed=self.removed)
         match = nuclear**2 / (self.energy_source * self.energy_target)
         return factor, Fit(rank, min(factor.shape), max(0.0, 1.0 - match))
 
@@ -139,7 +141,8 @@ class Evidence:
         """All sums as named tensors, to be written to a file."""
         state = {"samples": torch.tensor(self.samples)}
         for name, part in self._parts():
-            for field, value in vars(part).items():
+            for field in part.SUMS:
+                value = getattr(part, field)
                 state[f"{name}/{field}"] = torch.tensor(value, dtype=torch.float64) if isinstance(value, float) \
                     else torch.as_tensor(value)
         return state
@@ -148,9 +151,9 @@ class Evidence:
         """Take over the sums of a `state_dict` of the same pairs and signals; a name that is missing is a KeyError."""
         self.samples = int(state["samples"])
         for name, part in self._parts():
-            for field, value in vars(part).items():
+            for field in part.SUMS:
                 kept = state[f"{name}/{field}"]
-                setattr(part, field, kept.item() if isinstance(value, int | float) else kept)
+                setattr(part, field, kept.item() if isinstance(getattr(part, field), int | float) else kept)
 
     def merge(self, other: "Evidence") -> None:
         self.samples += other.samples
