@@ -5,9 +5,10 @@ from importlib.metadata import version
 
 __version__ = version("hf-bico")
 
-_PUBLIC = {"port": "hf_bico.api", "class_loss": "hf_bico.api", "Ported": "hf_bico.api",
-           "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods", "PortError": "hf_bico.core.errors"}
-__all__ = ["BiCo", "Naive", "PortError", "Ported", "class_loss", "port"]
+_PUBLIC = {"port": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api", "Ported": "hf_bico.api",
+           "Best": "hf_bico.core.methods", "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods",
+           "PortError": "hf_bico.core.errors"}
+__all__ = ["Best", "BiCo", "Naive", "PortError", "Ported", "class_loss", "class_scores", "port"]
 
 
 def __getattr__(name: str):

@@ -28,7 +28,6 @@ class Permutation:
     output_fit: None = None
     input_fit: None = None
     scale: float = 1.0
-    scale: float = 1.0
 
     def weight(self, tau: Tensor) -> Tensor:
         moved = self.bias(tau)
