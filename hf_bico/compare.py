@@ -67,14 +67,17 @@ def compare(job: Job, methods: Mapping[str, Method], n: int, score: Callable[[nn
     Raises:
         PortError: the samples cannot be collected. What a method refuses is in its row.
     """
-    serving = {name: method for name, method in methods.items() if _refusal(job, method) is None}
+    refusals = {name: _refusal(job, method) for name, method in methods.items()}
+    serving = {name: method for name, method in methods.items() if refusals[name] is None}
     gather = cache(lambda draws: _gather(job, [m for m in serving.values() if _draws(m, serving) == draws]))
     rows = []
     for name, method in methods.items():
-        refusal = _refusal(job, method)
-        carried = cache(lambda method=method: _carry(job, method, *gather(_draws(method, serving))))
+        refusal = refusals[name]
+        seen = cache(lambda method=method: gather(_draws(method, serving)) if method.signals else _nothing(job))
+        carried = cache(lambda method=method, seen=seen: _carry(job, method, *seen()))
         for alpha in alphas:
-            def row(name=name, alpha=alpha, carried=carried) -> dict[str, Any]:
+            def row(name=name, alpha=alpha, carried=carried, seen=seen) -> dict[str, Any]:
+                seen()  # what is wrong with the samples is wrong for all methods, and no row of one
                 return asdict(_row(job, name, alpha, n, score, carried))
 
             rows.append(Row(name, alpha, refusal=refusal) if refusal else Row(**once(f"{name} α={alpha}", row)))
@@ -107,11 +110,16 @@ def _gather(job: Job, methods: Sequence[Method]) -> tuple[Evidence, Meter]:
     return evidence, meter
 
 
+def _nothing(job: Job) -> tuple[Evidence, Meter]:
+    return Evidence(job.pairs, ()), Meter(_device(job))
+
+
 def _carry(job: Job, method: Method, evidence: Evidence, shared: Meter) -> _Carried:
     meter = Meter(_device(job))
     with meter():
         result = method.carry(replace(job, evidence=evidence))
-    return _Carried(result, meter.seconds, shared.seconds if method.signals else 0.0, meter.peak_bytes)
+    shares = method.signals - {Signal.WEIGHT}
+    return _Carried(result, meter.seconds, shared.seconds if shares else 0.0, meter.peak_bytes)
 
 
 def _row(job: Job, name: str, alpha: float | str, n: int, score: Callable[[nn.Module], float],

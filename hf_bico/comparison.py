@@ -15,14 +15,15 @@ from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft, read_ba
 from hf_bico.compare import Row, compare
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
+from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.data import check_draw
 from hf_bico.evaluate import Exam, Score
-from hf_bico.io.checkpoints import require_family
+from hf_bico.io.checkpoints import SafeTensors, require_family
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import staged
-from hf_bico.prepare import Ready, exam, load, models_key, prepare, within_memory
+from hf_bico.prepare import Ready, dataset_key, exam, load, models_key, prepare, within_memory
 from hf_bico.report import SCHEMA, Clock, environment, search_record
 from hf_bico.strategies import Calibration
 
@@ -134,6 +135,11 @@ def _scores(config: CompareConfig, hub: Hub, ready: Ready, examine: Exam,
     plan = ready.plan
     names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
     folder = hub.fetch(tuned, names) if tuned else None
+    if tuned:
+        with about(tuned):
+            target = SafeTensors(ready.folders[2] / plan.family.weights_file)
+            change = Difference(SafeTensors(folder / plan.family.weights_file), target)
+            check_fine_tune(change, target, [pair.target for pair in plan.pairs])
     key = _key(config, ready) | {"tuned": folder and sha256(folder / plan.family.weights_file)}
     workspace = Workspace(key)
 
@@ -153,7 +159,8 @@ def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
     return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "evaluation": [str(plan.lineage.dataset), plan.dataset.config, plan.eval_name, port.eval_n, port.seed]}
+            "evaluation": [dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, port.eval_n,
+                           port.seed]}
 
 
 def _rows(config: CompareConfig, ready: Ready, examine: Exam, methods: dict[str, Method], calibration: Calibration,

@@ -27,8 +27,8 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
-from hf_bico.prepare import Ready, exam, load, models_key, prepare, within_memory
-from hf_bico.report import Clock, Evaluation, Report, environment, layer_table, search_record, write_report
+from hf_bico.prepare import Ready, dataset_key, exam, load, models_key, prepare, within_memory
+from hf_bico.report import Clock, Evaluation, Report, bank_record, environment, layer_table, search_record, write_report
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
                 "options": asdict(plan.method), "alpha": alpha, "search": search_record(search),
                 "signals": sorted(signal.value for signal in plan.method.signals)},
-        calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config},
+        calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
         task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
         moved=ported.moved, left=ready.account.left, evaluation=evaluation,
         environment=environment(plan.device, clock)).data()
@@ -87,7 +87,8 @@ def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
-    evaluation = [str(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
+    evaluation = [dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n,
+                  config.seed]
     return {"hf_bico": __version__, "models": models_key(ready), "method": method, "evaluation": evaluation,
             "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 

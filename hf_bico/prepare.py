@@ -114,6 +114,14 @@ def models_key(ready: Ready) -> list[Any]:
     return [ready.hashes, *configs]
 
 
+def dataset_key(pinned: Pinned) -> list[Any]:
+    """What tells this dataset from all others; a folder has no commit, its files' sizes and dates stand for it."""
+    if pinned.folder is None:
+        return [str(pinned)]
+    stats = [(name, (pinned.folder / name).stat()) for name in sorted(pinned.files)]
+    return [str(pinned.folder), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+
+
 def exam(config: PortConfig, plan: Blueprint, track: Track) -> Exam:
     """The evaluation split, or a draw of it by the seed."""
     split = plan.dataset.split(plan.eval_name, whole=config.eval_n is None)

@@ -1,8 +1,10 @@
 """What a reader needs to judge a port and to do it again; written as `hf_bico.json`."""
 
+import hashlib
 import json
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -98,6 +100,12 @@ class Report:
             "recovered": self.evaluation.recovered, "regressed": self.evaluation.regressed}
         return {"schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
                 **asdict(self), "evaluation": evaluation}
+
+
+def bank_record(bank: Sequence[str]) -> dict[str, Any]:
+    """The general prompts of label-free gradients, by number and hash; nothing where there were none."""
+    digest = hashlib.sha256("\n".join(bank).encode()).hexdigest()
+    return {"bank": {"prompts": len(bank), "sha256": digest}} if bank else {}
 
 
 def write_report(folder: Path, data: dict[str, Any]) -> None:

@@ -77,8 +77,9 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
     """`signals`: what is watched → as what it is kept. How many samples there were."""
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
-    with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__):
-        run(source, batch.source)
+    if rows:
+        with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__):
+            run(source, batch.source)
 
     inputs: dict[str, Tensor] = {}
     sites = {pair.target.name: pair.target for pair in pairs}

@@ -34,13 +34,17 @@ def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill:
             rounding is.
 
     Raises:
-        ValueError: `cross` is zero or not finite.
+        ValueError: `cross` is zero or not finite, or nothing of it is above the cut.
     """
+    if not cross.isfinite().all():
+        raise ValueError("the samples do not reach it: its cross-moment is not finite")
     u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
-    if not torch.isfinite(sigma).all() or sigma[0] == 0:
-        raise ValueError("the samples do not reach it: its cross-moment is zero or not finite")
+    if sigma[0] == 0:
+        raise ValueError("the samples do not reach it: its cross-moment is zero")
     ratio = sigma / (rtol * max(float(sigma[0]), removed))
     kept = torch.ones_like(sigma) if free else soft_step(ratio)
+    if kept[0] == 0:
+        raise ValueError("the samples determine nothing there: too few, or all alike")
     factor = (u * kept) @ vt
     if fill is not None:
         factor = factor + _filling(u * kept, u, vt.T * kept, vt.T, fill, rtol)

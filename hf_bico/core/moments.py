@@ -84,8 +84,9 @@ class CrossMoment:
             raise ValueError("there are no calibration samples")
         factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=fill and fill.cross,
                                              removed=self.removed)
-        match = nuclear**2 / (self.energy_source * self.energy_target)
-        return factor, Fit(rank, min(factor.shape), max(0.0, 1.0 - match))
+        energies = self.energy_source * self.energy_target
+        match = nuclear**2 / energies if energies > 0 else 0.0
+        return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
 class Evidence:

@@ -1,7 +1,7 @@
 """A line search over α: forward passes only."""
 
 from collections.abc import Callable, Iterable
-from math import isfinite
+from math import inf, isfinite
 
 import torch
 
@@ -53,5 +53,8 @@ def best_of(search: Search) -> float:
 
 
 def _loss(side: Side, batches: Iterable[Batch], weights: Tensors, delta: Tensors, alpha: float) -> float:
-    with frozen(side.model), torch.no_grad(), holding(side.model, added(weights, delta, alpha)):
-        return sum(float(side.loss(side.model, batch.target)) for batch in batches)
+    try:
+        with frozen(side.model), torch.no_grad(), holding(side.model, added(weights, delta, alpha)):
+            return sum(float(side.loss(side.model, batch.target)) for batch in batches)
+    except PortError:  # the sum overflows
+        return inf

@@ -205,14 +205,20 @@ def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[s
 
 @contextmanager
 def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]):
-    """The model with some of its tensors replaced, until the block ends; only those are kept aside."""
+    """The model with some of its tensors replaced, until the block ends; only those are kept aside.
+
+    Tied tensors are replaced once, by what the first of their names says.
+    """
     state = model.state_dict()
     kept: dict[str, Tensor] = {}
+    held: set[int] = set()
     try:
         with torch.no_grad():
             for key, tensor in tensors:
-                kept[key] = state[key].clone()
-                state[key].copy_(tensor)
+                if state[key].data_ptr() not in held:
+                    held.add(state[key].data_ptr())
+                    kept[key] = state[key].clone()
+                    state[key].copy_(tensor)
         yield model
     finally:
         with torch.no_grad():

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+from hf_bico import __version__
 from hf_bico.blueprint import PortConfig
 from hf_bico.comparison import CompareConfig
 from hf_bico.core.search import GRID
@@ -101,7 +102,7 @@ def key_of(spec: Spec, unit: Unit) -> str:
     models = [spec.models[name] for name in (unit.source, unit.target)]
     tuned = [dict(model.tuned).get(unit.dataset, "") for model in models]
     entries = digest(*models, spec.datasets[unit.dataset], spec.protocols[models[0].family], unit)
-    return hashlib.sha256(" ".join([entries, *tuned]).encode()).hexdigest()[:12]
+    return hashlib.sha256(" ".join([__version__, entries, *tuned]).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

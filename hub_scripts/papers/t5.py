@@ -105,6 +105,9 @@ class Task:
         return cls(train, test, int(train.labels.max()) + 1, run)
 
     def drawn(self, choice: Calibration) -> Texts:
+        counts = torch.as_tensor(self.train.labels).bincount(minlength=self.classes)
+        if choice.per_class is not None and counts.min() < choice.per_class:
+            raise PortError(f"{choice.per_class} samples of every class asked for, one class has {int(counts.min())}")
         return self.train.of(chosen(self.train.labels, choice.kind, choice.size(self.classes), choice.seed))
 
     def score(self, model: nn.Module, few: Texts) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hf_bico.api import class_loss, class_scores, job_of
 from hf_bico.compare import compare
 from hf_bico.core.collect import Batch
-from hf_bico.core.methods import METHODS, Job, Method, method_of
+from hf_bico.core.methods import Job, Method, method_of
 from hf_bico.core.transport import holding
 from hf_bico.families import family_of
 from hf_bico.strategies import Calibration, chosen
@@ -123,5 +123,3 @@ def run(cell: Cell) -> dict:
     return {"cell": asdict(cell), "n": n, **anchors(cell.source, cell.target, cell.task),
             "rows": [{key: value for key, value in asdict(row).items() if key in kept} for row in rows]}
 
-
-__all__ = ["ABLATION", "FIELD", "IDEAS", "METHODS", "POLICIES", "Cell", "run"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from figures import IMAGES, plt, save
-from results import CELLS, SCENARIOS, STRATEGIES, K, N
+from results import CELLS, ONE_CLASS, SCENARIOS, STRATEGIES, K, N
 from tasks import TASKS
 
 PAGE = CELLS.parents[1] / "results.md"
@@ -104,7 +104,8 @@ def strategies(rows: list[Row]) -> str:
     paper = dict(zip(STRATEGIES, ("53.6", "53.7", "54.3", "38.6", "35.9", "23.8"), strict=True))
     body = []
     for name in STRATEGIES:
-        some = [row for row in where(at, strategy=None if name == "random" else name) if row["n"] in ("100", "70")]
+        n = ONE_CLASS if name == "one-class" else 100
+        some = where(at, strategy=None if name == "random" else name, n=n)
         body.append([name, *(cell(where(some, method=method)) for method in ("theseus", "bico", "best")), paper[name]])
     return markdown(["calibration set", "theseus", "bico", "best", "paper's BiCo"], body)
 

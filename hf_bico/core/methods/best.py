@@ -1,9 +1,13 @@
 """What did best over our world of tasks; not of any paper."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hf_bico.core.methods.bico import BiCo
+from hf_bico.core.moments import Evidence
+from hf_bico.core.types import Map, Pair
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,9 @@ class Best(BiCo):
         R_out = polar(Σ w_B w_A ĝ_B ĝ_Aᵀ)                        w = √‖g‖ ‖x‖
         R_in  = polar(Σ w_B w_A (x_B − μ_B)(x_A − μ_A)ᵀ)         w = √‖∂L/∂x‖
 
+    And where B is deeper, so that a layer of A hands over to m layers of B, each gets 1/√m of its change: ‖τ‖ is as
+    large over all of B as it was.
+
     The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results.md has what it gains and what
     was tried beside it.
     """
@@ -31,3 +38,8 @@ class Best(BiCo):
         "gradient's norm); τ_B = R_out τ_A R_inᵀ is added to the new base.")
 
     weighted: bool = True
+
+    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+        heirs = Counter(source.name for source, _ in pairs)
+        for pair, map_ in super().plan(pairs, evidence):
+            yield pair, replace(map_, scale=heirs[pair.source.name] ** -0.5)

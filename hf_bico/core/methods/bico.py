@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hf_bico.core.errors import PortError
 from hf_bico.core.methods.path import along_path
 from hf_bico.core.methods.protocol import Job
 from hf_bico.core.methods.two_sided import TwoSided
@@ -33,6 +34,13 @@ class BiCo(TwoSided):
     prompts) in place of the loss's gradient; 0 is the paper's loss."""
     steps: int = 1
     """Not of the paper: carry τ in so many equal steps, with maps estimated anew at each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label_free < 0 or self.steps < 1:
+            raise PortError("label_free is a number of draws, 0 or more, and steps is 1 or more")
+        if self.weighted and self.label_free:
+            raise PortError("weights come from the loss, which label-free gradients do without: weighted or label_free")
 
     @property
     def sides(self) -> tuple[Signal, Signal]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.collect import Batch, Side, frozen
+from hf_bico.core.errors import PortError
 from hf_bico.core.methods.protocol import Job, Method
 from hf_bico.core.transport import Transported, holding
 from hf_bico.core.types import Pair, Signal
@@ -28,6 +29,10 @@ class FewShot(Method):
     """AdamW's learning rate; a fine-tune's own by the papers' protocol."""
     decay: float = 0.1
     """AdamW's weight decay."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not (0 < self.rate < float("inf") and 0 <= self.decay < float("inf")):
+            raise PortError("few-shot takes steps of 1 or more, a rate above 0 and a decay of 0 or more")
 
     @property
     def signals(self) -> frozenset[Signal]:

@@ -28,6 +28,10 @@ class TwoSided(Method):
     centred: bool = False
     """Take the mean over the rows off the activations."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.rtol < 1:
+            raise PortError(f"rtol = {self.rtol} is no share of the largest singular value: give one in (0, 1)")
+
     @property
     def sides(self) -> tuple[Signal | None, Signal | None]:
         return self.left, self.right
