@@ -87,7 +87,7 @@ def tuned(output: Path, name: str) -> Path:
 # The file.
 
 def test_all_that_is_wrong_is_listed(tmp_path):
-    table = {"pairs": [["small", "tiny"]], "datasets": ["shapes", "words"], "n": 100, "methods": ["best"]}
+    table = {"pairs": [["small", "tiny"]], "datasets": ["shapes", "words"], "n": 100, "methods": ["finest"]}
     wrong = {
         "models": {"small": {"family": "gpt"}, "large": {"ref": "demo/plus", "tuned": {"cats": "demo/ft"}}},
         "datasets": {"shapes": {"ref": "demo/task", "template": "a.txt"}, "words": {"ref": "demo/w", "text": "t"},
@@ -108,13 +108,13 @@ def test_all_that_is_wrong_is_listed(tmp_path):
             "protocols.open_clip.rate: a number", "protocols.t6: no such key; there are open_clip, t5",
             "tables.1.n: a whole number from 1", "tables.1.seeds: a whole number",
             "tables.2.pairs: no model 'tiny'; there are large, small", "tables.2: one of n and per_class",
-            "tables.2.datasets: open_clip takes pictures", "tables.2: unknown method 'best'; there are bico,",
+            "tables.2.datasets: open_clip takes pictures", "tables.2: unknown method 'finest'; there are bico,",
             "tables.3.alphas: a number", "tables.3.paper: a number"):
         assert sum(words in line for line in lines) == 1, (words, said)
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"methods": ["best"], "paper": {}}, "tables.1: unknown method 'best'; there are bico"),
+    ({"methods": ["finest"], "paper": {}}, "tables.1: unknown method 'finest'; there are bico"),
     ({"options": ["bico:rank=3"]}, "tables.1: bico has no option 'rank'; it has"),
     ({"per_class": 2, "n": 2, "paper": {}}, "tables.1: one of n and per_class is expected"),
     ({"strategies": "nearest"}, "tables.1: unknown strategy 'nearest'; there are random"),
