@@ -39,8 +39,9 @@ def cka(a: Tensor, b: Tensor) -> float:
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Mean cosine of paired rows."""
-    return float(torch.cosine_similarity(a, b, dim=-1).mean())
+    """Mean cosine of paired rows; those that are zero (tokens without a gradient) have none."""
+    there = (a.norm(dim=-1) > 0) & (b.norm(dim=-1) > 0)
+    return float(torch.cosine_similarity(a[there], b[there], dim=-1).mean())
 
 
 def rows(model: nn.Module, head: Tensor, pictures: Tensor, labels: Tensor) -> dict:
@@ -137,7 +138,7 @@ def draw_lines(lines: dict, ylabel: str, file: str, title: str = "") -> None:
     for label, values in lines.items():
         axis.plot(range(1, 1 + len(values)), values, marker=".", label=str(label))
     axis.set(xlabel="block", ylabel=ylabel, title=title, xticks=range(1, 1 + len(values)))
-    axis.legend(fontsize="small")
+    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     save(figure, file)
 
 
