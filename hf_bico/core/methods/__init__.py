@@ -33,7 +33,9 @@ def method_of(name: str, options: Sequence[str] = ()) -> Method:
     known = {field.name: field for field in fields(METHODS[name])}
     chosen = {}
     for option in options:
-        key, _, value = option.partition("=")
+        key, given, value = option.partition("=")
+        if not given:
+            raise PortError(f"an option of {name} is given as name=value, not as {option!r}")
         if key not in known:
             raise PortError(f"{name} has no option {key!r}; it has {', '.join(known) or 'none'}")
         chosen[key] = _value(f"{name}'s {key}", known[key].type, value)

@@ -34,9 +34,11 @@ class Best(BiCo):
     summary: ClassVar[str] = (
         "τ = fine-tuned − base is a sum of bilinear terms (output gradient × input activation). One forward–backward "
         "pass of the same samples through both bases gives two orthogonal maps a layer, R_out from the gradients and "
-        "R_in from the activations about their mean, each token weighted by how much it has to say (the root of its "
-        "gradient's norm); τ_B = R_out τ_A R_inᵀ is added to the new base.")
+        "R_in from the activations about their mean. Other than in the paper, tokens are weighted, by √‖g‖ ‖x‖ for "
+        "R_out and √‖∂L/∂x‖ for R_in, and a layer that hands over to m layers gives each 1/√m; τ_B = R_out τ_A R_inᵀ "
+        "is added to the new base.")
 
+    centred: bool = True
     weighted: bool = True
 
     def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:

@@ -37,8 +37,10 @@ class BiCo(TwoSided):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.label_free < 0 or self.steps < 1:
-            raise PortError("label_free is a number of draws, 0 or more, and steps is 1 or more")
+        if self.label_free < 0:
+            raise PortError(f"label_free = {self.label_free}: give a number of draws, 0 or more")
+        if self.steps < 1:
+            raise PortError(f"steps = {self.steps}: give 1 or more")
         if self.weighted and self.label_free:
             raise PortError("weights come from the loss, which label-free gradients do without: weighted or label_free")
 
