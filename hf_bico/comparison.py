@@ -23,7 +23,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import staged
-from hf_bico.prepare import Ready, dataset_key, exam, load, models_key, prepare, within_memory
+from hf_bico.prepare import Ready, evaluation_key, exam, fetch, load, models_key, prepare, within_memory
 from hf_bico.report import SCHEMA, Clock, environment, search_record
 from hf_bico.strategies import Calibration
 
@@ -133,13 +133,11 @@ def _scores(config: CompareConfig, hub: Hub, ready: Ready, examine: Exam,
             tuned: Pinned | None) -> tuple[Workspace, Score, Score, Reference]:
     """Zero-shot, source and reference, each scored once."""
     plan = ready.plan
-    names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
-    folder = hub.fetch(tuned, names) if tuned else None
+    folder = fetch(plan, tuned, hub) if tuned else None
     if tuned:
         with about(tuned):
-            target = SafeTensors(ready.folders[2] / plan.family.weights_file)
-            change = Difference(SafeTensors(folder / plan.family.weights_file), target)
-            check_fine_tune(change, target, [pair.target for pair in plan.pairs])
+            change = Difference(SafeTensors(folder / plan.family.weights_file), ready.weights)
+            check_fine_tune(change, ready.weights, [pair.target for pair in plan.pairs])
     key = _key(config, ready) | {"tuned": folder and sha256(folder / plan.family.weights_file)}
     workspace = Workspace(key)
 
@@ -159,8 +157,7 @@ def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
     return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "evaluation": [dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, port.eval_n,
-                           port.seed]}
+            "evaluation": evaluation_key(port, plan)}
 
 
 def _rows(config: CompareConfig, ready: Ready, examine: Exam, methods: dict[str, Method], calibration: Calibration,

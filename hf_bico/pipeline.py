@@ -27,7 +27,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
-from hf_bico.prepare import Ready, dataset_key, exam, load, models_key, prepare, within_memory
+from hf_bico.prepare import Ready, evaluation_key, exam, load, models_key, prepare, within_memory
 from hf_bico.report import Clock, Evaluation, Report, bank_record, environment, layer_table, search_record, write_report
 
 
@@ -87,10 +87,8 @@ def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
-    evaluation = [dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n,
-                  config.seed]
-    return {"hf_bico": __version__, "models": models_key(ready), "method": method, "evaluation": evaluation,
-            "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
+    return {"hf_bico": __version__, "models": models_key(ready), "method": method,
+            "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
 
 def _calibrate(job: Job, workspace: Workspace) -> None:

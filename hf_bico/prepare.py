@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_bico.api import class_loss, class_scores
 from hf_bico.blueprint import Blueprint, PortConfig, check_weights, eval_size
-from hf_bico.core.collect import Side
+from hf_bico.core.collect import Scores, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
 from hf_bico.core.moments import Evidence
@@ -47,12 +47,16 @@ class Ready:
     """The base and the target."""
     heads: list[Tensor]
 
+    @cached_property
+    def scores(self) -> list[Scores | None]:
+        """Either base's, of the general prompts; they are encoded once, however many draws there are."""
+        bank = self.plan.bank
+        return [class_scores(self.plan.family.head(side, bank, ("{}",))) if bank else None for side in self.sides]
+
     def job(self, drawn: Draw, size: int, track: Track) -> Job:
         """With no evidence yet; `size` samples a batch."""
-        live = []
-        for side, head in zip(self.sides, self.heads, strict=True):
-            bank = self.plan.family.head(side, self.plan.bank, ("{}",)) if self.plan.bank else None
-            live.append(Side(side.model, class_loss(head), None if bank is None else class_scores(bank)))
+        live = [Side(side.model, class_loss(head), scores)
+                for side, head, scores in zip(self.sides, self.heads, self.scores, strict=True)]
         batches = partial(Batches, drawn.samples, tuple(self.sides), size)
         return Job(self.tau, self.plan.pairs, *live, self.weights, batches, Evidence(self.plan.pairs, ()), track)
 
@@ -72,9 +76,8 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
     Raises:
         PortError: weights that do not fit, are broken, or cannot be a fine-tune and its base.
     """
-    names = (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files)
     with clock("download"):
-        folders = [hub.fetch(pinned, names) for pinned in track(plan.lineage.models, "Downloading", 3)]
+        folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
     tuned, base, target = (_open(plan, *each) for each in zip(plan.lineage.models, folders, strict=True))
     with clock("task vector"):
         tau = check_weights(plan, tuned, base, target)
@@ -86,6 +89,11 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
                   for role, folder in zip(("source", "base", "target"), folders, strict=True)}
         sides, heads = zip(*(load(plan, folder) for folder in folders[1:]), strict=True)
     return Ready(plan, folders, hashes, tau, target, ratio, whole, list(sides), list(heads))
+
+
+def fetch(plan: Blueprint, pinned: Pinned, hub: Hub) -> Path:
+    """The folder of a model, with all that opens it."""
+    return hub.fetch(pinned, (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files))
 
 
 def _open(plan: Blueprint, pinned: Pinned, folder: Path) -> SafeTensors:
@@ -114,7 +122,12 @@ def models_key(ready: Ready) -> list[Any]:
     return [ready.hashes, *configs]
 
 
-def dataset_key(pinned: Pinned) -> list[Any]:
+def evaluation_key(config: PortConfig, plan: Blueprint) -> list[Any]:
+    """What tells these evaluation samples from all others."""
+    return [_dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
+
+
+def _dataset_key(pinned: Pinned) -> list[Any]:
     """What tells this dataset from all others; a folder has no commit, its files' sizes and dates stand for it."""
     if pinned.folder is None:
         return [str(pinned)]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,7 +17,7 @@ from common import WEIGHTS, keep
 from crawl import CONCEPTS, TEMPLATES, batch, pool
 from open_clip.model import CLIP
 from torch import Tensor
-from train import BATCH, RATE, normalise, optimizer, rounded
+from train import BATCH, RATE, normalise, optimizer, rounded, update
 
 STEPS = 2400
 
@@ -48,13 +47,7 @@ def pretrain(name: str, steps: int, device: str) -> CLIP:
         template = torch.randint(rows.shape[1], (len(rows),), generator=generator)
         texts = rows[torch.arange(len(rows)), template]
         loss = step_loss(model, images.to(device), labels.to(device), texts.to(device))
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(50))
+        update(model, loss, adam, schedule)
         seen.append(loss.item())
         if step % 100 == 99:
             mean, spent = sum(seen[-100:]) / 100, time.time() - start

@@ -9,7 +9,6 @@ zero-shot) in %; a cell gives its mean over the seeds ± their standard deviatio
 from __future__ import annotations
 
 import csv
-import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -177,7 +176,7 @@ def main() -> None:
     PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
     for draw in (draw_gaps, draw_tasks):
         draw(rows)
-    print(f"{PAGE.name} and {IMAGES.name}/ are made of {len(list(itertools.chain(rows)))} rows")
+    print(f"{PAGE.name} and {IMAGES.name}/ are made of {len(rows)} rows")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,17 @@ def normalise(images: Tensor) -> Tensor:
     return (images - 0.5) / 0.5
 
 
+def update(model: CLIP, loss: Tensor, adam: torch.optim.Optimizer, schedule) -> None:
+    """One step of pre-training, the gradient's norm clipped at 1 and the logit scale at 50."""
+    adam.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    adam.step()
+    schedule.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(max=math.log(50))
+
+
 def pretrain(width: int, seed: int, masks: Tensor, labels: Tensor, steps: int) -> CLIP:
     """Cross-entropy of every image against one prompt of every class, prompts drawn anew each step."""
     torch.manual_seed(seed)
@@ -91,13 +102,7 @@ def pretrain(width: int, seed: int, masks: Tensor, labels: Tensor, steps: int) -
         template = torch.randint(rows.shape[1], (len(rows),), generator=generator)
         image, text, scale = model(images, rows[torch.arange(len(rows)), template])
         loss = F.cross_entropy(scale * image @ text.T, labels[pick], label_smoothing=0.05)
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(max=math.log(50))
+        update(model, loss, adam, schedule)
         seen.append(loss.item())
         if step % 250 == 249:
             mean, spent = sum(seen[-250:]) / 250, time.time() - start
