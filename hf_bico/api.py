@@ -14,6 +14,7 @@ from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
+from hf_bico.families import logits as clip_logits
 
 
 @dataclass(frozen=True)
@@ -98,5 +99,5 @@ def class_loss(head: Tensor) -> Loss:
 def class_scores(head: Tensor) -> Scores:
     """(n, M) scores of (inputs, …) under a classifier head (M, d); with a bank of general prompts, label-free."""
     def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        return family_of(model).logits(model, batch[0], head)
+        return clip_logits(model, batch[0], head)
     return scores

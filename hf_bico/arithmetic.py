@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from hf_bico.blueprint import base_of
+from hf_bico.blueprint import anatomies, base_of, check_models
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import Difference, check_fine_tune
-from hf_bico.families import FAMILIES
-from hf_bico.io.checkpoints import SafeTensors, require_family, require_finite
+from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
@@ -22,17 +21,19 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     if output.exists():
         raise PortError(f"{output} exists; name another with --output")
     require_writable(output)
-    family = FAMILIES[0]
     tuned = hub.resolve(source)
     root = hub.resolve(base or base_of(tuned, hub))
-    for pinned in (tuned, root):
-        require_family(pinned, family)
-    folders = [hub.fetch(pinned, (family.config_file, family.weights_file)) for pinned in (tuned, root)]
-    paths = [folder / family.weights_file for folder in folders]
-    lineage = {"source": str(tuned), "base": str(root), "source_sha256": sha256(paths[0]),
-               "base_sha256": sha256(paths[1])}
-    tau = Difference(*map(SafeTensors, paths))
-    check_fine_tune(tau, tau.base, family.sites(family.skeleton(folders[1])))
+    library, _, models = anatomies((tuned, root), hub, None)
+    check_models(models)
+    folders = [hub.fetch(pinned, (library.config_file, *library.weights(pinned.files))) for pinned in (tuned, root)]
+    stored = [SafeTensors.of(library, pinned, folder) for pinned, folder in zip((tuned, root), folders, strict=True)]
+    hashes = [sha256(*(folder / name for name in shards(library, pinned)))
+              for pinned, folder in zip((tuned, root), folders, strict=True)]
+    lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
+    views = [Named(tensors, model.shapes.names) for tensors, model in zip(stored, models, strict=True)]
+    tau = Difference(views[0].without(views[0].names.keys() - views[1].names.keys()),
+                     views[1].without(views[1].names.keys() - views[0].names.keys()))
+    check_fine_tune(tau, tau.base, models[1].sites())
     vector = TaskVector(tau, lineage)
     return vector, vector.save(output)
 
@@ -43,15 +44,15 @@ def apply(delta: Path, target: str, output: Path, alpha: float, hub: Hub) -> tup
     Raises:
         PortError: the vector does not fit the target, or the target cannot be had.
     """
-    family = FAMILIES[0]
     vector = TaskVector.load(delta)
     pinned = hub.resolve(target)
-    require_family(pinned, family)
-    folder = hub.fetch(pinned, (family.config_file, family.weights_file, *family.extra_files))
-    weights = SafeTensors(folder / family.weights_file)
+    library, purpose, (model,) = anatomies((pinned,), hub, None)
+    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
     require_finite(pinned, weights)
     check_fits(vector.tensors, weights, str(pinned))
     require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
-        write_model(stage, family, folder, pinned.files, vector.tensors, alpha)
+        write_model(stage, library, library.skeleton(folder, purpose), folder, pinned.files, weights, vector.tensors,
+                    alpha, {})
     return pinned, dict(vector.lineage)

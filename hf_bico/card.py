@@ -7,42 +7,49 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_bico.core.types import Signal
-from hf_bico.families import Family
+from hf_bico.families import Library, Purpose
+from hf_bico.scores import METRICS
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
-ROWS = {"source": "fine-tuned source, on its own base", "zero_shot": "target, zero-shot",
+ROWS = {"source": "fine-tuned source, on its own base", "zero_shot": "target without the port",
         "naive": "target + naive copy of τ", "ported": "**target + ported τ (this model)**"}
 """The evaluation's rows, in the order they are shown."""
 
 
-def write_card(folder: Path, report: dict[str, Any], family: Family, repo: str | None, licenses: Sequence[str]) -> None:
+def write_card(folder: Path, report: dict[str, Any], library: Library, purpose: Purpose, repo: str | None,
+               licenses: Sequence[str]) -> None:
     """README.md of a written port: metadata for the Hub, and a body that says how it was made and how to redo it."""
     lineage = report["lineage"]
     name = repo or f"{lineage['source']['name'].split('/')[-1]}-on-{lineage['target']['name'].split('/')[-1]}"
-    data = metadata(report, family, name, licenses)
+    data = metadata(report, library, purpose, name, licenses)
     # Without a repo of its own yet, the folder that the card lies in is what opens.
-    snippet = family.snippet(f"hf-hub:{repo}" if repo else "local-dir:.")
+    snippet = library.snippet(repo or ".", purpose)
+    metric = METRICS[report["evaluation"]["ported"]["metric"]]
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), name=name, report=report, rows=ROWS, snippet=snippet, licenses=licenses,
+        metric=metric, zero_shot=purpose.kind == "zero-shot",
         sampled=_sampled(report), blocks=_blocks(report["layers"]), maps=_maps(report["moved"]),
         left=_left(report["left"]))
     card.save(folder / "README.md")
 
 
-def metadata(report: dict[str, Any], family: Family, name: str, licenses: Sequence[str]) -> ModelCardData:
+def metadata(report: dict[str, Any], library: Library, purpose: Purpose, name: str, licenses: Sequence[str]
+             ) -> ModelCardData:
     """The card's YAML. Only what lies on the Hub is named as base or dataset."""
     lineage, evaluation = report["lineage"], report["evaluation"]
     base, dataset = (None if lineage[role]["local"] else lineage[role] for role in ("target", "dataset"))
+    ported, task = evaluation["ported"], library.task_type(purpose)
+    metric = ported["metric"]
     result = EvalResult(
-        task_type="zero-shot-image-classification", task_name="Zero-Shot Image Classification", metric_type="accuracy",
-        metric_name="Accuracy", metric_value=round(evaluation["ported"]["accuracy"], 6),
+        task_type=task, task_name=task.replace("-", " ").title(), metric_type=metric.replace(" ", "_"),
+        metric_name=metric.capitalize(), metric_value=round(ported["value"], 6),
         dataset_type=dataset["name"] if dataset else "local", dataset_name=lineage["dataset"]["name"],
         dataset_config=report["calibration"]["config"], dataset_split=evaluation["split"],
         dataset_revision=lineage["dataset"]["commit"])
     return ModelCardData(
         model_name=name, base_model=base and base["name"], base_model_relation="finetune" if base else None,
         datasets=[dataset["name"]] if dataset else None, **_license(licenses),
-        library_name=family.library, pipeline_tag=family.pipeline_tag,
+        library_name=library.name, pipeline_tag=task,
         tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]], eval_results=[result],
         hf_bico_lineage={role: entry["name"] + (f"@{entry['commit']}" if entry["commit"] else "")
                          for role, entry in lineage.items()})

@@ -1,31 +1,42 @@
 """`hf-bico compare`: every method, α, N and seed on one evaluation split, from repos. Nothing is pushed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
-from textwrap import shorten
 from typing import Any
 
 from torch import nn
 
 from hf_bico import __version__
-from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft, read_bank
+from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft, read_bank, require_task
 from hf_bico.compare import Row, compare
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
 from hf_bico.core.transport import Difference, check_fine_tune
-from hf_bico.data import check_draw
-from hf_bico.evaluate import Exam, Score
-from hf_bico.io.checkpoints import SafeTensors, require_family
+from hf_bico.data import Draw, check_draw
+from hf_bico.evaluate import Exam
+from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about, sha256
+from hf_bico.io.reference import Pinned, about
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import staged
-from hf_bico.prepare import Ready, evaluation_key, exam, fetch, load, models_key, prepare, within_memory
+from hf_bico.prepare import (
+    Ready,
+    evaluation_key,
+    exam,
+    fetch,
+    models_key,
+    own_side,
+    prepare,
+    score_source,
+    within_memory,
+)
 from hf_bico.report import SCHEMA, Clock, environment, search_record
+from hf_bico.scores import METRICS, Score, recovered
 from hf_bico.strategies import Calibration
+from hf_bico.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -94,21 +105,27 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
         plan, tuned = _draft(config, hub, methods, calibrations)
     ready = prepare(plan, hub, track, clock)
     examine = exam(config.port, plan, track)
-    with clock("evaluate"):
-        workspace, zero_shot, source, reference = _scores(config, hub, ready, examine, tuned)
+    workspace = Workspace(_key(config, ready) | {"tuned": tuned and str(tuned)})
     spaces, draws, rows = [workspace], [], []
     with clock("compare"):
         for calibration in calibrations:
-            space, draw, some = _rows(config, ready, examine, methods, calibration, track)
+            drawn = ready.draw(config.port, calibration, track)
+            ready.match(config.port, drawn, config.port.batch_size, track)
+            ready.equip(drawn, config.port.batch_size, track)
+            if not draws:
+                source, reference = _scores(config, hub, ready, drawn, examine, tuned, workspace)
+            space, start, some = _rows(config, ready, drawn, examine, methods, calibration, track)
             spaces.append(space)
-            draws.append(draw)
-            rows += [_record(row, calibration, draw["n"], zero_shot, reference.score) for row in some]
+            draws.append(drawn.record() | {"start": asdict(start)})
+            rows += [_record(row, calibration, len(drawn.samples), start, reference.score) for row in some]
+    start = Score(**draws[0]["start"])
     data = {
         "schema": SCHEMA, "hf_bico": __version__, "lineage": plan.lineage.record(ready.hashes),
-        "evaluation": {"split": plan.eval_name, "zero_shot": asdict(zero_shot), "source": asdict(source)},
+        "evaluation": {"split": plan.eval_name, "metric": start.metric, "source": asdict(source), "zero_shot": asdict(
+            replace(start, value=fmean(draw["start"]["value"] for draw in draws)))},
         "reference": {"what": reference.what, "model": str(reference.pinned)} | asdict(reference.score),
         "methods": {name: asdict(method) for name, method in methods.items()}, "calibration": draws,
-        "task": asdict(plan.task), "rows": rows, "summary": summary(rows),
+        "head": plan.head, "task": asdict(plan.task), "rows": rows, "summary": summary(rows),
         "environment": environment(plan.device, clock)}
     _write(config.port.output, data)
     for space in spaces:
@@ -125,61 +142,71 @@ def _draft(config: CompareConfig, hub: Hub, methods: dict[str, Method],
         check_draw(config.port.split, plan.labels, plan.task, calibration)
     tuned = hub.resolve(config.target_tuned) if config.target_tuned else None
     if tuned:
-        require_family(tuned, plan.family)
-    return replace(plan, bank=read_bank(config.port.bank, methods, plan.family)), tuned
+        require_weights(tuned, plan.library)
+    bank = read_bank(config.port.bank, methods, plan.library, plan.purpose, plan.task)
+    for method in methods.values():
+        require_task(plan.purpose, plan.task, plan.lineage, method)
+    return replace(plan, bank=bank), tuned
 
 
-def _scores(config: CompareConfig, hub: Hub, ready: Ready, examine: Exam,
-            tuned: Pinned | None) -> tuple[Workspace, Score, Score, Reference]:
-    """Zero-shot, source and reference, each scored once."""
-    plan = ready.plan
-    folder = fetch(plan, tuned, hub) if tuned else None
-    if tuned:
-        with about(tuned):
-            change = Difference(SafeTensors(folder / plan.family.weights_file), ready.weights)
-            check_fine_tune(change, ready.weights, [pair.target for pair in plan.pairs])
-    key = _key(config, ready) | {"tuned": folder and sha256(folder / plan.family.weights_file)}
-    workspace = Workspace(key)
-
-    def score(what: str, model) -> Score:
-        return Score(**workspace.once(what, lambda: asdict(examine(what, *model()))))
-
-    zero_shot = score("the target", lambda: (ready.sides[1], ready.heads[1]))
-    source = score("the source", lambda: load(plan, ready.folders[0]))
+def _scores(config: CompareConfig, hub: Hub, ready: Ready, drawn: Draw, examine: Exam, tuned: Pinned | None,
+            workspace: Workspace) -> tuple[Score, Reference]:
+    """The source's score and the reference's, each taken once."""
+    source = score_source(ready, drawn, config.port.batch_size, examine, workspace)
     if tuned is None:
-        return workspace, zero_shot, source, Reference("the source's own score", plan.lineage.source, source)
+        return source, Reference("the source's own score", ready.plan.lineage.source, source)
     with about(tuned):
-        reached = score("the target's fine-tune", lambda: load(plan, folder))
-    return workspace, zero_shot, source, Reference("the target's own fine-tune", tuned, reached)
+        folder = _target_tuned(hub, ready, tuned)
+        model, objective = own_side(ready, folder, drawn, config.port.batch_size)
+        score = workspace.once("the target's fine-tune",
+                               lambda: asdict(examine("the target's fine-tune", objective, model)))
+    return source, Reference("the target's own fine-tune", tuned, Score(**score))
+
+
+def _target_tuned(hub: Hub, ready: Ready, tuned: Pinned) -> Path:
+    """Its folder.
+
+    Raises:
+        PortError: it is no fine-tune of the target.
+    """
+    plan = ready.plan
+    folder = fetch(plan, tuned, hub)
+    stored = SafeTensors.of(plan.library, tuned, folder)
+    skeleton = plan.library.skeleton(folder, plan.purpose)
+    names = Named(stored, {key: name for key, name in plan.library.names(skeleton, stored).items()
+                           if key in ready.weights})
+    check_fine_tune(Difference(names, ready.weights), ready.weights, [pair.target for pair in plan.pairs])
+    return folder
 
 
 def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
     return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "evaluation": evaluation_key(port, plan)}
+            "head": plan.head, "matching": [port.matching, port.layers, port.skip], "evaluation": evaluation_key(port, plan)}
 
 
-def _rows(config: CompareConfig, ready: Ready, examine: Exam, methods: dict[str, Method], calibration: Calibration,
-          track: Track) -> tuple[Workspace, dict[str, Any], list[Row]]:
-    """Every method and α on one draw."""
-    drawn = ready.draw(config.port, calibration, track)
+def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, methods: dict[str, Method],
+          calibration: Calibration, track: Track) -> tuple[Workspace, Score, list[Row]]:
+    """The target's score without a port, and every method and α on one draw."""
     space = Workspace(_key(config, ready) | {"draw": drawn.sha256, "options": config.options, "bank": ready.plan.bank})
-    n, side, head = len(drawn.samples), ready.sides[1], ready.heads[1]
+    n, size, model = len(drawn.samples), config.port.batch_size, ready.sides[1].model
+    what = f"N = {n}, seed {calibration.seed}"
 
-    def score(model: nn.Module) -> float:
-        return examine(f"N = {n}, seed {calibration.seed}", side, head).accuracy
+    def score(live: nn.Module) -> Score:
+        with ready.dressed(drawn, size) as (objective, _):
+            return examine(what, objective, live)
 
-    job, alphas = ready.job(drawn, config.port.batch_size, track), list(dict.fromkeys(config.alphas))
+    start = Score(**space.once("start", lambda: asdict(score(model))))
+    job, alphas = ready.job(drawn, size, track), list(dict.fromkeys(config.alphas))
     with within_memory():
-        return space, drawn.record(), compare(job, methods, n, score, alphas=alphas, once=space.once)
+        return space, start, compare(job, methods, n, lambda live: score(live).value, alphas=alphas, once=space.once)
 
 
-def _record(row: Row, calibration: Calibration, n: int, zero_shot: Score, reference: Score) -> dict[str, Any]:
-    way = reference.accuracy - zero_shot.accuracy
-    recovered = None if row.score is None or way <= 0 else (row.score - zero_shot.accuracy) / way
+def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score) -> dict[str, Any]:
+    gap = None if row.score is None else recovered(row.score, start.value, reference.value, start.metric)
     return {"n": n, "per_class": calibration.per_class, "seed": calibration.seed} | asdict(row) | {
-        "recovered": recovered, "search": search_record(row.search)}
+        "recovered": gap, "search": search_record(row.search)}
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -201,46 +228,6 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             entry[f"{name}_spread"] = stdev(values) if whole and len(values) > 1 else None
         entries.append(entry | {"peak_bytes": max(row["peak_bytes"] for row in some)})
     return entries
-
-
-def cells(data: dict[str, Any]) -> Iterator[list[str]]:
-    """The summary as a table, its header first: a row a method and α, a column an N."""
-    entries = data["summary"]
-    columns = list(dict.fromkeys((entry["n"], entry["per_class"]) for entry in entries))
-    yield ["method", "α", *(f"N = {n}" + (f" ({k} a class)" if k else "") for n, k in columns), "peak memory"]
-    for method, alpha in dict.fromkeys((entry["method"], entry["alpha"]) for entry in entries):
-        found = {(e["n"], e["per_class"]): e for e in entries if (e["method"], e["alpha"]) == (method, alpha)}
-        peak = max(entry["peak_bytes"] for entry in found.values()) / 1e9
-        yield [method, alpha if isinstance(alpha, str) else f"{alpha:g}", *(_cell(found[column]) for column in columns),
-               f"{peak:.2f} GB" if peak else "–"]
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    if entry["refusal"]:
-        return f"refused: {shorten(entry['refusal'], 100, placeholder=' …')}"
-    gap, spread = entry["recovered"], entry["recovered_spread"]
-    gap = "no gap" if gap is None else f"{gap:.0%}" + ("" if spread is None else f" ± {100 * spread:.0f}")
-    return f"{entry['score']:.1%}, {gap}, {entry['seconds']:.1f} + {entry['shared_seconds']:.1f} s"
-
-
-def caption(data: dict[str, Any]) -> str:
-    """What the cells say and what the gap is measured to."""
-    scores, reference = data["evaluation"], data["reference"]
-    seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
-    return (f"Split {scores['split']}, {scores['zero_shot']['n']} samples: zero-shot "
-            f"{scores['zero_shot']['accuracy']:.1%}, fine-tuned source {scores['source']['accuracy']:.1%}. A cell is "
-            f"the mean accuracy over {seeds} seed{'s'[:seeds != 1]}, the share of the gap to {reference['what']} "
-            f"({reference['accuracy']:.1%}) ± its spread over the seeds in points, and seconds: the method's own + the "
-            f"collection's that all share.")
-
-
-def markdown(data: dict[str, Any]) -> str:
-    header, *rows = cells(data)
-    lineage = data["lineage"]
-    refused = dict.fromkeys(row["refusal"] for row in data["rows"] if row["refusal"])
-    lines = [f"# {lineage['source']['name']} on {lineage['target']['name']}", "", caption(data), "",
-             f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]
-    return "\n".join([*lines, *(f"\nRefused: {reason}." for reason in refused)]) + "\n"
 
 
 def _write(output: Path | None, data: dict[str, Any]) -> None:

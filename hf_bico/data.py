@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 from huggingface_hub import errors as hub_errors
 from PIL import UnidentifiedImageError
+from PIL.Image import Image
 
+from hf_bico.columns import Columns, Kind, find_columns
 from hf_bico.core.errors import PortError, listed
 from hf_bico.splits import HubDataset, Split, lines
 from hf_bico.strategies import Calibration, Features, chosen
@@ -22,13 +23,11 @@ TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 CLASSES_FILE = "classnames.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 EVAL_SPLITS = ("test", "validation", "val", "dev")
-LABEL_COLUMNS = ("label", "labels", "cls", "fine_label")
-
-
-@dataclass(frozen=True)
-class Columns:
-    image: str
-    label: str
+READ_WHOLE = 200_000
+"""Rows of a split whose labels are read to learn the classes, at most."""
+MOST_CLASSES = 1_000
+"""Learnt from the labels; more are taken for something else than classes."""
+SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -37,13 +36,19 @@ class Task:
 
     columns: Columns
     class_names: tuple[str, ...]
+    """Empty where there are no labels."""
     templates: tuple[str, ...]
+    """Of images alone."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    image: Any
-    label: int
+    """A row of a dataset as a model will be asked it."""
+
+    inputs: Any
+    """An image, a text, a pair of texts, the messages of a chat (role and content each), or a prompt."""
+    label: int | str | None
+    """Of a class its index, of a prompt its completion, else None."""
 
 
 @dataclass(frozen=True)
@@ -55,55 +60,65 @@ class Draw:
     calibration: Calibration
     indices: tuple[int, ...]
     sha256: str
+    window: int | None = None
+    """Of a streamed split: how many of its first rows were drawn from."""
 
     def record(self) -> dict[str, Any]:
-        choice = self.calibration
+        choice, window = self.calibration, {} if self.window is None else {"window": self.window}
         return {"split": self.split, "strategy": choice.kind, "n": len(self.samples), "per_class": choice.per_class,
-                "seed": choice.seed, "indices": list(self.indices), "content_sha256": self.sha256}
+                "seed": choice.seed, **window, "indices": list(self.indices), "content_sha256": self.sha256}
 
 
-def read_task(dataset: HubDataset, split: Split, columns: dict[str, str | None], templates: Path | None) -> Task:
+def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
     """Columns from the features (or as named), classes and prompts from the dataset (or a file).
 
     Raises:
-        PortError: no image column, no labels, no class names, a template without a place for the class.
+        PortError: no columns that go together, no class names, a template without a place for the class.
     """
-    found = _columns(dataset, split, columns)
-    prompts = lines(templates) if templates else dataset.text(TEMPLATES_FILE) or list(DEFAULT_TEMPLATES)
+    columns = find_columns(str(dataset.pinned), split.features, named)
+    prompts: tuple[str, ...] = ()
+    if columns.kind is Kind.IMAGE:
+        prompts = _templates(dataset, templates)
+    elif templates is not None:
+        raise PortError(f"--templates are for images, but {dataset.pinned} has {columns.kind}: leave them out")
+    names = _class_names(dataset, split, columns) if "label" in columns.names else ()
+    return Task(columns, names, prompts)
+
+
+def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
+    prompts = lines(file) if file else dataset.text(TEMPLATES_FILE) or list(DEFAULT_TEMPLATES)
     prompts = [prompt.replace("{c}", "{}") for prompt in prompts]
     if not prompts or any(prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")) for prompt in prompts):
         raise PortError("every prompt template needs one {} (or {c}) where the class name goes, and no other braces")
-    return Task(found, _class_names(dataset, split, found.label), tuple(prompts))
+    return tuple(prompts)
 
 
-def _columns(dataset: HubDataset, split: Split, named: dict[str, str | None]) -> Columns:
-    images = [name for name, feature in split.features.items() if isinstance(feature, datasets.Image)]
-    labels = [name for name, feature in split.features.items() if isinstance(feature, datasets.ClassLabel)]
-    labels = labels or [name for name in LABEL_COLUMNS if name in split.features]
-    if named.get("image") is not None:
-        images = [name for name in images if name == named["image"]]
-    if named.get("label") is not None:
-        labels = [name for name in split.features if name == named["label"]]
-    for kind, found in (("image", images), ("label", labels)):
-        if len(found) != 1:
-            have = ", ".join(f"{name} ({type(feature).__name__})" for name, feature in split.features.items())
-            wanted = f" {named[kind]!r}" if named.get(kind) else ""
-            raise PortError(f"{dataset.pinned} has {'several' if found else 'no'} {kind} column{wanted}: "
-                            f"name one with --{kind}-column; it has {have}")
-    return Columns(images[0], labels[0])
-
-
-def _class_names(dataset: HubDataset, split: Split, label: str) -> tuple[str, ...]:
-    names = dataset.text(CLASSES_FILE) or getattr(split.features[label], "names", None)
-    if not names:
-        raise PortError(f"the labels of {dataset.pinned} ({label}) have no class names: make it a ClassLabel, or put "
-                        f"a {CLASSES_FILE} beside the data")
-    return tuple(name.replace("_", " ") for name in names)
+def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[str, ...]:
+    """Those of the feature or a file; else what the labels are: sorted strings, or whole numbers up to the largest."""
+    label = columns.names["label"]
+    where = f"the labels of {dataset.pinned} ({label})"
+    mend = f"make it a ClassLabel, or put a {CLASSES_FILE} beside the data"
+    feature, names = split.features[label], dataset.text(CLASSES_FILE)
+    strings = getattr(feature, "dtype", None) in ("string", "large_string")
+    if names or getattr(feature, "names", None):
+        return tuple(name if strings else name.replace("_", " ") for name in names or feature.names)
+    if columns.kind is Kind.IMAGE and not strings:
+        raise PortError(f"{where} have no class names: {mend}")
+    if split.num_rows > READ_WHOLE:
+        raise PortError(f"{where} have no class names, and {split.num_rows} are too many to learn them from: {mend}")
+    with _reading():
+        values = {value for value in split.column(label) if value is not None}
+    if not values or not all(isinstance(value, str if strings else int) for value in values):
+        raise PortError(f"{where} are no classes: name another column with --columns label=…")
+    found = sorted(values) if strings else [str(number) for number in range(max(values) + 1)]
+    if len(found) > MOST_CLASSES:
+        raise PortError(f"{where} have {len(found)} different values: {mend}, or name another column with --columns")
+    return tuple(found)
 
 
 def check_columns(split: Split, name: str, columns: Columns) -> None:
     """Refuse a split that lacks the task's columns."""
-    missing = [column for column in asdict(columns).values() if column not in split.features]
+    missing = [column for column in columns.names.values() if column not in split.features]
     if missing:
         raise PortError(f"the split {name!r} has no column {' and no column '.join(map(repr, missing))}; "
                         f"it has {', '.join(split.features)}")
@@ -113,15 +128,16 @@ def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray
     """The class of every row of a split, (rows,), where the strategy asks for it; else zeros, and nothing is read.
 
     Raises:
-        PortError: a label is none of the classes.
+        PortError: there are no labels, or one is none of the classes.
     """
     if calibration.kind == "random":
         return np.broadcast_to(0, split.num_rows)
+    if "label" not in task.columns.names:
+        raise PortError(f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
+                        "label have none: use random, or name the label with --columns label=…")
     with _reading():
-        labels = split.column(task.columns.label)
-    for index, label in enumerate(labels):
-        _check_label(task, index, label)
-    return np.array(labels, dtype=np.int64)
+        labels = split.column(task.columns.names["label"])
+    return np.array([_class(task, index, label) for index, label in enumerate(labels)], dtype=np.int64)
 
 
 def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibration) -> None:
@@ -156,9 +172,16 @@ def draw(split: Split, name: str, task: Task, calibration: Calibration, labels: 
     samples = tuple(samples_of(split, indices, task))
     digest = hashlib.sha256()
     for sample in samples:
-        head = json.dumps([sample.image.mode, sample.image.size, sample.label])
-        digest.update(head.encode() + sample.image.tobytes())
-    return Draw(samples, name, calibration, indices, digest.hexdigest())
+        digest.update(_content(sample))
+    return Draw(samples, name, calibration, indices, digest.hexdigest(), split.window)
+
+
+def _content(sample: Sample) -> bytes:
+    """What tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
+    if isinstance(sample.inputs, Image):
+        return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
+    return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True,
+                      separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
@@ -177,26 +200,61 @@ def _require_size(rows: int, name: str, n: int) -> None:
 
 
 def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sample]:
-    """The rows as samples, in order."""
-    rows = split.rows(indices, list(asdict(task.columns).values()))
+    """The rows as samples, in order.
+
+    Raises:
+        PortError: an image is broken, a text is empty, a label is none of the classes.
+    """
+    rows = split.rows(indices, list(dict.fromkeys(task.columns.names.values())))
     for index in indices:
         with _reading():
             try:
                 row = next(rows)
             except UnidentifiedImageError as error:
                 raise PortError(f"the image of row {index} cannot be read") from error
-            image, label = row[task.columns.image], row[task.columns.label]
-            if image is None:
-                raise PortError(f"row {index} has no image: name another split")
-            _check_label(task, index, label)
-            sample = Sample(image.convert("RGB"), label)
+            sample = _sample(task, index, row)
         yield sample
 
 
-def _check_label(task: Task, index: int, label: Any) -> None:
+def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
+    kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
+    if kind is Kind.CHAT:
+        return Sample(_messages(index, values["messages"]), None)
+    if kind is Kind.COMPLETION:
+        return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
+    label = _class(task, index, values["label"]) if "label" in values else None
+    if kind is Kind.IMAGE:
+        if values["image"] is None:
+            raise PortError(f"row {index} has no image: name another split")
+        return Sample(values["image"].convert("RGB"), label)
+    text = _text(index, "text", values["text"])
+    return Sample((text, _text(index, "second text", values["text_pair"])) if kind is Kind.PAIR else text, label)
+
+
+def _text(index: int, what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise PortError(f"row {index} has no {what}: leave such rows out of the dataset, or name another split")
+    return value
+
+
+def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
+    """With role and content each, whatever the dataset calls them."""
+    messages = tuple({"role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
+                      "content": one["content"] if "content" in one else one.get("value")} for one in value or ())
+    if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
+        raise PortError(f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
+                        "name another split")
+    return messages
+
+
+def _class(task: Task, index: int, label: Any) -> int:
+    """The index of a row's class."""
+    if isinstance(label, str) and label in task.class_names:
+        return task.class_names.index(label)
     if not isinstance(label, int) or not 0 <= label < len(task.class_names):
-        raise PortError(f"row {index} has label {label!r}; labels are 0 to {len(task.class_names) - 1}: name another "
-                        "split")
+        known = listed(task.class_names) if isinstance(label, str) else f"0 to {len(task.class_names) - 1}"
+        raise PortError(f"row {index} has label {label!r}; labels are {known}: name another split")
+    return int(label)
 
 
 @contextmanager

@@ -1,51 +1,23 @@
-"""Scores with their uncertainty."""
+"""Models on samples: marks of an evaluation split, features, and calibration batches for two models at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
-import numpy as np
 import torch
-from scipy.stats import binomtest
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch
 from hf_bico.core.methods import Track
 from hf_bico.data import Sample, Split, Task, samples_of
-from hf_bico.families import Family, Loaded
+from hf_bico.objectives import Objective, met
+from hf_bico.scores import Score
 
 
-@dataclass(frozen=True)
-class Score:
-    """Top-1 accuracy over n samples with its 95 % Wilson interval, all as shares."""
-
-    accuracy: float
-    low: float
-    high: float
-    n: int
-
-    @classmethod
-    def of(cls, correct: int, n: int) -> "Score":
-        interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
-        return cls(correct / n, float(interval.low), float(interval.high), n)
-
-
-def accuracy(family: Family, loaded: Loaded, head: Tensor, samples: Iterable[Sample], batch_size: int) -> Score:
-    """Top-1 accuracy of a model under its zero-shot head (K, embed)."""
-    correct = n = 0
-    with torch.no_grad():
-        for batch in batched(samples, batch_size):
-            images, labels = stack(loaded, batch)
-            best = family.logits(loaded.model, images, head).argmax(dim=-1).cpu()
-            correct, n = correct + int((best == labels).sum()), n + len(batch)
-    return Score.of(correct, n)
-
-
-@dataclass(frozen=True)
+@dataclass
 class Exam:
     """The evaluation samples, and how a model is scored on them."""
 
-    family: Family
     task: Task
     name: str
     """Of the split."""
@@ -53,19 +25,25 @@ class Exam:
     indices: tuple[int, ...]
     batch_size: int
     track: Track
+    reference: Tensor | None = field(default=None, repr=False)
+    """The source's marks, for a score that is taken against them."""
 
-    def __call__(self, what: str, side: Loaded, head: Tensor) -> Score:
+    def marks(self, what: str, objective: Objective, model: nn.Module) -> Tensor:
         samples = samples_of(self.split, self.indices, self.task)
         samples = self.track(samples, f"Evaluating {what}", len(self.indices))
-        return accuracy(self.family, side, head, samples, self.batch_size)
+        with torch.no_grad():
+            return torch.cat([objective.marks(model, objective.encode(batch)).float().cpu()
+                              for batch in batched(samples, self.batch_size)])
+
+    def __call__(self, what: str, objective: Objective, model: nn.Module) -> Score:
+        return objective.score(self.marks(what, objective, model), self.reference)
 
 
-def embedded(family: Family, loaded: Loaded, samples: Iterable[Sample], batch_size: int) -> np.ndarray:
-    """Unit image features, (n, d)."""
+def embedded(objective: Objective, model: nn.Module, samples: Iterable[Sample], batch_size: int) -> Tensor:
+    """Unit features of samples, (n, d), on the CPU in float32."""
     with torch.no_grad():
-        device = next(loaded.model.parameters()).device
-        return np.concatenate([family.features(loaded.model, stack(loaded, batch)[0].to(device)).float().cpu().numpy()
-                               for batch in batched(samples, batch_size)])
+        return torch.cat([objective.features(model, objective.encode(batch)).float().cpu()
+                          for batch in batched(samples, batch_size)])
 
 
 @dataclass(frozen=True)
@@ -73,21 +51,16 @@ class Batches:
     """The calibration samples as both models see them, as often as they are iterated."""
 
     samples: Sequence[Sample]
-    sides: Sequence[Loaded]
+    sides: tuple[Objective, Objective]
     size: int
 
     def __iter__(self) -> Iterator[Batch]:
         for some in batched(self.samples, self.size):
-            yield Batch(*(stack(side, some) for side in self.sides))
+            a, b = (side.encode(some) for side in self.sides)
+            yield Batch(a, b, met(a, b))
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.size)
-
-
-def stack(loaded: Loaded, samples: list[Sample]) -> tuple[Tensor, Tensor]:
-    """The model's own preprocessing of a batch: images (n, 3, h, w) and labels (n,)."""
-    return (torch.stack([loaded.preprocess(sample.image) for sample in samples]),
-            torch.tensor([sample.label for sample in samples]))
 
 
 def batched(items: Iterable, size: int):

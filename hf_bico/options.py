@@ -1,17 +1,13 @@
 """The command line's options that several commands share."""
 
-from enum import StrEnum
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-
-class Format(StrEnum):
-    HUMAN = "human"
-    JSON = "json"
-    QUIET = "quiet"
-
+from hf_bico.voice import Format
 
 Source = Annotated[str, typer.Argument(help="The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.")]
 To = Annotated[str, typer.Option(help="The new base model.")]
@@ -25,8 +21,16 @@ ImageColumn = Annotated[str | None, typer.Option(help="Else the one image column
 LabelColumn = Annotated[str | None, typer.Option(help="Else the one label column.")]
 Templates = Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
                                                 exists=True, dir_okay=False)]
+Samples = Annotated[int | None, typer.Option("-n", help="Calibration samples [default: 100].")]
+PerClass = Annotated[int | None, typer.Option(help="So many of every class, in place of -n.")]
 Strategy = Annotated[str | None, typer.Option(help="How samples are drawn: random, class-balanced, centroid-near, "
                                               "centroid-far, half-class, one-class [default: random].")]
+Seed = Annotated[int, typer.Option(help="Of the draw.", min=0)]
+Method = Annotated[str, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as name=value; may be "
+                                                    "repeated.")]
+Alpha = Annotated[str, typer.Option(help="Scale of the ported task vector: a number, or auto for a line search of the "
+                                    "calibration loss.")]
 Bank = Annotated[Path | None, typer.Option(help="General prompts, a line each, for gradients without labels "
                                            "[default: ImageNet's class names].")]
 BatchSize = Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)]
@@ -43,3 +47,16 @@ def scale(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def of_port(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A command's options as fields of a `PortConfig`; those that are not the port's are left out."""
+    from hf_bico.blueprint import PortConfig
+
+    names = {field.name for field in fields(PortConfig)}
+    chosen = {name: value for name, value in given.items() if name in names} | {"target": given["to"]}
+    if "method_options" in chosen:
+        chosen["method_options"] = tuple(chosen["method_options"] or ())
+    if "alpha" in chosen:
+        chosen["alpha"] = scale(chosen["alpha"])
+    return chosen

@@ -20,14 +20,14 @@ from hf_bico.core.methods import Job, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Account, Moved, Transported, added, holding
 from hf_bico.core.types import Tensors
+from hf_bico.columns import Kind
 from hf_bico.data import Draw
-from hf_bico.evaluate import Score
-from hf_bico.families import Loaded
+from hf_bico.scores import Score
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
-from hf_bico.prepare import Ready, evaluation_key, exam, load, models_key, prepare, within_memory
+from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
 from hf_bico.report import Clock, Evaluation, Report, bank_record, environment, layer_table, search_record, write_report
 
 
@@ -58,6 +58,9 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     with clock("draw"):
         drawn = ready.draw(config, plan.calibration, track)
         workspace = Workspace(_key(config, ready, drawn))
+        matched = ready.match(config, drawn, config.batch_size, track)
+        ready.equip(drawn, config.batch_size, track)
+        plan = ready.plan
         job = replace(ready.job(drawn, config.batch_size, track), evidence=workspace.evidence(plan.pairs, plan.method))
     with clock("calibrate"):
         _calibrate(job, workspace)
@@ -68,7 +71,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         alpha = best_of(search) if search else config.alpha
         del job
     with clock("evaluate"):
-        evaluation = _evaluate(config, ready, alpha, (ported, naive), workspace, track)
+        evaluation = _evaluate(config, ready, drawn, alpha, (ported, naive), workspace, track)
     report = Report(
         command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
         method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
@@ -76,9 +79,10 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
                 "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
         task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
-        moved=ported.moved, left=ready.account.left, evaluation=evaluation,
+        matching={"rule": config.matching, "layers": config.layers, "skip": config.skip} | (matched or {}),
+        head=_head_record(ready), moved=ported.moved, left=ready.account.left, evaluation=evaluation,
         environment=environment(plan.device, clock)).data()
-    outcome = _deliver(config, hub, ready, ported, alpha, report, evaluation, track)
+    outcome = _deliver(config, hub, ready, drawn, ported, alpha, report, evaluation, track)
     workspace.clear()
     return outcome
 
@@ -86,7 +90,8 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
-    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size]
+    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head, config.matching,
+              config.layers, config.skip, config.max_length]
     return {"hf_bico": __version__, "models": models_key(ready), "method": method,
             "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
@@ -107,23 +112,27 @@ def _search(config: PortConfig, job: Job, ported: Transported, n: int, workspace
                                                                job.track))
 
 
-def _evaluate(config: PortConfig, ready: Ready, alpha: float, moved: tuple[Transported, Transported],
+def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, alpha: float, moved: tuple[Transported, Transported],
               workspace: Workspace, track: Track) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
     examine = exam(config, ready.plan, track)
     ready.sides[0] = None  # the base has done its part: the fine-tune takes its place
-    source, target = load(ready.plan, ready.folders[0]), (ready.sides[1], ready.heads[1])
+    model, size = ready.sides[1].model, config.batch_size
 
-    def score(what: str, side: Loaded, head: Tensor) -> Score:
-        return Score(**workspace.once(what, lambda: asdict(examine(what, side, head))))
+    def score(what: str) -> Score:
+        def compute() -> dict[str, Any]:
+            with ready.dressed(drawn, size) as (objective, _):
+                return asdict(examine(what, objective, model))
+        return Score(**workspace.once(what, compute))
 
     def with_delta(what: str, delta: Tensors) -> Score:
-        with holding(target[0].model, added(ready.weights, delta, alpha)):
-            return score(what, *target)
+        with holding(model, added(ready.weights, delta, alpha)):
+            return score(what)
 
     ported, naive = moved
-    return Evaluation(examine.name, score("the source", *source), score("the target", *target),
-                      with_delta("the naive copy", naive.delta), with_delta("the port", ported.delta))
+    source = score_source(ready, drawn, size, examine, workspace)
+    return Evaluation(examine.name, source, score("the target"), with_delta("the naive copy", naive.delta),
+                      with_delta("the port", ported.delta))
 
 
 def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dict[str, Any]:
@@ -141,29 +150,40 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     lineage = plan.lineage
     words = ["hf-bico", "port", ref(lineage.source), "--base", ref(lineage.base), "--to", ref(lineage.target),
              "--dataset", ref(lineage.dataset), "--split", config.split, "--eval-split", plan.eval_name,
-             "--seed", str(config.seed), "--method", config.method, "--alpha", repr(alpha)]
+             "--seed", str(config.seed), "--method", config.method, "--alpha", repr(alpha), "--head", plan.head]
     calibration = plan.calibration
     per_class = calibration.per_class is not None
     words += ["--per-class", str(calibration.per_class)] if per_class else ["-n", str(calibration.size(0))]
     words += ["--strategy", calibration.kind] if calibration.kind != "random" else []
     for option in config.method_options:
         words += ["--set", option]
-    optional = {"--config": config.config, "--eval-n": config.eval_n, "--image-column": config.image_column,
-                "--label-column": config.label_column, "--templates": config.templates and config.templates.name,
-                "--bank": config.bank and config.bank.name}
+    optional = {"--config": config.config, "--eval-n": config.eval_n, "--columns": config.columns,
+                "--templates": config.templates and config.templates.name, "--bank": config.bank and config.bank.name,
+                "--family": config.family, "--layers": config.layers, "--skip": config.skip,
+                "--matching": None if config.matching == "index" else config.matching}
+    if plan.task.columns.kind is not Kind.IMAGE:
+        optional |= {"--max-length": config.max_length}
+    words += ["--streaming"] if config.streaming else []
     for option, value in optional.items():
         words += [option, str(value)] if value is not None else []
     return shlex.join([*words, "--output", "ported"])
 
 
-def _deliver(config: PortConfig, hub: Hub, ready: Ready, ported: Transported, alpha: float, report: dict[str, Any],
+def _head_record(ready: Ready) -> dict[str, Any]:
+    """Which head the target has, and how well the map of its input fits, where it was carried."""
+    links = ready.plan.chain
+    return {"kind": ready.plan.head, "carried": [pair.target.name for pair in links.carried],
+            "input": ready.head_fit and asdict(ready.head_fit)}
+
+
+def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Transported, alpha: float, report: dict[str, Any],
              evaluation: Evaluation, track: Track) -> Outcome:
     """Write the folder, with its card and report, and push it."""
     plan = ready.plan
     url = refusal = None
     if plan.destination and evaluation.regressed and not config.allow_regression:
-        refusal = (f"not pushed: the port scores {evaluation.ported.accuracy:.1%}, below the target's zero-shot "
-                   f"{evaluation.zero_shot.accuracy:.1%}; --allow-regression pushes it all the same")
+        refusal = (f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
+                   f"({evaluation.zero_shot}); --allow-regression pushes it all the same")
     destination = None if refusal else plan.destination
     if config.output is None and destination is None:
         return Outcome(report, evaluation, None, None, refusal)
@@ -174,9 +194,9 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, ported: Transported, al
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             place = folder / "ported"
         with staged(place) as stage:
-            write_model(stage, plan.family, ready.folders[2], plan.lineage.target.files, ported.delta, alpha)
+            _write(stage, ready, drawn, ported, alpha, config.batch_size)
             write_report(stage, report)
-            write_card(stage, report, plan.family, destination and destination.repo, plan.licenses)
+            write_card(stage, report, plan.library, plan.purpose, destination and destination.repo, plan.licenses)
         try:
             for to in track([destination] if destination else [], "Pushing", 1):
                 url = _push(config, hub, plan, to, place)
@@ -184,6 +204,15 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, ported: Transported, al
             stack.pop_all()  # it took long to make
             raise PortError(f"{error} (the port is kept in {place})") from error
     return Outcome(report, evaluation, config.output, url, refusal)
+
+
+def _write(stage: Path, ready: Ready, drawn: Draw, ported: Transported, alpha: float, size: int) -> None:
+    """The whole model with its head, and what opens it."""
+    plan, model = ready.plan, ready.sides[1].model
+    with holding(model, added(ready.weights, ported.delta, alpha)), ready.dressed(drawn, size) as (_, head):
+        head = {key: tensor.clone() for key, tensor in head.items()}
+    write_model(stage, plan.library, model, ready.folders[2], plan.lineage.target.files, ready.weights, ported.delta,
+                alpha, head)
 
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:

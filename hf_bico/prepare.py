@@ -1,31 +1,40 @@
-"""From a blueprint to what a method works on: files fetched, τ checked, models live, samples drawn."""
+"""From a blueprint to what a method works on: files fetched, τ checked, models live, samples drawn, heads in place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from hf_bico.api import class_loss, class_scores
-from hf_bico.blueprint import Blueprint, PortConfig, check_weights, eval_size
-from hf_bico.core.collect import Scores, Side
+from hf_bico import heads
+from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of, optional_towers, pair_models
+from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
 from hf_bico.core.moments import Evidence
-from hf_bico.core.transport import Account, Difference, account, check_fine_tune
-from hf_bico.data import Draw, choose, draw, samples_of
-from hf_bico.evaluate import Batches, Exam, embedded
+from hf_bico.core.pairing import by_path
+from hf_bico.core.similarity import cka_matrix, monotone_path
+from hf_bico.core.transport import Account, Difference, account, check_fine_tune, holding
+from hf_bico.core.types import Fit, Tensors
+from hf_bico.data import Draw, Sample, choose, draw, samples_of
+from hf_bico.evaluate import Batches, Exam, batched, embedded
 from hf_bico.families import Loaded
-from hf_bico.io.checkpoints import SafeTensors, require_finite
+from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
+from hf_bico.io.workspace import Workspace
+from hf_bico.objectives import Embedding, Objective, ZeroShot, similarity_scores
 from hf_bico.report import Clock
+from hf_bico.scores import Score
 from hf_bico.strategies import Calibration
+from hf_bico.tasks import objective_of, zero_shot_head
+
+Weights = Mapping[str, Tensor]
 
 
 @dataclass
@@ -38,27 +47,39 @@ class Ready:
     hashes: dict[str, str]
     """sha256 of their weights, by role."""
     tau: Difference
-    weights: SafeTensors
-    """The target's."""
+    weights: Named
+    """The target's, without a head that is made."""
+    own_head: dict[str, Tensor]
+    """The source's layers on top that are carried whole."""
     ratio: float
     """‖τ‖/‖θ_A‖"""
     account: Account
-    sides: list[Loaded]
-    """The base and the target."""
-    heads: list[Tensor]
-
-    @cached_property
-    def scores(self) -> list[Scores | None]:
-        """Either base's, of the general prompts; they are encoded once, however many draws there are."""
-        bank = self.plan.bank
-        return [class_scores(self.plan.family.head(side, bank, ("{}",))) if bank else None for side in self.sides]
+    sides: list[Loaded | None]
+    """The base and the target; the base is let go once it has done its part."""
+    objectives: tuple[Objective, Objective]
+    head: dict[str, Tensor] = field(default_factory=dict)
+    """The target's, where one was carried."""
+    head_fit: Fit | None = None
 
     def job(self, drawn: Draw, size: int, track: Track) -> Job:
         """With no evidence yet; `size` samples a batch."""
-        live = [Side(side.model, class_loss(head), scores)
-                for side, head, scores in zip(self.sides, self.heads, self.scores, strict=True)]
-        batches = partial(Batches, drawn.samples, tuple(self.sides), size)
-        return Job(self.tau, self.plan.pairs, *live, self.weights, batches, Evidence(self.plan.pairs, ()), track)
+        live = [Side(side.model, objective.loss, self._label_free(side, objective))
+                for side, objective in zip(self.sides, self.objectives, strict=True)]
+        return Job(self.tau, self.plan.pairs, *live, self.weights, self.batches(drawn, size),
+                   Evidence(self.plan.pairs, ()), track)
+
+    def batches(self, drawn: Draw, size: int) -> Callable[[], Batches]:
+        return partial(Batches, drawn.samples, self.objectives, size)
+
+    def _label_free(self, side: Loaded, objective: Objective):
+        """Scores on the general texts, encoded once, however many draws there are; None where no method asks."""
+        bank = self.plan.bank
+        if not bank:
+            return None
+        if isinstance(objective, ZeroShot):
+            head = zero_shot_head(objective.library, side, bank, ("{}",))
+            return replace(objective, head=head, prompts=()).logits
+        return similarity_scores(objective, objective.encode([Sample(text, None) for text in bank]), side.model)
 
     def draw(self, config: PortConfig, calibration: Calibration, track: Track) -> Draw:
         """The calibration samples; features, where they go by distance, are the target's own."""
@@ -66,9 +87,73 @@ class Ready:
 
         def features(indices: Sequence[int]) -> np.ndarray:
             samples = track(samples_of(plan.split, indices, plan.task), "Embedding candidates", len(indices))
-            return embedded(plan.family, self.sides[1], samples, 4 * config.batch_size)
+            return embedded(self.objectives[1], self.sides[1].model, samples, 4 * config.batch_size).numpy()
 
         return draw(plan.split, config.split, plan.task, calibration, plan.labels, features)
+
+    def equip(self, drawn: Draw, size: int, track: Track) -> None:
+        """Give both bases the head that their loss is taken under: the source's its own, the target's one made of it,
+        or each one that is fitted to the samples.
+        """
+        links, models = self.plan.chain, [side.model for side in self.sides]
+        heads.place(models[0], self.own_head)
+        if links.carried:
+            live = [Side(model, objective.loss) for model, objective in zip(models, self.objectives, strict=True)]
+            batches = self.batches(drawn, size)()
+            self.head, self.head_fit = heads.carried(
+                links.carried, self.own_head, *live, track(batches, "Carrying the head", len(batches)))
+            heads.place(models[1], self.head)
+        elif self.plan.head == "ridge":
+            made = [self._fit(number, drawn, size) for number in (0, 1)]
+            for model, (tensors, _) in zip(models, made, strict=True):
+                heads.place(model, tensors)
+            self.head = made[1][0]
+            self.objectives = tuple(objective for _, objective in made)
+
+    def _fit(self, number: int, drawn: Draw, size: int) -> tuple[dict[str, Tensor], Objective]:
+        """A ridge head for a side's body as it is: tensors of the model, or a probe of its objective."""
+        objective, model, classes = self.objectives[number], self.sides[number].model, len(self.plan.task.class_names)
+        if isinstance(objective, Embedding):
+            return {}, probed(objective, model, drawn, size, classes)
+        if number == 0:
+            return {}, objective  # it has its own
+        encoded = [objective.encode(some) for some in batched(drawn.samples, size)]
+        return heads.fitted(self.plan.chain.made, model, objective.loss, encoded, classes), objective
+
+    @contextmanager
+    def dressed(self, drawn: Draw, size: int) -> Iterator[tuple[Objective, dict[str, Tensor]]]:
+        """The target's objective and head for its body as it is now: those that depend on the body are made anew."""
+        objective, model = self.objectives[1], self.sides[1].model
+        if self.plan.head == "ridge":
+            tensors, objective = self._fit(1, drawn, size)
+            with holding(model, tensors.items()):
+                yield objective, tensors
+        elif isinstance(objective, ZeroShot) and objective.prompts:
+            task = self.plan.task
+            yield replace(objective, head=zero_shot_head(objective.library, self.sides[1], task.class_names,
+                                                         task.templates)), {}
+        else:
+            yield objective, self.head
+
+    def match(self, config: PortConfig, drawn: Draw, size: int, track: Track) -> dict[str, Any] | None:
+        """Pair the blocks by how alike they are on the samples, where that was asked for; what was found."""
+        if config.matching != CKA:
+            return None
+        live = [Side(side.model, objective.loss) for side, objective in zip(self.sides, self.objectives, strict=True)]
+        _, base, target = self.plan.models
+        dropped = still(self.plan, self.tau)
+        sites = tuple([site for site in each.sites(every=True) if site.tower not in dropped] for each in (base, target))
+        towers = list(dict.fromkeys(site.tower for site in sites[0] if site.depth is not None))
+        matrices = {tower: cka_matrix(*live, sites, tower, self.batches(drawn, size))
+                    for tower in track(towers, "Comparing blocks", len(towers))}
+        paths = {tower: monotone_path(matrix) for tower, matrix in matrices.items()}
+        pairs, _ = pair_models(self.plan.models, matching_of(config, by_path(paths | dict.fromkeys(dropped))))
+        pairs = tuple(pair for pair in (*pairs, *self.plan.chain.moved) if pair.target.tower not in dropped)
+        self.plan = replace(self.plan, pairs=pairs)
+        self.plan.method.check(pairs)
+        self.account = account(self.tau, pairs, base.family.left_reason, self.plan.source_sites)
+        return {"paths": {tower: list(path) for tower, path in paths.items()},
+                "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()}}
 
 
 def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
@@ -78,33 +163,91 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
     """
     with clock("download"):
         folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
-    tuned, base, target = (_open(plan, *each) for each in zip(plan.lineage.models, folders, strict=True))
+    tuned, base, target = (_open(plan, *each) for each in zip(plan.models, folders, strict=True))
     with clock("task vector"):
-        tau = check_weights(plan, tuned, base, target)
+        links = plan.chain
+        made = links.source_keys | {s.key for site in plan.models[0].family.head_sites(plan.models[0].skeleton)
+                                    for s in site.slices} - {s.key for p in links.moved for s in p.source.slices}
+        tau = Difference(tuned.without(made), base.without(made))
         require_finite(plan.lineage.target, target)
-        ratio = check_fine_tune(tau, base, plan.source_sites)
-        whole = account(tau, plan.pairs, plan.family.left_reason, plan.source_sites)
+        ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
+        plan = _settled(plan, tau)
+        whole = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
     with clock("load"):
-        hashes = {role: sha256(folder / plan.family.weights_file)
-                  for role, folder in zip(("source", "base", "target"), folders, strict=True)}
-        sides, heads = zip(*(load(plan, folder) for folder in folders[1:]), strict=True)
-    return Ready(plan, folders, hashes, tau, target, ratio, whole, list(sides), list(heads))
+        hashes = {role: fingerprint(plan, pinned, folder) for role, pinned, folder in
+                  zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
+        sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
+        objectives = tuple(objective_of(plan, side) for side in sides)
+    own_head = {key: tuned[key] for key in links.source_keys}
+    return Ready(plan, folders, hashes, tau, target.without(links.target_keys), own_head, ratio, whole, sides,
+                 objectives)
+
+
+def still(plan: Blueprint, tau: Tensors) -> set[str]:
+    """Optional towers that τ leaves as they are."""
+    towers = optional_towers(plan)
+    changed = {site.tower for site in plan.source_sites if site.tower in towers
+               and any(bool(tau[s.key].any()) for s in site.slices)}
+    return towers - changed
+
+
+def _settled(plan: Blueprint, tau: Tensors) -> Blueprint:
+    """Without the towers that τ leaves as they are.
+
+    Raises:
+        PortError: τ changes a tower whose layers cannot be paired.
+    """
+    dropped = still(plan, tau)
+    stuck = [why for tower, why in plan.unpaired.items() if tower not in dropped]
+    if stuck:
+        raise PortError("; ".join(stuck))
+    return replace(plan, pairs=tuple(pair for pair in plan.pairs if pair.target.tower not in dropped))
 
 
 def fetch(plan: Blueprint, pinned: Pinned, hub: Hub) -> Path:
     """The folder of a model, with all that opens it."""
-    return hub.fetch(pinned, (plan.family.config_file, plan.family.weights_file, *plan.family.extra_files))
+    library = plan.library
+    return hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
 
 
-def _open(plan: Blueprint, pinned: Pinned, folder: Path) -> SafeTensors:
-    with about(pinned):
-        return SafeTensors(folder / plan.family.weights_file)
+def fingerprint(plan: Blueprint, pinned: Pinned, folder: Path) -> str:
+    """sha256 of the weights; of several shards, of their hashes in order."""
+    return sha256(*(folder / name for name in shards(plan.library, pinned)))
 
 
-def load(plan: Blueprint, folder: Path) -> tuple[Loaded, Tensor]:
-    """A live model and its zero-shot head."""
-    side = plan.family.load(folder, plan.device)
-    return side, plan.family.head(side, plan.task.class_names, plan.task.templates)
+def _open(plan: Blueprint, model, folder: Path) -> Named:
+    with about(model.pinned):
+        return Named(SafeTensors.of(plan.library, model.pinned, folder), model.shapes.names)
+
+
+def own_side(ready: Ready, folder: Path, drawn: Draw, size: int) -> tuple[nn.Module, Objective]:
+    """A fine-tune live, with its own head; a model of features gets a probe of its own."""
+    plan = ready.plan
+    side = plan.library.load(folder, plan.device, plan.purpose)
+    objective = objective_of(plan, side)
+    if plan.head == "ridge" and isinstance(objective, Embedding):
+        objective = probed(objective, side.model, drawn, size, len(plan.task.class_names))
+    return side.model, objective
+
+
+def probed(objective: Embedding, model: nn.Module, drawn: Draw, size: int, classes: int) -> Embedding:
+    """With a linear probe of the samples, in closed form, on the body as it is."""
+    with torch.no_grad():
+        parts = [(objective.raw(model, batch).float().cpu(), batch.labels) for batch in
+                 map(objective.encode, batched(drawn.samples, size))]
+    x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return replace(objective, probe=heads.ridge(x, labels, classes))
+
+
+def score_source(ready: Ready, drawn: Draw, size: int, examine: Exam, workspace: Workspace) -> Score:
+    """The fine-tune's own score; where there are no labels, its marks are what the others are scored against."""
+    if ready.plan.head != "none" and workspace.has("the source"):
+        return Score(**workspace.once("the source", dict))
+    model, objective = own_side(ready, ready.folders[0], drawn, size)
+    marks = examine.marks("the source", objective, model)
+    if ready.plan.head == "none":
+        examine.reference = marks
+    return Score(**workspace.once("the source", lambda: asdict(objective.score(marks, examine.reference))))
 
 
 @contextmanager
@@ -118,13 +261,14 @@ def within_memory():
 
 def models_key(ready: Ready) -> list[Any]:
     """What tells these three models from all others."""
-    configs = [(folder / ready.plan.family.config_file).read_text() for folder in ready.folders]
+    configs = [(folder / ready.plan.library.config_file).read_text() for folder in ready.folders]
     return [ready.hashes, *configs]
 
 
 def evaluation_key(config: PortConfig, plan: Blueprint) -> list[Any]:
     """What tells these evaluation samples from all others."""
-    return [_dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed]
+    return [_dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed,
+            config.max_length, config.columns]
 
 
 def _dataset_key(pinned: Pinned) -> list[Any]:
@@ -139,4 +283,4 @@ def exam(config: PortConfig, plan: Blueprint, track: Track) -> Exam:
     """The evaluation split, or a draw of it by the seed."""
     split = plan.dataset.split(plan.eval_name, whole=config.eval_n is None)
     indices = choose(split, plan.eval_name, eval_size(config, split), config.seed)
-    return Exam(plan.family, plan.task, plan.eval_name, split, indices, 4 * config.batch_size, track)
+    return Exam(plan.task, plan.eval_name, split, indices, 4 * config.batch_size, track)

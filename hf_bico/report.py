@@ -18,12 +18,13 @@ from hf_bico.core.meter import peak_memory
 from hf_bico.core.search import Search
 from hf_bico.core.transport import Left, Moved
 from hf_bico.core.types import Pair
-from hf_bico.evaluate import Score
 from hf_bico.io.reference import Pinned
+from hf_bico.scores import Score, better, recovered
 
 REPORT_FILE = "hf_bico.json"
-SCHEMA = 1
-LIBRARIES = ("hf-bico", "torch", "open_clip_torch", "huggingface_hub", "datasets", "safetensors", "numpy")
+SCHEMA = 2
+LIBRARIES = ("hf-bico", "torch", "transformers", "open_clip_torch", "huggingface_hub", "datasets", "safetensors",
+             "numpy")
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Evaluation:
 
     @property
     def regressed(self) -> bool:
-        return self.ported.accuracy < self.zero_shot.accuracy
+        return better(self.zero_shot, self.ported)
 
     @property
     def recovered(self) -> float | None:
-        """Share of the way from the target's zero-shot to the source's own score; None where there is no way up."""
-        way = self.source.accuracy - self.zero_shot.accuracy
-        return (self.ported.accuracy - self.zero_shot.accuracy) / way if way > 0 else None
+        """Share of the way from the target without the port to the source's own score; None where there is no way up.
+        """
+        return recovered(self.ported.value, self.zero_shot.value, self.source.value, self.ported.metric)
 
 
 @dataclass
@@ -89,6 +90,8 @@ class Report:
     calibration: dict[str, Any]
     task_vector: dict[str, Any]
     layers: list[dict[str, Any]]
+    matching: dict[str, Any]
+    head: dict[str, Any]
     moved: list[Moved]
     left: list[Left]
     evaluation: Evaluation

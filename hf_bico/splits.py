@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,12 +19,17 @@ from hf_bico.core.errors import PortError
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
+WINDOW, IMAGE_WINDOW = 10_000, 2_000
+"""First rows of a streamed split that are drawn from, and of one with images."""
+
 
 class Split(Protocol):
     """Rows of a split by index, decoded one at a time."""
 
     features: datasets.Features
     num_rows: int
+    window: int | None
+    """Of a streamed split: how many of its first rows these are."""
 
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]: ...
 
@@ -35,6 +40,8 @@ class Split(Protocol):
 
 class ArrowSplit:
     """A split that `datasets` brought into its cache; only the rows asked for are decoded."""
+
+    window = None
 
     def __init__(self, dataset: datasets.Dataset) -> None:
         self.dataset, self.features, self.num_rows = dataset, dataset.features, dataset.num_rows
@@ -47,8 +54,22 @@ class ArrowSplit:
         return self.dataset.select_columns([name])[:][name]
 
 
+class StreamedSplit(ArrowSplit):
+    """The first rows of a split, and no more of its files than holds them."""
+
+    def __init__(self, stream: datasets.IterableDataset, window: int | None = None) -> None:
+        features = stream.features  # None where the files do not say: then as the rows are
+        images = any(isinstance(feature, datasets.Image) for feature in (features or {}).values())
+        size = window or (IMAGE_WINDOW if images else WINDOW)
+        rows = list(islice(stream.decode(False) if features else stream, size))
+        super().__init__(datasets.Dataset.from_list(rows, features=features))
+        self.window = self.num_rows
+
+
 class ParquetSplit:
     """A split in parquet files, near or far: footers first, then the row groups and columns that are asked for."""
+
+    window = None
 
     def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
         self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
@@ -81,8 +102,12 @@ class ParquetSplit:
 class HubDataset:
     """A dataset repo at one commit, or a local dataset folder."""
 
-    def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None) -> None:
-        self.hub, self.pinned = hub, pinned
+    def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None, *, streaming: bool = False) -> None:
+        """
+        Args:
+            streaming: read only the first rows of splits whose files are not parquet, in place of all.
+        """
+        self.hub, self.pinned, self.streaming = hub, pinned, streaming
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
         with self._speaking():
             self.builder = datasets.load_dataset_builder(path, config, revision=pinned.commit, token=hub.token)
@@ -107,6 +132,8 @@ class HubDataset:
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
                 urls = self.builder.config.data_files[name]
                 return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
+            if self.streaming:
+                return StreamedSplit(self.builder.as_streaming_dataset(split=name))
             self.builder.download_and_prepare()
             return ArrowSplit(self.builder.as_dataset(split=name))
 

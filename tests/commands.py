@@ -24,10 +24,11 @@ def hf_bico(capsys, monkeypatch, *words: str) -> Ran:
 
 
 def assert_refused(ran: Ran, *words: str) -> None:
-    """Exit code 2, nothing on stdout, and one line that says these words."""
+    """Exit code 2, nothing on stdout, and one line that says these words; before it nothing but stages of the work."""
     assert ran.code == 2, ran
     assert ran.out == ""
-    assert ran.err.startswith("Error: ")
-    assert ran.err.count("\n") == 1, ran.err
+    *stages, error = ran.err.splitlines()
+    assert all(line.endswith(" …") for line in stages), ran.err
+    assert error.startswith("Error: ")
     for word in words:
-        assert word in ran.err, ran.err
+        assert word in error, ran.err

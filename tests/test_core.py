@@ -15,9 +15,9 @@ from hf_bico.core.moments import CrossMoment, Evidence, resampling
 from hf_bico.core.pairing import pair_sites, source_depth
 from hf_bico.core.taps import taps
 from hf_bico.core.transport import Difference, added, holding, transport
-from hf_bico.core.types import Signal, Tokens
-from hf_bico.evaluate import Score
+from hf_bico.core.types import Signal, Site, Slice, Tokens
 from hf_bico.families import family_of
+from hf_bico.scores import Score
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -85,10 +85,25 @@ def test_layers_without_partner_are_all_named():
         pair_sites(sites, [site for site in sites if site.role != "v"])
 
 
-def test_token_layouts_that_cannot_match_are_refused():
-    assert resampling(Tokens(1, (3, 3)), Tokens(1, (3, 3))) is None
-    with pytest.raises(PortError, match="do not match"):
-        resampling(Tokens(1, (3, 3)), Tokens(2, (3, 3)))
+@pytest.mark.parametrize("other", [Tokens(1), Tokens(0, (1,), "text"), Tokens(1, (3, 3), "text")])
+def test_token_layouts_that_cannot_match_are_refused(other):
+    grid = Tokens(1, (3, 3))
+    assert resampling(grid, grid) is None
+    assert resampling(other, other) is None
+    for pair in ((grid, other), (other, grid)):
+        with pytest.raises(PortError, match="do not match"):
+            resampling(*pair)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1, 5), (5, 1), (0, 1), (2, 2)])
+def test_prefix_tokens_meet_in_order_and_a_longer_prefixs_rest_nothing(a, b):
+    """Registers and a distillation token have no partner; patches meet patches alone."""
+    meeting = resampling(Tokens(a, (2, 2)), Tokens(b, (3, 3)))
+    assert meeting.shape == (b + 9, a + 4)
+    assert torch.equal(meeting[:b, :a], torch.eye(b, a))
+    assert not meeting[:b, a:].any()
+    assert not meeting[b:, :a].any()
+    assert torch.allclose(meeting[b:].sum(1), torch.ones(9))
 
 
 def test_naive_pads_and_crops_back():
@@ -152,13 +167,26 @@ def test_taps_see_a_plain_linear_and_a_bare_matmul():
         assert torch.allclose(g.T @ x, site.weight.of(gradient)), site.name
 
 
-def test_a_fused_attention_that_does_more_is_refused():
+def odd_attention():
+    """An attention with a fused in-projection that does more than a plain one, and its queries' site."""
     attention = nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True)
-    holder = nn.ModuleDict({"attn": attention})
+    site = Site("q", "q", 0, Slice("attn.in_proj_weight", (0, 8)), None, 8, 8, "attention", Tokens(0, (3,)))
+    return nn.ModuleDict({"attn": attention}), site, torch.randn(1, 3, 8, requires_grad=True)
+
+
+def test_a_fused_attention_that_does_more_is_refused():
+    holder, site, x = odd_attention()
     with pytest.raises(PortError, match="plain self-attention"), frozen(holder), \
-            taps(holder, (), BiCo().signals, lambda stream, rows: None):
-        x = torch.randn(1, 3, 8, requires_grad=True)
-        attention(x, x, x, need_weights=False)
+            taps(holder, [site], BiCo().signals, lambda stream, rows: None):
+        holder.attn(x, x, x, need_weights=False)
+
+
+def test_an_attention_that_nobody_watches_is_let_be():
+    holder, _, x = odd_attention()
+    expected = holder.eval().attn(x, x, x, need_weights=False)[0]
+    with frozen(holder), taps(holder, (), BiCo().signals, lambda stream, rows: None):
+        got = holder.attn(x, x, x, need_weights=False)[0]
+    assert torch.equal(got, expected)
 
 
 def test_a_pass_that_cannot_be_paired_is_refused():

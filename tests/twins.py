@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_bico import class_loss
 from hf_bico.core.collect import Batch
-from hf_bico.families import family_of
+from hf_bico.families import family_of, logits
 
 EMBED, CLASSES = 32, 48
 BLOCK = "visual.transformer.resblocks"
@@ -53,7 +53,7 @@ class Samples:
 
     def logits(self, model: nn.Module) -> Tensor:
         with torch.no_grad():
-            return family_of(model).logits(model, self.images, self.head)
+            return logits(model, self.images, self.head)
 
     def batches(self, size: int, target_size: int | None = None) -> list[Batch]:
         """The samples for both models; the target may see them enlarged."""

@@ -1,7 +1,8 @@
 """The same samples through both models, into moments: one forward–backward pass, nothing kept but sums."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,17 @@ class Batch(NamedTuple):
 
     source: Any
     target: Any
+    meeting: Mapping[str, Tensor] = MappingProxyType({})
+    """For every sequence of text P (n, T_B, T_A): which of A's rows meet which of B's; see `hf_bico.core.alignment`.
+    Padding meets nothing. A sequence that is not in it has the same tokens in both models, and no padding."""
+
+
+def samples_in(batch: Any) -> int | None:
+    """How many samples a model's batch holds: its length, or that of its first tensor; None if it has neither."""
+    if isinstance(batch, Mapping | tuple | list):
+        parts = batch.values() if isinstance(batch, Mapping) else batch
+        return next((len(part) for part in parts if isinstance(part, Tensor)), None)
+    return len(batch) if hasattr(batch, "__len__") else None
 
 
 Run = Callable[[Side, Any], None]
@@ -78,7 +90,8 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
     if rows:
-        with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__):
+        with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__,
+                  samples_in(batch.source)):
             run(source, batch.source)
 
     inputs: dict[str, Tensor] = {}
@@ -87,7 +100,7 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
     def meet(stream: Stream, there: Tensor) -> None:
         kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
         for partner in evidence.partners(kept):
-            evidence.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there)
+            evidence.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
         if Signal.WEIGHT_GRADIENT not in signals:
             return
         if stream.signal is Signal.INPUT:
@@ -96,7 +109,7 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
             evidence.gradients[stream.name].add(inputs[sites[stream.name].space], there)
 
     both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
-    with taps(target.model, sites.values(), rows | both, meet):
+    with taps(target.model, sites.values(), rows | both, meet, samples_in(batch.target)):
         run(target, batch.target)
     return len(next(iter(waiting.values()), ()))
 

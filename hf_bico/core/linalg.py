@@ -66,12 +66,15 @@ def soft_step(ratio: Tensor) -> Tensor:
     return t * t * (3 - 2 * t)
 
 
-def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: int) -> Tensor:
+def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: tuple[int, int]) -> Tensor:
     """P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
 
-    Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`.
+    Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`; empty grids have the
+    prefix alone.
     """
+    if not source:
+        return torch.eye(prefix[1], prefix[0])
     n = source[0] * source[1]
     patches = torch.eye(n).reshape(n, 1, *source)
     patches = torch.nn.functional.interpolate(patches, size=target, mode="bilinear", align_corners=False)
-    return torch.block_diag(torch.eye(prefix), patches.reshape(n, -1).T) if prefix else patches.reshape(n, -1).T
+    return torch.block_diag(torch.eye(prefix[1], prefix[0]), patches.reshape(n, -1).T)

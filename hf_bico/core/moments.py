@@ -1,6 +1,6 @@
 """Streamed cross-moments: all that a port keeps of the calibration samples."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,18 +34,22 @@ class CrossMoment:
     """‖·‖ of what centring took off the cross-moment."""
 
     def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
-        """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P (T_B, T_A) where the token counts differ.
+        """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P (T_B, T_A) or (n, T_B, T_A) where rows do not meet one
+        to one. B's rows that meet nothing (padding) do not count.
 
         bᵀ(P a) equals (Pᵀ b)ᵀ a: the side with more tokens is resized, for fewer rows and the same moments.
         """
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
-        resized = a if resample is None else resample.to(a) @ a
-        totals = ((rows * rows[..., -1:] if self.weighted else rows).sum((0, 1)) for rows in (resized, b))
+        resized, rows = a, b.shape[0] * b.shape[1]
+        if resample is not None:
+            resample = resample.to(a)
+            met = resample.any(-1).expand(b.shape[:2])
+            resized, b, rows = resample @ a, b * met[..., None], int(met.sum())
+        totals = ((side * side[..., -1:] if self.weighted else side).sum((0, 1)) for side in (resized, b))
         energies = float(resized.square().sum()), float(b.square().sum())
-        rows = b.shape[0] * b.shape[1]
         if a.shape[1] < b.shape[1]:
-            b = resample.to(b).T @ b
+            b = resample.mT @ b
         else:
             a = resized
         self.merge(CrossMoment(self.weighted, b.flatten(0, 1).T @ a.flatten(0, 1), *totals, *energies, rows))
@@ -109,10 +113,12 @@ class Evidence:
         """A's and B's own tensors."""
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
         self._resample: dict[tuple[Stream, Stream], Tensor | None] = {}
+        self._sequences: dict[tuple[Stream, Stream], str] = {}
         for pair in pairs:
             for signal in self.signals & ROWS:
                 streams = pair.streams(signal)
                 self._moments[streams] = CrossMoment(weighted=signal is Signal.WEIGHTED_INPUT)
+                self._sequences[streams] = pair.target.tokens.sequence
                 self._resample[streams] = resampling(pair.source.tokens, pair.target.tokens)
             if Signal.WEIGHT_GRADIENT in self.signals:
                 self.gradients[pair.target.name] = WeightGradient()
@@ -125,10 +131,18 @@ class Evidence:
         """A's streams that meet `stream` of B."""
         return [a for a, b in self._moments if b == stream]
 
-    def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor) -> None:
-        """Add a batch's rows, (n, T, d) each, of two streams that meet."""
-        moment = self._moments[a, b]
-        moment.add(rows_a, rows_b, self._resample[a, b])
+    def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
+        """Add a batch's rows, (n, T, d) each, of two streams that meet as their layouts or the batch's `meeting` say.
+
+        Raises:
+            PortError: rows that do not meet one to one and nothing says how; NaN or Inf.
+        """
+        moment, sequence = self._moments[a, b], self._sequences[a, b]
+        resample = meeting.get(sequence) if sequence else self._resample[a, b]
+        if resample is None and rows_a.shape[1] != rows_b.shape[1]:
+            raise PortError(f"{a.name} (source) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
+                            f"{rows_b.shape[1]}: say in the batch which of them meet")
+        moment.add(rows_a, rows_b, resample)
         if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
 
@@ -165,11 +179,13 @@ class Evidence:
 def resampling(source: Tokens, target: Tokens) -> Tensor | None:
     """P (T_B, T_A) between two token layouts, None where they are the same.
 
+    Prefix tokens meet in their order; of the longer prefix the rest (a distillation token, registers) meets nothing.
+
     Raises:
         PortError: the layouts cannot be matched.
     """
     if source == target:
         return None
-    if source.prefix != target.prefix or len(source.grid) != len(target.grid):
+    if source.sequence != target.sequence or len(source.grid) != len(target.grid):
         raise PortError(f"token layouts do not match: {source} and {target}")
-    return grid_resample(source.grid, target.grid, prefix=source.prefix)
+    return grid_resample(source.grid, target.grid, prefix=(source.prefix, target.prefix))

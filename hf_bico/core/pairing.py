@@ -1,9 +1,30 @@
-"""Which site of A hands over to which site of B."""
+"""Which site of A hands over to which site of B: by the paper's rule, by a given path, or by a file of pairs."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Pair, Site
+
+Blocks = Sequence[int | None]
+"""For every block of B its block of A, None where nothing is moved."""
+
+
+class Matching(Protocol):
+    """A rule that matches the blocks of one tower."""
+
+    def __call__(self, tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+        """
+        Args:
+            tower: which stack of blocks; "" where a model has one.
+            depths_source, depths_target: L_A and L_B, neither of them 0.
+
+        Raises:
+            PortError: the rule says nothing, or nonsense, of these blocks.
+        """
+        ...
 
 
 def source_depth(depth: int, depths_source: int, depths_target: int) -> int:
@@ -13,29 +34,187 @@ def source_depth(depth: int, depths_source: int, depths_target: int) -> int:
     return (2 * depth * (depths_source - 1) + depths_target - 1) // (2 * (depths_target - 1))
 
 
-def pair_sites(source: Iterable[Site], target: Iterable[Site]) -> tuple[Pair, ...]:
-    """A partner for every site of B, by role and depth, in B's order.
+def by_index(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+    """The paper's rule: both stacks from end to end, in even steps."""
+    return tuple(source_depth(depth, depths_source, depths_target) for depth in range(depths_target))
+
+
+def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> Matching:
+    """Blocks as given, tower by tower; a tower that is None is left alone.
+
+    Args:
+        told: who says so, for errors.
+    """
+    def matching(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+        where = f" of tower {tower!r}" if tower else ""
+        if tower not in paths:
+            raise PortError(f"{told} says nothing of the blocks{where or ' of the one tower'}; it names "
+                            f"{', '.join(repr(name) for name in paths) or 'nothing'}")
+        path = paths[tower]
+        if path is None:
+            return (None,) * depths_target
+        if len(path) != depths_target:
+            raise PortError(f"{told} is for {len(path)} target blocks{where}, and the target has {depths_target}")
+        odd = sorted({str(block) for block in path if block is not None and not 0 <= block < depths_source})
+        if odd:
+            raise PortError(f"{told} names source blocks{where} that there are not: {listed(odd)}; there are 0 to "
+                            f"{depths_source - 1}")
+        return tuple(path)
+
+    return matching
+
+
+def read_matching(path: Path) -> Matching:
+    """The pairs of blocks of a YAML file: `{target: source}` or a list of `[target, source]`, either by tower or for
+    the one tower; a source that is null leaves its target block as it is, and every target block must be named.
 
     Raises:
-        PortError: sites of B without a partner, roles of A that nothing takes over, or a bias on one side alone; all
-            of them listed.
+        PortError: the file cannot be read, or is something else; the blocks are checked as the matching is used.
+    """
+    import yaml
+
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise PortError(f"cannot read the matching {path}: {' '.join(str(error).split())}") from error
+    by_tower = isinstance(said, dict) and said and all(isinstance(key, str) for key in said)
+    towers = said if by_tower else {"": said or ()}
+    tables = {tower: _table(path, given) for tower, given in towers.items()}
+
+    def matching(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+        table = tables.get(tower)
+        told = tables | ({tower: _filled(path, table, depths_target)} if table else {})
+        return by_path(told, f"the matching {path}")(tower, depths_source, depths_target)
+
+    return matching
+
+
+def _table(path: Path, said: Any) -> dict[int, int | None] | None:
+    """{target block: source block} of one tower; None where the file says null."""
+    if said is None:
+        return None
+    rows = list(said.items()) if isinstance(said, dict) else said
+    if not (isinstance(rows, list) and rows and all(_is_pair(row) for row in rows)):
+        raise PortError(f"the matching {path} is no table of blocks: write target: source, a line each, or "
+                        "[target, source] in a list")
+    table = dict(rows)
+    if len(table) < len(rows):
+        raise PortError(f"the matching {path} names a target block twice")
+    return table
+
+
+def _is_pair(row: Any) -> bool:
+    if not (isinstance(row, list | tuple) and len(row) == 2):
+        return False
+    target, source = row
+    return type(target) is int and (source is None or type(source) is int)
+
+
+def _filled(path: Path, table: Mapping[int, int | None], depths: int) -> Blocks:
+    odd = sorted(set(table) - set(range(depths)))
+    if odd:
+        raise PortError(f"the matching {path} names target blocks that there are not: {listed(list(map(str, odd)))}; "
+                        f"there are 0 to {depths - 1}")
+    untold = sorted(set(range(depths)) - set(table))
+    if untold:
+        raise PortError(f"the matching {path} says nothing of target blocks {listed(list(map(str, untold)))}: give "
+                        "each a source block, or null to leave it as it is")
+    return tuple(table[depth] for depth in range(depths))
+
+
+def subset(matching: Matching, layers: str | None, skip: str | None) -> Matching:
+    """The same, for some target blocks alone: those of `layers` ("0-5,8", all unless given) without those of `skip`.
+
+    Where there are several towers, `text:0-5` means blocks of that one; bare numbers mean every tower's.
+
+    Raises:
+        PortError: either is no list of blocks; as it is used, a block that there is not, or nothing left to move.
+    """
+    wanted, unwanted = _ranges("--layers", layers), _ranges("--skip", skip)
+    if layers is None and skip is None:
+        return matching
+
+    def some(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+        kept = set(range(depths_target)) if layers is None else _blocks("--layers", wanted, tower, depths_target)
+        kept -= _blocks("--skip", unwanted, tower, depths_target)
+        path = matching(tower, depths_source, depths_target)
+        return tuple(source if depth in kept else None for depth, source in enumerate(path))
+
+    return some
+
+
+Ranges = Sequence[tuple[str | None, int, int]]
+"""(tower or None for every one, first block, last block)"""
+
+
+def _ranges(option: str, text: str | None) -> Ranges:
+    ranges = []
+    for word in text.split(",") if text is not None else ():
+        found = re.fullmatch(r"(?:(\w+):)?(\d+)(?:-(\d+))?", word.strip())
+        if not found or int(found[3] or found[2]) < int(found[2]):
+            raise PortError(f"{option} is a list of target blocks like 0-5,8, not {text!r}")
+        ranges.append((found[1], int(found[2]), int(found[3] or found[2])))
+    return ranges
+
+
+def _blocks(option: str, ranges: Ranges, tower: str, depths: int) -> set[int]:
+    last = max((last for name, _, last in ranges if name in (None, tower)), default=-1)
+    if last >= depths:
+        of = f" of tower {tower!r}" if tower else ""
+        raise PortError(f"{option} names block {last}{of}, and the target's are 0 to {depths - 1}")
+    return {depth for name, first, last in ranges if name in (None, tower) for depth in range(first, last + 1)}
+
+
+def depths_of(sites: Iterable[Site]) -> dict[str, int]:
+    """How many blocks every tower has; 0 for one that has none."""
+    depths: dict[str, int] = {}
+    for site in sites:
+        depths[site.tower] = max(depths.get(site.tower, 0), 0 if site.depth is None else site.depth + 1)
+    return depths
+
+
+def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> dict[str, Blocks]:
+    """What a matching says of every tower that both sides have blocks of.
+
+    Raises:
+        PortError: as the matching does.
+    """
+    theirs = depths_of(source)
+    return {tower: matching(tower, theirs[tower], depths) for tower, depths in depths_of(target).items()
+            if depths and theirs.get(tower)}
+
+
+def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> tuple[Pair, ...]:
+    """A partner for every site of B that something moves to, by tower, role and depth, in B's order.
+
+    A role outside the blocks that one side alone has stays out; so do blocks that the matching gives no partner.
+
+    Raises:
+        PortError: sites in B's blocks without a partner, roles in A's blocks that nothing takes over, or a bias on
+            one side alone, all of them listed; nothing to pair; what the matching refuses.
     """
     source, target = list(source), list(target)
-    by_place = {(s.role, s.depth): s for s in source}
-    n_source, n_target = (1 + max((s.depth for s in sites if s.depth is not None), default=0)
-                          for sites in (source, target))
+    blocks = matched(source, target, matching)
+    by_place = {(s.tower, s.role, s.depth): s for s in source}
+    taken = {(s.tower, s.role) for s in target}
     pairs, misses = [], []
     for site in target:
-        depth = None if site.depth is None else source_depth(site.depth, n_source, n_target)
-        partner = by_place.get((site.role, depth))
-        if partner is None:
-            misses.append(f"{site.name} (target) has no {site.role} in the source")
-        elif partner.bias is not None and site.bias is None:
+        depth = site.depth
+        if depth is not None and site.tower in blocks:
+            depth = blocks[site.tower][depth]
+            if depth is None:
+                continue
+        partner = by_place.get((site.tower, site.role, depth))
+        if partner is not None and partner.bias is not None and site.bias is None:
             misses.append(f"{partner.name} (source) has a bias, {site.name} (target) has none")
-        else:
+        elif partner is not None:
             pairs.append(Pair(partner, site))
-    taken = {s.role for s in target}
-    misses += [f"{s.name} (source) has no {s.role} in the target" for s in source if s.role not in taken]
+        elif site.depth is not None:
+            misses.append(f"{site.name} (target) has no {site.role} in the source")
+    misses += [f"{s.name} (source) has no {s.role} in the target" for s in source
+               if s.depth is not None and (s.tower, s.role) not in taken]
     if misses:
         raise PortError("layers without a partner: " + "; ".join(misses))
+    if not pairs:
+        raise PortError("nothing is left to move: no block of the target takes one of the source")
     return tuple(pairs)

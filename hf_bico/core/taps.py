@@ -22,16 +22,19 @@ Emit = Callable[[Stream, Tensor], None]
 
 
 @contextmanager
-def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit):
+def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None = None):
     """While the block runs, every batch's rows reach `emit(stream, rows)`.
 
     Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need no gradient:
     where nothing yet requires one, it starts at the input of the first watched weight.
 
+    Args:
+        samples: n, for models that flatten samples and tokens into one axis; else every such row is a sample.
+
     Raises:
         PortError: at the end of the block, for streams that were never emitted; all of them listed.
     """
-    mode = _Taps(model, sites, signals, emit)
+    mode = _Taps(model, sites, signals, emit, samples)
     with mode:
         yield
     if mode.due:
@@ -40,9 +43,10 @@ def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emi
 
 
 class _Taps(TorchFunctionMode):
-    def __init__(self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit) -> None:
+    def __init__(self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit,
+                 samples: int | None) -> None:
         super().__init__()
-        self.signals, self.emit = frozenset(signals), emit
+        self.signals, self.emit, self.samples = frozenset(signals), emit, samples
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.watched: dict[int, list[Site]] = defaultdict(list)
         for site in sites:
@@ -53,13 +57,19 @@ class _Taps(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is F.multi_head_attention_forward:
+        if func is F.multi_head_attention_forward and any(id(weight) in self.watched for weight in args[5:12]):
             with self:  # its in- and out-projection are then watched like any other linear map
                 return _attention(*args, **kwargs)
+        if func is torch.addmm and len(args) > 2 and id(args[2]) in self.watched:  # bias, x, W as one call
+            bias, *factors = args
+            return self._watch(self.watched[id(args[2])], lambda *two: func(bias, *two, **kwargs), *factors)
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
 
     def _watch(self, sites: Sequence[Site], func: Callable, x: Tensor, weight: Tensor, *args, **kwargs) -> Tensor:
+        if torch._C._current_graph_task_id() != -1:  # in the backward pass: a checkpointed block runs again, unseen
+            started = x.detach().requires_grad_() if self.signals & _GRADIENTS and not x.requires_grad else x
+            return func(started, weight, *args, **kwargs)
         if id(weight) in self.ran:
             raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
         self.ran.add(id(weight))
@@ -84,7 +94,7 @@ class _Taps(TorchFunctionMode):
         if stream in self.due:
             self.due.discard(stream)
             rows = rows.detach()
-            self.emit(stream, rows if rows.ndim > 2 else rows[:, None])
+            self.emit(stream, rows if rows.ndim > 2 else rows.unflatten(0, (self.samples or len(rows), -1)))
 
     def _input_gradient(self, site: Site, x: Tensor, gradient: Tensor) -> None:
         self._seen(site.stream(Signal.INPUT_GRADIENT), gradient)

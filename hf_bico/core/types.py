@@ -41,6 +41,9 @@ INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
 """Signals of what a site reads; sites with one `space` share them."""
 ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
+OF_LOSS = frozenset({Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT, Signal.WEIGHTED_GRADIENT,
+                     Signal.WEIGHT_GRADIENT})
+"""Signals that are gradients of the task's loss."""
 
 
 class Stream(NamedTuple):
@@ -72,11 +75,14 @@ class Slice:
 class Tokens:
     """How a sample's rows lie: `prefix` tokens kept apart (the class token), then a grid of patches.
 
-    An empty grid means that the site sees the prefix alone.
+    An empty grid means that the site sees the prefix alone. Text has no layout of its own: its rows meet as the batch
+    says, under the name of their `sequence`.
     """
 
     prefix: int
     grid: tuple[int, ...] = ()
+    sequence: str = ""
+    """Which of a batch's texts the rows are of ("text", "labels"); "" where their layout is fixed."""
 
     @property
     def count(self) -> int:
@@ -118,6 +124,8 @@ class Site:
     """What its outputs are coordinates of; None for the residual stream and the like."""
     hidden_in: Hidden | None = None
     """What its inputs are coordinates of."""
+    tower: str = ""
+    """Which of the model's stacks of blocks it is in; depths count within one."""
 
     def stream(self, signal: Signal) -> Stream:
         return Stream(signal, self.space if signal in INPUTS else self.name)

@@ -1,28 +1,50 @@
 """What models look like inside: the only place with layer names."""
 
+from collections.abc import Collection
+
 from torch import nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.families.open_clip import OpenClip
-from hf_bico.families.protocol import Family, Loaded
-from hf_bico.families.t5 import T5Encoder
+from hf_bico.families.generic import Generic
+from hf_bico.families.hf import Transformers
+from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
+from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose
+from hf_bico.families.tables import TABLES
 
-FAMILIES: tuple[Family, ...] = (OpenClip(),)
-"""Those whose repos are opened."""
-LIVE = (*FAMILIES, T5Encoder())
-"""Those that are known as live modules."""
+FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
+"""What is known of the insides of models."""
+LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
+"""How repos are opened; the first whose config file is there."""
 
-__all__ = ["FAMILIES", "Family", "Loaded", "family_of"]
+__all__ = ["FAMILIES", "LIBRARIES", "Contrastive", "Family", "Library", "Loaded", "Purpose", "family_of", "library_of",
+           "logits"]
 
 
-def family_of(model: nn.Module) -> Family:
-    """The family that knows this live model.
+def family_of(model: nn.Module, named: str | None = None) -> Family:
+    """The family that knows this live model; or "generic", for any, if it is named.
 
     Raises:
-        PortError: none does.
+        PortError: none does, or no such family.
     """
-    for family in LIVE:
+    if named == "generic":
+        return Generic()
+    if named is not None:
+        raise PortError(f"--family {named}: families are found by themselves; only generic can be asked for")
+    for family in FAMILIES:
         if family.knows(model):
             return family
-    known = ", ".join(family.name for family in LIVE)
-    raise PortError(f"{type(model).__name__} is of no known family; known: {known}")
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
+    raise PortError(f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family; known: {known}. "
+                    "--family generic pairs its plain linear layers by name")
+
+
+def library_of(files: Collection[str]) -> Library | None:
+    """How a repo with these files is opened, None if nothing knows."""
+    return next((library for library in LIBRARIES if library.config_file in files), None)
+
+
+def logits(model: nn.Module, inputs, head):
+    """(n, K) class scores of a CLIP-like model under text features (K, d)."""
+    library = LIBRARIES[0] if OPEN_CLIP.knows(model) else LIBRARIES[1]
+    return library.logits(model, inputs, head)

@@ -1,59 +1,109 @@
-"""open_clip's CLIP models with a plain vision transformer (open_clip_config.json + open_clip_model.safetensors)."""
+"""open_clip's CLIP models: plain vision transformers and timm towers, its text towers; as modules and as repos."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.types import Hidden, Site, Slice, Tokens
-from hf_bico.families.protocol import Loaded
+from hf_bico.core.types import Tokens
+from hf_bico.families.protocol import Loaded, Purpose
+from hf_bico.families.table import MLP, SINGLE, TEXT, Anatomy, Layer, Tower
+from hf_bico.families.timm import BLOCK as TIMM_BLOCK
 
-BLOCK = "visual.transformer.resblocks"
 
-LEFT = {
-    r"visual\.(transformer\.resblocks\.\d+\.(attn\.)?)?ln_\w+\.":
-        "a LayerNorm's gain is diagonal, not a vector of the space",
-    r"visual\.(transformer\.resblocks\.\d+\.)ls_\d\.": "a LayerScale's gain is diagonal, not a vector of the space",
-    r"visual\.class_embedding$": "the class embedding is the target's own",
-    r"visual\.positional_embedding$": "position embeddings belong to the target's grid",
-    r"visual\.conv1\.": "the patch convolution is the target's own",
-    r"logit_(scale|bias)$": "the logit scale is calibrated to the target's features",
-    r"(transformer|text|token_embedding|positional_embedding|text_projection|ln_final)\b":
-        "the text tower is the target's own",
-}
+def _fused(role: str, index: int, gives: str) -> Layer:
+    return Layer(role, "attn", reads="attention", gives=gives, part=(index, 3), weight="in_proj_weight",
+                 bias="in_proj_bias")
+
+
+BLOCK = (
+    _fused("q", 0, "qk"), _fused("k", 1, "qk"), _fused("v", 2, "v"),
+    Layer("attention output", "attn.out_proj", uses="v"),
+    Layer("MLP up", "mlp.c_fc", gives=MLP),
+    Layer("MLP down", "mlp.c_proj", uses=MLP))
+REQUIRED = tuple(layer.role for layer in BLOCK)
+
+
+def _grid(model: nn.Module) -> Tokens:
+    return Tokens(prefix=1, grid=tuple(model.visual.grid_size))
+
+
+def _trunk_grid(model: nn.Module) -> Tokens:
+    trunk = model.visual.trunk
+    return Tokens(trunk.num_prefix_tokens, tuple(trunk.patch_embed.grid_size))
+
+
+class _OpenClipAnatomy(Anatomy):
+    """Known by its modules: open_clip's models carry no config."""
+
+    def knows(self, model: nn.Module) -> bool:
+        visual = getattr(model, "visual", None)
+        return hasattr(getattr(visual, "transformer", None), "resblocks") or \
+            hasattr(getattr(visual, "trunk", None), "blocks")
+
+
+OPEN_CLIP = _OpenClipAnatomy(
+    name="open_clip",
+    model_types=(),
+    towers=(
+        Tower("^visual.transformer.resblocks", BLOCK, _grid, heads="attn.num_heads", required=REQUIRED),
+        Tower("^visual.trunk.blocks", TIMM_BLOCK, _trunk_grid, heads="attn.num_heads",
+              required=tuple(layer.role for layer in TIMM_BLOCK)),
+        *(Tower(f"^{place}transformer.resblocks", BLOCK, TEXT, name="text", heads="attn.num_heads", required=REQUIRED,
+                optional=True) for place in ("", "text."))),
+    outside=(
+        Layer("proj", "^visual.proj", tokens=SINGLE),
+        Layer("proj", "^visual.head.proj", tokens=SINGLE),
+        *(Layer("text proj", f"^{place}text_projection", tokens=SINGLE, tower="text") for place in ("", "text."))),
+    left={
+        r"^visual\.trunk\.attn_pool\.": "the attention pooling is the target's own",
+        r"^visual\.attn_pool\.": "the attention pooling is the target's own",
+        r"^(text\.)?(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b":
+            "the text tower is the target's own",
+        r"^text\.": "the text tower is the target's own"})
 
 
 class OpenClip:
-    """The vision tower moves; every other tensor stays, for the reasons in `LEFT`."""
+    """open_clip_config.json + open_clip_model.safetensors."""
 
     name = "open_clip"
-    library = "open_clip"
-    tower = "visual."
-    pipeline_tag = "zero-shot-image-classification"
     config_file = "open_clip_config.json"
     weights_file = "open_clip_model.safetensors"
     extra_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
                    "vocab.txt", "spiece.model", "preprocessor_config.json")
 
-    def knows(self, model: nn.Module) -> bool:
-        return hasattr(getattr(getattr(model, "visual", None), "transformer", None), "resblocks")
+    def weights(self, files: Collection[str]) -> tuple[str, ...]:
+        return (self.weights_file,) if self.weights_file in files else ()
 
-    def skeleton(self, folder: Path) -> nn.Module:
+    def extra(self, files: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in files if name in self.extra_files)
+
+    def purpose(self, folder: Path) -> Purpose:
+        _config(folder)
+        return Purpose("zero-shot")
+
+    def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         import open_clip
 
         config = _config(folder)
-        custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+        custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"] or \
+            "timm_model_name" in config["vision_cfg"]
         with torch.device("meta"), _opening():
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
         return self._checked(model)
 
-    def load(self, folder: Path, device: str) -> Loaded:
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+        own = model.state_dict()
+        return {key: key for key in stored if key in own}
+
+    def load(self, folder: Path, device: str, purpose: Purpose | None = None) -> Loaded:
         import open_clip
 
         _config(folder)
@@ -63,32 +113,23 @@ class OpenClip:
             return Loaded(self._checked(model).eval(), preprocess, open_clip.get_tokenizer(name))
 
     def _checked(self, model: nn.Module) -> nn.Module:
-        if not self.knows(model):
-            raise PortError(f"the vision tower is a {type(model.visual).__name__}; this version ports open_clip's "
-                            "plain vision transformers")
+        if not OPEN_CLIP.knows(model):
+            raise PortError(f"the vision tower is a {type(model.visual).__name__}; this version ports vision "
+                            "transformers, open_clip's own and timm's")
         return model
 
-    def sites(self, model: nn.Module) -> tuple[Site, ...]:
-        visual = model.visual
-        tokens = Tokens(prefix=1, grid=tuple(visual.grid_size))
-        sites = []
-        for depth, block in enumerate(visual.transformer.resblocks):
-            sites += _block_sites(depth, block, tokens)
-        width, embed = visual.proj.shape
-        proj = Slice("visual.proj", transposed=True)  # x @ proj: it multiplies from the right
-        sites.append(Site("proj", "proj", None, proj, None, embed, width, "proj", Tokens(prefix=1)))
-        return tuple(sites)
+    def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        from safetensors.torch import save_file
 
-    def left_reason(self, key: str) -> str | None:
-        return next((reason for pattern, reason in LEFT.items() if re.match(pattern, key)), None)
+        save_file(dict(tensors), stage / self.weights_file, metadata={"format": "pt"})
 
-    def head(self, loaded: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """(K, embed) unit text features, averaged over the templates."""
-        import open_clip
+    def snippet(self, repo: str, purpose: Purpose) -> str:
+        name = f"local-dir:{repo}" if repo == "." else f"hf-hub:{repo}"
+        return (f'import open_clip\n\nmodel, _, preprocess = open_clip.create_model_and_transforms("{name}")\n'
+                f'tokenizer = open_clip.get_tokenizer("{name}")')
 
-        device = next(loaded.model.parameters()).device
-        return open_clip.build_zero_shot_classifier(
-            loaded.model, loaded.tokenizer, class_names, templates, device=device).T
+    def task_type(self, purpose: Purpose) -> str:
+        return "zero-shot-image-classification"
 
     def general_prompts(self) -> tuple[str, ...]:
         """ImageNet's class names, as open_clip keeps them."""
@@ -96,18 +137,24 @@ class OpenClip:
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
 
-    def features(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """Unit image features, (n, embed)."""
-        return F.normalize(model.visual(inputs), dim=-1)
+    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+        return F.normalize(model.encode_image(images), dim=-1)
+
+    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+        return F.normalize(model.encode_text(ids), dim=-1)
+
+    def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Padding after the end of text is not read where the text tower is causal; else all of it is."""
+        ids = loaded.tokenizer(list(texts))
+        text = getattr(loaded.model, "text", loaded.model)
+        if getattr(text, "attn_mask", None) is None:
+            return ids, torch.ones_like(ids, dtype=torch.bool)
+        return ids, torch.arange(ids.shape[1]) <= ids.argmax(dim=-1, keepdim=True)
 
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
         """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
-        scores = model.logit_scale.exp() * self.features(model, inputs.to(head.device)) @ head.T
+        scores = model.logit_scale.exp() * self.image_features(model, inputs.to(head.device)) @ head.T
         return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias
-
-    def snippet(self, repo: str) -> str:
-        return (f'import open_clip\n\nmodel, _, preprocess = open_clip.create_model_and_transforms("{repo}")\n'
-                f'tokenizer = open_clip.get_tokenizer("{repo}")')
 
 
 @contextmanager
@@ -119,42 +166,18 @@ def _opening():
         raise PortError(f"open_clip cannot open the model: {' '.join(str(error).split())[:500]}") from error
 
 
-def _config(folder: Path) -> dict:
+def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / OpenClip.config_file).read_text())["model_cfg"]
         vision = config["vision_cfg"]
         config["text_cfg"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PortError(f"not an open_clip CLIP: {OpenClip.config_file} has no model_cfg with both towers") from error
-    if "timm_model_name" in vision or not isinstance(vision.get("layers", 0), int) or "multimodal_cfg" in config:
-        raise PortError("the vision tower is not a plain open_clip vision transformer (timm, ResNet and CoCa models "
-                        "are not supported)")
+    if not isinstance(vision.get("layers", 0), int) or "multimodal_cfg" in config:
+        raise PortError("the vision tower is not a vision transformer (ResNet and CoCa models are not supported)")
+    if "timm_model_name" in vision and not re.match(r"(vit|deit)", vision["timm_model_name"]):
+        raise PortError(f"the vision tower is timm's {vision['timm_model_name']}; of timm's this version ports vision "
+                        "transformers")
     if vision.get("attentional_pool"):
         raise PortError("attentional pooling in the vision tower is not supported")
     return config
-
-
-def _block_sites(depth: int, block: nn.Module, tokens: Tokens) -> list[Site]:
-    """q, k, v (rows of the fused in-projection), the attention output, and both MLP layers."""
-    key, name = f"{BLOCK}.{depth}", f"block {depth}"
-    width = block.attn.out_proj.in_features
-
-    heads, group = block.attn.num_heads, f"{name} attention"
-    scores, values = Hidden(f"{name} qk", heads, group), Hidden(f"{name} v", heads, group)
-    units = Hidden(f"{name} MLP")
-
-    def site(role: str, layer: nn.Linear, path: str, hidden_out: Hidden | None, hidden_in: Hidden | None) -> Site:
-        bias = None if layer.bias is None else Slice(f"{key}.{path}.bias")
-        return Site(f"{name} {role}", role, depth, Slice(f"{key}.{path}.weight"), bias, layer.out_features,
-                    layer.in_features, f"{name} {role}", tokens, hidden_out, hidden_in)
-
-    def projection(role: str, index: int) -> Site:
-        rows = (index * width, (index + 1) * width)
-        bias = None if block.attn.in_proj_bias is None else Slice(f"{key}.attn.in_proj_bias", rows)
-        return Site(f"{name} {role}", role, depth, Slice(f"{key}.attn.in_proj_weight", rows), bias, width, width,
-                    f"{name} attention", tokens, values if role == "v" else scores)
-
-    return [*(projection(role, index) for index, role in enumerate("qkv")),
-            site("attention output", block.attn.out_proj, "attn.out_proj", None, values),
-            site("MLP up", block.mlp.c_fc, "mlp.c_fc", units, None),
-            site("MLP down", block.mlp.c_proj, "mlp.c_proj", None, units)]

@@ -1,7 +1,7 @@
-"""What every model family tells the rest of the tool."""
+"""What the rest of the tool wants to know of models: their insides (`Family`) and their repos (`Library`)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,65 +10,121 @@ from torch import Tensor, nn
 from hf_bico.core.types import Site
 
 
-@dataclass
-class Loaded:
-    """A live model with what it takes to feed it."""
-
-    model: nn.Module
-    preprocess: Callable[[Any], Tensor]
-    tokenizer: Callable[[list[str]], Tensor]
-
-
 class Family(Protocol):
-    """One kind of model repo."""
+    """What a kind of model looks like inside; tables are in `hf_bico.families.table`."""
 
     name: str
-    library: str
-    """`library_name` on the card."""
-    tower: str
-    """Prefix of the tensors that must be just those of the config."""
-    pipeline_tag: str
-    config_file: str
-    weights_file: str
-    extra_files: tuple[str, ...]
-    """Tokenizer and the like, copied from the target if it has them."""
 
     def knows(self, model: nn.Module) -> bool: ...
 
-    def skeleton(self, folder: Path) -> nn.Module:
-        """The model of a config, without weights (on the meta device): enough for `sites` and `left_reason`."""
-        ...
-
-    def load(self, folder: Path, device: str) -> Loaded: ...
-
-    def sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """Every linear map that a task vector is moved through.
+    def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
+        """The linear maps that a task vector is moved through; `every` has those of towers that need not run too.
 
         Raises:
             PortError: the model has a shape of block that the family does not know.
         """
         ...
 
+    def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """A classifier's layers on top, in the order they run."""
+        ...
+
     def left_reason(self, key: str) -> str | None:
         """Why a tensor outside the sites stays behind, None for one that the family cannot account for."""
         ...
 
-    def head(self, loaded: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-        """The classifier that the task is scored with."""
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a model is for, which decides its class, its head and its loss; the source's, and the others take it over.
+    """
+
+    kind: str
+    """zero-shot, image-classification, text-classification, causal-lm, seq2seq or features."""
+    labels: tuple[str, ...] = ()
+    """A classifier's classes, in order."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What the source's own config says of its head."""
+    architecture: str | None = None
+    """The source's class; taken for the others where they are of the same type."""
+
+
+@dataclass
+class Loaded:
+    """A live model with what it takes to feed it."""
+
+    model: nn.Module
+    preprocess: Callable[[Any], Tensor] | None
+    """An image → (3, h, w)."""
+    tokenizer: Any
+    """open_clip's: texts → ids; transformers': its own."""
+
+
+class Library(Protocol):
+    """How a kind of model repo is opened and written."""
+
+    name: str
+    """`library_name` on the card."""
+    config_file: str
+
+    def weights(self, files: Collection[str]) -> tuple[str, ...]:
+        """The safetensors files of a repo, with the index that names their shards; empty if it has none."""
         ...
 
-    def general_prompts(self) -> tuple[str, ...]:
-        """Texts on anything, for gradients that know nothing of the task."""
+    def extra(self, files: Iterable[str]) -> tuple[str, ...]:
+        """Tokenizer, processor and the like among a repo's files: what opens it beside config and weights."""
         ...
 
-    def features(self, model: nn.Module, inputs: Tensor) -> Tensor:
-        """(n, d) unit features of a batch of preprocessed inputs."""
+    def purpose(self, folder: Path) -> Purpose:
+        """What the model of a folder is for, from its config.
+
+        Raises:
+            PortError: no known architecture.
+        """
+        ...
+
+    def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
+        """The model of a config, without weights (on the meta device): enough for sites and names."""
+        ...
+
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+        """Names in the model's state dict → names in its files; of tied tensors the first, of a head nothing."""
+        ...
+
+    def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:
+        """In float32 and eval mode. A head that the files lack is not initialised to anything of use."""
+        ...
+
+    def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """A repo of θ_B + α τ_B beside what opens it: `tensors` by state-dict name, all of the model's, in the dtype
+        they are to have.
+        """
+        ...
+
+    def snippet(self, repo: str, purpose: Purpose) -> str:
+        """Python that loads a repo; it goes on the card."""
+        ...
+
+    def task_type(self, purpose: Purpose) -> str:
+        """The Hub's name of the task, for the card."""
+        ...
+
+
+class Contrastive(Protocol):
+    """Models that score an image against texts."""
+
+    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Unit features (n, d) of preprocessed images."""
+        ...
+
+    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+        """Unit features (n, d) of tokenized texts."""
+        ...
+
+    def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Ids (n, T) and which of them count (n, T)."""
         ...
 
     def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
-        """(n, K) class scores of a batch of preprocessed inputs."""
-        ...
-
-    def snippet(self, repo: str) -> str:
-        """Python that loads a repo of this family; it goes on the card."""
+        """(n, K) class scores of a batch of preprocessed images under text features (K, d)."""
         ...

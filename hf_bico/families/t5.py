@@ -1,68 +1,39 @@
-"""transformers' T5 encoders (T5EncoderModel; v1.0's ReLU and v1.1's gated MLPs), for ports between live models."""
+"""T5, the encoder alone or with its decoder; v1.0's ReLU and v1.1's gated MLPs."""
 
-import re
-
-from torch import nn
-
-from hf_bico.core.errors import PortError
-from hf_bico.core.types import Hidden, Site, Slice, Tokens
-
-LEFT = {
-    r"(shared|encoder\.embed_tokens)\.weight$": "the token embeddings are the target's own",
-    r"encoder\.block\.\d+\.layer\.0\.SelfAttention\.relative_attention_bias\.weight$":
-        "relative position biases are scores of heads, not vectors of the space",
-    r"encoder\.(block\.\d+\.layer\.\d\.layer_norm|final_layer_norm)\.weight$":
-        "an RMSNorm's gain is diagonal, not a vector of the space",
-}
-
-TOKENS = Tokens(prefix=0, grid=(1,))
-"""Of every model alike: both read the same tokens, so that no rows are ever resized."""
+from hf_bico.families.table import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, Anatomy, Layer, Tower, roles
 
 
-class T5Encoder:
-    """The blocks' linear layers move; every other tensor stays, for the reasons in `LEFT`.
-
-    Both models must read the same token ids. A batch must have no padding: rows of padded places would be summed into
-    the moments like any other. Crop the samples to one length, or give every length its own batch.
-    """
-
-    name = "t5_encoder"
-    library = "transformers"
-
-    def knows(self, model: nn.Module) -> bool:
-        blocks = getattr(getattr(model, "encoder", None), "block", None)
-        return bool(blocks) and not hasattr(model, "decoder") and hasattr(blocks[0].layer[0], "SelfAttention")
-
-    def sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """
-        Raises:
-            PortError: a block's MLP is not T5's (a mixture of experts, for one).
-        """
-        return tuple(site for depth, block in enumerate(model.encoder.block) for site in _block_sites(depth, block))
-
-    def left_reason(self, key: str) -> str | None:
-        return next((reason for pattern, reason in LEFT.items() if re.match(pattern, key)), None)
+def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
+    """q, k, v and the attention output; k and v of every block's cross-attention read what the encoder gives."""
+    path, own = f"layer.{number}.{module}", f"{cross}attention"
+    theirs, tokens = ("^encoder's text", TEXT) if cross else (own, None)
+    return (Layer(f"{cross}q", f"{path}.q", reads=own, gives=f"{cross}qk"),
+            Layer(f"{cross}k", f"{path}.k", reads=theirs, gives=f"{cross}qk", tokens=tokens),
+            Layer(f"{cross}v", f"{path}.v", reads=theirs, gives=f"{cross}v", tokens=tokens),
+            Layer(f"{cross}attention output", f"{path}.o", uses=f"{cross}v"))
 
 
-def _block_sites(depth: int, block: nn.Module) -> list[Site]:
-    """q, k, v and the attention output, then the MLP's layers; none has a bias."""
-    name, attention = f"block {depth}", block.layer[0].SelfAttention
-    mlp = getattr(block.layer[1], "DenseReluDense", None)
-    if mlp is None:
-        raise PortError(f"{name}: its MLP is a {type(block.layer[1]).__name__}, not T5's; not supported")
-    heads, group = attention.n_heads, f"{name} attention"
-    scores, values = Hidden(f"{name} qk", heads, group), Hidden(f"{name} v", heads, group)
-    units, space = Hidden(f"{name} MLP"), f"{name} MLP"
+def _mlp(number: int) -> tuple[Layer, ...]:
+    path = f"layer.{number}.DenseReluDense"
+    return (Layer("MLP gate", f"{path}.wi_0", reads="MLP", gives=MLP),  # the half that the activation sees
+            Layer("MLP up", f"{path}.wi_1", reads="MLP", gives=MLP),
+            Layer("MLP up", f"{path}.wi", reads="MLP", gives=MLP),
+            Layer("MLP down", f"{path}.wo", uses=MLP))
 
-    def site(role: str, path: str, space: str, out: Hidden | None, into: Hidden | None) -> Site:
-        layer = block.get_submodule(path)
-        weight = Slice(f"encoder.block.{depth}.{path}.weight")
-        return Site(f"{name} {role}", role, depth, weight, None, layer.out_features, layer.in_features, space, TOKENS,
-                    out, into)
 
-    up = {"MLP gate": "wi_0", "MLP up": "wi_1"} if hasattr(mlp, "wi_0") else {"MLP up": "wi"}
-    return [*(site(role, f"layer.0.SelfAttention.{role}", group, values if role == "v" else scores, None)
-              for role in "qkv"),
-            site("attention output", "layer.0.SelfAttention.o", f"{name} attention output", None, values),
-            *(site(role, f"layer.1.DenseReluDense.{path}", space, units, None) for role, path in up.items()),
-            site("MLP down", "layer.1.DenseReluDense.wo", f"{name} MLP down", None, units)]
+def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens) -> Tower:
+    return Tower(blocks, layers, tokens, name, "layer.0.SelfAttention.n_heads", one_order=True,
+                 required=roles(layers, but=("MLP gate",)))
+
+
+ENCODER = _attention(0, "SelfAttention") + _mlp(1)
+DECODER = _attention(0, "SelfAttention") + _attention(1, "EncDecAttention", CROSS) + _mlp(2)
+
+T5 = Anatomy(
+    name="t5",
+    model_types=("t5", "mt5", "umt5"),
+    towers=(_tower("", "encoder.block", ENCODER, TEXT), _tower("decoder", "decoder.block", DECODER, LABELS)),
+    head=(Layer(HEAD_DENSE, "classification_head.dense"), Layer(HEAD, "classification_head.out_proj"),
+          Layer(HEAD, "^classifier")),
+    left={r"relative_attention_bias\.weight$":
+          "relative position biases are scores of heads, not vectors of the space"})

@@ -1,6 +1,6 @@
 """Model repos on disk: lazy tensors, never unpickled, never two whole models at once."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,53 +10,70 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
-from hf_bico.families import Family
+from hf_bico.families.protocol import Library
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
 
 class SafeTensors(Mapping[str, Tensor]):
-    """A safetensors file, read one tensor at a time.
+    """Safetensors files, the shards of one model, read one tensor at a time.
 
     Raises:
-        PortError: the file is not a readable safetensors file.
+        PortError: a file is not a readable safetensors file, or two of them hold the same tensor.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            self.file = safe_open(path, framework="pt")
-        except (SafetensorError, OSError) as error:
-            raise PortError(f"{path.name} is not a readable safetensors file ({error}); fetch it again") from error
-        self.keys_ = dict.fromkeys(self.file.keys())
+    def __init__(self, *paths: Path) -> None:
+        self.files = {}
+        for path in paths:
+            try:
+                file = safe_open(path, framework="pt")
+            except (SafetensorError, OSError) as error:
+                raise PortError(f"{path.name} is not a readable safetensors file ({error}); fetch it again") from error
+            for key in file.keys():  # noqa: SIM118
+                if key in self.files:
+                    raise PortError(f"{path.name} holds {key}, which another shard holds too")
+                self.files[key] = file
+
+    @classmethod
+    def of(cls, library: Library, pinned: Pinned, folder: Path) -> "SafeTensors":
+        """All shards of a repo's weights."""
+        return cls(*(folder / name for name in shards(library, pinned)))
 
     @property
     def metadata(self) -> dict[str, str]:
-        return self.file.metadata() or {}
+        return {key: value for file in dict.fromkeys(self.files.values()) for key, value in
+                (file.metadata() or {}).items()}
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """From the header alone."""
+        return tuple(self.files[key].get_slice(key).get_shape())
 
     def __getitem__(self, key: str) -> Tensor:
-        return self.file.get_tensor(key)
+        return self.files[key].get_tensor(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys_)
+        return iter(self.files)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.keys_
+        return key in self.files
 
     def __len__(self) -> int:
-        return len(self.keys_)
+        return len(self.files)
 
 
 class Shapes(Mapping[str, SimpleNamespace]):
-    """Names, shapes and dtypes of a repo's weights from the file's header alone: what a dry run reads."""
+    """Names and shapes of a repo's weights from the files' headers alone: what a dry run reads."""
 
-    def __init__(self, hub: Hub, pinned: Pinned, weights: str) -> None:
-        if pinned.folder is not None:
-            tensors = SafeTensors(pinned.folder / weights).file
-            self.shapes = {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-            return
-        with hub.speaking(str(pinned), pinned.name, "model"):
-            header = hub.api.parse_safetensors_file_metadata(pinned.name, weights, revision=pinned.commit)
-        self.shapes = {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
+    def __init__(self, hub: Hub, pinned: Pinned, files: Iterable[str]) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name in files:
+            if pinned.folder is not None:
+                tensors = SafeTensors(pinned.folder / name)
+                self.shapes |= {key: tensors.shape(key) for key in tensors}
+                continue
+            with hub.speaking(str(pinned), pinned.name, "model"):
+                header = hub.api.parse_safetensors_file_metadata(pinned.name, name, revision=pinned.commit)
+            self.shapes |= {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
 
     def __getitem__(self, key: str) -> SimpleNamespace:
         return SimpleNamespace(shape=self.shapes[key])
@@ -68,33 +85,67 @@ class Shapes(Mapping[str, SimpleNamespace]):
         return len(self.shapes)
 
 
-def require_family(pinned: Pinned, family: Family) -> None:
-    """Refuse a repo that this family cannot read, with the reason.
+class Named(Mapping):
+    """Tensors under other names: those of the model's state dict for those of its files.
+
+    Args:
+        names: name in the model → name in the files.
+    """
+
+    def __init__(self, stored: Mapping, names: Mapping[str, str]) -> None:
+        self.stored, self.names = stored, names
+
+    def __getitem__(self, key: str):
+        return self.stored[self.names[key]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def without(self, keys: Iterable[str]) -> "Named":
+        dropped = set(keys)
+        return Named(self.stored, {key: name for key, name in self.names.items() if key not in dropped})
+
+
+def shards(library: Library, pinned: Pinned) -> tuple[str, ...]:
+    """The safetensors files of a repo's weights."""
+    return tuple(name for name in library.weights(pinned.files) if name.endswith(".safetensors"))
+
+
+def require_weights(pinned: Pinned, library: Library) -> None:
+    """Refuse a repo whose weights cannot be read, with the reason.
 
     Raises:
-        PortError: no config, pickled weights only, no weights.
+        PortError: pickled weights only, no weights.
     """
-    if family.config_file not in pinned.files:
-        raise PortError(f"{pinned} is not an open_clip CLIP: it has no {family.config_file}")
-    if family.weights_file in pinned.files:
+    if library.weights(pinned.files):
         return
     pickled = [name for name in pinned.files if name.endswith((".bin", ".pt", ".pth"))]
+    wanted = "open_clip_model.safetensors" if library.name == "open_clip" else "model.safetensors"
     if pickled:
         raise PortError(f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened; "
-                        f"convert them to {family.weights_file}")
-    raise PortError(f"{pinned} has no {family.weights_file}")
+                        f"convert them to {wanted}")
+    raise PortError(f"{pinned} has no {wanted}")
 
 
-def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, prefix: str) -> None:
+def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str]) -> None:
     """Refuse weights that are not those of the config, before anything heavy.
 
+    Args:
+        tensors: by their names in the model.
+        optional: names that may be missing.
+
     Raises:
-        PortError: names below `prefix` that are missing, unknown or of another shape; all of them listed.
+        PortError: names that are missing or of another shape; all of them listed.
     """
-    expected = {key: tuple(t.shape) for key, t in model.state_dict().items() if key.startswith(prefix)}
-    got = {key: tuple(tensors[key].shape) for key in tensors if key.startswith(prefix)}
-    odd = [f"{key} is missing" for key in sorted(expected.keys() - got.keys())]
-    odd += [f"{key} is unknown" for key in sorted(got.keys() - expected.keys())]
+    expected = {key: tuple(p.shape) for key, p in model.named_parameters()}
+    got = {key: tuple(tensors[key].shape) for key in tensors}
+    odd = [f"{key} is missing" for key in sorted(expected.keys() - got.keys() - set(optional))]
     odd += [f"{key} is {got[key]}, not {shape}" for key, shape in expected.items() if got.get(key, shape) != shape]
     if odd:
         raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}")

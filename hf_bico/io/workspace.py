@@ -51,9 +51,16 @@ class Workspace:
                 save_file(evidence.state_dict(), stage, metadata={"batches": str(self.batches)})
             self.saved = time.monotonic()
 
+    def _facts(self) -> dict[str, Any]:
+        return json.loads(self.facts.read_text()) if self.facts.exists() else {}
+
+    def has(self, name: str) -> bool:
+        """Whether a value was computed already."""
+        return name in self._facts()
+
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A JSON value that is computed at most once, also over several starts."""
-        facts = json.loads(self.facts.read_text()) if self.facts.exists() else {}
+        facts = self._facts()
         if name not in facts:
             facts[name] = compute()
             with staged(self.facts) as stage:

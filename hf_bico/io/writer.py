@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from torch import nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
-from hf_bico.families import Family
-from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.families import Library
 
 
 def require_room(place: Path, needed: int) -> None:
@@ -69,17 +69,24 @@ def staged(place: Path):
         raise PortError(f"{place.name} was not written: {why}") from error
 
 
-def write_model(stage: Path, family: Family, base: Path, base_files: Iterable[str], delta: Tensors,
-                alpha: float) -> None:
-    """θ_B + α τ_B as a repo of its family: config and tokenizer are the target's own, weights keep their dtype.
+def write_model(stage: Path, library: Library, model: nn.Module, base: Path, base_files: Iterable[str],
+                weights: Tensors, delta: Tensors, alpha: float, head: Tensors) -> None:
+    """θ_B + α τ_B as a repo of its library: tokenizer and processor are the target's own, weights keep their dtype.
+
+    Args:
+        model: the live target, for its config.
+        base: the target's folder.
+        weights: the target's, by their names in the model; also those of `delta` and `head`.
+        head: layers on top that the target has not, or not so.
 
     Raises:
         PortError: a tensor that is NaN or Inf.
     """
     stage.mkdir(exist_ok=True)
-    for name in (family.config_file, *family.extra_files):
-        if name in base_files:
+    dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
+    tensors = dict(weights) | dict(added(weights, delta, alpha)) | {key: t.to(dtype) for key, t in head.items()}
+    library.write(stage, model, base, tensors.items())
+    for name in (library.config_file, *library.extra(base_files)):
+        if name in base_files and not (stage / name).exists():
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, stage / name)
-    weights = SafeTensors(base / family.weights_file)
-    tensors = dict(weights) | dict(added(weights, delta, alpha))
-    save_file(tensors, stage / family.weights_file, metadata={"format": "pt"} | weights.metadata)

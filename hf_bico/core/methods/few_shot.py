@@ -38,6 +38,10 @@ class FewShot(Method):
     def signals(self) -> frozenset[Signal]:
         return frozenset()
 
+    @property
+    def needs_loss(self) -> bool:
+        return True
+
     def carry(self, job: Job) -> Transported:
         return Transported(descend(job.target, job.pairs, job.batches, steps=self.steps, rate=self.rate,
                                    decay=self.decay, track=job.track))

@@ -8,7 +8,7 @@ from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.moments import Evidence
 from hf_bico.core.transport import Transported, transport
-from hf_bico.core.types import Map, Pair, Signal, Tensors
+from hf_bico.core.types import OF_LOSS, Map, Pair, Signal, Tensors
 
 Track = Callable[[Iterable, str, int], Iterable]
 """(items, what, how many) → the same items, shown as they pass."""
@@ -54,6 +54,11 @@ class Method:
     def draws(self) -> int:
         """Random cotangents a sample that it wants for label-free gradients."""
         return 0
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether it takes gradients of the task's own loss."""
+        return bool(self.signals & OF_LOSS)
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises PortError for pairs that the method cannot serve, saying why."""

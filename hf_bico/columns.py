@@ -1,0 +1,216 @@
+"""Which columns of a dataset are what: found by their types and well-known names, or named by the user."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import datasets
+
+from hf_bico.core.errors import PortError, listed
+
+
+class Kind(StrEnum):
+    """What a sample is made of."""
+
+    IMAGE = "image"
+    TEXT = "text"
+    PAIR = "text pair"
+    PLAIN = "plain text"
+    CHAT = "chat"
+    COMPLETION = "prompt and completion"
+
+
+ROLES = {
+    Kind.IMAGE: ("image", "label"),
+    Kind.CHAT: ("messages",),
+    Kind.COMPLETION: ("prompt", "completion"),
+    Kind.PAIR: ("text", "text_pair", "label"),
+    Kind.TEXT: ("text", "label"),
+    Kind.PLAIN: ("text",),
+}
+"""What columns a kind of sample has, in the order in which the kinds are tried."""
+MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+
+LABEL_NAMES = ("label", "labels", "cls", "fine_label")
+TEXT_NAMES = ("text", "sentence", "content", "review", "question", "utterance", "tweet", "document")
+PAIR_NAMES = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
+              ("text1", "text2"), ("question", "context"), ("question", "sentence"), ("question", "passage"),
+              ("query", "passage"))
+PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
+COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
+MESSAGES_NAMES = ("messages", "conversations", "conversation")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the samples are made of, and the column of every role."""
+
+    kind: Kind
+    names: Mapping[str, str]
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """"image=img,label=y" as roles and their columns.
+
+    Raises:
+        PortError: it is not of that form, or a role is unknown or named twice.
+    """
+    named: dict[str, str] = {}
+    roles = list(dict.fromkeys(role for some in ROLES.values() for role in some))
+    for entry in filter(None, map(str.strip, (text or "").split(","))):
+        role, _, column = map(str.strip, entry.partition("="))
+        if role not in roles or not column or role in named:
+            why = "is named twice" if role in named else "is not role=column"
+            raise PortError(f"--columns {text}: {entry!r} {why}; the roles are {', '.join(roles)}")
+        named[role] = column
+    return named
+
+
+def find_columns(where: str, features: datasets.Features, named: Mapping[str, str]) -> Columns:
+    """The first kind that has the roles named and whose columns are there.
+
+    Images go before chats, a class (`ClassLabel`) before prompt and completion, those before labels known by their name
+    alone, and a text without anything else comes last. An image needs no label.
+
+    Raises:
+        PortError: several columns could be it, or none; a column named is not there or of another type.
+    """
+    table = _Table(where, features, named)
+    table.check()
+    classed = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
+    order = sorted(ROLES, key=lambda kind: kind is Kind.COMPLETION) if classed else ROLES
+    order = sorted(order, key=lambda kind: kind is Kind.PLAIN)
+    for kind in order:
+        if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
+            return Columns(kind, found)
+    raise table.refusal(f"no columns that go together as {_either(ROLES)}")
+
+
+def _either(kinds: Iterable[Kind]) -> str:
+    return ", ".join(kind.value for kind in kinds)
+
+
+@dataclass(frozen=True)
+class _Table:
+    where: str
+    features: datasets.Features
+    named: Mapping[str, str]
+
+    def refusal(self, what: str) -> PortError:
+        have = listed([f"{name} ({_type(feature)})" for name, feature in self.features.items()], 20)
+        return PortError(f"{self.where} has {what}: name them with --columns role=column,…; it has {have}")
+
+    def check(self) -> None:
+        """
+        Raises:
+            PortError: a column named is not there, or cannot be what it is said to be.
+        """
+        for role, column in self.named.items():
+            if column not in self.features:
+                raise self.refusal(f"no {role} column {column!r}")
+            if not _fits(role, self.features[column]):
+                raise self.refusal(f"no {role} in column {column!r}")
+
+    def strings(self, names: Iterable[str] | None = None) -> list[str]:
+        """The columns of strings, of these names if given."""
+        taken = set(self.named.values())
+        return [name for name in (self.features if names is None else names)
+                if name in self.features and name not in taken and _is_string(self.features[name])]
+
+    def one(self, role: str, candidates: list[str]) -> str | None:
+        """The column of a role: the one named, else the only candidate, None where there is none.
+
+        Raises:
+            PortError: there are several.
+        """
+        if role in self.named:
+            return self.named[role]
+        if len(candidates) > 1:
+            raise self.refusal(f"several {role} columns ({', '.join(candidates)})")
+        return candidates[0] if candidates else None
+
+    def label(self) -> dict[str, str]:
+        classes = [name for name, feature in self.features.items() if isinstance(feature, datasets.ClassLabel)]
+        taken = set(self.named.values())
+        known = [name for name in LABEL_NAMES if name in self.features and name not in taken]
+        label = self.one("label", classes or known)
+        return {} if label is None else {"label": label}
+
+
+def _image(table: _Table) -> dict[str, str] | None:
+    image = table.one("image", [name for name, feature in table.features.items() if _fits("image", feature)])
+    return None if image is None else {"image": image} | table.label()
+
+
+def _chat(table: _Table) -> dict[str, str] | None:
+    found = [name for name, feature in table.features.items() if _is_chat(feature)]
+    found = [name for name in found if name in MESSAGES_NAMES] or found
+    messages = table.one("messages", found)
+    return None if messages is None else {"messages": messages}
+
+
+def _completion(table: _Table) -> dict[str, str] | None:
+    prompts, completions = table.strings(PROMPT_NAMES), table.strings(COMPLETION_NAMES)
+    if not (prompts or "prompt" in table.named) or not (completions or "completion" in table.named):
+        return None
+    return {"prompt": table.one("prompt", prompts), "completion": table.one("completion", completions)}
+
+
+def _pair(table: _Table) -> dict[str, str] | None:
+    named = [table.named.get(role) for role in ("text", "text_pair")]
+    found = [names for names in PAIR_NAMES
+             if all(own in (None, name) and name in table.features and _is_string(table.features[name])
+                    for own, name in zip(named, names, strict=True))]
+    if all(named):
+        found = [(named[0], named[1])]
+    label = table.label() if found else {}
+    if len(found) > 1:
+        raise table.refusal(f"several pairs of texts ({', '.join(' and '.join(names) for names in found)})")
+    return {"text": found[0][0], "text_pair": found[0][1]} | label if label else None
+
+
+def _text(table: _Table) -> dict[str, str] | None:
+    label = table.label()
+    text = _single(table, without=label.get("label")) if label else None
+    return None if text is None else {"text": text} | label
+
+
+def _plain(table: _Table) -> dict[str, str] | None:
+    text = _single(table)
+    return None if text is None else {"text": text}
+
+
+def _single(table: _Table, without: str | None = None) -> str | None:
+    """The column of a text: of a known name, else the only one of strings."""
+    known, strings = ([name for name in names if name != without]
+                      for names in (table.strings(TEXT_NAMES), table.strings()))
+    return table.one("text", known or strings)
+
+
+FINDERS = {Kind.IMAGE: _image, Kind.CHAT: _chat, Kind.COMPLETION: _completion, Kind.PAIR: _pair, Kind.TEXT: _text,
+           Kind.PLAIN: _plain}
+
+
+def _fits(role: str, feature: Any) -> bool:
+    if role == "image":
+        return isinstance(feature, datasets.Image)
+    if role == "messages":
+        return _is_chat(feature)
+    if role == "label":
+        return isinstance(feature, datasets.ClassLabel | datasets.Value)
+    return _is_string(feature)
+
+
+def _is_string(feature: Any) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
+
+
+def _is_chat(feature: Any) -> bool:
+    """A list of messages, each with who says it and what."""
+    one = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
+    return isinstance(one, dict) and any(set(keys) <= set(one) for keys in MESSAGE_KEYS)
+
+
+def _type(feature: Any) -> str:
+    return feature.dtype if isinstance(feature, datasets.Value) else type(feature).__name__

@@ -1,0 +1,107 @@
+"""`hf-bico port`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from hf_bico import options as opt
+from hf_bico.core.errors import PortError
+from hf_bico.voice import Format, Voice, stderr
+
+
+def port(
+    source: opt.Source,
+    to: opt.To,
+    dataset: opt.Dataset,
+    base: opt.Base = None,
+    config: opt.Config = None,
+    split: opt.Split = "train",
+    eval_split: opt.EvalSplit = None,
+    eval_n: opt.EvalN = None,
+    image_column: opt.ImageColumn = None,
+    label_column: opt.LabelColumn = None,
+    templates: opt.Templates = None,
+    n: opt.Samples = None,
+    per_class: opt.PerClass = None,
+    strategy: opt.Strategy = None,
+    seed: opt.Seed = 0,
+    method: opt.Method = "bico",
+    method_options: opt.Settings = None,
+    bank: opt.Bank = None,
+    alpha: opt.Alpha = "1",
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
+    output: opt.Output = None,
+    push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
+    push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
+    commit_message: Annotated[str | None, typer.Option(help="Of the push.")] = None,
+    allow_regression: Annotated[bool, typer.Option("--allow-regression", help="Push a port that is worse than its "
+                                                   "base.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")] = False,
+    token: opt.Token = None,
+    format: opt.Formatting = Format.HUMAN,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Port SOURCE to the base model --to, score it, and write or push it with its card."""
+    given = dict(locals())
+    voice = Voice(format, quiet)
+    from hf_bico import blueprint, pipeline
+    from hf_bico.io.hub import Hub
+
+    chosen = blueprint.PortConfig(**opt.of_port(given) | {"private": private or None})
+    hub = Hub(token)
+    if dry_run:
+        _say_dry_run(voice, *blueprint.dry_run(chosen, hub))
+    else:
+        _say_outcome(voice, pipeline.run(chosen, hub, voice.track))
+
+
+def _say_outcome(voice: Voice, outcome) -> None:
+    """
+    Raises:
+        PortError: it was not pushed although a push was asked for.
+    """
+    data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
+    voice.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
+    voice.add(*filter(None, (outcome.output and f"Written to {outcome.output}",
+                             outcome.url and f"Pushed to {outcome.url}")))
+    if voice.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
+        stderr.print("Nothing was kept: give --output DIR or --push")
+    if outcome.evaluation.regressed and not outcome.refusal:
+        voice.warn("Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base what "
+                   "it started from?")
+    if outcome.refusal:
+        raise PortError(outcome.refusal)
+
+
+def _score_table(evaluation) -> Table:
+    also = list(evaluation.ported.also)
+    table = Table("model", evaluation.ported.metric, "95 % interval", *also,
+                  title=f"{evaluation.split}, {evaluation.ported.n} samples")
+    rows = {"fine-tuned source": evaluation.source, "target without the port": evaluation.zero_shot,
+            "target + naive copy": evaluation.naive, "target + ported": evaluation.ported}
+    for name, score in rows.items():
+        table.add_row(name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
+    return table
+
+
+def _say_dry_run(voice: Voice, plan, cost) -> None:
+    repo = plan.destination.repo if plan.destination else None
+    depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}
+    rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
+        "blocks": ", ".join(f"{target} ← {source}" for target, source in depths.items()),
+        "linear maps": str(len(plan.pairs)),
+        "forward and backward": f"{cost.passes_flops / 1e9:.3g} GFLOP",
+        "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
+        "maps": f"{cost.maps_flops / 1e9:.3g} GFLOP",
+        "weights": f"{cost.weights_bytes / 1e6:.0f} MB",
+        "these take": f"about {cost.seconds:.0f} s here; loading and evaluation come on top",
+        "would be pushed to": repo or "nowhere"}
+    data = {"lineage": plan.lineage.record({}), "destination": repo, "estimate": asdict(cost),
+            "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
+    lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
+    voice.say("\n".join(lines), data, repo or "")

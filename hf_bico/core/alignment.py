@@ -1,0 +1,139 @@
+"""Which rows of two models meet when their tokenizers cut the same text differently: by the characters they cover.
+
+Positions are places, not characters. A text that both models are shown falls in parts (the two of a pair, the messages
+of a chat; most have one); before every part and after the last is a gap of one character's width, where special tokens
+stand, and what a chat template writes. So whatever stands before, between or after the parts meets its like: CLS meets
+BOS, SEP meets EOS, and none of them ever meets text. A character is `PLACES` wide, the tokens in a gap or in one
+character (bytes) divide it among them.
+
+In a causal model the row of a token has read all of its characters and is asked for the next token's. Where B's token
+ends inside a longer one of A, A's row has read more than B's: it is the first that has read everything B's has.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PLACES = 720_720
+"""Of a character: divides evenly among 1 to 16 tokens."""
+
+
+class Spans(NamedTuple):
+    """The places [start, end) that every token covers, (n, T) each; `mask`: it covers any, so it is no padding."""
+
+    start: Tensor
+    end: Tensor
+    mask: Tensor
+
+    def to(self, device: torch.device | str) -> "Spans":
+        return Spans(*(tensor.to(device) for tensor in self))
+
+
+class Token(NamedTuple):
+    """The characters [start, end) of a sample's text that a token covers; a special one stands before character start.
+    """
+
+    start: int
+    end: int
+    special: bool = False
+
+
+class Part(NamedTuple):
+    """Where a stretch of the text lies that both models are shown; None where this model's template left it out."""
+
+    start: int | None
+    length: int
+
+
+def meeting(a: Spans, b: Spans) -> Tensor:
+    """P (n, T_B, T_A), float32: a token of B takes the mean of A's rows that cover the same characters.
+
+    The weights are the shared characters and sum to 1; a row that meets none is zero.
+    """
+    start = torch.maximum(b.start[:, :, None], a.start[:, None])
+    end = torch.minimum(b.end[:, :, None], a.end[:, None])
+    shared = (end - start).clamp_min(0) * (b.mask[:, :, None] & a.mask[:, None])
+    total = shared.sum(-1, keepdim=True)
+    return shared.float() / total.clamp_min(1)
+
+
+def same(a: Spans, b: Spans) -> bool:
+    """Whether every token of A meets its twin alone: `meeting` is the identity on the mask."""
+    return a.mask.shape == b.mask.shape and torch.equal(a.mask, b.mask) and all(
+        torch.equal(x * a.mask, y * a.mask) for x, y in zip(a[:2], b[:2], strict=True))
+
+
+def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
+    """Samples' places as tensors, padded on the right."""
+    width = max(map(len, rows), default=0)
+    both = torch.tensor([[*row, *[(0, 0)] * (width - len(row))] for row in rows], dtype=torch.long)
+    start, end = both.reshape(len(rows), width, 2).unbind(-1)
+    return Spans(start, end, end > start)
+
+
+def places(tokens: Sequence[Token], parts: Sequence[Part], length: int) -> list[tuple[int, int]]:
+    """Places [start, end) of a sample's tokens; (0, 0) for one that covers nothing.
+
+    Args:
+        parts: in order.
+        length: of the text in characters.
+    """
+    specials = sorted(token.start for token in tokens if token.special)
+    spans, passed = [], 0
+    for token in tokens:
+        if token.special:  # a character of its own
+            spans.append((token.start + passed, token.start + passed + 1))
+            passed += 1
+        else:
+            spans.append(_opened(specials, token.start, token.end))
+    scale = _stretches(specials, parts, length)
+    return [_scaled(scale, *span) for span in _divided(spans)]
+
+
+def _opened(specials: Sequence[int], start: int, end: int) -> tuple[int, int]:
+    """[start, end) of the text once every special token has a character of its own in it."""
+    return start + bisect_right(specials, start), end + bisect_left(specials, end)
+
+
+def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In places; tokens that share a character (its bytes, say) have a part of it each, in order."""
+    owners = defaultdict(list)
+    for number, span in enumerate(spans):
+        for character in range(*span):
+            owners[character].append(number)
+
+    def edge(number: int, character: int, side: int) -> int:
+        own = owners[character]
+        return PLACES * character + PLACES * (own.index(number) + side) // len(own)
+
+    return [(edge(number, start, 0), edge(number, end - 1, 1)) if start < end else (0, 0)
+            for number, (start, end) in enumerate(spans)]
+
+
+def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> list[tuple[int, int, int, int]]:
+    """(from, to, place, place): the text's parts keep their width, what lies between is a character wide."""
+    found, reached, base = [], 0, PLACES
+    for part in parts:
+        if part.start is not None and part.length:
+            start, end = (PLACES * x for x in _opened(specials, part.start, part.start + part.length))
+            found += [(reached, start, base - PLACES, base), (start, end, base, base + PLACES * part.length)]
+            reached = end
+        base += PLACES * (part.length + 1)
+    found.append((reached, PLACES * (length + len(specials)), base - PLACES, base))
+    return [stretch for stretch in found if stretch[0] < stretch[1]]
+
+
+def _scaled(stretches: Sequence[tuple[int, int, int, int]], start: int, end: int) -> tuple[int, int]:
+    if start >= end:
+        return 0, 0
+    ends = [stretch[1] for stretch in stretches]
+
+    def at(position: int, number: int) -> int:
+        low, high, first, last = stretches[number]
+        return first + (position - low) * (last - first) // (high - low)
+
+    return at(start, bisect_right(ends, start)), at(end, bisect_left(ends, end))

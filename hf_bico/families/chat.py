@@ -1,0 +1,124 @@
+"""A chat as the text that a causal model reads, where its messages lie in it, and what of it the assistant says."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import Any
+
+from hf_bico.core.alignment import Part
+from hf_bico.core.errors import PortError
+
+Messages = Sequence[Mapping[str, Any]]
+"""Each with its "role" and "content"."""
+ASSISTANT = "assistant"
+MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a causal model reads of a sample, and what it is asked for."""
+
+    text: str
+    parts: Sequence[Part]
+    """What is not the template's."""
+    asked: Sequence[tuple[int, int]]
+    """Characters [start, end)."""
+    every: bool = False
+    """All of it is asked for, special tokens too."""
+    special: bool = True
+    """The tokenizer's own special tokens are still to be added."""
+    close: bool = False
+    """It ends with the end of sequence."""
+
+
+def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
+    """By the tokenizer's template, else a line "role: content" a message.
+
+    Raises:
+        PortError: a message's content is no text, or the template refuses the chat.
+    """
+    if not messages or not all(isinstance(message.get("content"), str) for message in messages):
+        raise PortError(f"sample {number} has no message, or one whose content is no text: leave it out")
+    if not tokenizer.chat_template:
+        return _plain(messages)
+
+    def render(some: Messages, prompt: bool = False) -> str:
+        return tokenizer.apply_chat_template([dict(each) for each in some], tokenize=False,
+                                             add_generation_prompt=prompt)
+
+    import jinja2
+    try:
+        text = render(messages)
+        parts = _located(render, messages, text)
+        asked = _marked(tokenizer, messages) or _turns(render, messages, text, parts)
+    except (jinja2.TemplateError, ValueError) as error:
+        raise PortError(f"sample {number} does not fit the tokenizer's chat template: {' '.join(str(error).split())}"
+                        ) from error
+    return Rendered(text, parts, asked, special=False)
+
+
+def _plain(messages: Messages) -> Rendered:
+    lines = [f"{message['role']}: {message['content'].strip()}" for message in messages]
+    ends = list(accumulate(len(line) + 1 for line in lines))  # each behind its line's end
+    text = "\n".join(lines)
+    sizes = [len(message["content"].strip()) for message in messages]
+    parts = [Part(end - 1 - size, size) for end, size in zip(ends, sizes, strict=True)]
+    asked = [(part.start - 1, min(end, len(text))) for message, part, end in zip(messages, parts, ends, strict=True)
+             if message["role"] == ASSISTANT]
+    return Rendered(text, parts, asked, close=messages[-1]["role"] == ASSISTANT)
+
+
+def _located(render: Callable[[Messages], str], messages: Messages, text: str) -> list[Part]:
+    """Where the messages' contents, stripped, lie in the rendered text.
+
+    The template is shown marks in their place, lest a short content be found in the template's own words. One that
+    does more to a content than strip it is searched through in order.
+    """
+    contents = [message["content"] for message in messages]
+    marks = [f"\ue000{number}\ue001" for number in range(len(contents))]
+    pattern = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)])
+    for given in (contents, [content.strip() for content in contents]):
+        starts, whole = [], pattern
+        for mark, content in zip(marks, given, strict=True):
+            starts.append(whole.find(mark) + len(content) - len(content.lstrip()))
+            whole = whole.replace(mark, content)
+        if whole == text and all(mark in pattern for mark in marks):
+            return [Part(start, len(content.strip())) for start, content in zip(starts, contents, strict=True)]
+    parts, reached = [], 0
+    for content in map(str.strip, contents):
+        start = text.find(content, reached)
+        parts.append(Part(None if start < 0 else start, len(content)))
+        reached = reached if start < 0 else start + len(content)
+    return parts
+
+
+def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
+    """What the template itself marks as the assistant's ({% generation %}), none where it marks nothing."""
+    if not tokenizer.is_fast or not MARKS.search(tokenizer.get_chat_template()):
+        return []
+    made = tokenizer.apply_chat_template(
+        [dict(each) for each in messages], tokenize=True, return_dict=True, return_assistant_tokens_mask=True,
+        tokenizer_kwargs={"return_offsets_mapping": True})
+    runs = groupby(zip(made["offset_mapping"], made["assistant_masks"], strict=True), key=lambda each: each[1])
+    spans = [[span for span, _ in run] for own, run in runs if own]
+    return [(run[0][0], run[-1][1]) for run in spans]
+
+
+def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """From the prompt for the assistant's turn to the end of that turn; what it says alone, where earlier turns read
+    otherwise as soon as later ones follow."""
+    import jinja2
+    found = []
+    for number, (message, part) in enumerate(zip(messages, parts, strict=True)):
+        if message["role"] != ASSISTANT:
+            continue
+        try:
+            head, whole = render(messages[:number], True), render(messages[:number + 1])
+        except (jinja2.TemplateError, ValueError):  # a turn that may not be the first, or the last
+            head = whole = ""
+        if whole and whole.startswith(head) and text.startswith(whole):
+            found.append((len(head), len(whole)))
+        elif part.start is not None:
+            found.append((part.start, part.start + part.length))
+    return found

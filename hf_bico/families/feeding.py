@@ -1,0 +1,250 @@
+"""Samples into what a transformers model's forward takes, with the places that every token covers.
+
+Labels lie beside the ids they are (the loss shifts: logits of token t answer for the label of token t + 1), -100 where
+nothing is asked. Padding is on the right, whatever the tokenizer is set to.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
+from hf_bico.core.errors import PortError
+from hf_bico.families.chat import Rendered, rendered_chat
+
+UNASKED = -100
+TEXT, LABELS = "text", "labels"
+
+
+class Sample(Protocol):
+    """A row of a dataset."""
+
+    inputs: Any
+    """str, (str, str), or a tuple of messages, each with its role and content."""
+    label: Any
+    """Index of a class, the text to answer with, or None."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as a model takes it."""
+
+    inputs: Mapping[str, Tensor]
+    """What forward() takes, by name, batch first."""
+    labels: Tensor | None = None
+    """Class indices (n,); or a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
+    spans: Mapping[str, Spans] = field(default_factory=dict)
+    """"text": of the input ids. "labels": of a decoder's labels; its row t answers for label t. None of images, nor
+    where the tokenizer does not tell what its tokens cover: such models meet only models of the same tokenizer."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def to(self, device: torch.device | str) -> "Encoded":
+        return replace(self, inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+                       labels=None if self.labels is None else self.labels.to(device),
+                       spans={name: spans.to(device) for name, spans in self.spans.items()})
+
+
+class Row(NamedTuple):
+    """A sample's ids and what goes beside them."""
+
+    ids: list[int]
+    types: list[int] | None
+    tokens: list[Token] | None
+    """None of tokenizers that do not tell."""
+    places: list[tuple[int, int]] | None
+
+
+def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | None) -> Encoded:
+    """Texts or pairs of texts, with the class as label.
+
+    Raises:
+        PortError: a sample is no text, or has no label where others have one.
+    """
+    rows = [_row(tokenizer, _texts(sample, number), max_length) for number, sample in enumerate(samples)]
+    labels = [sample.label for sample in samples]
+    if any(label is not None for label in labels) and not all(isinstance(label, int) for label in labels):
+        raise PortError("some samples have a class and some have none: name the label's column with --columns")
+    return Encoded(_inputs(tokenizer, rows, types=True), torch.tensor(labels) if labels[:1] != [None] else None,
+                   _spans(TEXT, rows))
+
+
+def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | None,
+                  class_names: Sequence[str] = ()) -> Encoded:
+    """Texts for a model of the next token.
+
+    - A text alone: every token is asked for.
+    - Prompt and completion (or class name): joined, by a blank where neither has white space at the seam, and closed
+      with the end of sequence; the completion is asked for. A token that lies across the seam belongs to it.
+    - A chat: by the tokenizer's template; what the assistant says is asked for, as the template marks it, else with
+      what closes its turn. Without a template: a line "role: content" a message, and the end of sequence.
+
+    Raises:
+        PortError: cut at `max_length`, a sample has nothing left to ask for; or a chat does not fit its template.
+    """
+    rows, labels = [], []
+    for number, sample in enumerate(samples):
+        text = _rendered(tokenizer, sample, number, class_names)
+        row = _row(tokenizer, (text.text,), max_length, text.parts, special=text.special, close=text.close)
+        asked = _asked(tokenizer, text, row)
+        if not any(asked[1:]):
+            raise PortError(f"sample {number} ({_start(text.text)}) has nothing left to ask for in its first "
+                            f"{len(row.ids)} tokens: give a larger --max-length or leave the sample out")
+        rows.append(row)
+        labels.append([token if ask else UNASKED for token, ask in zip(row.ids, asked, strict=True)])
+    return Encoded(_inputs(tokenizer, rows), _padded(labels, UNASKED), _spans(TEXT, rows))
+
+
+def encode_seq2seq(tokenizer: Any, samples: Sequence[Sample], max_length: int | None,
+                   class_names: Sequence[str] = ()) -> Encoded:
+    """Texts or pairs for an encoder, and the completion or class name as the decoder's labels.
+
+    Raises:
+        PortError: a sample is no text or has nothing to answer with.
+    """
+    rows, answers = [], []
+    for number, sample in enumerate(samples):
+        rows.append(_row(tokenizer, _texts(sample, number), max_length))
+        answers.append(_row(tokenizer, (_answer(sample, number, class_names),), max_length, target=True))
+    return Encoded(_inputs(tokenizer, rows), _padded([row.ids for row in answers], UNASKED),
+                   _spans(TEXT, rows) | _spans(LABELS, answers))
+
+
+def _texts(sample: Sample, number: int) -> tuple[str, ...]:
+    texts = (sample.inputs,) if isinstance(sample.inputs, str) else sample.inputs
+    if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
+        raise PortError(f"sample {number} is neither a text nor a pair of texts: name its columns with --columns")
+    return texts
+
+
+def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
+    answer = sample.label
+    if isinstance(answer, int) and 0 <= answer < len(class_names):
+        answer = class_names[answer]
+    if not isinstance(answer, str) or not answer:
+        raise PortError(f"sample {number} has no text to answer with (its label is {answer!r}): name the completion's "
+                        "column with --columns")
+    return answer
+
+
+def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
+    """What a causal model reads of a sample."""
+    if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
+        return rendered_chat(tokenizer, sample.inputs, number)
+    prompt = "\n".join(_texts(sample, number))
+    if sample.label is None:
+        return Rendered(prompt, [Part(0, len(prompt))], [(0, len(prompt))], every=True)
+    answer = _answer(sample, number, class_names)
+    seam = "" if not prompt or prompt[-1].isspace() or answer[0].isspace() else " "
+    text = prompt + seam + answer
+    return Rendered(text, [Part(0, len(text))], [(len(prompt), len(text))], close=True)
+
+
+def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: Sequence[Part] | None = None, *,
+         special: bool = True, close: bool = False, target: bool = False) -> Row:
+    """Texts, one after the other, as one row.
+
+    Args:
+        parts: of them together; else every text is one.
+        special: add the tokenizer's own special tokens.
+        close: add the end of sequence, unless there is no room or it is there.
+        target: the texts are what a decoder says.
+    """
+    named = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
+    made = tokenizer(**named, add_special_tokens=special, truncation=max_length is not None, max_length=max_length,
+                     return_offsets_mapping=bool(tokenizer.is_fast))
+    ids = list(made["input_ids"])
+    end = tokenizer.eos_token_id
+    close = close and end is not None and ids[-1:] != [end] and (max_length is None or len(ids) < max_length)
+    types = list(made["token_type_ids"]) if "token_type_ids" in made else None
+    if not tokenizer.is_fast:
+        return Row(ids + [end] * close, types, None, None)
+    tokens = _tokens(texts, made["offset_mapping"], made.sequence_ids(0))
+    length = sum(map(len, texts))
+    tokens += [Token(length, length, True)] * close
+    if parts is None:
+        starts = [len("".join(texts[:number])) for number in range(len(texts))]
+        parts = [Part(start, len(text)) for start, text in zip(starts, texts, strict=True)]
+    return Row(ids + [end] * close, types, tokens, places(tokens, parts, length))
+
+
+def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Sequence[int | None]) -> list[Token]:
+    """What every token covers of the joined texts.
+
+    Args:
+        offsets: of every token in its own text.
+        owners: that text's number; None of special tokens, which stand before the next text, or behind the last.
+    """
+    tokens, reached, joined = [], 0, "".join(texts)
+    starts = [len("".join(texts[:number])) for number in range(len(texts))]
+    for place, ((start, end), owner) in enumerate(zip(offsets, owners, strict=True)):
+        if owner is None:
+            upcoming = next((each for each in owners[place:] if each is not None), None)
+            at = len(joined) if upcoming is None else starts[upcoming]
+            tokens.append(Token(at, at, True))
+        else:
+            floor = max(reached, starts[owner])
+            tokens.append(_with_space(joined, start + starts[owner], end + starts[owner], floor))
+            reached = max(reached, tokens[-1].end)
+    return tokens
+
+
+def _with_space(text: str, start: int, end: int, floor: int) -> Token:
+    """A token with the white space before it, which some tokenizers count as its own, others leave out, and others
+    make tokens of that they then say cover nothing."""
+    while start > floor and text[start - 1].isspace():
+        start -= 1
+    if start == end >= floor and text[end:end + 1].isspace():
+        end += 1
+    return Token(start, end)
+
+
+def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
+    """Whether a causal model is asked for every token."""
+    if text.every:
+        return [True] * len(row.ids)
+    if row.tokens is None:
+        asked = [False] * len(row.ids)
+        for span in text.asked:
+            first, last = (_agreeing(tokenizer, text, row, at) for at in span)
+            asked[first:last] = [True] * (last - first)
+    else:
+        asked = [not token.special and any(start < token.end <= end for start, end in text.asked)
+                 for token in row.tokens]
+    if text.close and row.ids[-1] == tokenizer.eos_token_id:
+        asked[-1] = True
+    return asked
+
+
+def _agreeing(tokenizer: Any, text: Rendered, row: Row, at: int) -> int:
+    """How many of the row's tokens lie before a character, for tokenizers that do not tell."""
+    before = tokenizer(text.text[:at], add_special_tokens=text.special)["input_ids"]
+    pairs = enumerate(zip(before, row.ids, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), min(len(before), len(row.ids)))
+
+
+def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
+    pad = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+    inputs = {"input_ids": _padded([row.ids for row in rows], pad),
+              "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0)}
+    if types and all(row.types is not None for row in rows):
+        inputs["token_type_ids"] = _padded([row.types for row in rows], 0)
+    return inputs
+
+
+def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+
+
+def _spans(name: str, rows: Sequence[Row]) -> dict[str, Spans]:
+    return {name: stack_spans([row.places for row in rows])} if all(row.places is not None for row in rows) else {}
+
+
+def _start(text: str, most: int = 40) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= most else line[:most] + "…")

@@ -1,0 +1,90 @@
+"""Any model with numbered blocks: plain linear layers pair by name, for the brave (`--family generic`)."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.types import Site, Slice
+from hf_bico.families.table import COMMON, HEAD, SINGLE, TEXT
+
+HEADS = ("classifier", "score", "head")
+"""Names of a classifier that is one linear layer outside the blocks."""
+LEFT = {
+    **COMMON,
+    r"\.\d+\.(.+\.)?(weight|bias)$": "--family generic moves plain linear layers alone",
+    r"": "--family generic moves nothing outside the numbered blocks",
+}
+
+
+class Place(NamedTuple):
+    """Where a linear layer lies: `tower`.`depth`.`role`."""
+
+    tower: str
+    depth: int
+    role: str
+
+
+class Generic:
+    """Every `nn.Linear` inside a numbered block is a site; it pairs with one of the same name in its block.
+
+    It knows nothing of what layers do: a fused projection is moved as one map, every layer has an input map of its
+    own, no heads or units are permuted, and rows meet as tokens of one text, or one to one.
+    """
+
+    name = "generic"
+
+    def knows(self, model: nn.Module) -> bool:
+        return any(True for _ in _linears(model))
+
+    def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
+        """
+        Raises:
+            PortError: no linear layer lies in a numbered block.
+        """
+        linears = list(_linears(model))
+        if not linears:
+            raise PortError(f"{type(model).__name__} has no nn.Linear inside numbered blocks: nothing pairs by name")
+        stacks = {place.tower for _, place, _ in linears}
+        return tuple(_site(name, Place("" if len(stacks) == 1 else place.tower, *place[1:]), layer)
+                     for name, place, layer in linears)
+
+    def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """The one layer outside the blocks that is named like a classifier."""
+        found = [(name, layer) for name, layer in model.named_children() if name in HEADS and type(layer) is nn.Linear]
+        return tuple(Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
+                     for name, layer in found[:1])
+
+    def left_reason(self, key: str) -> str:
+        """Why a tensor that is no site's stays behind; there is always a reason."""
+        return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))
+
+    def told(self, model: nn.Module) -> str:
+        """What was done, for whoever asked for it."""
+        sites = self.sites(model)
+        blocks = {(site.tower, site.depth) for site in sites}
+        return (f"{type(model).__name__}: {len(sites)} linear layers in {len(blocks)} numbered blocks pair by name "
+                f"({', '.join(dict.fromkeys(site.role for site in sites))}); nothing is known of what they do")
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
+    """Linear layers in blocks: the first number in a name is its block's."""
+    for name, layer in model.named_modules():
+        found = re.fullmatch(r"(?:(.*?)\.)??(\d+)\.(.+)", name)
+        if found and type(layer) is nn.Linear:
+            yield name, Place(found[1] or "", int(found[2]), found[3]), layer
+
+
+def _site(name: str, place: Place, layer: nn.Linear) -> Site:
+    own = f"{place.tower} block {place.depth} {place.role}".strip()
+    return Site(own, place.role, place.depth, *_slices(name, layer), layer.out_features, layer.in_features, own, TEXT,
+                tower=place.tower)
+
+
+def _slices(name: str, layer: nn.Linear) -> tuple[Slice, Slice | None]:
+    return Slice(f"{name}.weight"), None if layer.bias is None else Slice(f"{name}.bias")
+
+
+GENERIC = Generic()

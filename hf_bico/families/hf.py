@@ -1,0 +1,240 @@
+"""transformers' model repos: config.json + safetensors, in one file or in shards, in old names or new ones."""
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.families.protocol import Loaded, Purpose
+
+KINDS = {
+    "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
+    "ForImageClassificationWithTeacher": ("image-classification", "AutoModelForImageClassification"),
+    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "ForCausalLM": ("causal-lm", "AutoModelForCausalLM"),
+    "LMHeadModel": ("causal-lm", "AutoModelForCausalLM"),
+    "ForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM"),
+    "EncoderModel": ("features", "AutoModel"),
+    "Model": ("features", "AutoModel"),
+}
+"""End of a class's name → what it is for, and the class that opens another model for the same."""
+CONTRASTIVE = ("clip", "siglip")
+TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
+         "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
+         "zero-shot": "zero-shot-image-classification"}
+INDEX = "model.safetensors.index.json"
+EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|preprocessor_config|processor_config|"
+                   r"generation_config|chat_template|merges|spiece|sentencepiece\S*|spm|\w+_config_sentence_transformers|"
+                   r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
+                   r"|1_Pooling/config\.json")
+HEADS = ("id2label", "label2id", "problem_type")
+
+
+class Transformers:
+    """Any architecture that a table of `hf_bico.families` knows."""
+
+    name = "transformers"
+    config_file = "config.json"
+
+    def weights(self, files: Collection[str]) -> tuple[str, ...]:
+        if "model.safetensors" in files:
+            return ("model.safetensors",)
+        shards = sorted(name for name in files if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name))
+        return (INDEX, *shards) if INDEX in files and shards else ()
+
+    def extra(self, files: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in files if EXTRA.fullmatch(name))
+
+    def purpose(self, folder: Path) -> Purpose:
+        config = _config(folder)
+        name = _architecture(config)
+        kind = next((kind for end, (kind, _) in KINDS.items() if name.endswith(end)), None)
+        if kind is None:
+            known = ", ".join(f"…{end}" for end in KINDS)
+            raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
+        if config.model_type in CONTRASTIVE and kind == "features":
+            return Purpose("zero-shot", architecture=name)
+        labels = _labels(config) if kind.endswith("classification") else ()
+        return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
+
+    def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
+        config = _config(folder, purpose)
+        with torch.device("meta"), _opening(folder):
+            return _class(config, purpose)._from_config(config)
+
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+        """By transformers' own table of renamed weights, so that files of any age are read."""
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, rename_source_key
+
+        own = dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers()
+                                                if name in model.state_dict()}
+        changes = get_model_conversion_mapping(model)
+        kinds: tuple[list, list] = ([], [])
+        for change in changes:
+            kinds[isinstance(change, WeightConverter)].append(change)
+        tied = getattr(model, "all_tied_weights_keys", None) or {}
+        found: dict[str, str] = {}
+        for key in stored:
+            name, converted = rename_source_key(key, *kinds, model.base_model_prefix, model.state_dict())
+            if converted is not None:
+                raise PortError(f"{key} is stored in another layout than {type(model).__name__} has it in memory; not "
+                                "supported")
+            name = tied.get(name, name)
+            if name in own:
+                found.setdefault(name, key)
+        return found
+
+    def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:
+        config = _config(folder, purpose)
+        with _opening(folder):
+            model = _class(config, purpose).from_pretrained(
+                folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
+        return Loaded(model.to(device).eval(), _preprocess(folder), _tokenizer(folder))
+
+    def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        state = dict(tensors)
+        model.config.dtype = max((t.dtype for t in state.values() if t.is_floating_point()),
+                                 key=lambda dtype: dtype.itemsize)
+        with _opening(base), _generation(model, base):
+            model.save_pretrained(stage, state_dict=state)
+
+    def snippet(self, repo: str, purpose: Purpose) -> str:
+        if purpose.kind == "zero-shot":
+            return f'from transformers import pipeline\n\nclassify = pipeline("{TASKS["zero-shot"]}", "{repo}")'
+        if purpose.kind == "features":
+            return (f'from transformers import AutoModel, AutoTokenizer\n\nmodel = AutoModel.from_pretrained("{repo}")\n'
+                    f'tokenizer = AutoTokenizer.from_pretrained("{repo}")')
+        auto = next(auto for kind, auto in KINDS.values() if kind == purpose.kind)
+        feeder = "AutoImageProcessor" if purpose.kind.startswith("image") else "AutoTokenizer"
+        return (f'from transformers import {feeder}, {auto}\n\nmodel = {auto}.from_pretrained("{repo}")\n'
+                f'{"processor" if feeder != "AutoTokenizer" else "tokenizer"} = {feeder}.from_pretrained("{repo}")')
+
+    def task_type(self, purpose: Purpose) -> str:
+        return TASKS[purpose.kind]
+
+    def general_prompts(self) -> tuple[str, ...]:
+        """ImageNet's class names, as open_clip keeps them."""
+        from open_clip import IMAGENET_CLASSNAMES
+
+        return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
+
+    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+        return F.normalize(_pooled(model.get_image_features(pixel_values=images)), dim=-1)
+
+    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+        return F.normalize(_pooled(model.get_text_features(input_ids=ids)), dim=-1)
+
+    def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """At the text tower's full length; padding is not read by CLIP's causal tower, and is by SigLIP's."""
+        length = loaded.model.config.text_config.max_position_embeddings
+        got = loaded.tokenizer(list(texts), padding="max_length", truncation=True, max_length=length,
+                               return_attention_mask=True, return_tensors="pt")
+        reads_all = loaded.model.config.model_type == "siglip"
+        return got["input_ids"], got["attention_mask"].bool() | reads_all
+
+    def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
+        """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
+        scores = model.logit_scale.exp() * self.image_features(model, inputs.to(head.device)) @ head.T
+        return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias
+
+
+def _pooled(features: Any) -> Tensor:
+    return features if isinstance(features, Tensor) else features.pooler_output
+
+
+def _config(folder: Path, purpose: Purpose | None = None) -> Any:
+    from transformers import AutoConfig
+
+    with _opening(folder):
+        if purpose is None or not purpose.labels:
+            return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, num_labels=len(purpose.labels))
+        for key, value in purpose.config.items():
+            setattr(config, key, value)
+        return config
+
+
+def _architecture(config: Any) -> str:
+    if config.architectures:
+        return config.architectures[0]
+    if config.model_type == "timm_wrapper":
+        return "TimmWrapperForImageClassification"
+    raise PortError("config.json names no architecture: add \"architectures\": [\"…For…\"] to it")
+
+
+def _labels(config: Any) -> tuple[str, ...]:
+    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+
+
+def _class(config: Any, purpose: Purpose) -> Any:
+    """The source's class where the model is of its type, else what opens it for the same purpose.
+
+    Raises:
+        PortError: there is none.
+    """
+    import transformers
+
+    own = getattr(transformers, purpose.architecture or "", None)
+    if own is not None and own.config_class is type(config):
+        return own
+    auto = "AutoModel" if purpose.kind == "zero-shot" else next(a for kind, a in KINDS.values() if kind == purpose.kind)
+    mapping = getattr(transformers, auto)._model_mapping
+    if type(config) not in mapping:
+        raise PortError(f"transformers has no {config.model_type} for {purpose.kind}")
+    found = mapping[type(config)]
+    return found[0] if isinstance(found, tuple | list) else found
+
+
+def _preprocess(folder: Path) -> Any:
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError):
+        return None
+    return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
+
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def _generation(model: nn.Module, base: Path):
+    """`generation_config.json` is the target's own, copied as it is; a generation config that the library would refuse
+    to save must not stop a port."""
+    kept = getattr(model, "generation_config", None)
+    if kept is not None:
+        model.generation_config = None
+    try:
+        yield
+    finally:
+        if kept is not None:
+            model.generation_config = kept
+
+
+@contextmanager
+def _opening(folder: Path):
+    """transformers' errors in one line, and its chatter off."""
+    logger = logging.getLogger("transformers")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise PortError(f"transformers cannot open the model: {' '.join(str(error).split())[:500]}") from error
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,57 @@
+"""Pictures for cards and reports."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_VALUES = 12
+"""Blocks a side up to which values are written into a picture's cells."""
+
+
+class Matched(NamedTuple):
+    """How the blocks of one tower are matched."""
+
+    matrix: np.ndarray
+    """(L_B, L_A) CKA of block inputs."""
+    path: Sequence[int | None]
+    """For every block of B its block of A."""
+
+
+def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: Path) -> None:
+    """The CKA matrix of every tower with the path taken framed in it, side by side; PNG or SVG by the file's name.
+
+    Args:
+        names: of the source's base and of the target.
+    """
+    from matplotlib.figure import Figure
+
+    widths = [max(3.4, 0.34 * matched.matrix.shape[1] + 1.6) for matched in towers.values()]
+    height = max(3.0, 0.34 * max(len(matched.matrix) for matched in towers.values()) + 1.2)
+    figure = Figure(figsize=(sum(widths), height), layout="constrained")
+    panels = figure.subplots(1, len(towers), squeeze=False, width_ratios=widths)[0]
+    for panel, (tower, matched) in zip(panels, towers.items(), strict=True):
+        shown = panel.imshow(matched.matrix, vmin=0, vmax=1, origin="lower", aspect="auto", cmap="viridis")
+        _draw_path(panel, matched)
+        panel.set_xlabel(f"block of {names[0]}")
+        panel.set_ylabel(f"block of {names[1]}")
+        panel.set_title(tower)
+        for axis, count in zip((panel.xaxis, panel.yaxis), reversed(matched.matrix.shape), strict=True):
+            axis.set_ticks(range(0, count, 1 + count // 17))
+    figure.colorbar(shown, ax=panels, label="linear CKA of the block inputs")
+    figure.savefig(file, dpi=150)
+
+
+def _draw_path(panel, matched: Matched) -> None:
+    """A frame around every cell of the path, and the values where there is room."""
+    from matplotlib.patches import Rectangle
+
+    for target, source in enumerate(matched.path):
+        if source is not None:
+            panel.add_patch(Rectangle((source - 0.46, target - 0.46), 0.92, 0.92, fill=False, edgecolor="tab:red",
+                                      linewidth=1.8))
+    if max(matched.matrix.shape) <= MOST_VALUES:
+        for (target, source), value in np.ndenumerate(matched.matrix):
+            panel.text(source, target, f"{value:.2f}", ha="center", va="center", fontsize=6,
+                       color="black" if value > 0.6 else "white")

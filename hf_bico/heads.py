@@ -1,0 +1,160 @@
+"""A classifier's head on the new base: carried through the input side's map, or fitted to the samples in closed form.
+
+A fine-tune's new head has no base of its own, so there is no τ to move; the head itself is carried, or made anew.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.collect import Batch, Side, collect, frozen, samples_in
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import RTOL
+from hf_bico.core.moments import Evidence
+from hf_bico.core.ridge import ridge_classifier
+from hf_bico.core.taps import taps
+from hf_bico.core.types import Fit, Pair, Signal, Site, Tensors
+from hf_bico.families.feeding import Encoded
+
+LAST = "head"
+"""Role of a classifier's last layer; what it gives is the classes."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What becomes of the layers on top of the blocks."""
+
+    moved: tuple[Pair, ...] = ()
+    """Those that both bases were pre-trained with: they have a τ like any other layer."""
+    carried: tuple[Pair, ...] = ()
+    """From the first that a base lacks on: they are carried whole. The last one always is."""
+    made: tuple[Site, ...] = ()
+    """The target's own, where they are to be fitted and not carried."""
+
+    @property
+    def source_keys(self) -> set[str]:
+        return {s.key for pair in self.carried for s in pair.source.slices}
+
+    @property
+    def target_keys(self) -> set[str]:
+        return {s.key for site in (*(pair.target for pair in self.carried), *self.made) for s in site.slices}
+
+
+def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str],
+          kind: str) -> Chain:
+    """Which layers of a head move, and which are carried.
+
+    Args:
+        source, target: the heads' layers in order.
+        in_base, in_target: names of tensors that the bases' files have.
+        kind: of head.
+
+    Raises:
+        PortError: a head is to be carried to one of another build.
+    """
+    in_base, in_target = set(in_base), set(in_target)
+    if kind == "ridge":
+        return Chain(made=tuple(target))
+    if [site.role for site in source] != [site.role for site in target]:
+        raise PortError(f"the source's head ({listed([site.role for site in source]) or 'none'}) is built unlike the "
+                        f"target's ({listed([site.role for site in target]) or 'none'}): fit one with --head ridge")
+    pairs = [Pair(*each) for each in zip(source, target, strict=True)]
+    new = next((i for i, (a, b) in enumerate(pairs) if a.role == LAST or a.weight.key not in in_base
+                or b.weight.key not in in_target), len(pairs))
+    return Chain(tuple(pairs[:new]), tuple(pairs[new:]))
+
+
+def carried(links: Sequence[Pair], head: Tensors, source: Side, target: Side, batches: Iterable[Batch]
+            ) -> tuple[dict[str, Tensor], Fit]:
+    """The target's head: what the source's reads is mapped, what it makes of it stays.
+
+    R is the Procrustes map of the inputs of the first layer on either base, and W_B = s W_A Rᵀ with s = ‖X_A‖/‖X_B‖,
+    for a head is a function of features as they are, and these may be longer in one model than in the other. A layer
+    between keeps its units: the target's further units are zero, and stay so through tanh, GELU and ReLU; where there
+    are fewer, those with the largest weights after them are kept.
+
+    Args:
+        links: the layers, in order.
+        head: the source's tensors.
+        source, target: the bases; the source's with its own head.
+
+    Raises:
+        PortError: the samples determine nothing at the head's input.
+    """
+    evidence = Evidence(links[:1], [Signal.INPUT])
+    with torch.no_grad():
+        collect(source, target, links[:1], batches, evidence)
+    moment = evidence[links[0], Signal.INPUT]
+    try:
+        factor, fit = moment.procrustes(rtol=RTOL)
+    except ValueError as error:
+        raise PortError(f"the head's input: {error}") from error
+    reads = (moment.energy_source / moment.energy_target) ** 0.5 * factor
+    made: dict[str, Tensor] = {}
+    for (a, b), after in zip(links, [*links[1:], None], strict=True):
+        weight = a.weight.of(head[a.weight.key]).float()
+        keep = torch.eye(b.d_out, a.d_out) if after is None else _units(
+            after.source.weight.of(head[after.source.weight.key]), b.d_out)
+        made[b.weight.key] = keep @ weight @ reads.to(weight).T
+        if b.bias is not None:
+            made[b.bias.key] = keep @ (a.bias.of(head[a.bias.key]).float() if a.bias else torch.zeros(a.d_out))
+        reads = keep
+    return made, fit
+
+
+def _units(after: Tensor, wanted: int) -> Tensor:
+    """(wanted, d): which units of a layer are kept, in order; `after` (·, d) reads them."""
+    d = after.shape[1]
+    chosen = torch.arange(d) if wanted >= d else after.float().norm(dim=0).topk(wanted).indices.sort().values
+    keep = torch.zeros(wanted, d)
+    keep[torch.arange(len(chosen)), chosen] = 1
+    return keep
+
+
+def fitted(sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Encoded], classes: int
+           ) -> dict[str, Tensor]:
+    """A head for a body as it is: layers between are the identity, the last is a ridge classifier of the samples.
+
+    Args:
+        sites: the head's layers, in order.
+        loss: runs the model on a batch.
+    """
+    made: dict[str, Tensor] = {}
+    for site in sites[:-1]:
+        made[site.weight.key] = torch.eye(site.d_out, site.d_in)
+        if site.bias:
+            made[site.bias.key] = torch.zeros(site.d_out)
+    place(model, made)
+    last, rows, labels = sites[-1], [], []
+    for batch in batches:
+        with torch.no_grad(), frozen(model), taps(model, [last], [Signal.INPUT], lambda _, x: rows.append(x[:, 0]),
+                                                  samples_in(batch)):
+            loss(model, batch)
+        labels.append(batch.labels)
+    weight, bias = ridge(torch.cat(rows).cpu(), torch.cat(labels), classes)
+    made[last.weight.key] = weight
+    if last.bias:
+        made[last.bias.key] = bias
+    return made
+
+
+def ridge(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """W (K, d), b (K,); see `hf_bico.core.ridge`.
+
+    Raises:
+        PortError: the features are all alike.
+    """
+    try:
+        return ridge_classifier(features, labels, classes)
+    except ValueError as error:
+        raise PortError(f"no head can be fitted: {error}") from error
+
+
+def place(model: nn.Module, tensors: Tensors) -> None:
+    """Write tensors into a live model."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for key, tensor in tensors.items():
+            state[key].copy_(tensor)

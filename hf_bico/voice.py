@@ -1,0 +1,71 @@
+"""How a command talks: results on stdout, everything else on stderr."""
+
+import json
+import logging
+import threading
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+interrupted = threading.Event()
+"""Set by Ctrl-C, for the libraries below that swallow its exception."""
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Format(StrEnum):
+    HUMAN = "human"
+    JSON = "json"
+    QUIET = "quiet"
+
+
+class Voice:
+    """How a command talks in the chosen format."""
+
+    def __init__(self, format: Format, quiet: bool) -> None:
+        self.format = Format.QUIET if quiet else format
+        self.out = Console(highlight=False, soft_wrap=True)
+        self._told: set[str] = set()
+        _hush()
+
+    def track(self, items, what: str, total: int):
+        """A progress bar on stderr while `items` pass; where that is no terminal, a line as a stage first begins."""
+        if self.format is not Format.QUIET and not stderr.is_terminal and what not in self._told:
+            self._told.add(what)
+            stderr.print(f"{what} …", markup=False)
+        bare = self.format is Format.QUIET or not stderr.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=stderr, disable=bare, transient=True) as progress:
+            for item in progress.track(items, total=total, description=what):
+                if interrupted.is_set():  # a library below swallowed it
+                    raise KeyboardInterrupt
+                yield item
+
+    def say(self, human: Any, data: Any, quiet: str) -> None:
+        """The result, in the one form that was asked for."""
+        if self.format is Format.HUMAN:
+            self.out.print(human)
+        elif self.format is Format.JSON or quiet:
+            print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
+
+    def add(self, *lines: str) -> None:
+        """More of the result, for human readers alone."""
+        if self.format is Format.HUMAN:
+            for line in lines:
+                self.out.print(line, markup=False)
+
+    def warn(self, line: str) -> None:
+        if self.format is not Format.QUIET:
+            stderr.print(line, markup=False)
+
+
+def _hush() -> None:
+    """The libraries' chatter and their bars, which outlive a table and count single small files; ours say it all."""
+    import datasets
+    import huggingface_hub
+
+    for name in ("httpx2", "httpx", "open_clip", "huggingface_hub", "datasets"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    huggingface_hub.utils.disable_progress_bars()
+    datasets.disable_progress_bars()

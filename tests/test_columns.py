@@ -1,0 +1,107 @@
+"""Columns: those of well-known datasets are found, doubt is an error that names the way out, the user's word holds."""
+
+import pytest
+from datasets import ClassLabel, Features, Image, List, Value
+
+from hf_bico import PortError
+from hf_bico.columns import Columns, Kind, find_columns, parse_columns
+
+S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
+CLASS, TURNS = ClassLabel(names=["no", "yes"]), List({"role": S, "content": S})
+FOUND = {
+    "images": ({"image": Image(), "label": CLASS}, Kind.IMAGE, "image label"),
+    "images with numbers": ({"img": Image(), "fine_label": I}, Kind.IMAGE, "image=img label=fine_label"),
+    "images in a web dataset": ({"__key__": S, "jpg": Image(), "cls": I}, Kind.IMAGE, "image=jpg label=cls"),
+    "images alone": ({"image": Image(), "caption": S}, Kind.IMAGE, "image"),
+    "reviews": ({"text": S, "label": CLASS}, Kind.TEXT, "text label"),
+    "titles and contents": ({"label": CLASS, "title": S, "content": S}, Kind.TEXT, "text=content label"),
+    "another name": ({"id": I, "verse_text": S, "label": I}, Kind.TEXT, "text=verse_text label"),
+    "names of classes": ({"text": S, "label": S}, Kind.TEXT, "text label"),
+    "labels by type": ({"text": S, "coarse": CLASS}, Kind.TEXT, "text label=coarse"),
+    "premises": ({"premise": S, "hypothesis": S, "label": CLASS, "idx": I}, Kind.PAIR,
+                 "text=premise text_pair=hypothesis label"),
+    "paraphrases": ({"sentence1": S, "sentence2": S, "label": CLASS}, Kind.PAIR,
+                    "text=sentence1 text_pair=sentence2 label"),
+    "questions and sentences": ({"question": S, "sentence": S, "label": CLASS}, Kind.PAIR,
+                                "text=question text_pair=sentence label"),
+    "plain text": ({"text": S}, Kind.PLAIN, "text"),
+    "plain text among others": ({"url": S, "text": S, "timestamp": S}, Kind.PLAIN, "text"),
+    "lines": ({"line": S}, Kind.PLAIN, "text=line"),
+    "chats": ({"prompt": S, "prompt_id": S, "messages": TURNS}, Kind.CHAT, "messages"),
+    "chats of the other form": ({"id": S, "conversations": List({"from": S, "value": S})}, Kind.CHAT,
+                                "messages=conversations"),
+    "prompts": ({"prompt": S, "completion": S}, Kind.COMPLETION, "prompt completion"),
+    "instructions": ({"instruction": S, "context": S, "response": S}, Kind.COMPLETION,
+                     "prompt=instruction completion=response"),
+    "answers": ({"question": S, "answer": S}, Kind.COMPLETION, "prompt=question completion=answer"),
+    "summaries": ({"dialogue": S, "summary": S, "id": S}, Kind.COMPLETION, "prompt=dialogue completion=summary"),
+    "rated completions": ({"prompt": S, "completion": S, "label": B}, Kind.COMPLETION, "prompt completion"),
+    "classed answers": ({"question": S, "answer": S, "label": CLASS}, Kind.TEXT, "text=question label"),
+}
+
+
+def roles(text: str) -> dict[str, str]:
+    pairs = [entry.partition("=") for entry in text.split()]
+    return {role: column or role for role, _, column in pairs}
+
+
+@pytest.mark.parametrize(("features", "kind", "names"), FOUND.values(), ids=FOUND)
+def test_well_known_columns_are_found(features, kind, names):
+    assert find_columns("org/data", Features(features), {}) == Columns(kind, roles(names))
+
+
+@pytest.mark.parametrize(("features", "kind", "names"), FOUND.values(), ids=FOUND)
+def test_what_was_found_may_be_said(features, kind, names):
+    assert find_columns("org/data", Features(features), roles(names)) == Columns(kind, roles(names))
+
+
+@pytest.mark.parametrize(("features", "named", "kind", "names"), [
+    ({"a": S, "b": S, "y": I}, "text=a label=y", Kind.TEXT, "text=a label=y"),
+    ({"a": S, "b": S, "y": I}, "text=b text_pair=a label=y", Kind.PAIR, "text=b text_pair=a label=y"),
+    ({"a": S, "b": S}, "prompt=a completion=b", Kind.COMPLETION, "prompt=a completion=b"),
+    ({"instruction": S, "input": S, "output": S}, "prompt=input", Kind.COMPLETION, "prompt=input completion=output"),
+    ({"a": Image(), "b": Image(), "label": CLASS}, "image=b", Kind.IMAGE, "image=b label"),
+    ({"image": Image(), "label": CLASS, "size": I}, "label=size", Kind.IMAGE, "image label=size"),
+    ({"image": Image(), "caption": S}, "text=caption", Kind.PLAIN, "text=caption"),
+    ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", Kind.TEXT, "text label=mood"),
+    ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", Kind.CHAT, "messages=chosen"),
+    ({"text": S, "review": S, "label": CLASS}, "text=review", Kind.TEXT, "text=review label"),
+])
+def test_the_users_word_holds(features, named, kind, names):
+    assert find_columns("org/data", Features(features), roles(named)) == Columns(kind, roles(names))
+
+
+@pytest.mark.parametrize(("features", "named", "what"), [
+    ({"image": Image(), "depth": Image(), "label": CLASS}, "", r"several image columns \(image, depth\)"),
+    ({"image": Image(), "a": CLASS, "b": CLASS}, "", r"several label columns \(a, b\)"),
+    ({"chosen": TURNS, "rejected": TURNS}, "", r"several messages columns \(chosen, rejected\)"),
+    ({"text": S, "review": S, "label": CLASS}, "", r"several text columns \(text, review\)"),
+    ({"a": S, "b": S}, "", r"several text columns \(a, b\)"),
+    ({"prompt": S, "instruction": S, "output": S}, "", r"several prompt columns \(prompt, instruction\)"),
+    ({"a": I, "b": F}, "", "no columns that go together as image, chat, .*plain text"),
+    ({"text": S}, "label=y", "no label column 'y'"),
+    ({"text": S, "y": I}, "text=y", "no text in column 'y'"),
+    ({"text": S, "y": I}, "image=text", "no image in column 'text'"),
+    ({"text": S, "y": I}, "messages=text", "no messages in column 'text'"),
+    ({"text": S}, "text=text text_pair=text image=text", "no image in column"),
+    ({"image": Image(), "text": S}, "image=image text=text", "no columns that go together"),
+])
+def test_doubt_is_an_error_that_lists_the_columns(features, named, what):
+    with pytest.raises(PortError, match=what) as caught:
+        find_columns("org/data", Features(features), roles(named))
+    message = str(caught.value)
+    assert message.startswith("org/data has ")
+    assert "--columns" in message
+    assert "\n" not in message
+    for name, feature in features.items():
+        assert f"{name} ({feature.dtype if isinstance(feature, Value) else type(feature).__name__})" in message
+
+
+def test_columns_are_read_from_the_command_line():
+    assert parse_columns("image=img, label = y") == {"image": "img", "label": "y"}
+    assert parse_columns("text=a=b") == {"text": "a=b"}
+    assert parse_columns(None) == parse_columns("") == {}
+    for wrong, why in (("image", "not role=column"), ("picture=img", "not role=column"), ("image=", "not role=column"),
+                       ("text=a,text=b", "named twice")):
+        with pytest.raises(PortError, match=f"--columns .*{why}; the roles are image, label, messages, prompt"):
+            parse_columns(wrong)
