@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hf_bico.blueprint import anatomies, base_of, check_models
+from hf_bico.blueprint import base_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
@@ -10,6 +10,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
+from hf_bico.models import anatomies, check_models
 
 
 def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:

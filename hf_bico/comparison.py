@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from hf_bico import __version__
-from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft, read_bank, require_task
+from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft
 from hf_bico.compare import Row, compare
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
 from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.data import Draw, check_draw
+from hf_bico.demands import read_bank, require_task
 from hf_bico.evaluate import Exam
 from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
 from hf_bico.io.hub import Hub
@@ -34,7 +35,7 @@ from hf_bico.prepare import (
     within_memory,
 )
 from hf_bico.report import SCHEMA, Clock, environment, search_record
-from hf_bico.scores import METRICS, Score, recovered
+from hf_bico.scores import Score, recovered
 from hf_bico.strategies import Calibration
 from hf_bico.tables import markdown
 
@@ -183,7 +184,8 @@ def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
     return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "head": plan.head, "matching": [port.matching, port.layers, port.skip], "evaluation": evaluation_key(port, plan)}
+            "head": plan.head, "matching": [port.matching, port.layers, port.skip],
+            "evaluation": evaluation_key(port, plan)}
 
 
 def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, methods: dict[str, Method],

@@ -3,8 +3,9 @@
 A fine-tune's new head has no base of its own, so there is no τ to move; the head itself is carried, or made anew.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from hf_bico.families.feeding import Encoded
 
 LAST = "head"
 """Role of a classifier's last layer; what it gives is the classes."""
+RIDGE = "ridge"
+"""The kind of head that is fitted."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,26 @@ class Chain:
     """From the first that a base lacks on: they are carried whole. The last one always is."""
     made: tuple[Site, ...] = ()
     """The target's own, where they are to be fitted and not carried."""
+    gains: tuple[tuple[str, str], ...] = ()
+    """(source, target) names of gains of norms in the head that a base lacks."""
 
     @property
     def source_keys(self) -> set[str]:
-        return {s.key for pair in self.carried for s in pair.source.slices}
+        return {s.key for pair in self.carried for s in pair.source.slices} | {a for a, _ in self.gains}
 
     @property
     def target_keys(self) -> set[str]:
-        return {s.key for site in (*(pair.target for pair in self.carried), *self.made) for s in site.slices}
+        sites = (*(pair.target for pair in self.carried), *self.made)
+        return {s.key for site in sites for s in site.slices} | {b for _, b in self.gains}
+
+    def gain(self, head: Tensors, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The target's gains: the source's where it has as many units, else those of a fresh norm."""
+        made = {}
+        for a, b in self.gains:
+            shape = tuple(shapes[b].shape)
+            fresh = torch.zeros(shape) if b.endswith("bias") else torch.ones(shape)
+            made[b] = head[a].float() if tuple(head[a].shape) == shape else fresh
+        return made
 
 
 def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str],
@@ -55,14 +70,15 @@ def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str]
         PortError: a head is to be carried to one of another build.
     """
     in_base, in_target = set(in_base), set(in_target)
-    if kind == "ridge":
-        return Chain(made=tuple(target))
-    if [site.role for site in source] != [site.role for site in target]:
-        raise PortError(f"the source's head ({listed([site.role for site in source]) or 'none'}) is built unlike the "
-                        f"target's ({listed([site.role for site in target]) or 'none'}): fit one with --head ridge")
-    pairs = [Pair(*each) for each in zip(source, target, strict=True)]
-    new = next((i for i, (a, b) in enumerate(pairs) if a.role == LAST or a.weight.key not in in_base
-                or b.weight.key not in in_target), len(pairs))
+    roles = [[site.role for site in side] for side in (source, target)]
+    if kind != RIDGE and roles[0] != roles[1]:
+        raise PortError(f"the source's head ({listed(roles[0]) or 'none'}) is built unlike the target's "
+                        f"({listed(roles[1]) or 'none'}): fit one with --head ridge")
+    pairs = [Pair(*each) for each in zip(source, target, strict=False)]
+    new = next((i for i, (a, b) in enumerate(pairs) if a.role != b.role or a.role == LAST
+                or a.weight.key not in in_base or b.weight.key not in in_target), len(pairs))
+    if kind == RIDGE:
+        return Chain(tuple(pairs[:new]), made=tuple(target[new:]))
     return Chain(tuple(pairs[:new]), tuple(pairs[new:]))
 
 

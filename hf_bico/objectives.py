@@ -1,4 +1,4 @@
-"""What a model is asked on every sample: how samples go in, the loss its gradients are taken of, how answers are scored.
+"""What a model is asked on every sample: how it goes in, the loss that gradients are taken of, how answers are scored.
 
 An objective is bound to one model (its tokenizer, its head); two models of a port have one each, of the same kind.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_bico.core.alignment import meeting, same
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import Encoded, encode_causal, encode_seq2seq, encode_text
-from hf_bico.families.protocol import Contrastive, Loaded
+from hf_bico.families.protocol import Contrastive, Loaded, similarity
 from hf_bico.scores import Score
 
 UNASKED = -100
@@ -62,14 +62,14 @@ class ZeroShot:
         return Encoded(inputs, labels)
 
     def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
-        head = self.head
-        logits = self.library.logits(model, batch.inputs["images"], head)
+        batch = _on(model, batch)
+        pictures = self.library.image_features(model, batch.inputs["images"])
+        logits = similarity(model, pictures, self.head)
         if "text" not in batch.inputs:
             return logits
-        own = self.library.text_features(model, batch.inputs["text"].to(head.device))
-        pictures = self.library.image_features(model, batch.inputs["images"].to(head.device))
-        change = (pictures * (own - head[batch.labels])).sum(-1) * model.logit_scale.exp()
-        return logits + F.one_hot(batch.labels, len(head)) * change[:, None].to(logits)
+        own = self.library.text_features(model, batch.inputs["text"])
+        change = (pictures * (own - self.head[batch.labels])).sum(-1) * model.logit_scale.exp()
+        return logits + F.one_hot(batch.labels, len(self.head)) * change[:, None].to(logits)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
@@ -77,7 +77,7 @@ class ZeroShot:
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        logits = self.library.logits(model, batch.inputs["images"], self.head)
+        logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
         return (logits.argmax(-1) == batch.labels)[:, None]
 
     def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:

@@ -11,14 +11,24 @@ from hf_bico.voice import Format
 
 Source = Annotated[str, typer.Argument(help="The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.")]
 To = Annotated[str, typer.Option(help="The new base model.")]
-Dataset = Annotated[str, typer.Option(help="Labelled images of the task: a Hub dataset or a folder.")]
+Dataset = Annotated[str, typer.Option(help="Samples of the task: a Hub dataset or a folder.")]
 Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
 Config = Annotated[str | None, typer.Option(help="The dataset's configuration.")]
 Split = Annotated[str, typer.Option(help="Split that the calibration samples are drawn from.")]
 EvalSplit = Annotated[str | None, typer.Option(help="Split to score on; else test or validation.")]
 EvalN = Annotated[int | None, typer.Option(help="Score on so many samples of it; else on all.")]
-ImageColumn = Annotated[str | None, typer.Option(help="Else the one image column.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Else the one label column.")]
+Columns = Annotated[str | None, typer.Option(help="What is in which column, as role=column,… (image, label, text, "
+                                             "text_pair, prompt, completion, messages); else found by name and type.")]
+Streaming = Annotated[bool, typer.Option("--streaming", help="Read the dataset as it comes, not whole.")]
+MaxLength = Annotated[int, typer.Option(help="Tokens of a text sample; longer ones are cut.", min=1)]
+Family = Annotated[str | None, typer.Option(help="generic pairs the plain linear layers of any model by name; "
+                                            "else the family is found.")]
+Head = Annotated[str | None, typer.Option(help="What the target is scored with: transport (the source's, carried), "
+                                          "ridge (fitted to the samples), zero-shot, lm [default: what suits SOURCE].")]
+Matching = Annotated[str, typer.Option(help="Which block takes from which: index (the paper's rule), cka (by likeness "
+                                       "on the samples), or a YAML file of target: source.")]
+Layers = Annotated[str | None, typer.Option(help="Move into these blocks of the target alone, as 0-5,8.")]
+Skip = Annotated[str | None, typer.Option(help="Leave these blocks of the target as they are.")]
 Templates = Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
                                                 exists=True, dir_okay=False)]
 Samples = Annotated[int | None, typer.Option("-n", help="Calibration samples [default: 100].")]

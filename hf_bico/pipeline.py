@@ -9,26 +9,25 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from hf_bico import __version__
-from hf_bico.blueprint import Blueprint, Destination, PortConfig, draft
+from hf_bico.blueprint import Blueprint, PortConfig, draft
 from hf_bico.card import write_card
+from hf_bico.columns import Kind
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Account, Moved, Transported, added, holding
 from hf_bico.core.types import Tensors
-from hf_bico.columns import Kind
 from hf_bico.data import Draw
-from hf_bico.scores import Score
+from hf_bico.destination import Destination
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
 from hf_bico.report import Clock, Evaluation, Report, bank_record, environment, layer_table, search_record, write_report
+from hf_bico.scores import Score
 
 
 @dataclass(frozen=True)
@@ -176,8 +175,8 @@ def _head_record(ready: Ready) -> dict[str, Any]:
             "input": ready.head_fit and asdict(ready.head_fit)}
 
 
-def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Transported, alpha: float, report: dict[str, Any],
-             evaluation: Evaluation, track: Track) -> Outcome:
+def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Transported, alpha: float,
+             report: dict[str, Any], evaluation: Evaluation, track: Track) -> Outcome:
     """Write the folder, with its card and report, and push it."""
     plan = ready.plan
     url = refusal = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico import heads
-from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of, optional_towers, pair_models
+from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of, optional_towers
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
@@ -28,6 +28,7 @@ from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
 from hf_bico.io.workspace import Workspace
+from hf_bico.models import pair_models
 from hf_bico.objectives import Embedding, Objective, ZeroShot, similarity_scores
 from hf_bico.report import Clock
 from hf_bico.scores import Score
@@ -97,17 +98,20 @@ class Ready:
         """
         links, models = self.plan.chain, [side.model for side in self.sides]
         heads.place(models[0], self.own_head)
+        gains = links.gain(self.own_head, models[1].state_dict())
+        heads.place(models[1], gains)
         if links.carried:
             live = [Side(model, objective.loss) for model, objective in zip(models, self.objectives, strict=True)]
             batches = self.batches(drawn, size)()
             self.head, self.head_fit = heads.carried(
                 links.carried, self.own_head, *live, track(batches, "Carrying the head", len(batches)))
             heads.place(models[1], self.head)
+            self.head |= gains
         elif self.plan.head == "ridge":
             made = [self._fit(number, drawn, size) for number in (0, 1)]
             for model, (tensors, _) in zip(models, made, strict=True):
                 heads.place(model, tensors)
-            self.head = made[1][0]
+            self.head = made[1][0] | gains
             self.objectives = tuple(objective for _, objective in made)
 
     def _fit(self, number: int, drawn: Draw, size: int) -> tuple[dict[str, Tensor], Objective]:
@@ -127,7 +131,7 @@ class Ready:
         if self.plan.head == "ridge":
             tensors, objective = self._fit(1, drawn, size)
             with holding(model, tensors.items()):
-                yield objective, tensors
+                yield objective, self.head | tensors
         elif isinstance(objective, ZeroShot) and objective.prompts:
             task = self.plan.task
             yield replace(objective, head=zero_shot_head(objective.library, self.sides[1], task.class_names,
@@ -165,22 +169,30 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
         folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
     tuned, base, target = (_open(plan, *each) for each in zip(plan.models, folders, strict=True))
     with clock("task vector"):
-        links = plan.chain
-        made = links.source_keys | {s.key for site in plan.models[0].family.head_sites(plan.models[0].skeleton)
-                                    for s in site.slices} - {s.key for p in links.moved for s in p.source.slices}
-        tau = Difference(tuned.without(made), base.without(made))
+        whole = new_in_source(plan)
+        tau = Difference(tuned.without(whole), base.without(whole))
         require_finite(plan.lineage.target, target)
         ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
         plan = _settled(plan, tau)
-        whole = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
+        ledger = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
     with clock("load"):
         hashes = {role: fingerprint(plan, pinned, folder) for role, pinned, folder in
                   zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(objective_of(plan, side) for side in sides)
-    own_head = {key: tuned[key] for key in links.source_keys}
-    return Ready(plan, folders, hashes, tau, target.without(links.target_keys), own_head, ratio, whole, sides,
+    own_head = {key: tuned[key] for key in plan.chain.source_keys}
+    return Ready(plan, folders, hashes, tau, target.without(plan.chain.target_keys), own_head, ratio, ledger, sides,
                  objectives)
+
+
+def new_in_source(plan: Blueprint) -> set[str]:
+    """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
+    source, base, _ = plan.models
+    top = {s.key for site in source.family.head_sites(source.skeleton) for s in site.slices}
+    moved = {s.key for pair in plan.chain.moved for s in pair.source.slices}
+    new = {key for key in (*top, *source.family.head_gains(source.skeleton)) if key not in base.shapes}
+    classes = top if plan.purpose.labels else set()
+    return (plan.chain.source_keys | new | classes) - moved
 
 
 def still(plan: Blueprint, tau: Tensors) -> set[str]:

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+from hf_bico.scores import METRICS, Metric
+
 
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     """The summary as a table that 80 columns hold, its header first: a row a method, α and N."""
-    yield ["method", "α", "N", "accuracy", "gap", "seconds", "memory"]
+    metric = _metric(data)
+    yield ["method", "α", "N", metric.name, "gap", "seconds", "memory"]
     numbers = _numbers(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
@@ -16,7 +19,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
             yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–"]
         else:
             peak = entry["peak_bytes"]
-            yield [*where, f"{entry['score']:.1%}", _gap(entry),
+            yield [*where, metric.show(entry["score"]), _gap(entry),
                    f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}", f"{peak / 1e9:.2f} GB" if peak else "–"]
 
 
@@ -38,13 +41,17 @@ def refusals(data: dict[str, Any]) -> list[str]:
 
 def caption(data: dict[str, Any]) -> str:
     """What the columns say and what the gap is measured to."""
-    scores, reference = data["evaluation"], data["reference"]
+    scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
-    return (f"Split {scores['split']}, {scores['zero_shot']['n']} samples: zero-shot "
-            f"{scores['zero_shot']['accuracy']:.1%}, fine-tuned source {scores['source']['accuracy']:.1%}. A row is "
-            f"the mean accuracy over {seeds} seed{'s'[:seeds != 1]}, the share of the gap to {reference['what']} "
-            f"({reference['accuracy']:.1%}) ± its spread over the seeds in points, seconds (the method's own + the "
-            f"collection's that all share), and the most memory.")
+    return (f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
+            f"{metric.show(scores['zero_shot']['value'])}, the fine-tuned source {metric.show(scores['source']['value'])}. "
+            f"A row is the mean over {seeds} seed{'s'[:seeds != 1]}, the share of the gap to {reference['what']} "
+            f"({metric.show(reference['value'])}) ± its spread over the seeds in points, seconds (the method's own + "
+            f"the collection's that all share), and the most memory.")
+
+
+def _metric(data: dict[str, Any]) -> Metric:
+    return METRICS[data["evaluation"]["metric"]]
 
 
 def markdown(data: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from twins import rotation_fixing_ones
 
 from hf_bico.core.types import Hidden, Site
-from hf_bico.families import family_of
+from hf_bico.families import Family, family_of
 from hf_bico.families.table import HEAD, HEAD_DENSE
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
@@ -162,13 +162,14 @@ def _exact(model: nn.Module) -> None:
                 setattr(module, name, own.to(norm.weight))
 
 
-READS = {"q", "k", "v", "MLP up", "MLP gate", "cross q", "cross k", "cross v", "proj", "text proj", "head dense", "head"}
+READS = {"q", "k", "v", "MLP up", "MLP gate", "cross q", "cross k", "cross v", "proj", "text proj", "head dense",
+         "head"}
 WRITES = {"attention output", "MLP down", "cross attention output", "head dense"}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
 
-def all_sites(model: nn.Module) -> tuple[Site, ...]:
-    family = family_of(model)
+def all_sites(model: nn.Module, family: Family | None = None) -> tuple[Site, ...]:
+    family = family or family_of(model)
     return *family.sites(model, every=True), *family.head_sites(model)
 
 
@@ -185,14 +186,15 @@ def _is_gain(name: str, tensor: Tensor) -> bool:
     return tensor.ndim == 1 and not name.endswith(("bias", "embedding"))
 
 
-def twin(model: nn.Module, *, rotate: bool = False, seed: int = 2) -> nn.Module:
+def twin(model: nn.Module, *, rotate: bool = False, seed: int = 2, family: Family | None = None) -> nn.Module:
     """The same function in other coordinates; see `turned`."""
     other = copy.deepcopy(model)
-    other.load_state_dict(turned(model, model.state_dict(), rotate=rotate, seed=seed))
+    other.load_state_dict(turned(model, model.state_dict(), rotate=rotate, seed=seed, family=family))
     return other
 
 
-def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, seed: int = 2) -> dict[str, Tensor]:
+def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, seed: int = 2,
+           family: Family | None = None) -> dict[str, Tensor]:
     """A model's tensors, or a change of them, in other coordinates of the same function.
 
     The residual stream is permuted or rotated; heads, units of a head and units of an MLP are permuted as far as the
@@ -202,7 +204,7 @@ def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, 
     order = torch.eye(WIDTH, dtype=torch.float64)[torch.randperm(WIDTH)]
     q = rotation_fixing_ones(WIDTH) if rotate else order
     state = {key: tensor.clone() for key, tensor in state.items()}
-    sites = all_sites(model)
+    sites = all_sites(model, family)
     heads, orders = _orders(sites)
 
     deep = any(site.role == HEAD_DENSE for site in sites)  # an activation stands between: its units are permuted
@@ -251,4 +253,4 @@ def gradient_step(model: nn.Module, loss: Callable, batch: Any, *, every: bool =
     state = model.state_dict()
     parameters = {key: p for key, p in model.named_parameters() if key in keys}
     gradients = dict(zip(parameters, torch.autograd.grad(loss(model, batch), list(parameters.values())), strict=True))
-    return {key: tensor - step * gradients[key] if key in gradients else tensor.clone() for key, tensor in state.items()}
+    return {key: tensor - step * gradients.get(key, 0) for key, tensor in state.items()}

@@ -18,6 +18,7 @@ FOUND = {
     "another name": ({"id": I, "verse_text": S, "label": I}, Kind.TEXT, "text=verse_text label"),
     "names of classes": ({"text": S, "label": S}, Kind.TEXT, "text label"),
     "labels by type": ({"text": S, "coarse": CLASS}, Kind.TEXT, "text label=coarse"),
+    "labels by type before labels by name": ({"text": S, "label": S, "gold": CLASS}, Kind.TEXT, "text label=gold"),
     "premises": ({"premise": S, "hypothesis": S, "label": CLASS, "idx": I}, Kind.PAIR,
                  "text=premise text_pair=hypothesis label"),
     "paraphrases": ({"sentence1": S, "sentence2": S, "label": CLASS}, Kind.PAIR,
@@ -66,6 +67,8 @@ def test_what_was_found_may_be_said(features, kind, names):
     ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", Kind.TEXT, "text label=mood"),
     ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", Kind.CHAT, "messages=chosen"),
     ({"text": S, "review": S, "label": CLASS}, "text=review", Kind.TEXT, "text=review label"),
+    ({"answer": S, "output": S, "prompt": S}, "prompt=answer", Kind.COMPLETION, "prompt=answer completion=output"),
+    ({"label": S, "cls": I}, "text=label", Kind.TEXT, "text=label label=cls"),
 ])
 def test_the_users_word_holds(features, named, kind, names):
     assert find_columns("org/data", Features(features), roles(named)) == Columns(kind, roles(names))
@@ -76,6 +79,8 @@ def test_the_users_word_holds(features, named, kind, names):
     ({"image": Image(), "a": CLASS, "b": CLASS}, "", r"several label columns \(a, b\)"),
     ({"chosen": TURNS, "rejected": TURNS}, "", r"several messages columns \(chosen, rejected\)"),
     ({"text": S, "review": S, "label": CLASS}, "", r"several text columns \(text, review\)"),
+    ({"sentence1": S, "sentence2": S, "premise": S, "hypothesis": S, "label": CLASS}, "",
+     r"several pairs of texts \(sentence1 and sentence2, premise and hypothesis\)"),
     ({"a": S, "b": S}, "", r"several text columns \(a, b\)"),
     ({"prompt": S, "instruction": S, "output": S}, "", r"several prompt columns \(prompt, instruction\)"),
     ({"a": I, "b": F}, "", "no columns that go together as image, chat, .*plain text"),

@@ -9,11 +9,12 @@ from huggingface_hub import cached_assets_path
 from twins import Samples, random_fine_tune, tiny_clip
 from world import config, fine_tune, write_model
 
-from hf_bico import BiCo, Naive, evaluate, port
+from hf_bico import BiCo, Naive, port
 from hf_bico.api import class_scores, job_of
 from hf_bico.compare import compare
 from hf_bico.core import collect
 from hf_bico.core.methods import FewShot, GradFix, Theseus
+from hf_bico.evaluate import Exam
 
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
 
@@ -45,12 +46,13 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
         ours = {name: row for row in data["rows"] if (row["n"], row["seed"], row["alpha"]) == (n, seed, alpha)
                 for name in [row["method"]]}
         scores = alone["evaluation"]
-        assert ours[method]["score"] == scores["ported"]["accuracy"]
-        assert ours["naive"]["score"] == scores["naive"]["accuracy"]
+        assert ours[method]["score"] == scores["ported"]["value"]
+        assert ours["naive"]["score"] == scores["naive"]["value"]
         assert ours[method]["recovered"] == pytest.approx(scores["recovered"])
         assert data["evaluation"]["zero_shot"] == scores["zero_shot"]
         assert data["evaluation"]["source"] == scores["source"]
         drawn = next(draw for draw in data["calibration"] if (draw["n"], draw["seed"]) == (n, seed))
+        assert drawn["start"] == scores["zero_shot"]
         assert drawn["content_sha256"] == alone["calibration"]["content_sha256"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == data
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
@@ -65,8 +67,8 @@ def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):
     assert entry["score"] == pytest.approx(float(scores.mean()))
     assert entry["recovered"] == pytest.approx(float(gaps.mean()))
     assert entry["recovered_spread"] == pytest.approx(float(gaps.std()))
-    way = data["evaluation"]["source"]["accuracy"] - data["evaluation"]["zero_shot"]["accuracy"]
-    assert float(gaps[0]) == pytest.approx((float(scores[0]) - data["evaluation"]["zero_shot"]["accuracy"]) / way)
+    way = data["evaluation"]["source"]["value"] - data["evaluation"]["zero_shot"]["value"]
+    assert float(gaps[0]) == pytest.approx((float(scores[0]) - data["evaluation"]["zero_shot"]["value"]) / way)
     assert data["reference"]["what"] == "the source's own score"
 
 
@@ -101,19 +103,19 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
 def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypatch):
     words = ("compare", *WORDS, "-n", "8", "--seeds", "2", "--method", "bico", "--method", "naive")
     whole = told(capsys, monkeypatch, *words)
-    right, scored = evaluate.accuracy, []
+    right, scored = Exam.marks, []
 
-    def accuracy(*args):
+    def marks(*args):
         if len(scored) == 5:
             scored.append("stop")
             raise KeyboardInterrupt
         scored.append("score")
         return right(*args)
 
-    monkeypatch.setattr(evaluate, "accuracy", accuracy)
+    monkeypatch.setattr(Exam, "marks", marks)
     assert hf_bico(capsys, monkeypatch, *words).code == 130
     data = told(capsys, monkeypatch, *words)
-    assert scored.count("score") == 2 + 2 * 2  # zero-shot, source, and every cell once
+    assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target as it is, and every cell once
     assert [row["score"] for row in data["rows"]] == [row["score"] for row in whole["rows"]]
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
 

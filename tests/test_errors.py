@@ -17,7 +17,8 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
-from hf_bico import evaluate, pipeline
+from hf_bico import pipeline
+from hf_bico.evaluate import Exam
 from hf_bico.io import writer
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -283,7 +284,7 @@ def test_dataset_without_labels(port, tmp_path):
     write_dataset(tmp_path / "task", {"train": 20, "test": 10})
     table = datasets.load_dataset(str(tmp_path / "task"), split="train").remove_columns("label")
     table.to_parquet(folder / "data" / "train.parquet")
-    assert_refused(port(dataset=str(folder)), "no label column", "--label-column")
+    assert_refused(port(dataset=str(folder)), "has no labels", "--columns label=")
 
 
 def test_labels_without_names(port, tmp_path):
@@ -300,7 +301,7 @@ def test_two_images_a_row(port, tmp_path):
     depth = table.select_columns("image").rename_column("image", "depth")
     table = datasets.concatenate_datasets([table, depth], axis=1)
     table.to_parquet(tmp_path / "task" / "data" / "train-00000-of-00001.parquet")
-    assert_refused(port(dataset=str(tmp_path / "task")), "several image column", "--image-column")
+    assert_refused(port(dataset=str(tmp_path / "task")), "several image column", "--columns")
 
 
 def test_unknown_dataset_and_split(port):
@@ -453,7 +454,7 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     assert not HfApi().repo_exists("demo/interrupted")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (evaluate, "accuracy"), (pipeline, "write_card"),
+@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (Exam, "marks"), (pipeline, "write_card"),
                                              (HfApi, "create_commit")])
 def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
     """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""

@@ -9,6 +9,7 @@ from tokenizers_at_hand import BRACKETS, MARKED, TEMPLATE, byte_bpe, unigram, wo
 
 from hf_bico import PortError
 from hf_bico.core.alignment import PLACES, meeting, same
+from hf_bico.families.chat import rendered_chat
 from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
 
 LINES = ("The new base model", "  Indented\n\n  text,  naïve café 😀 ŵ", "x", "moved by maps of output gradients")
@@ -213,13 +214,22 @@ def test_a_cut_that_leaves_nothing_to_ask_for_is_refused():
         encode_causal(byte_bpe(), [Row("x")], 4)
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, MARKED], ids=["by turns", "marked"])
-def test_of_a_chat_the_assistants_turns_are_asked_for(template):
+@pytest.mark.parametrize(("template", "expected"), [
+    (TEMPLATE, "art<|end|>\nNo idea.<|end|>\n"), (MARKED, "art<|end|>No idea.<|end|>")], ids=["by turns", "marked"])
+def test_of_a_chat_the_assistants_turns_are_asked_for(template, expected):
     tokenizer = byte_bpe(template=template)
     encoded = encode_causal(tokenizer, [Row(CHAT)], 128)
     rendered = tokenizer.apply_chat_template(list(CHAT), tokenize=False)
     assert tokenizer.decode(encoded.inputs["input_ids"][0].tolist()) == rendered
-    assert asked_text(tokenizer, encoded).replace("\n", "") == "art<|end|>No idea.<|end|>"
+    assert asked_text(tokenizer, encoded) == expected
+
+
+def test_a_message_is_found_where_it_stands_not_in_the_templates_words():
+    """"art" is in <|start|> too, and "user" is a role."""
+    made = rendered_chat(byte_bpe(template=TEMPLATE), CHAT, 0)
+    contents = [message["content"].strip() for message in CHAT]
+    assert [made.text[part.start:part.start + part.length] for part in made.parts] == contents
+    assert all(made.text[part.start + part.length:].lstrip(" ").startswith("<|end|>") for part in made.parts)
 
 
 def test_a_chat_without_a_template_is_lines():
@@ -246,7 +256,7 @@ def test_messages_meet_across_templates():
                 word = tokenizer.decode(ids[row]).strip()
                 if word in ("art", "idea", "What"):
                     met = mine.decode(theirs.inputs["input_ids"][0][weights[row] > 0].tolist())
-                    assert word in met or met.strip() in word
+                    assert word in met
     third = PLACES * (1 + len("What is art?") + 1 + len("art") + 1)  # "user" as said, not as the template writes it
     for tokenizer, other in zip(sides, encoded, strict=True):
         spans = other.spans["text"]

@@ -20,9 +20,15 @@ def port(
     split: opt.Split = "train",
     eval_split: opt.EvalSplit = None,
     eval_n: opt.EvalN = None,
-    image_column: opt.ImageColumn = None,
-    label_column: opt.LabelColumn = None,
+    columns: opt.Columns = None,
+    streaming: opt.Streaming = False,
     templates: opt.Templates = None,
+    max_length: opt.MaxLength = 128,
+    family: opt.Family = None,
+    head: opt.Head = None,
+    matching: opt.Matching = "index",
+    layers: opt.Layers = None,
+    skip: opt.Skip = None,
     n: opt.Samples = None,
     per_class: opt.PerClass = None,
     strategy: opt.Strategy = None,
@@ -72,8 +78,8 @@ def _say_outcome(voice: Voice, outcome) -> None:
     if voice.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
     if outcome.evaluation.regressed and not outcome.refusal:
-        voice.warn("Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base what "
-                   "it started from?")
+        voice.warn("Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base "
+                   "what it started from?")
     if outcome.refusal:
         raise PortError(outcome.refusal)
 

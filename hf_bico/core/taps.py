@@ -35,11 +35,26 @@ def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emi
         PortError: at the end of the block, for streams that were never emitted; all of them listed.
     """
     mode = _Taps(model, sites, signals, emit, samples)
-    with mode:
+    with mode, _checkpointing_off(model):
         yield
     if mode.due:
         missing = ", ".join(sorted(f"{s.name} ({s.signal.value})" for s in mode.due))
         raise PortError(f"the model never ran or never reached with a gradient: {missing}")
+
+
+@contextmanager
+def _checkpointing_off(model: nn.Module):
+    """What runs again in the backward pass would not be what was watched. transformers needs no telling in eval mode;
+    timm and open_clip checkpoint there too.
+    """
+    on = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
+    for module in on:
+        module.grad_checkpointing = False
+    try:
+        yield
+    finally:
+        for module in on:
+            module.grad_checkpointing = True
 
 
 class _Taps(TorchFunctionMode):
@@ -67,9 +82,6 @@ class _Taps(TorchFunctionMode):
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
 
     def _watch(self, sites: Sequence[Site], func: Callable, x: Tensor, weight: Tensor, *args, **kwargs) -> Tensor:
-        if torch._C._current_graph_task_id() != -1:  # in the backward pass: a checkpointed block runs again, unseen
-            started = x.detach().requires_grad_() if self.signals & _GRADIENTS and not x.requires_grad else x
-            return func(started, weight, *args, **kwargs)
         if id(weight) in self.ran:
             raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
         self.ran.add(id(weight))

@@ -8,7 +8,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.generic import Generic
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
-from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose
+from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose, similarity
 from hf_bico.families.tables import TABLES
 
 FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
@@ -47,4 +47,4 @@ def library_of(files: Collection[str]) -> Library | None:
 def logits(model: nn.Module, inputs, head):
     """(n, K) class scores of a CLIP-like model under text features (K, d)."""
     library = LIBRARIES[0] if OPEN_CLIP.knows(model) else LIBRARIES[1]
-    return library.logits(model, inputs, head)
+    return similarity(model, library.image_features(model, inputs.to(head.device)), head)

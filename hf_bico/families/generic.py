@@ -57,6 +57,9 @@ class Generic:
         return tuple(Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
                      for name, layer in found[:1])
 
+    def head_gains(self, model: nn.Module) -> tuple[str, ...]:
+        return ()
+
     def left_reason(self, key: str) -> str:
         """Why a tensor that is no site's stays behind; there is always a reason."""
         return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))

@@ -103,12 +103,12 @@ class Transformers:
         state = dict(tensors)
         model.config.dtype = max((t.dtype for t in state.values() if t.is_floating_point()),
                                  key=lambda dtype: dtype.itemsize)
-        with _opening(base), _generation(model, base):
+        with _opening(base):
             model.save_pretrained(stage, state_dict=state)
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
         if purpose.kind == "zero-shot":
-            return f'from transformers import pipeline\n\nclassify = pipeline("{TASKS["zero-shot"]}", "{repo}")'
+            return f'from transformers import pipeline\n\nclassify = pipeline("{self.task_type(purpose)}", "{repo}")'
         if purpose.kind == "features":
             return (f'from transformers import AutoModel, AutoTokenizer\n\nmodel = AutoModel.from_pretrained("{repo}")\n'
                     f'tokenizer = AutoTokenizer.from_pretrained("{repo}")')
@@ -139,11 +139,6 @@ class Transformers:
                                return_attention_mask=True, return_tensors="pt")
         reads_all = loaded.model.config.model_type == "siglip"
         return got["input_ids"], got["attention_mask"].bool() | reads_all
-
-    def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
-        """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
-        scores = model.logit_scale.exp() * self.image_features(model, inputs.to(head.device)) @ head.T
-        return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias
 
 
 def _pooled(features: Any) -> Tensor:
@@ -210,20 +205,6 @@ def _tokenizer(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-@contextmanager
-def _generation(model: nn.Module, base: Path):
-    """`generation_config.json` is the target's own, copied as it is; a generation config that the library would refuse
-    to save must not stop a port."""
-    kept = getattr(model, "generation_config", None)
-    if kept is not None:
-        model.generation_config = None
-    try:
-        yield
-    finally:
-        if kept is not None:
-            model.generation_config = kept
 
 
 @contextmanager

@@ -15,4 +15,5 @@ MODERNBERT = Anatomy(
     model_types=("modernbert",),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
     head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
+    head_norms=("head.norm",),
     left={r"^(head\.dense|decoder)\.": VOCABULARY})

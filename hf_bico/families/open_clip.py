@@ -151,11 +151,6 @@ class OpenClip:
             return ids, torch.ones_like(ids, dtype=torch.bool)
         return ids, torch.arange(ids.shape[1]) <= ids.argmax(dim=-1, keepdim=True)
 
-    def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
-        """logit_scale · cos(image, text) (+ logit_bias), (n, K)."""
-        scores = model.logit_scale.exp() * self.image_features(model, inputs.to(head.device)) @ head.T
-        return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias
-
 
 @contextmanager
 def _opening():

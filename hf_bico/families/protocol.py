@@ -29,6 +29,10 @@ class Family(Protocol):
         """A classifier's layers on top, in the order they run."""
         ...
 
+    def head_gains(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the gains of norms within the classifier."""
+        ...
+
     def left_reason(self, key: str) -> str | None:
         """Why a tensor outside the sites stays behind, None for one that the family cannot account for."""
         ...
@@ -125,6 +129,8 @@ class Contrastive(Protocol):
         """Ids (n, T) and which of them count (n, T)."""
         ...
 
-    def logits(self, model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
-        """(n, K) class scores of a batch of preprocessed images under text features (K, d)."""
-        ...
+
+def similarity(model: nn.Module, pictures: Tensor, head: Tensor) -> Tensor:
+    """logit_scale · cos(image, text) (+ logit_bias), (n, K), of unit features (n, d) and (K, d)."""
+    scores = model.logit_scale.exp() * pictures @ head.T
+    return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias

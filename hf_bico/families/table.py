@@ -108,6 +108,8 @@ class Anatomy:
     head: tuple[Layer, ...] = ()
     """A classifier on top, in the order in which its layers run, the last of role "head"; a new base may not have it
     yet."""
+    head_norms: tuple[str, ...] = ()
+    """Norms within it, which are not linear: the end of their names."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Pattern of a name → why such a tensor stays behind; beside `COMMON`."""
 
@@ -132,6 +134,10 @@ class Anatomy:
         every_token = {"tokens": TEXT} if type(model).__name__.endswith("ForTokenClassification") else {}
         found = [site for layer in self.head for site in _outside(model, replace(layer, **every_token))]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
+
+    def head_gains(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the gains of norms within the classifier."""
+        return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
 
     def left_reason(self, key: str) -> str | None:
         """Why a tensor that does not move with a site stays behind, None for one that the family cannot account for.

@@ -86,7 +86,8 @@ def write_model(stage: Path, library: Library, model: nn.Module, base: Path, bas
     dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
     tensors = dict(weights) | dict(added(weights, delta, alpha)) | {key: t.to(dtype) for key, t in head.items()}
     library.write(stage, model, base, tensors.items())
-    for name in (library.config_file, *library.extra(base_files)):
-        if name in base_files and not (stage / name).exists():
+    kept = () if (stage / library.config_file).exists() else (library.config_file,)
+    for name in (*kept, *library.extra(base_files)):
+        if name in base_files:
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base / name, stage / name)

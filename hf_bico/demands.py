@@ -1,0 +1,75 @@
+"""What a source asks of its data and its head, and what the method asks of both."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hf_bico.columns import Kind
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.methods import Method
+from hf_bico.data import Task
+from hf_bico.families import Contrastive, Library, Purpose
+from hf_bico.report import Lineage
+from hf_bico.splits import lines
+
+
+def head_of(named: str | None, purpose: Purpose, task: Task) -> str:
+    """The head that a port uses.
+
+    Raises:
+        PortError: it is not one for this model.
+    """
+    fit = {"zero-shot": ("zero-shot",), "causal-lm": ("lm",), "seq2seq": ("lm",), "features": ("ridge", "none")}
+    choices = fit.get(purpose.kind, ("transport", "ridge"))
+    if purpose.kind == "features":
+        choices = ("ridge",) if task.class_names else ("none",)
+    if named is not None and named not in choices:
+        raise PortError(f"--head {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}")
+    return named or choices[0]
+
+
+TAKES = {"zero-shot": {Kind.IMAGE}, "image-classification": {Kind.IMAGE}, "text-classification": {Kind.TEXT, Kind.PAIR},
+         "causal-lm": {Kind.PLAIN, Kind.CHAT, Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
+         "seq2seq": {Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
+         "features": {Kind.TEXT, Kind.PAIR, Kind.PLAIN, Kind.IMAGE}}
+"""What a model is for → the kinds of data that it can be calibrated on."""
+
+
+def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method) -> None:
+    """Refuse data that the source cannot be asked about.
+
+    Raises:
+        PortError: another kind of data, no labels where there must be, other classes than the source's; a model of
+            features without labels and a method that needs a loss.
+    """
+    kind, takes = task.columns.kind, TAKES[purpose.kind]
+    if kind not in takes:
+        raise PortError(f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
+                        f"takes {', '.join(sorted(takes))}: name its columns with --columns, or another --dataset")
+    if not task.class_names and purpose.kind in ("zero-shot", "image-classification", "text-classification"):
+        raise PortError(f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
+                        "with --columns label=…")
+    if purpose.labels and len(purpose.labels) != len(task.class_names):
+        raise PortError(f"{lineage.source} has {len(purpose.labels)} classes, {lineage.dataset} has "
+                        f"{len(task.class_names)}: name the dataset that it was fine-tuned on")
+    if purpose.kind == "features" and not task.class_names and method.needs_loss:
+        raise PortError(f"a model of features has no loss without labels, which {method.name} needs: take gradients "
+                        "without labels (--set label_free=1), or --method theseus")
+
+
+def read_bank(path: Path | None, methods: Mapping[str, Method], library: Library, purpose: Purpose, task: Task
+              ) -> tuple[str, ...]:
+    """General texts, a line each; none where no method takes gradients without labels."""
+    if not any(method.draws for method in methods.values()):
+        if path is not None:
+            raise PortError(f"--bank is for gradients without labels, which {listed(list(methods))} does not take")
+        return ()
+    if path is None:
+        contrastive: Contrastive = library
+        if task.columns.kind is Kind.IMAGE and purpose.kind != "zero-shot":
+            raise PortError("gradients without labels need scores on something general, which a classifier of images "
+                            "has not: only CLIP-like models and models of texts have")
+        return contrastive.general_prompts()
+    prompts = tuple(lines(path))
+    if len(prompts) < 2:
+        raise PortError(f"--bank {path} needs at least two prompts, a line each")
+    return prompts

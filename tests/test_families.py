@@ -1,0 +1,318 @@
+"""Every family's table: all of a model is accounted for, and every layer is what its table says it is."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from family_twins import CASES, CLASSES, GPT2, GROUPED, T5, TEXT, VISION, Case, all_sites, twin
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.pairing import pair_sites
+from hf_bico.core.taps import taps
+from hf_bico.core.types import Signal, Site
+from hf_bico.families import Family, family_of
+from hf_bico.families.generic import Generic
+from hf_bico.families.table import HEAD, Anatomy, Layer
+from hf_bico.families.tables import TABLES
+
+BARE = {  # other classes of the same kinds: bases before a fine-tune, and towers alone
+    "ViTModel": VISION, "DeiTForImageClassificationWithTeacher": VISION, "Dinov2Model": VISION | {"mlp_ratio": 2},
+    "CLIPVisionModel": VISION, "CLIPTextModel": TEXT, "SiglipVisionModel": VISION, "SiglipTextModel": TEXT,
+    "SiglipModel": {"vision_config": VISION, "text_config": TEXT}, "BertModel": TEXT, "BertForMaskedLM": TEXT,
+    "BertForPreTraining": TEXT, "RobertaForMaskedLM": TEXT, "RobertaModel": TEXT, "XLMRobertaModel": TEXT,
+    "DistilBertForMaskedLM": {"dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 20, "vocab_size": 40},
+    "ModernBertForMaskedLM": TEXT, "T5Model": T5, "T5EncoderModel": T5, "UMT5EncoderModel": T5, "GPT2Model": GPT2,
+    "LlamaModel": GROUPED, "Qwen3ForTokenClassification": GROUPED, "BertForTokenClassification": TEXT,
+}
+GATED = [name for name, case in CASES.items() if any(site.role == "MLP gate" for site in all_sites(case.build()))]
+ROTARY = ("modernbert", "llama", "llama-classifier", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3",
+          "timm-rotary")
+ONE_STACK = [name for name, case in CASES.items() if case.kind not in ("contrastive", "seq2seq")
+             and name not in ("t5-classifier", "qwen3", "gemma2", "gemma3")]
+"""Models whose n-th call of attention is of block n, with queries and keys as they are or rotated."""
+
+
+def bare(name: str) -> nn.Module:
+    own = re.split(r"For|Model|EncoderModel", name)[0].removesuffix("Encoder")
+    vision = {"CLIPVision": "CLIPVision", "SiglipVision": "SiglipVision"}.get(own, own)
+    return getattr(transformers, name)(getattr(transformers, f"{vision}Config")(**BARE[name])).eval()
+
+
+# Laws that a table obeys; the mutants below break each of them.
+
+def accounted_for(family: Family, model: nn.Module, case: Case) -> None:
+    """Every tensor is in sites, each of its numbers once, or has a reason; every linear map of a block is in sites."""
+    state, sites = model.state_dict(), all_sites(model, family)
+    covered = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in state.items()}
+    for site in sites:
+        weight = site.weight.of(covered[site.weight.key])
+        assert weight.shape == (site.d_out, site.d_in), site.name
+        for s in site.slices:
+            s.of(covered[s.key]).add_(1)
+    keys = {s.key for site in sites for s in site.slices}
+    assert all((covered[key] == (key in keys)).all() for key in state)
+    assert all(key in keys or family.left_reason(key) for key in state)
+    assert not [s.key for site in family.sites(model) for s in site.slices if family.left_reason(s.key)]
+    blocks = {re.match(r".*?\.\d+\.", site.weight.key)[0] for site in sites if site.depth is not None}
+    linear = {f"{name}.weight" for name, module in model.named_modules()
+              if isinstance(module, nn.Linear | transformers.pytorch_utils.Conv1D)}
+    assert {key for key in linear if any(key.startswith(block) for block in blocks)} <= keys
+    assert len({site.name for site in sites}) == len(sites)
+
+
+def alike_inputs_share_a_space(family: Family, model: nn.Module, case: Case) -> None:
+    """Sites share a space just where they read the same rows."""
+    sites, rows = family.sites(model), {}
+    alone = [replace(site, space=site.name) for site in sites]
+    for part in _apart(alone):
+        with torch.no_grad(), taps(model, part, {Signal.INPUT}, lambda stream, x: rows.update({stream.name: x}), 4):
+            case.logits(model, case.samples(4))
+    for a in sites:
+        for b in sites:
+            x, y = rows[a.name], rows[b.name]
+            assert (a.space == b.space) == (x.shape == y.shape and torch.equal(x, y)), (a.name, b.name)
+
+
+def _apart(sites: list[Site]) -> list[list[Site]]:
+    """Parts of a fused weight one at a time: a tap shows what it reads under the name of the first alone."""
+    parts = defaultdict(list)
+    for site in sites:
+        number = sum(site.weight.key == other.weight.key for part in parts.values() for other in part)
+        parts[number].append(site)
+    return list(parts.values())
+
+
+def attention_takes_q_k_v(family: Family, model: nn.Module, case: Case) -> None:
+    """What q, k and v give is what attention is called with; rotary positions keep the length of every head."""
+    calls, rows = [], {}
+    real = F.scaled_dot_product_attention
+
+    def seen(q, k, v, *args, **kwargs):
+        calls.append((q, k, v))
+        return real(q, k, v, *args, **kwargs)
+
+    sites = [site for site in family.sites(model) if site.role in ("q", "k", "v")]
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(F, "scaled_dot_product_attention", seen)
+        with taps(model, sites, {Signal.OUTPUT}, lambda stream, y: rows.update({stream.name: y}), 4):
+            case.logits(model, case.samples(4))
+    for site in sites:
+        taken = calls[site.depth]["qkv".index(site.role)].norm(dim=-1).transpose(1, 2)
+        given = rows[site.name].unflatten(-1, (-1, calls[site.depth][0].shape[-1])).norm(dim=-1)
+        assert torch.allclose(taken[..., ::taken.shape[-1] // given.shape[-1]], given), site.name
+
+
+def up_is_linear_and_gate_is_not(family: Family, model: nn.Module, case: Case) -> None:
+    """Twice the MLP up and half the MLP down is the same function; twice the gate and half the down is not."""
+    def scores(role: str) -> torch.Tensor:
+        changed = case.build()
+        with torch.no_grad():
+            for site in family.sites(model):
+                for s in site.slices if site.role == role else ():
+                    s.of(changed.state_dict()[s.key]).mul_(2)
+                if site.role == "MLP down":
+                    site.weight.of(changed.state_dict()[site.weight.key]).mul_(0.5)
+            return case.logits(changed, case.samples(4))
+
+    with torch.no_grad():
+        before = case.logits(model, case.samples(4))
+    assert torch.allclose(scores("MLP up"), before)
+    assert (scores("MLP gate") - before).norm() > 1e-3 * before.norm()
+
+
+def hidden_coordinates_can_be_permuted(family: Family, model: nn.Module, case: Case) -> None:
+    """Permuted as the sites say, with the residual stream permuted too, the model does what it did."""
+    with torch.no_grad():
+        before, after = (case.logits(each, case.samples(4)) for each in (model, twin(model, family=family)))
+    assert torch.allclose(before, after)
+
+
+Law = Callable[[Family, nn.Module, Case], None]
+LAWS: dict[Law, list[str]] = {
+    accounted_for: list(CASES), alike_inputs_share_a_space: list(CASES), attention_takes_q_k_v: ONE_STACK,
+    up_is_linear_and_gate_is_not: GATED, hidden_coordinates_can_be_permuted: list(CASES)}
+
+
+@pytest.mark.parametrize(("law", "name"), [(law, name) for law, names in LAWS.items() for name in names],
+                         ids=lambda value: value if isinstance(value, str) else value.__name__)
+def test_laws(law, name):
+    model = CASES[name].build()
+    law(family_of(model), model, CASES[name])
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_other_classes_of_a_kind_are_accounted_for(name):
+    model = bare(name)
+    accounted_for(family_of(model), model, CASES["vit"])
+    heads = family_of(model).head_sites(model)
+    assert [site.role for site in heads] == ([HEAD] if name.endswith("ForTokenClassification") else [])
+    assert all(site.tokens.sequence == "text" for site in heads)
+
+
+def test_every_table_has_a_model_here_and_one_model_has_one_table():
+    models = [case.build() for case in CASES.values()] + [bare(name) for name in BARE]
+    assert {family_of(model).name for model in models} == {table.name for table in TABLES}
+    assert all(sum(table.knows(model) for table in TABLES) == 1 for model in models)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_heads_are_permuted_where_that_is_a_symmetry(name):
+    sites = all_sites(CASES[name].build())
+    given = {site.hidden_out: site.d_out for site in sites if site.hidden_out}
+    assert all(site.d_in == given[site.hidden_in] for site in sites if site.hidden_in)
+    assert any(hidden.group is None for hidden in given)
+    groups = defaultdict(set)
+    for hidden in given:
+        groups[hidden.group].add(hidden.heads)
+    attention = {group: heads for group, heads in groups.items() if group is not None}
+    assert not attention if name in ROTARY else all(heads in ({3}, {4}) for heads in attention.values())
+    if name in ("t5", "t5-gated"):  # the encoder's and the decoder's, and every block's to the encoder
+        assert attention.keys() == {"attention", "decoder attention", "decoder block 0 cross attention",
+                                    "decoder block 1 cross attention"}
+    elif name not in ROTARY:
+        assert len(attention) >= 2
+
+
+HEADS = {"vit": ["head"], "bert": ["head dense", "head"], "roberta": ["head dense", "head"], "clip": [],
+         "distilbert": ["head dense", "head"], "modernbert": ["head dense", "head"], "timm": ["head"],
+         "t5-classifier": ["head dense", "head"], "t5": [], "llama": [], "llama-classifier": ["head"],
+         "gpt2-classifier": ["head"], "dinov2": ["head"]}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads(name):
+    model = CASES[name].build()
+    sites = family_of(model).head_sites(model)
+    assert [site.role for site in sites] == HEADS[name]
+    assert not sites or sites[-1].d_out == CLASSES
+
+
+def changed(role: str, **changes) -> Callable[[Anatomy], Anatomy]:
+    """A table with a layer changed, wherever it stands."""
+    def mutant(anatomy: Anatomy) -> Anatomy:
+        return _with_layers(anatomy, lambda layer: replace(layer, **changes) if layer.role == role else layer)
+    return mutant
+
+
+def _with_layers(anatomy: Anatomy, change: Callable[[Layer], Layer | None]) -> Anatomy:
+    towers = tuple(replace(tower, layers=tuple(new for layer in tower.layers if (new := change(layer))), required=())
+                   for tower in anatomy.towers)
+    return replace(anatomy, towers=towers)
+
+
+def swapped(a: str, b: str) -> Callable[[Anatomy], Anatomy]:
+    names = {a: b, b: a}
+    return lambda anatomy: _with_layers(
+        anatomy, lambda layer: replace(layer, role=names.get(layer.role, layer.role)))
+
+
+def dropped(role: str) -> Callable[[Anatomy], Anatomy]:
+    return lambda anatomy: _with_layers(anatomy, lambda layer: None if layer.role == role else layer)
+
+
+def with_heads(path: str) -> Callable[[Anatomy], Anatomy]:
+    def mutant(anatomy: Anatomy) -> Anatomy:
+        gives = {"q": "qk", "k": "qk", "v": "v"}
+        anatomy = _with_layers(anatomy, lambda layer: replace(
+            layer, gives=layer.gives or gives.get(layer.role, ""),
+            uses="v" if layer.role == "attention output" else layer.uses))
+        return replace(anatomy, towers=tuple(replace(tower, heads=path) for tower in anatomy.towers))
+    return mutant
+
+
+class Untransposed(Anatomy):
+    """Conv1D taken for a linear layer."""
+
+    def sites(self, model, *, every=False):
+        return tuple(replace(site, weight=replace(site.weight, transposed=False)) for site in super().sites(model))
+
+
+MUTANTS = [
+    ("vit", swapped("q", "k"), attention_takes_q_k_v),
+    ("timm", swapped("q", "v"), attention_takes_q_k_v),
+    ("gpt2", changed("v", part=(1, 3)), accounted_for),
+    ("modernbert", swapped("k", "v"), attention_takes_q_k_v),
+    ("modernbert", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("t5-gated", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("timm-packed", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("dinov2", dropped("MLP up"), accounted_for),
+    ("llama", dropped("MLP gate"), accounted_for),
+    ("bert", dropped("v"), accounted_for),
+    ("gpt2", lambda anatomy: Untransposed(**vars(anatomy)), accounted_for),
+    ("distilbert", changed("attention output", reads="attention"), alike_inputs_share_a_space),
+    ("llama", changed("MLP up", reads="attention"), alike_inputs_share_a_space),
+    ("t5", changed("cross k", reads="cross attention"), alike_inputs_share_a_space),
+    ("qwen2", changed("v", reads="values"), alike_inputs_share_a_space),
+    ("vit", changed("k", gives=""), hidden_coordinates_can_be_permuted),
+    ("mistral", changed("MLP gate", gives=""), hidden_coordinates_can_be_permuted),
+    ("clip-vision", changed("MLP down", uses=""), hidden_coordinates_can_be_permuted),
+    ("llama", with_heads("self_attn.config.num_key_value_heads"), hidden_coordinates_can_be_permuted),
+    ("timm-rotary", with_heads("attn.num_heads"), hidden_coordinates_can_be_permuted),
+    ("t5", lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
+     hidden_coordinates_can_be_permuted),
+]
+
+
+@pytest.mark.parametrize(("name", "mutant", "law"), MUTANTS, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_mutants_die(name, mutant, law):
+    case = CASES[name]
+    model = case.build()
+    with pytest.raises((AssertionError, IndexError, KeyError, RuntimeError)):
+        law(mutant(family_of(model)), model, case)
+
+
+def test_blocks_of_another_shape_are_refused():
+    model = CASES["llama"].build()
+    model.model.layers[1].mlp = nn.ModuleDict({"experts": nn.Linear(24, 20)})
+    with pytest.raises(PortError, match="block 1 of LlamaForCausalLM has no MLP down, MLP gate, MLP up"):
+        family_of(model).sites(model)
+
+
+def test_mixtures_of_experts_and_strangers_are_refused():
+    experts = transformers.MixtralForCausalLM(transformers.MixtralConfig(**GROUPED, num_local_experts=2))
+    with pytest.raises(PortError, match="mixtral"):
+        family_of(experts)
+    resnet = CASES["timm"].options | {"architecture": "resnet10t", "model_args": {}}
+    with pytest.raises(PortError, match="no blocks like those of timm"):
+        model = replace(CASES["timm"], options=resnet).build(exact=False)
+        family_of(model).sites(model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "beit"])
+def test_what_no_table_accounts_for_has_no_reason(name):
+    """So a port is refused: cross-attention in GPT-2, BEiT's biases apart from their weights."""
+    beit = CASES["timm"].options | {"architecture": "beit_base_patch16_224"}
+    model = {"gpt2": lambda: CASES["gpt2"].build(add_cross_attention=True),
+             "beit": lambda: replace(CASES["timm"], options=beit).build()}[name]()
+    keys = {s.key for site in all_sites(model) for s in site.slices}
+    assert [key for key in model.state_dict() if key not in keys and family_of(model).left_reason(key) is None]
+
+
+def test_generic_pairs_plain_linears_by_name():
+    generic, model = Generic(), CASES["llama"].build()
+    accounted = {site.weight.key for site in generic.sites(model)}
+    assert accounted == {f"{name}.weight" for name, module in model.named_modules()
+                         if isinstance(module, nn.Linear) and "layers." in name}
+    assert all(generic.left_reason(key) for key in model.state_dict())
+    assert {(site.role, site.depth) for site in generic.sites(model)} >= {("self_attn.q_proj", 0), ("mlp.up_proj", 1)}
+    deeper = CASES["llama"].build(num_hidden_layers=3)
+    pairs = pair_sites(generic.sites(model), generic.sites(deeper))
+    assert Counter(pair.target.depth for pair in pairs) == {0: 7, 1: 7, 2: 7}
+    assert all(a.role == b.role for a, b in pairs)
+    assert "14 linear layers in 2 numbered blocks" in generic.told(model)
+
+
+def test_generic_keeps_stacks_apart_and_knows_a_linear_classifier():
+    both = Generic().sites(CASES["t5"].build())
+    assert {site.tower for site in both} == {"encoder.block", "decoder.block"}
+    bert = CASES["bert"].build()
+    assert [site.weight.key for site in Generic().head_sites(bert)] == ["classifier.weight"]
+    assert not Generic().knows(nn.Sequential(nn.LayerNorm(3)))
+    with pytest.raises(PortError, match="nothing pairs by name"):
+        Generic().sites(nn.Linear(2, 2))
