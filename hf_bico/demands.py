@@ -41,6 +41,9 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
         PortError: another kind of data, no labels where there must be, other classes than the source's; a model of
             features without labels and a method that needs a loss.
     """
+    if purpose.kind not in TAKES:
+        raise PortError(f"{lineage.source} is for {purpose.kind}, whose loss this version does not know; it ports "
+                        f"{', '.join(TAKES)}")
     kind, takes = task.columns.kind, TAKES[purpose.kind]
     if kind not in takes:
         raise PortError(f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "

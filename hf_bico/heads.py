@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch, Side, collect, frozen, samples_in
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.linalg import RTOL
 from hf_bico.core.moments import Evidence
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.taps import taps
@@ -21,6 +20,8 @@ from hf_bico.families.feeding import Encoded
 
 LAST = "head"
 """Role of a classifier's last layer; what it gives is the classes."""
+CUT = 1e-6
+"""Of the singular values of the moment at a head's input: finer than a task vector's, for the head is read as it is."""
 RIDGE = "ridge"
 """The kind of head that is fitted."""
 
@@ -104,7 +105,7 @@ def carried(links: Sequence[Pair], head: Tensors, source: Side, target: Side, ba
         collect(source, target, links[:1], batches, evidence)
     moment = evidence[links[0], Signal.INPUT]
     try:
-        factor, fit = moment.procrustes(rtol=RTOL)
+        factor, fit = moment.procrustes(rtol=CUT)
     except ValueError as error:
         raise PortError(f"the head's input: {error}") from error
     reads = (moment.energy_source / moment.energy_target) ** 0.5 * factor

@@ -84,8 +84,9 @@ def check_models(models: tuple[Anatomy, ...]) -> None:
         sites = each.family.head_sites(each.skeleton) if each is not source else ()
         gains = each.family.head_gains(each.skeleton) if sites else ()
         top = {s.key for site in sites for s in site.slices} | set(gains)
-        check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top)
-    lost = [key for key in source.shapes.stored if key not in set(source.shapes.names.values())
+        unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
+        check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
+    lost = [key for key in source.shapes.stored if key not in source.shapes.used
             and not source.family.left_reason(key)]
     if lost:
         raise PortError(f"the weights of {source.pinned} do not fit its config: {listed(lost)} is unknown")

@@ -43,11 +43,11 @@ def caption(data: dict[str, Any]) -> str:
     """What the columns say and what the gap is measured to."""
     scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
+    start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))
     return (f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
-            f"{metric.show(scores['zero_shot']['value'])}, the fine-tuned source {metric.show(scores['source']['value'])}. "
-            f"A row is the mean over {seeds} seed{'s'[:seeds != 1]}, the share of the gap to {reference['what']} "
-            f"({metric.show(reference['value'])}) ± its spread over the seeds in points, seconds (the method's own + "
-            f"the collection's that all share), and the most memory.")
+            f"{start}, the fine-tuned source {source}. A row is the mean over {seeds} seed{'s'[:seeds != 1]}, the "
+            f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
+            f"method's own + the collection's that all share), and the most memory.")
 
 
 def _metric(data: dict[str, Any]) -> Metric:

@@ -46,7 +46,7 @@ def floor(source, target, loss, samples) -> None:
         model.visual.ln_pre.register_forward_hook(lambda _, args, y: y.detach().requires_grad_())
     with frozen(source), frozen(target):
         for batch in samples:
-            for model, inputs in zip((source, target), batch, strict=True):
+            for model, inputs in ((source, batch.source), (target, batch.target)):
                 loss(model, inputs).backward()
 
 

@@ -1,6 +1,7 @@
 """Tiny models of every family, and the same functions in other coordinates."""
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,14 +36,17 @@ class Case:
     kind: str
     """image, text, causal, seq2seq, or contrastive."""
 
-    def build(self, *, seed: int = 0, exact: bool = True, **options: Any) -> nn.Module:
-        """Randomly initialised, with gains and biases of all sizes; `exact`: in float64 throughout."""
-        torch.manual_seed(seed)
+    def skeleton(self, **options: Any) -> nn.Module:
         own = self.options | options
         config_class = getattr(transformers, self.config)
         config = config_class.from_dict(own) if self.config == "TimmWrapperConfig" else config_class(**own)
         config.num_labels = CLASSES
-        model = getattr(transformers, self.cls)(config).eval()
+        return getattr(transformers, self.cls)(config).eval()
+
+    def build(self, *, seed: int = 0, exact: bool = True, **options: Any) -> nn.Module:
+        """Randomly initialised, with gains and biases of all sizes; `exact`: in float64 throughout."""
+        torch.manual_seed(seed)
+        model = self.skeleton(**options)
         if exact:
             _exact(model.double())
         with torch.no_grad():
@@ -126,11 +130,13 @@ CASES = {
     "dinov2-registers": _vision("Dinov2WithRegistersForImageClassification", mlp_ratio=2, num_register_tokens=3),
     "timm": _timm("vit_tiny_patch16_224"),
     "timm-packed": _timm("vit_giant_patch14_reg4_dinov2"),
+    "timm-pool": _timm("vit_base_patch16_siglip_224"),
     "timm-rotary": _timm("vit_huge_plus_patch16_dinov3"),
     "clip": _both("CLIPModel", "CLIPConfig", "contrastive"),
     "clip-classifier": _both("CLIPForImageClassification", "CLIPConfig", "image"),
     "clip-vision": _vision("CLIPVisionModelWithProjection", "CLIPVisionConfig", projection_dim=CLASSES),
     "clip-text": Case("CLIPTextModelWithProjection", "CLIPTextConfig", TEXT | {"projection_dim": CLASSES}, "text"),
+    "siglip": _both("SiglipModel", "SiglipConfig", "contrastive"),
     "siglip-classifier": _both("SiglipForImageClassification", "SiglipConfig", "image"),
     "bert": _text("BertForSequenceClassification"),
     "roberta": _text("RobertaForSequenceClassification"),
@@ -164,6 +170,10 @@ def _exact(model: nn.Module) -> None:
 
 READS = {"q", "k", "v", "MLP up", "MLP gate", "cross q", "cross k", "cross v", "proj", "text proj", "head dense",
          "head"}
+INNER = {r"(head\.attention\.out_proj|attn_pool\.proj)\.weight$": (0,), r"attn_pool\.q\.weight$": (1,),
+         r"attn_pool\.q\.bias$": ()}
+"""Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
+are."""
 WRITES = {"attention output", "MLP down", "cross attention output", "head dense"}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
@@ -217,7 +227,8 @@ def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, 
 
     done = set()
     for site in sites:
-        out = side(site.hidden_out, site.role in WRITES, site.role == HEAD_DENSE, site.d_out)
+        writes = site.role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
+        out = side(site.hidden_out, writes, site.role == HEAD_DENSE, site.d_out)
         into = side(site.hidden_in, site.role in READS, site.role == HEAD and deep, site.d_in)
         weight = site.weight.of(state[site.weight.key])
         weight.copy_(out @ weight @ into.T)
@@ -227,9 +238,11 @@ def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, 
         done |= {s.key for s in site.slices}
     for key, tensor in state.items():
         if key.endswith("relative_attention_bias.weight"):
-            state[key] = tensor[:, heads["decoder attention" if "decoder" in key else "attention"]]
+            group = "decoder attention" if "decoder" in key else "attention"
+            state[key] = tensor[:, heads.get(group, slice(None))]
         elif key not in done and not (rotate and _is_gain(key, tensor)):
-            for axis in (axis for axis, length in enumerate(tensor.shape) if length == WIDTH):
+            known = next((axes for pattern, axes in INNER.items() if re.search(pattern, key)), range(tensor.ndim))
+            for axis in (axis for axis in known if tensor.shape[axis] == WIDTH):
                 tensor = torch.tensordot(q, tensor.double(), dims=([1], [axis])).movedim(0, axis).to(tensor)
             state[key] = tensor
     return state

@@ -217,6 +217,14 @@ def test_difference_names_every_mismatch():
         Difference({"a": torch.zeros(5), "c": torch.zeros(1)}, base)
 
 
+def test_a_tensor_that_nothing_accounts_for_is_refused():
+    model, samples = tiny_clip(), Samples.make(2)
+    model.register_parameter("adapter", nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    tuned = random_fine_tune(model) | {"adapter": torch.ones(2, dtype=torch.float64)}
+    with pytest.raises(PortError, match="nothing accounts for adapter"):
+        port(tuned=tuned, base=model, target=tiny_clip(), calibration=samples.batches(2), loss=samples.loss)
+
+
 def test_half_precision_weights_keep_their_dtype():
     base = {"w": torch.full((2,), 1.0, dtype=torch.bfloat16)}
     (_, summed), = added(base, {"w": torch.tensor([0.5, 1e-6])}, alpha=2.0)

@@ -93,19 +93,38 @@ def test_bad_token(port):
     assert_refused(port("--token", "hf_wrong"), "does not accept the token", "hf auth login")
 
 
-def test_not_a_clip(port):
+def test_models_of_two_libraries(port):
     api = HfApi()
     api.create_repo("demo/text", exist_ok=True)
     api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id="demo/text")
-    assert_refused(port(to="demo/text"), "demo/text", "not an open_clip CLIP", "no open_clip_config.json")
+    assert_refused(port(to="demo/text"), "demo/text", "is of transformers", "of open_clip", "models of one library")
 
 
-def test_another_vision_tower(port, copy):
+def test_no_model_at_all(port, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "README.md").write_text("hello")
+    assert_refused(port(to=str(tmp_path / "notes")), "notes (local folder) is no model that can be opened",
+                   "neither open_clip_config.json nor config.json")
+
+
+def test_a_config_of_neither_kind(port, copy):
+    folder = copy("plus")
+    (folder / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 16}}')
+    assert_refused(port(to=str(folder)), "own-plus", "not an open_clip CLIP", "no model_cfg with both towers")
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"timm_model_name": "resnet50"}, ("timm's resnet50", "vision transformers")),
+    ({"timm_model_name": "vit_base_patch16_224"}, ("do not fit its config", "text.text_projection is missing")),
+    ({"layers": [1, 1, 1, 1]}, ("is not a vision transformer", "ResNet")),
+    ({"attentional_pool": True}, ("attentional pooling", "not supported")),
+])
+def test_another_vision_tower(port, copy, change, words):
     folder = copy("plus")
     cfg = json.loads((folder / "open_clip_config.json").read_text())
-    cfg["model_cfg"]["vision_cfg"]["timm_model_name"] = "vit_base_patch16_224"
+    cfg["model_cfg"]["vision_cfg"] |= change
     (folder / "open_clip_config.json").write_text(json.dumps(cfg))
-    assert_refused(port(to=str(folder)), "timm")
+    assert_refused(port(to=str(folder)), "own-plus", *words)
 
 
 def test_pickled_weights(port, copy):
@@ -150,7 +169,7 @@ def test_a_tensor_that_nothing_accounts_for(port, copy):
     base, tuned = copy("base"), copy("ft")
     for folder in (base, tuned):
         rewrite(folder, lambda tensors: tensors.update(adapter=torch.zeros(2)))
-    assert_refused(port(source=str(tuned), base=str(base)), "nothing accounts for adapter")
+    assert_refused(port(source=str(tuned), base=str(base)), "own-ft", "do not fit its config", "adapter is unknown")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -467,7 +486,9 @@ def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name)
     ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20",
                   "--push-to", "demo/half", "--allow-regression", *keep)
     assert ran.code == 130
-    assert ran.err == "Interrupted; nothing was left half-written\n"
+    *stages, last = ran.err.splitlines()
+    assert last == "Interrupted; nothing was left half-written"
+    assert all(line.endswith(" …") for line in stages), ran.err
     assert not list(tmp_path.iterdir())
     assert not HfApi().repo_exists("demo/half")
 

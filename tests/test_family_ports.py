@@ -44,7 +44,7 @@ def carried(case: Case, model: nn.Module, other: nn.Module, tuned: dict[str, Ten
 @pytest.mark.parametrize("rotate", [False, True], ids=["permuted", "rotated"])
 @pytest.mark.parametrize("name", CASES)
 def test_twin_gives_the_fine_tune_back(name, rotate):
-    case, every = CASES[name], name == "clip"
+    case, every = CASES[name], name in ("clip", "siglip")
     model = plain(case.build()) if rotate else case.build()
     other, tuned = twin(model, rotate=rotate), gradient_step(model, case.loss, case.samples(), every=every)
     with torch.no_grad():

@@ -17,13 +17,15 @@ from safetensors.torch import load_file
 
 from hf_bico.api import class_loss, job_of
 from hf_bico.compare import compare
+from hf_bico.core.collect import Batch
 from hf_bico.core.methods import METHODS
 from hf_bico.data import draw, read_task, samples_of
-from hf_bico.evaluate import Batches, accuracy
-from hf_bico.families import FAMILIES
+from hf_bico.evaluate import batched
+from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
 from hf_bico.splits import HubDataset
 from hf_bico.strategies import Calibration, chosen
+from hf_bico.tasks import zero_shot_head
 
 sys.path.append(str(Path(__file__).parent.parent / "hub_scripts"))
 
@@ -236,38 +238,46 @@ def pictures(world, tmp_path_factory):
 
 def test_fine_tunes_are_ordinary_repos(pictures, world):
     for name, base in (("small", "base"), ("large", "plus")):
-        before, after = (load_file(folder / FAMILIES[0].weights_file) for folder in
+        before, after = (load_file(folder / LIBRARIES[0].weights_file) for folder in
                          (world / base, tuned(pictures / "out", name)))
         assert before.keys() == after.keys()
         changed = {key for key in before if not torch.equal(before[key], after[key])}
         assert changed
         assert all(key.startswith("visual.") for key in changed)
-        FAMILIES[0].load(tuned(pictures / "out", name), "cpu")
+        LIBRARIES[0].load(tuned(pictures / "out", name), "cpu")
         assert f"base_model: demo/{base}" in (tuned(pictures / "out", name) / "README.md").read_text()
 
 
 def test_picture_cells_are_those_of_compare(pictures, world):
-    family, data = FAMILIES[0], HubDataset(Hub(), Hub().resolve("demo/task", "dataset"))
+    library, data = LIBRARIES[0], HubDataset(Hub(), Hub().resolve("demo/task", "dataset"))
     task = read_task(data, data.split("train"), {}, None)
-    base, target = (family.load(world / name, "cpu") for name in ("base", "plus"))
-    heads = [family.head(side, task.class_names, task.templates) for side in (base, target)]
-    weights = load_file(tuned(pictures / "out", "small") / family.weights_file)
+    sides = [library.load(world / name, "cpu") for name in ("base", "plus")]
+    heads = [zero_shot_head(library, side, task.class_names, task.templates) for side in sides]
+    weights = load_file(tuned(pictures / "out", "small") / library.weights_file)
 
+    def seen(side, samples):
+        return (torch.stack([side.preprocess(sample.inputs) for sample in samples]),
+                torch.tensor([sample.label for sample in samples]))
+
+    images, labels = seen(sides[1], list(samples_of(data.split("test"), range(30), task)))
+
+    @torch.no_grad()
     def score(model):
-        return accuracy(family, target, heads[1], samples_of(data.split("test"), range(30), task), 30).accuracy
+        best = (model.encode_image(images, normalize=True) @ heads[1].T).argmax(1)
+        return int((best == labels).sum()) / 30
 
     expected = {}
     for n in (4, 8):
         samples = draw(data.split("train"), "train", task, Calibration(n), np.zeros(60)).samples
-        job = job_of(tuned=weights, base=base.model, target=target.model, loss=tuple(map(class_loss, heads)),
-                     calibration=Batches(samples, (base, target), 3))
+        job = job_of(tuned=weights, base=sides[0].model, target=sides[1].model, loss=tuple(map(class_loss, heads)),
+                     calibration=[Batch(*(seen(side, some) for side in sides)) for some in batched(samples, 3)])
         methods = {name: METHODS[name]() for name in ("naive", "bico", "input-only")}
         expected |= {(n, row.method): row.score for row in compare(job, methods, n, score)}
     assert cells(pictures / "out") == expected
     assert len({score for score in expected.values() if score is not None}) > 1
-    assert set(cells(pictures / "out", "zero-shot").values()) == {score(None)}
-    target = family.load(tuned(pictures / "out", "large"), "cpu")
-    assert set(cells(pictures / "out", "fine-tuned target").values()) == {score(None)}
+    assert set(cells(pictures / "out", "zero-shot").values()) == {score(sides[1].model)}
+    fine = library.load(tuned(pictures / "out", "large"), "cpu").model
+    assert set(cells(pictures / "out", "fine-tuned target").values()) == {score(fine)}
 
 
 def test_page_has_the_papers_figures_and_refusals(pictures):
@@ -334,8 +344,8 @@ def test_given_fine_tunes_are_taken(pictures, tmp_path):
 def test_pickled_weights_are_converted(world, tmp_path):
     folder = tmp_path / "pickled"
     shutil.copytree(world / "plus", folder)
-    tensors = load_file(folder / FAMILIES[0].weights_file)
-    (folder / FAMILIES[0].weights_file).unlink()
+    tensors = load_file(folder / LIBRARIES[0].weights_file)
+    (folder / LIBRARIES[0].weights_file).unlink()
     torch.save({f"module.{key}": tensor for key, tensor in tensors.items()}, folder / "model.bin")
     HfApi().create_repo("demo/pickled")
     HfApi().upload_folder(folder_path=folder, repo_id="demo/pickled")
@@ -344,10 +354,10 @@ def test_pickled_weights_are_converted(world, tmp_path):
     run_ = tune.Run(Hub(), tmp_path / "out", "cpu")
     assert clip.ready(told, "new", run_) == "demo/plus"
     ready = Path(clip.ready(told, "old", run_))
-    got = load_file(ready / FAMILIES[0].weights_file)
+    got = load_file(ready / LIBRARIES[0].weights_file)
     assert got.keys() == tensors.keys()
     assert all(torch.equal(got[key], tensors[key]) for key in tensors)
-    FAMILIES[0].load(ready, "cpu")
+    LIBRARIES[0].load(ready, "cpu")
 
 
 # Texts.

@@ -10,11 +10,12 @@ from twins import distance
 from hf_bico import BiCo, port
 from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
-from hf_bico.families.t5 import T5Encoder
+from hf_bico.families import family_of
+from hf_bico.families.t5 import T5
 
 transformers = pytest.importorskip("transformers")
 
-FAMILY = T5Encoder()
+FAMILY = T5
 EXACT = BiCo(rtol=1e-11)
 """For float64 models: only what float64 itself loses is cut."""
 WORDS, CLASSES, LENGTH = 80, 24, 9
@@ -129,12 +130,13 @@ def test_layers_that_read_one_input_share_its_map():
     assert sorted(spaces.values()) == [1, 1, 1, 1, 2, 2, 3, 3]
 
 
-def test_knows_encoders_alone():
-    config = tiny_t5().config
-    assert FAMILY.knows(tiny_t5())
-    assert not FAMILY.knows(torch.nn.Linear(2, 2))
-    assert not FAMILY.knows(transformers.T5ForConditionalGeneration(
-        transformers.T5Config(**{**config.to_dict(), "is_encoder_decoder": True, "num_decoder_layers": 1})))
+def test_knows_encoders_with_and_without_a_decoder():
+    config = tiny_t5().config.to_dict() | {"is_encoder_decoder": True, "num_decoder_layers": 1}
+    whole = transformers.T5ForConditionalGeneration(transformers.T5Config(**config))
+    assert family_of(tiny_t5()) is family_of(whole) is T5
+    assert {site.tower for site in T5.sites(whole)} == {"", "decoder"}
+    with pytest.raises(PortError, match="no known family"):
+        family_of(torch.nn.Linear(2, 2))
 
 
 def test_gated_and_plain_blocks_do_not_pair():
@@ -145,7 +147,7 @@ def test_gated_and_plain_blocks_do_not_pair():
 def test_a_block_of_another_kind_is_refused():
     model = tiny_t5()
     del model.encoder.block[1].layer[1].DenseReluDense
-    with pytest.raises(PortError, match="block 1: its MLP"):
+    with pytest.raises(PortError, match="block 1 of T5EncoderModel has no MLP down, MLP up"):
         FAMILY.sites(model)
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.families.protocol import Loaded, Purpose
+from hf_bico.families.protocol import Loaded, Purpose, Stored
 
 KINDS = {
     "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
@@ -21,6 +21,8 @@ KINDS = {
     "ForCausalLM": ("causal-lm", "AutoModelForCausalLM"),
     "LMHeadModel": ("causal-lm", "AutoModelForCausalLM"),
     "ForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM"),
+    "ForMaskedLM": ("masked-lm", "AutoModelForMaskedLM"),
+    "ForPreTraining": ("masked-lm", "AutoModelForPreTraining"),
     "EncoderModel": ("features", "AutoModel"),
     "Model": ("features", "AutoModel"),
 }
@@ -28,7 +30,7 @@ KINDS = {
 CONTRASTIVE = ("clip", "siglip")
 TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
          "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
-         "zero-shot": "zero-shot-image-classification"}
+         "masked-lm": "fill-mask",         "zero-shot": "zero-shot-image-classification"}
 INDEX = "model.safetensors.index.json"
 EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|preprocessor_config|processor_config|"
                    r"generation_config|chat_template|merges|spiece|sentencepiece\S*|spm|\w+_config_sentence_transformers|"
@@ -69,7 +71,7 @@ class Transformers:
         with torch.device("meta"), _opening(folder):
             return _class(config, purpose)._from_config(config)
 
-    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
         """By transformers' own table of renamed weights, so that files of any age are read."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
@@ -83,13 +85,10 @@ class Transformers:
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         found: dict[str, str] = {}
         for key in stored:
-            name, converted = rename_source_key(key, *kinds, model.base_model_prefix, model.state_dict())
-            if converted is not None:
-                raise PortError(f"{key} is stored in another layout than {type(model).__name__} has it in memory; not "
-                                "supported")
-            name = tied.get(name, name)
-            if name in own:
-                found.setdefault(name, key)
+            renamed, converted = rename_source_key(key, *kinds, model.base_model_prefix, own)
+            for part, name in _parts(model, key, renamed, converted, kinds[1]):
+                if tied.get(name, name) in own:
+                    found.setdefault(tied.get(name, name), Stored(key, part))
         return found
 
     def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:
@@ -108,7 +107,8 @@ class Transformers:
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
         if purpose.kind == "zero-shot":
-            return f'from transformers import pipeline\n\nclassify = pipeline("{self.task_type(purpose)}", "{repo}")'
+            task = self.task_type(purpose)
+            return f'from transformers import pipeline\n\nclassify = pipeline("{task}", "{repo}")'
         if purpose.kind == "features":
             return (f'from transformers import AutoModel, AutoTokenizer\n\nmodel = AutoModel.from_pretrained("{repo}")\n'
                     f'tokenizer = AutoTokenizer.from_pretrained("{repo}")')
@@ -139,6 +139,24 @@ class Transformers:
                                return_attention_mask=True, return_tensors="pt")
         reads_all = loaded.model.config.model_type == "siglip"
         return got["input_ids"], got["attention_mask"].bool() | reads_all
+
+
+def _parts(model: nn.Module, key: str, name: str, converted: str | None, converters: Sequence[Any]
+           ) -> list[tuple[tuple[int, int], str]]:
+    """(which part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
+
+    Raises:
+        PortError: what is stored is made into what is in memory in a way that this version does not know.
+    """
+    if converted is None:
+        return [((0, 1), name)]
+    change = next(each for each in converters if converted in each.source_patterns)
+    kinds = [(type(op).__name__, getattr(op, "dim", None)) for op in change.operations]
+    if kinds != [("Chunk", 0)]:
+        raise PortError(f"{key} is stored in another layout than a {type(model).__name__} has it in memory; not "
+                        "supported")
+    targets = change.target_patterns
+    return [((i, len(targets)), name.replace(targets[0], target)) for i, target in enumerate(targets)]
 
 
 def _pooled(features: Any) -> Tensor:

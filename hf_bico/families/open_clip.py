@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tokens
-from hf_bico.families.protocol import Loaded, Purpose
+from hf_bico.families.protocol import Loaded, Purpose, Stored
 from hf_bico.families.table import MLP, SINGLE, TEXT, Anatomy, Layer, Tower
 from hf_bico.families.timm import BLOCK as TIMM_BLOCK
 
@@ -99,9 +99,9 @@ class OpenClip:
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
         return self._checked(model)
 
-    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
         own = model.state_dict()
-        return {key: key for key in stored if key in own}
+        return {key: Stored(key) for key in stored if key in own}
 
     def load(self, folder: Path, device: str, purpose: Purpose | None = None) -> Loaded:
         import open_clip

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -64,6 +64,14 @@ class Loaded:
     """open_clip's: texts → ids; transformers': its own."""
 
 
+class Stored(NamedTuple):
+    """Where a tensor of the model lies in its files."""
+
+    key: str
+    part: tuple[int, int] = (0, 1)
+    """(i, m): it is the i-th of m equal parts, by rows."""
+
+
 class Library(Protocol):
     """How a kind of model repo is opened and written."""
 
@@ -91,8 +99,8 @@ class Library(Protocol):
         """The model of a config, without weights (on the meta device): enough for sites and names."""
         ...
 
-    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, str]:
-        """Names in the model's state dict → names in its files; of tied tensors the first, of a head nothing."""
+    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
+        """Names in the model's state dict → where its files have them; of tied tensors the first, of a head nothing."""
         ...
 
     def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:

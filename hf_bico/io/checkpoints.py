@@ -1,6 +1,7 @@
 """Model repos on disk: lazy tensors, never unpickled, never two whole models at once."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
-from hf_bico.families.protocol import Library
+from hf_bico.families.protocol import Library, Stored
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
@@ -89,14 +90,22 @@ class Named(Mapping):
     """Tensors under other names: those of the model's state dict for those of its files.
 
     Args:
-        names: name in the model → name in the files.
+        names: name in the model → where the files have it.
     """
 
-    def __init__(self, stored: Mapping, names: Mapping[str, str]) -> None:
+    def __init__(self, stored: Mapping, names: Mapping[str, Stored]) -> None:
         self.stored, self.names = stored, names
 
     def __getitem__(self, key: str):
-        return self.stored[self.names[key]]
+        """The tensor; or what has its shape, where no more is known."""
+        name, (i, m) = self.names[key]
+        found = self.stored[name]
+        if m == 1:
+            return found
+        rows = found.shape[0] // m
+        if isinstance(found, SimpleNamespace):
+            return SimpleNamespace(shape=(rows, *found.shape[1:]))
+        return found[i * rows:(i + 1) * rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -106,6 +115,11 @@ class Named(Mapping):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """Names in the files that stand for something in the model."""
+        return frozenset(stored.key for stored in self.names.values())
 
     def without(self, keys: Iterable[str]) -> "Named":
         dropped = set(keys)
@@ -133,12 +147,14 @@ def require_weights(pinned: Pinned, library: Library) -> None:
     raise PortError(f"{pinned} has no {wanted}")
 
 
-def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str]) -> None:
+def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str],
+                 unknown: Iterable[str] = ()) -> None:
     """Refuse weights that are not those of the config, before anything heavy.
 
     Args:
         tensors: by their names in the model.
         optional: names that may be missing.
+        unknown: names in the files that the model has not; told where something is wrong, as a misnamed one explains it.
 
     Raises:
         PortError: names that are missing or of another shape; all of them listed.
@@ -148,6 +164,7 @@ def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: I
     odd = [f"{key} is missing" for key in sorted(expected.keys() - got.keys() - set(optional))]
     odd += [f"{key} is {got[key]}, not {shape}" for key, shape in expected.items() if got.get(key, shape) != shape]
     if odd:
+        odd += [f"{key} is unknown" for key in unknown]
         raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}")
 
 

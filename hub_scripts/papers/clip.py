@@ -17,17 +17,22 @@ from hf_bico import comparison
 from hf_bico.api import class_loss
 from hf_bico.blueprint import PortConfig
 from hf_bico.data import Task, read_task, samples_of
-from hf_bico.evaluate import accuracy
+from hf_bico.evaluate import Exam
 from hf_bico.families.open_clip import OpenClip
+from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
+from hf_bico.objectives import ZeroShot
 from hf_bico.splits import ArrowSplit, HubDataset
+from hf_bico.tasks import zero_shot_head
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
 from papers.spec import Dataset, Model, Spec
 from papers.tune import Run, card, endless, learn, parted, whole_split
 
-FAMILY = OpenClip()
+LIBRARY = OpenClip()
+TOWER = "visual."
+"""What the names of the vision tower's tensors start with."""
 
 
 class Pictures(torch.utils.data.Dataset):
@@ -41,14 +46,14 @@ class Pictures(torch.utils.data.Dataset):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         sample = next(samples_of(self.split, [self.rows[place]], self.task))
-        return self.preprocess(sample.image), sample.label
+        return self.preprocess(sample.inputs), sample.label
 
 
 def ready(spec: Spec, name: str, run: Run) -> str:
     """The ref that hf_bico takes: the model's own, or the folder of its converted weights."""
     model = spec.models[name]
     pinned = run.hub.resolve(model.ref)
-    if model.pickled is None or FAMILY.weights_file in pinned.files:
+    if model.pickled is None or LIBRARY.weights_file in pinned.files:
         return model.ref
     place = run.output / "models" / f"{name}-{(pinned.commit or 'local')[:12]}"
     if not place.is_dir():
@@ -58,7 +63,7 @@ def ready(spec: Spec, name: str, run: Run) -> str:
 
 def _convert(model: Model, pinned: Pinned, place: Path, run: Run) -> None:
     """The same repo with safetensors. torch reads the pickle with `weights_only`, which runs no code of it."""
-    names = (FAMILY.config_file, *FAMILY.extra_files)
+    names = (LIBRARY.config_file, *LIBRARY.extra_files)
     folder = run.hub.fetch(pinned, (*names, model.pickled))
     with staged(place) as stage:
         stage.mkdir()
@@ -67,21 +72,21 @@ def _convert(model: Model, pinned: Pinned, place: Path, run: Run) -> None:
                 shutil.copyfile(folder / name, stage / name)
         tensors = {key: tensor.clone().contiguous() for key, tensor in
                    load_state_dict(str(folder / model.pickled)).items()}
-        save_file(tensors, stage / FAMILY.weights_file, metadata={"format": "pt"})
+        save_file(tensors, stage / LIBRARY.weights_file, metadata={"format": "pt"})
 
 
 def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
     """A model's vision tower after the protocol's steps; text tower, logit scale and head are frozen."""
     entry, protocol = spec.datasets[tune.dataset], spec.protocols["open_clip"]
     pinned = run.hub.resolve(ready(spec, tune.model, run))
-    folder = run.hub.fetch(pinned, (FAMILY.config_file, FAMILY.weights_file, *FAMILY.extra_files))
-    loaded = FAMILY.load(folder, run.device)
+    folder = run.hub.fetch(pinned, (LIBRARY.config_file, LIBRARY.weights_file, *LIBRARY.extra_files))
+    loaded = LIBRARY.load(folder, run.device)
     data = HubDataset(run.hub, run.hub.resolve(entry.ref, "dataset"), entry.config)
     split = ArrowSplit(whole_split(data, entry.split))
-    task = read_task(data, split, {"image": entry.image, "label": entry.label}, entry.templates)
+    task = read_task(data, split, columns_of(entry), entry.templates)
     rows, kept = parted(split.num_rows, protocol)
-    head = FAMILY.head(loaded, task.class_names, task.templates)
-    tower = {key: p for key, p in loaded.model.named_parameters() if key.startswith(FAMILY.tower)}
+    head = zero_shot_head(LIBRARY, loaded, task.class_names, task.templates)
+    tower = {key: p for key, p in loaded.model.named_parameters() if key.startswith(TOWER)}
     before = {key: p.detach().clone() for key, p in tower.items()}
     loaded.model.requires_grad_(False)
     for parameter in tower.values():
@@ -92,10 +97,12 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
     learn(list(tower.values()), lambda batch: loss(loaded.model, batch), endless(loader), protocol, run.size, run.track,
           f"Fine-tuning {tune}")
     delta = {key: (p.detach() - before[key]).cpu() for key, p in tower.items()}
-    score = accuracy(FAMILY, loaded, head, samples_of(split, kept, task), run.size).accuracy if kept else None
+    examine = Exam(task, "validation", split, tuple(kept), run.size, run.track)
+    score = examine(str(tune), ZeroShot(LIBRARY, loaded, head), loaded.model).value if kept else None
+    weights = SafeTensors.of(LIBRARY, pinned, folder)
     with staged(run.place(spec, tune)) as stage:
-        write_model(stage, FAMILY, folder, pinned.files, delta, 1.0)
-        (stage / "README.md").write_text(card(spec, tune, FAMILY.library, score), encoding="utf-8")
+        write_model(stage, LIBRARY, loaded.model, folder, pinned.files, weights, delta, 1.0, {})
+        (stage / "README.md").write_text(card(spec, tune, LIBRARY.name, score), encoding="utf-8")
 
 
 def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Ledger) -> None:
@@ -106,19 +113,26 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     """
     key, config = key_of(spec, unit), port_config(spec.datasets[unit.dataset], unit, tuned, spec, run)
     data = comparison.run(unit.config(config, tuned[unit.target]), run.hub, run.track)
-    fixed = {ZERO: data["evaluation"]["zero_shot"], SOURCE: data["evaluation"]["source"], REFERENCE: data["reference"]}
+    starts = {(draw["per_class"], draw["n"], draw["seed"]): draw["start"] for draw in data["calibration"]}
     for row in data["rows"]:
-        size = row["per_class"] or row["n"]
+        size, start = row["per_class"] or row["n"], starts[row["per_class"], row["n"], row["seed"]]
+        fixed = {ZERO: start, SOURCE: data["evaluation"]["source"], REFERENCE: data["reference"]}
         for what, score in fixed.items():
-            ledger.once(key, size, row["seed"], what, lambda score=score: score["accuracy"])
+            ledger.once(key, size, row["seed"], what, lambda score=score: score["value"])
         cell = Cell(size, row["seed"], row["method"], row["alpha"])
         ledger.once(key, size, row["seed"], name_of(cell), lambda row=row: row)
 
 
+def columns_of(entry: Dataset) -> dict[str, str]:
+    """Those that the file names, by what they hold."""
+    return {role: column for role, column in (("image", entry.image), ("label", entry.label)) if column is not None}
+
+
 def port_config(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, run: Run) -> PortConfig:
     """What all ports of a comparison share."""
+    columns = ",".join(f"{role}={column}" for role, column in columns_of(entry).items())
     shared: dict[str, Any] = {"config": entry.config, "split": entry.split, "eval_split": entry.eval_split,
-                              "eval_n": entry.eval_n, "image_column": entry.image, "label_column": entry.label,
-                              "templates": entry.templates, "strategy": unit.strategy}
+                              "eval_n": entry.eval_n, "columns": columns or None, "templates": entry.templates,
+                              "strategy": unit.strategy}
     return PortConfig(tuned[unit.source], ready(spec, unit.target, run), entry.ref, ready(spec, unit.source, run),
                       **shared, batch_size=run.size, device=run.device)

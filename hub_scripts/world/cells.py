@@ -17,7 +17,7 @@ from hf_bico.compare import compare
 from hf_bico.core.collect import Batch
 from hf_bico.core.methods import Job, Method, method_of
 from hf_bico.core.transport import holding
-from hf_bico.families import family_of
+from hf_bico.families import logits
 from hf_bico.strategies import Calibration, chosen
 
 BATCH = 100
@@ -78,7 +78,7 @@ def tuned(name: str, task: str) -> dict[str, Tensor]:
 def accuracy(model: nn.Module, name: str, task: str, split: str = "test") -> float:
     """Top-1 accuracy in %, under the zero-shot head of the base of this name."""
     pictures, labels = images(task, split)
-    scores = family_of(model).logits(model, pictures, heads(name, task)[0])
+    scores = logits(model, pictures, heads(name, task)[0])
     return 100 * float((scores.argmax(1) == labels).float().mean())
 
 

@@ -138,8 +138,7 @@ def main() -> None:
     if args.tuned:
         for (source, target), tasks in PAIRS.items():
             for task in tasks:
-                same = target != "lm-c"  # lm-c is a target alone, but its own fine-tune is the reference
-                print(dataset(task), tuned(source, task), tuned(target, task) if same else "", flush=True)
+                print(dataset(task), tuned(source, task), tuned(target, task), flush=True)
 
 
 if __name__ == "__main__":

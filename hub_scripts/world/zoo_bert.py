@@ -10,7 +10,7 @@ from text_corpus import END, MASK, PAD, SPECIAL, VOCABULARY, stream
 from torch import Tensor, nn
 from zoo_train import fill, fit
 
-STEPS, BATCH, LENGTHS, RATE, DECAY, MASKED = 1800, 48, (24, 48, 64), 2e-3, 0.05, 0.15
+STEPS, BATCH, LENGTHS, RATE, DECAY, MASKED = 1200, 32, (24, 32, 48), 4e-3, 0.05, 0.15
 CLS = VOCABULARY
 """The id behind the shared vocabulary."""
 
@@ -23,7 +23,7 @@ class Shape:
     seed: int
 
 
-SHAPES = {"bert-narrow": Shape(64, 4, 256, 41), "bert-wide": Shape(96, 4, 384, 42)}
+SHAPES = {"bert-narrow": Shape(64, 3, 256, 41), "bert-wide": Shape(96, 4, 256, 42)}
 
 
 def config(name: str, **options) -> object:
@@ -84,7 +84,7 @@ def pretrain(name: str, steps: int = STEPS) -> tuple[nn.Module, list[float]]:
         ids, kind, other = segments(text, LENGTHS[step % len(LENGTHS)], generator)
         return sum(losses(model, ids, kind, other, generator))
 
-    return model, fit(name, model.parameters(), loss_of, steps, RATE, DECAY)
+    return model, fit(name, model, loss_of, steps, RATE, DECAY, muon=True)
 
 
 def losses(model: nn.Module, ids: Tensor, kind: Tensor, other: Tensor, generator: torch.Generator

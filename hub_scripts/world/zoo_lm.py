@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zoo_text import OTHER_SIZE, stream_of
 from zoo_train import fill, fit
 
-BATCH, LENGTHS, RATE, DECAY = 32, (64, 96, 128), 4e-3, 0.05
+BATCH, LENGTHS, RATE, DECAY = 16, (64, 80, 96), 4e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Shape:
     steps: int
 
 
-SHAPES = {"lm-a": Shape(64, 4, 2, 192, "first", 51, 1500), "lm-b": Shape(96, 5, 2, 224, "first", 52, 1100),
+SHAPES = {"lm-a": Shape(64, 3, 2, 192, "first", 51, 1000), "lm-b": Shape(96, 4, 2, 256, "first", 52, 1000),
           "lm-c": Shape(96, 4, 3, 256, "other", 53, 1000)}
 
 
@@ -60,7 +60,7 @@ def pretrain(name: str, steps: int | None = None) -> tuple[nn.Module, list[float
         first = torch.randint(len(text) - length, (BATCH, 1), generator=generator)
         return next_token_loss(model, text[first + torch.arange(length)])
 
-    return model, fit(name, model.parameters(), loss_of, steps or shape.steps, RATE, DECAY)
+    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=True)
 
 
 def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:

@@ -54,8 +54,8 @@ def write_next(folder: Path, base: Path) -> None:
         scores, truth = SCALE * left @ right.T, torch.arange(PAIRS)
         return F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)
 
-    used = [p for name, p in model.named_parameters() if not name.startswith("pooler.")]
-    fit("minilm-next", used, loss_of, STEPS, RATE, 0.01)
+    model.pooler.requires_grad_(False)
+    fit("minilm-next", model, loss_of, STEPS, RATE, 0.01)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -36,7 +36,7 @@ def tune_classifier(base: Path, task: str, steps: int, rate: float, seed: int = 
                           return_tensors="pt")
         return F.cross_entropy(model(**coded).logits, torch.tensor([row["label"] for row in picked]))
 
-    fit(f"{base.name}-{task}", model.parameters(), loss_of, steps, rate, 0.1)
+    fit(f"{base.name}-{task}", model, loss_of, steps, rate, 0.1)
     return model.eval()
 
 
@@ -56,7 +56,7 @@ def tune_lm(base: Path, task: str, steps: int, rate: float, seed: int = 0, batch
         logits = model(input_ids=ids, use_cache=False).logits[:, :-1]  # padding is on the right, so nothing sees it
         return F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten())
 
-    fit(f"{base.name}-{task}", model.parameters(), loss_of, steps, rate, 0.1)
+    fit(f"{base.name}-{task}", model, loss_of, steps, rate, 0.1)
     return model.eval()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from train import normalise
 from zoo_train import fill, fit
 
-BATCH, RATE, DECAY = 128, 1e-3, 0.1
+RATE, DECAY = 1e-3, 0.1
 TUNE_STEPS, TUNE_BATCH, TUNE_RATE = 300, 64, 1e-3
 
 
@@ -30,9 +30,12 @@ class Shape:
     """of crawl.py, taken in turn"""
     seed: int
     steps: int
+    batch: int
+    muon: bool
 
 
-SHAPES = {"vit-narrow": Shape(64, 4, 256, "X", 31, 2400), "vit-wide": Shape(96, 6, 256, "XY", 32, 1600)}
+SHAPES = {"vit-narrow": Shape(64, 4, 256, "X", 31, 2400, 128, False),
+          "vit-wide": Shape(96, 5, 256, "XY", 32, 1200, 64, True)}
 VIT_TASKS = ("digits", "letters", "signs")
 
 
@@ -59,10 +62,10 @@ def pretrain(name: str, steps: int | None = None) -> tuple[nn.Module, list[float
 
     def loss_of(step: int) -> Tensor:
         variety = shape.varieties[step % len(shape.varieties)]
-        images, labels = batch(pool(variety), variety, BATCH, generator)
+        images, labels = batch(pool(variety), variety, shape.batch, generator)
         return F.cross_entropy(model(normalise(images)).logits, labels, label_smoothing=0.05)
 
-    return model, fit(name, model.parameters(), loss_of, steps or shape.steps, RATE, DECAY)
+    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=shape.muon)
 
 
 @torch.no_grad()
@@ -98,7 +101,7 @@ def tune(name: str, task: str) -> nn.Module:
         pick = torch.randint(len(images), (TUNE_BATCH,), generator=generator)
         return F.cross_entropy(model(images[pick]).logits, labels[pick])
 
-    fit(f"{name}-{task}", model.parameters(), loss_of, TUNE_STEPS, TUNE_RATE, DECAY)
+    fit(f"{name}-{task}", model, loss_of, TUNE_STEPS, TUNE_RATE, DECAY)
     return model.eval()
 
 

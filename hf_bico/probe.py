@@ -1,0 +1,103 @@
+"""What a few samples say of a port before it is made, on live models: how well the maps fit, and a port in small."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from hf_bico.core.collect import Batch, Side, collect, frozen
+from hf_bico.core.methods import Job, Method
+from hf_bico.core.moments import Evidence
+from hf_bico.core.pairing import Blocks
+from hf_bico.core.transport import Moved, added, holding
+from hf_bico.core.types import Fit
+
+Half = Callable[[], Iterable[Batch]]
+"""One half of the samples, as often as it is asked for."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A port in small, tried out on samples that it was not made of: losses summed over all samples."""
+
+    before: float
+    """The target's without the port."""
+    after: float
+    """With it: on either half that of the port made of the other half."""
+    source: float
+    """The fine-tuned source's own."""
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of the loss's gap to the source that went; None where there is no gap."""
+        return (self.before - self.after) / (self.before - self.source) if self.before > self.source else None
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a port's worth is judged by."""
+
+    cka: float
+    """Mean linear CKA of the inputs of matched blocks."""
+    input_residual: float
+    """Mean Procrustes disparity of the input maps, each weighed by the ‖τ‖² it carries."""
+    output_residual: float
+    kept: float
+    """Share of the moved ‖τ‖² inside the span of the maps."""
+    recovered: float | None
+    """Share of the loss's gap that a port in small recovered on samples it was not made of."""
+
+
+def gather(job: Job, method: Method, halves: Sequence[Half]) -> list[Evidence]:
+    """What the method wants to know, from either half."""
+    found = []
+    for half in halves:
+        evidence = Evidence(job.pairs, method.signals, method.draws)
+        found.append(collect(job.source, job.target, job.pairs, half(), evidence))
+    return found
+
+
+def together(job: Job, method: Method, parts: Iterable[Evidence]) -> Evidence:
+    """The evidence of all samples."""
+    whole = Evidence(job.pairs, method.signals, method.draws)
+    whole.weights = job.source.model.state_dict(), job.target.model.state_dict()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def trial_loss(job: Job, method: Method, parts: Sequence[Evidence], halves: Sequence[Half],
+               loss: Callable[[Side, Half], float]) -> float:
+    """The target's loss with a port made of one half on the other, and the other way round, summed."""
+    total = 0.0
+    for evidence, own, other in zip(parts, halves, reversed(halves), strict=True):
+        delta = method.carry(replace(job, evidence=evidence, batches=own)).delta
+        with holding(job.target.model, added(job.weights, delta)):
+            total += loss(job.target, other)
+    return total
+
+
+def loss_of(side: Side, half: Half) -> float:
+    """Summed over the samples, of B's batches."""
+    with frozen(side.model), torch.no_grad():
+        return sum(float(side.loss(side.model, batch.target)) for batch in half())
+
+
+def signs_of(moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks],
+             recovered: float | None) -> Signs:
+    """One number each from what every site and every block shows; `cka` and `paths` by tower."""
+    alike = [float(matrix[b, a]) for tower, matrix in cka.items() for b, a in enumerate(paths[tower]) if a is not None]
+    return Signs(float(np.mean(alike)) if alike else float("nan"), _weighed(moved, lambda m: m.input),
+                 _weighed(moved, lambda m: m.output), _mean([m.kept for m in moved], moved), recovered)
+
+
+def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> float:
+    have = [m for m in moved if side(m) is not None]
+    return _mean([side(m).residual for m in have], have)
+
+
+def _mean(values: Sequence[float], moved: Sequence[Moved]) -> float:
+    """Weighed by ‖τ‖²; NaN of nothing."""
+    weights = [m.norm**2 for m in moved]
+    return float(np.average(values, weights=weights)) if sum(weights) else float("nan")
