@@ -16,7 +16,7 @@ from hf_bico.core.types import Pair, Site
 from hf_bico.data import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
 from hf_bico.demands import head_of, read_bank, require_task
 from hf_bico.destination import Destination, destination_of
-from hf_bico.estimate import Estimate, estimate
+from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
 from hf_bico.heads import Chain
 from hf_bico.io.checkpoints import pick_device
@@ -79,12 +79,10 @@ class PortConfig:
     allow_regression: bool = False
 
 
-@dataclass(frozen=True)
-class Blueprint:
-    """What is known of a port before any weight is read."""
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What is known of a port's three models from their configs and the headers of their files."""
 
-    lineage: Lineage
-    calibration: Calibration
     library: Library
     purpose: Purpose
     models: tuple[Anatomy, Anatomy, Anatomy]
@@ -96,9 +94,24 @@ class Blueprint:
     unpaired: Mapping[str, str]
     """Optional tower → why its layers cannot be paired, which matters only if τ changes it."""
     method: Method
+    device: str
+
+    @property
+    def source_sites(self) -> tuple[Site, ...]:
+        """All of the base's, those on top included."""
+        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.chain.carried)}
+        top = base.family.head_sites(base.skeleton)
+        return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint(Outline):
+    """What is known of a port before any weight is read."""
+
+    lineage: Lineage
+    calibration: Calibration
     bank: tuple[str, ...]
     """General texts for gradients without labels; empty where the method takes none."""
-    device: str
     dataset: HubDataset
     split: Split
     labels: np.ndarray
@@ -110,13 +123,6 @@ class Blueprint:
     licenses: tuple[str, ...]
     """Of the target, then of the source, each once."""
     destination: Destination | None
-
-    @property
-    def source_sites(self) -> tuple[Site, ...]:
-        """All of the base's, those on top included."""
-        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.chain.carried)}
-        top = base.family.head_sites(base.skeleton)
-        return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
 
 def resolve(config: PortConfig, hub: Hub) -> Lineage:
@@ -153,7 +159,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     method = method_of(config.method, config.method_options)
     check_alpha(config.alpha)
     calibration = Calibration(config.n, config.per_class, config.strategy, config.seed)
-    device, named = pick_device(config.device), parse_columns(config.columns)
+    pick_device(config.device)
+    named = parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = anatomies(lineage.models, hub, config.family)
     dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
@@ -170,16 +177,28 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
+    found = outline_of(config, library, purpose, models, head, method)
+    destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
+                                 create_pr=config.create_pr, commit_message=config.commit_message)
+    return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,
+                     labels=labels, task=task, max_length=config.max_length, eval_name=eval_name, eval_split=eval_split,
+                     licenses=_licenses(lineage, hub), destination=destination)
+
+
+def outline_of(config: PortConfig, library: Library, purpose: Purpose, models: tuple[Anatomy, ...], head: str,
+               method: Method) -> Outline:
+    """What moves where between the models.
+
+    Raises:
+        PortError: weights that do not fit, layers without a partner, a method that cannot serve the pairs.
+    """
     links = chain_of(models, head, purpose)
     check_models(models)
     pairs, unpaired = pair_models(models, matching_of(config))
     pairs = (*pairs, *links.moved)
     method.check(pairs)
-    destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
-                                 create_pr=config.create_pr, commit_message=config.commit_message)
-    return Blueprint(lineage, calibration, library, purpose, models, head, links, pairs, unpaired, method, bank, device,
-                     dataset, split, labels, task, config.max_length, eval_name, eval_split, _licenses(lineage, hub),
-                     destination)
+    return Outline(library=library, purpose=purpose, models=models, head=head, chain=links, pairs=pairs,
+                   unpaired=unpaired, method=method, device=pick_device(config.device))
 
 
 def matching_of(config: PortConfig, found: Matching | None = None) -> Matching:
@@ -218,13 +237,27 @@ def _eval_name(config: PortConfig, dataset: HubDataset) -> str:
 def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
     """The blueprint and what the port would cost; reads the headers of the weights, not the weights."""
     plan = draft(config, hub)
-    n = plan.calibration.size(len(plan.task.class_names))
-    main = [pair for pair in plan.pairs if pair.target.tower not in optional_towers(plan)]
-    shapes = [each.shapes for each in plan.models]
-    return plan, estimate(main, plan.source_sites, plan.method, n, shapes[1:], plan.device)
+    return plan, cost(config, plan)
 
 
-def optional_towers(plan: Blueprint) -> set[str]:
+def cost(config: PortConfig, plan: Blueprint) -> Estimate:
+    """What a port will take, as far as is known before τ is read: of towers that may move or not, not."""
+    n, scored = plan.calibration.size(len(plan.task.class_names)), eval_size(config, plan.eval_split)
+    return estimate(work_of(config, plan, n, scored), plan.device)
+
+
+def work_of(config: PortConfig, plan: Outline, n: int, scored: int) -> Work:
+    """A port of n samples, scored on so many others."""
+    optional = optional_towers(plan)
+    main = [pair for pair in plan.pairs if pair.target.tower not in optional]
+    sites = [site for site in plan.source_sites if site.tower not in optional]
+    heads = [getattr(each.skeleton, "get_output_embeddings", lambda: None)() for each in plan.models[1:]]
+    on_top = tuple(head.weight.numel() if head is not None and hasattr(head, "weight") else 0 for head in heads)
+    return Work(main, sites, plan.method, n, [each.shapes for each in plan.models[1:]], config.max_length, on_top,
+                scored, config.alpha == AUTO, config.batch_size)
+
+
+def optional_towers(plan: Outline) -> set[str]:
     """Towers that move only if τ changes them."""
     base = plan.models[1]
     return {site.tower for site in base.sites(every=True)} - {site.tower for site in base.sites()}

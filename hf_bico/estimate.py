@@ -17,7 +17,7 @@ SVD_FLOPS = 30
 """FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, as m n² times this; LAPACK's divide and conquer, measured against
 the rate of a matrix product of the same size."""
 CALL_SECONDS = 5e-4
-"""What a layer costs beside its FLOPs, each time a batch passes it and is watched; it is most of a tiny model's time."""
+"""What a layer costs beside its FLOPs, each time that a watched batch passes it: most of a tiny model's time."""
 FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
 """FLOPs a parameter and token: of a pass, of the gradient at the activations, of that at the weights."""
 SCORED_BY_A, SCORED_BY_B = 1, 3
@@ -62,59 +62,47 @@ class Estimate:
     weights_bytes: int
     memory_bytes: int
     """The most that is held at once: what this process has now, both models in float32, moments, deltas, a batch."""
-    seconds: dict[str, float]
-    """By stage of a port (its report has the same ones as they were), at the rate of a matrix product here."""
     rate: float
-    """FLOP/s of that product."""
-
-    @property
-    def total(self) -> float:
-        """Seconds of all stages."""
-        return sum(self.seconds.values())
-
-    def data(self) -> dict[str, Any]:
-        return asdict(self)
+    """FLOP/s of a matrix product here."""
+    stages: dict[str, float]
+    """Seconds by stage of a port, at that rate; its report has the same stages as they were."""
+    seconds: float
+    """Of all stages."""
 
 
 def estimate(work: Work, device: str) -> Estimate:
     """FLOPs, bytes and seconds of a port, from shapes and the speed of this machine."""
     rate, method, n = matmul_rate(device), work.method, work.n
-    a, b = _flops(work, work.source_sites, 0), _flops(work, (p.target for p in work.pairs), 1)
+    a, b = _flops(work, work.source_sites, 0), _flops(work, (pair.target for pair in work.pairs), 1)
     shapes = _moments(work)
-    rounds, passes = _passes(method, a, b)
-    passes *= n
-    moments = rounds * sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
-    maps = rounds * sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
-    size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
-    weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
+    passes, moments = n * _pass(method, a, b), sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
+    maps = sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
     search = (len(GRID) + 2) * n * FORWARD * b if work.search else 0.0
     scoring = work.evaluated * FORWARD * (SCORED_BY_A * a + SCORED_BY_B * b)
-    batches = -(-n // work.batch_size)
-    calls = CALL_SECONDS * batches * (len(work.source_sites) + len(work.pairs))
-    carried = isinstance(method, FewShot) or rounds > 1  # such a method runs the models as it moves τ
-    seconds = {"calibrate": 0.0 if isinstance(method, FewShot) else ((passes + moments) / rate + calls) / rounds,
-               "move": maps / rate + (carried and (passes + moments) / rate + calls) * _later(method, rounds),
-               "search": search / rate, "evaluate": scoring / rate}
-    delta = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)
-    memory = _held(device) + weights + size + delta + _batch(work)
-    return Estimate(method.name, n, passes, moments, maps, search, scoring, size, weights, memory, seconds, rate)
+    calls = CALL_SECONDS * -(-n // work.batch_size) * (len(work.source_sites) + len(work.pairs))
+    collecting, steps = (passes + moments) / rate + calls * bool(passes), getattr(method, "steps", 1)
+    few_shot = isinstance(method, FewShot)  # it runs the target as it moves τ; so does a path, after its first step
+    stages = {"calibrate": 0.0 if few_shot else collecting,
+              "move": steps * maps / rate + (steps if few_shot else steps - 1) * collecting,
+              "search": search / rate, "evaluate": scoring / rate}
+    size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
+    weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
+    deltas = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)  # the naive copy's is the other
+    return Estimate(method.name, n, steps * passes, steps * moments, steps * maps, search, scoring, size, weights,
+                    _held(device) + weights + size + deltas + _batch(work), rate, stages, sum(stages.values()))
 
 
-def _later(method: Method, rounds: int) -> float:
-    """Which share of its passes a method makes while it moves τ."""
-    return 1.0 if isinstance(method, FewShot) else (rounds - 1) / rounds
+def _pass(method: Method, a: float, b: float) -> float:
+    """FLOPs a sample of the passes that a method's evidence, or a few-shot step, takes.
 
-
-def _passes(method: Method, a: float, b: float) -> tuple[int, float]:
-    """How often the moments are collected and maps solved, and FLOPs a sample of all passes; a, b: parameters times
-    tokens of either model.
+    Args:
+        a, b: parameters times tokens of either model.
     """
     if isinstance(method, FewShot):
-        return 1, method.steps * (FORWARD + BACKWARD + UPDATE) * b
-    rounds = getattr(method, "steps", 1)
+        return (FORWARD + BACKWARD + UPDATE) * b
     plain = method.signals - {Signal.LABEL_FREE_GRADIENT, Signal.WEIGHT}
     once = bool(plain) * FORWARD + bool(plain & GRADIENTS) * BACKWARD + method.draws * (FORWARD + BACKWARD)
-    return rounds, rounds * once * (b if plain == {Signal.WEIGHT_GRADIENT} else a + b)
+    return once * (b if plain == {Signal.WEIGHT_GRADIENT} else a + b)
 
 
 def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
@@ -152,20 +140,18 @@ def _held(device: str) -> int:
 
 
 def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) -> dict[str, Any]:
-    """An estimate beside what it came to: how many times as long and as large it was."""
-    took = {stage: seconds.get(stage, 0.0) for stage in before.seconds}
-    return before.data() | {"measured": {
-        "seconds": took, "memory_bytes": memory_bytes, "times_as_long": _ratio(sum(took.values()), before.total),
-        "times_as_large": _ratio(memory_bytes, before.memory_bytes)}}
+    """An estimate as data, beside what it came to: how many times as long and as large."""
+    took = {stage: seconds.get(stage, 0.0) for stage in before.stages}
+    return asdict(before) | {"measured": {
+        "stages": took, "seconds": sum(took.values()), "memory_bytes": memory_bytes,
+        "times_as_long": sum(took.values()) / before.seconds if before.seconds else None,
+        "times_as_large": memory_bytes / before.memory_bytes}}
 
 
-def _ratio(measured: float, estimated: float) -> float | None:
-    return measured / estimated if estimated else None
-
-
-def rescaled(before: Estimate, seconds: Mapping[str, float]) -> Estimate:
-    """The same with stages that were timed on this machine, in small."""
-    return replace(before, seconds=before.seconds | dict(seconds))
+def retimed(before: Estimate, stages: Mapping[str, float]) -> Estimate:
+    """The same with stages that were timed here, on fewer samples."""
+    known = before.stages | dict(stages)
+    return replace(before, stages=known, seconds=sum(known.values()))
 
 
 def matmul_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:

@@ -146,15 +146,25 @@ def fitted(sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Enco
     place(model, made)
     last, rows, labels = sites[-1], [], []
     for batch in batches:
-        with torch.no_grad(), frozen(model), taps(model, [last], [Signal.INPUT], lambda _, x: rows.append(x[:, 0]),
+        seen: list[Tensor] = []
+        with torch.no_grad(), frozen(model), taps(model, [last], [Signal.INPUT], lambda _, x, to=seen: to.append(x),
                                                   samples_in(batch)):
             loss(model, batch)
+        rows.append(_read(seen[0], batch))
         labels.append(batch.labels)
     weight, bias = ridge(torch.cat(rows).cpu(), torch.cat(labels), classes)
     made[last.weight.key] = weight
     if last.bias:
         made[last.bias.key] = bias
     return made
+
+
+def _read(rows: Tensor, batch: Encoded) -> Tensor:
+    """(n, T, d) → (n, d): the row that a classifier's answer is taken of; of a whole text's, the last real token's."""
+    if rows.shape[1] == 1:
+        return rows[:, 0]
+    mask = batch.inputs["attention_mask"].to(rows.device)
+    return rows[torch.arange(len(rows)), mask.sum(1) - 1]
 
 
 def ridge(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:

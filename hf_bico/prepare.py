@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico import heads
-from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of, optional_towers
+from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
 from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
-from hf_bico.core.transport import Account, Difference, account, check_fine_tune, holding
-from hf_bico.core.types import Fit, Tensors
+from hf_bico.core.transport import Account, Difference, account, holding
+from hf_bico.core.types import Fit
 from hf_bico.data import Draw, Sample, choose, draw, samples_of
 from hf_bico.evaluate import Batches, Exam, batched, embedded
 from hf_bico.families import Loaded
-from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
+from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about, sha256
+from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.models import pair_models
 from hf_bico.objectives import Embedding, Objective, ZeroShot, similarity_scores
@@ -34,6 +34,7 @@ from hf_bico.report import Clock
 from hf_bico.scores import Score
 from hf_bico.strategies import Calibration
 from hf_bico.tasks import objective_of, zero_shot_head
+from hf_bico.weigh import fetch, still, weigh
 
 Weights = Mapping[str, Tensor]
 
@@ -167,14 +168,8 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
     """
     with clock("download"):
         folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
-    tuned, base, target = (_open(plan, *each) for each in zip(plan.models, folders, strict=True))
     with clock("task vector"):
-        whole = new_in_source(plan)
-        tau = Difference(tuned.without(whole), base.without(whole))
-        require_finite(plan.lineage.target, target)
-        ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
-        plan = _settled(plan, tau)
-        ledger = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
+        plan, tuned, target, tau, ratio, ledger = weigh(plan, folders)
     with clock("load"):
         hashes = {role: fingerprint(plan, pinned, folder) for role, pinned, folder in
                   zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
@@ -185,51 +180,9 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
                  objectives)
 
 
-def new_in_source(plan: Blueprint) -> set[str]:
-    """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
-    source, base, _ = plan.models
-    top = {s.key for site in source.family.head_sites(source.skeleton) for s in site.slices}
-    moved = {s.key for pair in plan.chain.moved for s in pair.source.slices}
-    new = {key for key in (*top, *source.family.head_gains(source.skeleton)) if key not in base.shapes}
-    classes = top if plan.purpose.labels else set()
-    return (plan.chain.source_keys | new | classes) - moved
-
-
-def still(plan: Blueprint, tau: Tensors) -> set[str]:
-    """Optional towers that τ leaves as they are."""
-    towers = optional_towers(plan)
-    changed = {site.tower for site in plan.source_sites if site.tower in towers
-               and any(bool(tau[s.key].any()) for s in site.slices)}
-    return towers - changed
-
-
-def _settled(plan: Blueprint, tau: Tensors) -> Blueprint:
-    """Without the towers that τ leaves as they are.
-
-    Raises:
-        PortError: τ changes a tower whose layers cannot be paired.
-    """
-    dropped = still(plan, tau)
-    stuck = [why for tower, why in plan.unpaired.items() if tower not in dropped]
-    if stuck:
-        raise PortError("; ".join(stuck))
-    return replace(plan, pairs=tuple(pair for pair in plan.pairs if pair.target.tower not in dropped))
-
-
-def fetch(plan: Blueprint, pinned: Pinned, hub: Hub) -> Path:
-    """The folder of a model, with all that opens it."""
-    library = plan.library
-    return hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
-
-
 def fingerprint(plan: Blueprint, pinned: Pinned, folder: Path) -> str:
     """sha256 of the weights; of several shards, of their hashes in order."""
     return sha256(*(folder / name for name in shards(plan.library, pinned)))
-
-
-def _open(plan: Blueprint, model, folder: Path) -> Named:
-    with about(model.pinned):
-        return Named(SafeTensors.of(plan.library, model.pinned, folder), model.shapes.names)
 
 
 def own_side(ready: Ready, folder: Path, drawn: Draw, size: int) -> tuple[nn.Module, Objective]:

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
-from hf_bico.core.collect import Batch, Side, collect, frozen
+from hf_bico.core.collect import Batch, collect
 from hf_bico.core.methods import Job, Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import Blocks
@@ -68,20 +67,18 @@ def together(job: Job, method: Method, parts: Iterable[Evidence]) -> Evidence:
 
 
 def trial_loss(job: Job, method: Method, parts: Sequence[Evidence], halves: Sequence[Half],
-               loss: Callable[[Side, Half], float]) -> float:
-    """The target's loss with a port made of one half on the other, and the other way round, summed."""
+               loss: Callable[[int], float]) -> float:
+    """The target's loss with a port made of one half on the other, and the other way round, summed.
+
+    Args:
+        loss: of the target as it stands, on the half that is not the one of this number.
+    """
     total = 0.0
-    for evidence, own, other in zip(parts, halves, reversed(halves), strict=True):
-        delta = method.carry(replace(job, evidence=evidence, batches=own)).delta
+    for number, (evidence, half) in enumerate(zip(parts, halves, strict=True)):
+        delta = method.carry(replace(job, evidence=evidence, batches=half)).delta
         with holding(job.target.model, added(job.weights, delta)):
-            total += loss(job.target, other)
+            total += loss(number)
     return total
-
-
-def loss_of(side: Side, half: Half) -> float:
-    """Summed over the samples, of B's batches."""
-    with frozen(side.model), torch.no_grad():
-        return sum(float(side.loss(side.model, batch.target)) for batch in half())
 
 
 def signs_of(moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks],

@@ -115,7 +115,7 @@ def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypa
     monkeypatch.setattr(Exam, "marks", marks)
     assert hf_bico(capsys, monkeypatch, *words).code == 130
     data = told(capsys, monkeypatch, *words)
-    assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target as it is, and every cell once
+    assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target and each cell
     assert [row["score"] for row in data["rows"]] == [row["score"] for row in whole["rows"]]
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
 

@@ -187,11 +187,12 @@ def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching =
 def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> tuple[Pair, ...]:
     """A partner for every site of B that something moves to, by tower, role and depth, in B's order.
 
-    A role outside the blocks that one side alone has stays out; so do blocks that the matching gives no partner.
+    A role outside the blocks that one side alone has stays out; so do blocks that the matching gives no partner, and
+    biases that B's layers have not.
 
     Raises:
-        PortError: sites in B's blocks without a partner, roles in A's blocks that nothing takes over, or a bias on
-            one side alone, all of them listed; nothing to pair; what the matching refuses.
+        PortError: sites in B's blocks without a partner, or roles in A's blocks that nothing takes over, all of them
+            listed; nothing to pair; what the matching refuses.
     """
     source, target = list(source), list(target)
     blocks = matched(source, target, matching)
@@ -205,9 +206,7 @@ def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matchin
             if depth is None:
                 continue
         partner = by_place.get((site.tower, site.role, depth))
-        if partner is not None and partner.bias is not None and site.bias is None:
-            misses.append(f"{partner.name} (source) has a bias, {site.name} (target) has none")
-        elif partner is not None:
+        if partner is not None:
             pairs.append(Pair(partner, site))
         elif site.depth is not None:
             misses.append(f"{site.name} (target) has no {site.role} in the source")

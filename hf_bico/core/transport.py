@@ -112,7 +112,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         change = a.weight.of(tau[a.weight.key])
         moved = map_.weight(change)
         _write(result.delta, b.weight, moved, target)
-        if a.bias is not None:
+        if a.bias is not None and b.bias is not None:
             _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key])), target)
         norm = float(change.norm())
         kept = (float(moved.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
@@ -140,9 +140,11 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
     Raises:
         PortError: tensors that neither a pair nor a reason accounts for, all of them listed.
     """
-    moved = {s for pair in pairs for s in pair.source.slices}
+    moved = {s for pair in pairs for s in pair.moving}
     keys = {s.key for s in moved}
     unused = {s.key: f"no block of the target takes {site.name}" for site in sites for s in site.slices}
+    unused |= {a.bias.key: "the target's layers of this kind have no bias" for a, b in pairs
+               if a.bias is not None and b.bias is None}
     left, orphans = [], []
     for key in tau:
         if key in keys:

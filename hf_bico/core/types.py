@@ -141,6 +141,11 @@ class Pair(NamedTuple):
     source: Site
     target: Site
 
+    @property
+    def moving(self) -> tuple[Slice, ...]:
+        """What of the source's parameters has a place in the target: a bias may have none."""
+        return self.source.slices if self.target.bias is not None else (self.source.weight,)
+
     def streams(self, signal: Signal) -> tuple[Stream, Stream]:
         return self.source.stream(signal), self.target.stream(signal)
 

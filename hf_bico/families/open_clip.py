@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tokens
 from hf_bico.families.protocol import Loaded, Purpose, Stored
-from hf_bico.families.table import MLP, SINGLE, TEXT, Anatomy, Layer, Tower
+from hf_bico.families.table import MLP, SINGLE, TEXT, Anatomy, Layer, Tower, roles
 from hf_bico.families.timm import BLOCK as TIMM_BLOCK
+from hf_bico.families.timm import GATED
+from hf_bico.families.timm import heads as timm_heads
 
 
 def _fused(role: str, index: int, gives: str) -> Layer:
@@ -28,7 +30,7 @@ BLOCK = (
     Layer("attention output", "attn.out_proj", uses="v"),
     Layer("MLP up", "mlp.c_fc", gives=MLP),
     Layer("MLP down", "mlp.c_proj", uses=MLP))
-REQUIRED = tuple(layer.role for layer in BLOCK)
+REQUIRED = roles(BLOCK)
 
 
 def _grid(model: nn.Module) -> Tokens:
@@ -54,8 +56,7 @@ OPEN_CLIP = _OpenClipAnatomy(
     model_types=(),
     towers=(
         Tower("^visual.transformer.resblocks", BLOCK, _grid, heads="attn.num_heads", required=REQUIRED),
-        Tower("^visual.trunk.blocks", TIMM_BLOCK, _trunk_grid, heads="attn.num_heads",
-              required=tuple(layer.role for layer in TIMM_BLOCK)),
+        Tower("^visual.trunk.blocks", TIMM_BLOCK + GATED, _trunk_grid, heads=timm_heads, required=roles(TIMM_BLOCK)),
         *(Tower(f"^{place}transformer.resblocks", BLOCK, TEXT, name="text", heads="attn.num_heads", required=REQUIRED,
                 optional=True) for place in ("", "text."))),
     outside=(

@@ -154,7 +154,7 @@ def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: I
     Args:
         tensors: by their names in the model.
         optional: names that may be missing.
-        unknown: names in the files that the model has not; told where something is wrong, as a misnamed one explains it.
+        unknown: names in the files that the model has not; told where something is wrong, as one may be misnamed.
 
     Raises:
         PortError: names that are missing or of another shape; all of them listed.

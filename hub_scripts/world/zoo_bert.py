@@ -10,7 +10,7 @@ from text_corpus import END, MASK, PAD, SPECIAL, VOCABULARY, stream
 from torch import Tensor, nn
 from zoo_train import fill, fit
 
-STEPS, BATCH, LENGTHS, RATE, DECAY, MASKED = 1200, 32, (24, 32, 48), 4e-3, 0.05, 0.15
+STEPS, BATCH, LENGTHS, RATE, DECAY, MASKED = 1600, 64, (32, 48, 64), 4e-3, 0.05, 0.2
 CLS = VOCABULARY
 """The id behind the shared vocabulary."""
 

@@ -35,7 +35,7 @@ class Shape:
 
 
 SHAPES = {"vit-narrow": Shape(64, 4, 256, "X", 31, 2400, 128, False),
-          "vit-wide": Shape(96, 5, 256, "XY", 32, 1200, 64, True)}
+          "vit-wide": Shape(96, 5, 256, "XY", 32, 1400, 128, True)}
 VIT_TASKS = ("digits", "letters", "signs")
 
 

@@ -1,0 +1,75 @@
+"""Whether a port is worth its while, by what a few samples show. docs/check.md has the figures behind it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from hf_bico.probe import Signs, Trial
+
+
+class Grade(StrEnum):
+    GOOD = "good"
+    UNCERTAIN = "uncertain"
+    POOR = "poor"
+    IMPOSSIBLE = "impossible"
+
+
+class Record(NamedTuple):
+    """What became of the ports of our world that were graded so: docs/results/check.csv."""
+
+    ports: int
+    gained: int
+    """Better than the target without the port, over its test split."""
+    median: float
+    """Share of the gap to the target's own fine-tune that was recovered."""
+
+
+GOOD_FROM, POOR_BELOW = 0.2, -0.1
+"""Shares of the loss's gap that a port in small recovers on samples that it was not made of."""
+RECORDS = {Grade.GOOD: Record(75, 73, 0.26), Grade.UNCERTAIN: Record(68, 52, 0.13), Grade.POOR: Record(25, 4, -0.11)}
+FITTED = 50
+"""Samples that the records are of."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    grade: Grade
+    reasons: tuple[str, ...]
+
+
+def grade(recovered: float) -> Grade:
+    """By the share of the loss's gap that a port in small recovered."""
+    if recovered >= GOOD_FROM:
+        return Grade.GOOD
+    return Grade.POOR if recovered < POOR_BELOW else Grade.UNCERTAIN
+
+
+def impossible(reason: str) -> Verdict:
+    return Verdict(Grade.IMPOSSIBLE, (reason,))
+
+
+def unseen() -> Verdict:
+    """Of models that were compared on no samples."""
+    return Verdict(Grade.UNCERTAIN, ("the layers fit; how alike the two models are, and so what a port would bring, "
+                                     "only samples show: give --dataset",))
+
+
+def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
+    """The verdict on models that were compared on n samples."""
+    alike = (f"the maps' residuals are {signs.input_residual:.2f} at inputs and {signs.output_residual:.2f} at output "
+             f"gradients, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)")
+    if trial is None:
+        return Verdict(Grade.UNCERTAIN, ("without labels there is no loss to try a port in small on", alike))
+    if signs.recovered is None:
+        return Verdict(Grade.POOR, (f"there is nothing to gain: on these samples the target without a port has a loss "
+                                    f"of {trial.before / n:.3g}, the fine-tuned source {trial.source / n:.3g}",))
+    found = grade(signs.recovered)
+    record = RECORDS[found]
+    reasons = [f"ports made of one half of the {n} samples took the target's loss on the other half from "
+               f"{trial.before / n:.3g} to {trial.after / n:.3g}, {signs.recovered:.0%} of the way to the fine-tuned "
+               f"source's {trial.source / n:.3g}",
+               f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
+               f"recovered {record.median:.0%} of the gap to a fine-tune of the target", alike]
+    if n < FITTED:
+        reasons.append(f"that was found with {FITTED} samples, here are {n}: it says less")
+    return Verdict(found, tuple(reasons))

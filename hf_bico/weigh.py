@@ -1,0 +1,86 @@
+"""A port's task vector: fetched, read tensor by tensor, checked, and accounted for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from hf_bico.blueprint import Outline, optional_towers
+from hf_bico.core.errors import PortError
+from hf_bico.core.transport import Account, Difference, account, check_fine_tune
+from hf_bico.core.types import Tensors
+from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, about
+from hf_bico.models import Anatomy
+
+
+class Weighed(NamedTuple):
+    """A task vector, read and checked."""
+
+    plan: Outline
+    """Without the towers that τ leaves as they are."""
+    tuned: Named
+    target: Named
+    tau: Difference
+    ratio: float
+    """‖τ‖/‖θ_A‖"""
+    account: Account
+
+
+def weigh(plan: Outline, folders: Sequence[Path]) -> Weighed:
+    """τ, what of it moves, and the tensors that it is made of and goes to.
+
+    Raises:
+        PortError: weights that are broken, or cannot be a fine-tune and its base; a tower that moves and cannot.
+    """
+    tuned, base, target = (_open(plan, *each) for each in zip(plan.models, folders, strict=True))
+    whole = new_in_source(plan)
+    tau = Difference(tuned.without(whole), base.without(whole))
+    require_finite(plan.models[2].pinned, target)
+    ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
+    plan = _settled(plan, tau)
+    ledger = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
+    return Weighed(plan, tuned, target, tau, ratio, ledger)
+
+
+def new_in_source(plan: Outline) -> set[str]:
+    """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
+    source, base, _ = plan.models
+    top = {s.key for site in source.family.head_sites(source.skeleton) for s in site.slices}
+    moved = {s.key for pair in plan.chain.moved for s in pair.source.slices}
+    new = {key for key in (*top, *source.family.head_gains(source.skeleton)) if key not in base.shapes}
+    classes = top if plan.purpose.labels else set()
+    return (plan.chain.source_keys | new | classes) - moved
+
+
+def still(plan: Outline, tau: Tensors) -> set[str]:
+    """Optional towers that τ leaves as they are."""
+    towers = optional_towers(plan)
+    changed = {site.tower for site in plan.source_sites if site.tower in towers
+               and any(bool(tau[s.key].any()) for s in site.slices)}
+    return towers - changed
+
+
+def _settled(plan: Outline, tau: Tensors) -> Outline:
+    """Without the towers that τ leaves as they are.
+
+    Raises:
+        PortError: τ changes a tower whose layers cannot be paired.
+    """
+    dropped = still(plan, tau)
+    stuck = [why for tower, why in plan.unpaired.items() if tower not in dropped]
+    if stuck:
+        raise PortError("; ".join(stuck))
+    return replace(plan, pairs=tuple(pair for pair in plan.pairs if pair.target.tower not in dropped))
+
+
+def fetch(plan: Outline, pinned: Pinned, hub: Hub) -> Path:
+    """The folder of a model, with all that opens it."""
+    library = plan.library
+    return hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+
+
+def _open(plan: Outline, model: Anatomy, folder: Path) -> Named:
+    with about(model.pinned):
+        return Named(SafeTensors.of(plan.library, model.pinned, folder), model.shapes.names)
