@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -205,6 +206,11 @@ def matching_of(config: PortConfig, found: Matching | None = None) -> Matching:
     """Which block takes from which: by the rule, the file, or what CKA found; less what is skipped."""
     rule = found or (by_index if config.matching in ("index", CKA) else read_matching(Path(config.matching)))
     return subset(rule, config.layers, config.skip)
+
+
+def matching_record(config: PortConfig, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """By which rule blocks were matched, and what CKA found; a file by its name alone."""
+    return {"rule": Path(config.matching).name, "layers": config.layers, "skip": config.skip} | dict(found or {})
 
 
 def check_alpha(alpha: float | str) -> None:

@@ -8,6 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_bico.core.types import Signal
 from hf_bico.families import Library, Purpose
+from hf_bico.figures import MATCHING_FILE
 from hf_bico.scores import METRICS
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
@@ -27,7 +28,8 @@ def write_card(folder: Path, report: dict[str, Any], library: Library, purpose: 
     metric = METRICS[report["evaluation"]["ported"]["metric"]]
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), name=name, report=report, rows=ROWS, snippet=snippet, licenses=licenses,
-        metric=metric, zero_shot=purpose.kind == "zero-shot",
+        metric=metric, zero_shot=purpose.kind == "zero-shot", matched=_matched(report["matching"]),
+        picture=MATCHING_FILE if (folder / MATCHING_FILE).exists() else None,
         sampled=_sampled(report), blocks=_blocks(report["layers"]), maps=_maps(report["moved"]),
         left=_left(report["left"]))
     card.save(folder / "README.md")
@@ -66,6 +68,13 @@ def _sampled(report: dict[str, Any]) -> bool:
     """Whether the calibration samples had a say: in the method's evidence, its own steps, or the search for α."""
     method = report["method"]
     return bool(set(method["signals"]) - {Signal.WEIGHT.value} or method["search"] or not report["moved"])
+
+
+def _matched(matching: dict[str, Any]) -> str:
+    """The rule that blocks were matched by, and what it goes by."""
+    why = {"index": "the paper's rule, both stacks from end to end in even steps",
+           "cka": "the monotone assignment with the largest sum of CKA between the blocks' inputs on the samples"}
+    return f"{matching['rule']} ({why.get(matching['rule'], 'a file of pairs')})"
 
 
 def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:

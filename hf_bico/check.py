@@ -1,4 +1,4 @@
-"""`hf-bico check`: what a port would move, what it would cost, and whether it is worth its while. Nothing is written."""
+"""`hf-bico check`: what a port would move and cost, and whether it is worth its while. Nothing is written."""
 
 import shlex
 from collections import defaultdict
@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import errors as hub_errors
 
 from hf_bico import __version__
-from hf_bico.blueprint import Outline, PortConfig, base_of, draft, eval_size, outline_of, work_of
+from hf_bico.blueprint import Outline, PortConfig, base_of, draft, eval_size, matching_record, outline_of, work_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.core.pairing import depths_of
@@ -28,6 +28,7 @@ from hf_bico.weigh import fetch, weigh
 
 SAMPLES = 50
 """That are looked at unless told otherwise."""
+FEWEST = 4
 PORTED = 100
 """Samples of the port whose cost is told."""
 
@@ -90,6 +91,9 @@ def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> 
     port = replace(config.port, n=None if config.port.per_class else config.n)
     with clock("resolve"):
         plan = draft(port, hub)
+    if plan.calibration.size(len(plan.task.class_names)) < FEWEST:
+        raise PortError(f"a check makes a port of one half of its samples and tries it on the other: give -n {FEWEST} "
+                        "or more")
     ready = prepare(plan, hub, track, clock)
     with clock("draw"):
         drawn = ready.draw(port, plan.calibration, track)
@@ -102,7 +106,7 @@ def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> 
     cost = retimed(cost, _stages(found, n, eval_size(port, plan.eval_split)))
     verdict = judge(found.signs, found.trial, n)
     return {"lineage": plan.lineage.record(ready.hashes), "estimate": asdict(cost),
-            "matching": {"rule": port.matching, "layers": port.layers, "skip": port.skip} | (matched or {}),
+            "matching": matching_record(port, matched),
             "samples": drawn.record(), "signs": asdict(found.signs), "trial": found.trial and asdict(found.trial),
             "scores": {name: score and asdict(score) for name, score in found.scores.items()},
             "cka": {tower: matrix.tolist() for tower, matrix in found.cka.items()},

@@ -80,7 +80,8 @@ def _compared(ready: Ready, job: Job, track: Track) -> Matrices:
             for tower in track(towers, "Comparing blocks", len(towers))}
 
 
-def _losses(ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int) -> tuple[float, float]:
+def _losses(ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int
+            ) -> tuple[float, float]:
     """The target's without a port and with one, on samples that neither port nor head was made of."""
     model = ready.sides[1].model
 

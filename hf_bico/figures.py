@@ -2,12 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MOST_VALUES = 12
 """Blocks a side up to which values are written into a picture's cells."""
+
+
+MATCHING_FILE = "matching.png"
+
+
+def draw_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """The pictures of a report, beside it: of its matching, where blocks were compared."""
+    found, lineage = report["matching"], report["lineage"]
+    towers = {tower: Matched(np.array(matrix), found["paths"][tower]) for tower, matrix in found.get("cka", {}).items()}
+    if towers:
+        names = tuple(lineage[role]["name"].split("/")[-1] for role in ("base", "target"))
+        draw_matching(towers, names, folder / MATCHING_FILE)
 
 
 class Matched(NamedTuple):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bico import __version__
-from hf_bico.blueprint import Blueprint, PortConfig, draft
+from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
 from hf_bico.card import write_card
 from hf_bico.columns import Kind
 from hf_bico.core.collect import collect
@@ -21,12 +21,24 @@ from hf_bico.core.transport import Account, Moved, Transported, added, holding
 from hf_bico.core.types import Tensors
 from hf_bico.data import Draw
 from hf_bico.destination import Destination
+from hf_bico.estimate import measured
+from hf_bico.figures import draw_report
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
-from hf_bico.report import Clock, Evaluation, Report, bank_record, environment, layer_table, search_record, write_report
+from hf_bico.report import (
+    Clock,
+    Evaluation,
+    Report,
+    bank_record,
+    environment,
+    layer_table,
+    peak,
+    search_record,
+    write_report,
+)
 from hf_bico.scores import Score
 
 
@@ -51,6 +63,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     clock = Clock()
     with clock("resolve"):
         plan = draft(config, hub)
+        expected = cost(config, plan)
     ready = prepare(plan, hub, track, clock)
     room = sum(tensor.nbytes for tensor in ready.weights.values())
     require_room(config.output or Path(tempfile.gettempdir()) / "hf-bico-output", room)
@@ -78,9 +91,9 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
                 "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
         task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
-        matching={"rule": config.matching, "layers": config.layers, "skip": config.skip} | (matched or {}),
-        head=_head_record(ready), moved=ported.moved, left=ready.account.left, evaluation=evaluation,
-        environment=environment(plan.device, clock)).data()
+        matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
+        left=ready.account.left, evaluation=evaluation, environment=environment(plan.device, clock),
+        estimate=measured(expected, clock.seconds, peak(plan.device))).data()
     outcome = _deliver(config, hub, ready, drawn, ported, alpha, report, evaluation, track)
     workspace.clear()
     return outcome
@@ -159,7 +172,7 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     optional = {"--config": config.config, "--eval-n": config.eval_n, "--columns": config.columns,
                 "--templates": config.templates and config.templates.name, "--bank": config.bank and config.bank.name,
                 "--family": config.family, "--layers": config.layers, "--skip": config.skip,
-                "--matching": None if config.matching == "index" else config.matching}
+                "--matching": None if config.matching == "index" else Path(config.matching).name}
     if plan.task.columns.kind is not Kind.IMAGE:
         optional |= {"--max-length": config.max_length}
     words += ["--streaming"] if config.streaming else []
@@ -195,6 +208,7 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Tr
         with staged(place) as stage:
             _write(stage, ready, drawn, ported, alpha, config.batch_size)
             write_report(stage, report)
+            draw_report(stage, report)
             write_card(stage, report, plan.library, plan.purpose, destination and destination.repo, plan.licenses)
         try:
             for to in track([destination] if destination else [], "Pushing", 1):

@@ -96,6 +96,8 @@ class Report:
     left: list[Left]
     evaluation: Evaluation
     environment: dict[str, Any]
+    estimate: dict[str, Any]
+    """What it was expected to cost, and what it came to."""
 
     def data(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -131,9 +133,14 @@ def search_record(search: Search | None) -> list[dict[str, float]] | None:
 
 def environment(device: str, clock: Clock) -> dict[str, Any]:
     """Versions, device, time and peak memory of this process."""
-    on_device = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
+    on_device = peak(device) if device.startswith("cuda") else None
     return {"versions": {name: version(name) for name in LIBRARIES}, "python": platform.python_version(),
             "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
             "threads": torch.get_num_threads(),
             "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
             "peak_memory_bytes": peak_memory(), "peak_device_memory_bytes": on_device}
+
+
+def peak(device: str) -> int:
+    """The most memory that was in use: the device's on CUDA, else this process's."""
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_memory()

@@ -31,16 +31,19 @@ class Voice:
 
     def track(self, items, what: str, total: int):
         """A progress bar on stderr while `items` pass; where that is no terminal, a line as a stage first begins."""
-        if self.format is not Format.QUIET and not stderr.is_terminal and what not in self._told:
-            self._told.add(what)
-            stderr.print(f"{what} …", markup=False)
         bare = self.format is Format.QUIET or not stderr.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=stderr, disable=bare, transient=True) as progress:
             for item in progress.track(items, total=total, description=what):
                 if interrupted.is_set():  # a library below swallowed it
                     raise KeyboardInterrupt
+                self._tell(what)
                 yield item
+
+    def _tell(self, what: str) -> None:
+        if self.format is not Format.QUIET and not stderr.is_terminal and what not in self._told:
+            self._told.add(what)
+            stderr.print(f"{what} …", markup=False)
 
     def say(self, human: Any, data: Any, quiet: str) -> None:
         """The result, in the one form that was asked for."""

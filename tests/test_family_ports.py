@@ -116,8 +116,8 @@ ACROSS = [("vit", "clip-vision", WIDE), ("clip-vision", "dinov2", WIDE), ("dinov
           ("dinov2-registers", "siglip-classifier", {}), ("deit", "timm", {}), ("timm", "dinov2-registers", WIDE),
           ("dinov2-swiglu", "timm-packed", {}), ("timm-packed", "dinov2-swiglu", WIDE), ("bert", "roberta", WIDE),
           ("roberta", "bert", WIDE), ("roberta", "distilbert", {}), ("distilbert", "bert", WIDE),
-          ("llama", "qwen2", WIDE), ("qwen2", "llama", WIDE), ("llama", "qwen3", WIDE), ("qwen3", "mistral", WIDE), ("mistral", "llama", WIDE),
-          ("mistral", "gemma", WIDE), ("gemma2", "gemma3", WIDE),
+          ("llama", "qwen2", WIDE), ("qwen2", "llama", WIDE), ("llama", "qwen3", WIDE), ("qwen3", "mistral", WIDE),
+          ("mistral", "llama", WIDE), ("mistral", "gemma", WIDE), ("gemma2", "gemma3", WIDE),
           ("t5-gated", "t5-gated", {"d_model": 32, "num_layers": 3})]
 
 
@@ -136,6 +136,18 @@ def test_ports_across_families(source, target, shape):
     left = {entry.key for entry in ported.account.left if "no bias" in entry.reason}
     assert bool(left) == ((source, target) == ("qwen2", "llama")) and all(key.endswith("bias") for key in left)
     assert all(change.norm() > 0 and change.isfinite().all() for change in ported.delta.values())
+
+
+def test_images_need_not_be_of_the_size_in_the_config():
+    """DINOv2's configs say 518 and its processors 224: grids are those of what a model sees."""
+    case = CASES["vit"]
+    images, labels = case.samples(8)
+    batch = Batch((images, labels), (F.interpolate(images, size=24), labels))
+    model, other = case.build(), CASES["dinov2"].build(image_size=24)
+    expected = moments(model, other, case, [batch])
+    other.config.image_size = 40
+    got = moments(model, other, case, [batch])
+    assert all(torch.equal(*each) for each in zip(got.values(), expected.values(), strict=True))
 
 
 def test_blocks_of_another_shape_do_not_pair():

@@ -112,14 +112,15 @@ class Evidence:
         self.weights: tuple[Tensors, Tensors] | None = None
         """A's and B's own tensors."""
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
-        self._resample: dict[tuple[Stream, Stream], Tensor | None] = {}
-        self._sequences: dict[tuple[Stream, Stream], str] = {}
+        self._layouts: dict[tuple[Stream, Stream], tuple[Tokens, Tokens]] = {}
+        self._resample: dict[tuple[Tokens, Tokens], Tensor | None] = {}
         for pair in pairs:
             for signal in self.signals & ROWS:
                 streams = pair.streams(signal)
                 self._moments[streams] = CrossMoment(weighted=signal is Signal.WEIGHTED_INPUT)
-                self._sequences[streams] = pair.target.tokens.sequence
-                self._resample[streams] = resampling(pair.source.tokens, pair.target.tokens)
+                self._layouts[streams] = layouts = pair.source.tokens, pair.target.tokens
+                if layouts not in self._resample:
+                    self._resample[layouts] = resampling(*layouts)
             if Signal.WEIGHT_GRADIENT in self.signals:
                 self.gradients[pair.target.name] = WeightGradient()
 
@@ -137,14 +138,23 @@ class Evidence:
         Raises:
             PortError: rows that do not meet one to one and nothing says how; NaN or Inf.
         """
-        moment, sequence = self._moments[a, b], self._sequences[a, b]
-        resample = meeting.get(sequence) if sequence else self._resample[a, b]
+        moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
         if resample is None and rows_a.shape[1] != rows_b.shape[1]:
             raise PortError(f"{a.name} (source) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
                             f"{rows_b.shape[1]}: say in the batch which of them meet")
         moment.add(rows_a, rows_b, resample)
         if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
+
+    def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Tensor | None:
+        """P of two streams with so many rows a sample; None where they meet one to one."""
+        source, target = self._layouts[a, b]
+        if target.sequence:
+            return meeting.get(target.sequence)
+        layouts = source.seen_as(rows_a), target.seen_as(rows_b)
+        if layouts not in self._resample:
+            self._resample[layouts] = resampling(*layouts)
+        return self._resample[layouts]
 
     def _parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
         for (a, b), moment in self._moments.items():

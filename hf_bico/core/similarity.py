@@ -35,8 +35,7 @@ class Grams(Evidence):
 
     def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
         super().add(a, b, rows_a, rows_b, meeting)
-        sequence = self._sequences[a, b]
-        resample = meeting.get(sequence) if sequence else self._resample[a, b]
+        resample = self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
         if resample is not None:
             resample = resample.to(rows_a)
             rows_a, rows_b = resample @ rows_a, rows_b * resample.any(-1).expand(rows_b.shape[:2])[..., None]

@@ -4,7 +4,7 @@ Letters follow the paper: A is the source, B the target; a weight is (d_out, d_i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -90,6 +90,14 @@ class Tokens:
         for side in self.grid:
             n *= side
         return self.prefix + n
+
+    def seen_as(self, rows: int) -> "Tokens":
+        """The layout of so many rows a sample: of images that are not of the config's size, in its proportions."""
+        if len(self.grid) != 2 or rows == self.count:
+            return self
+        patches, (tall, wide) = rows - self.prefix, self.grid
+        height = max(1, round((max(patches, 0) * tall / wide) ** 0.5))
+        return replace(self, grid=(height, patches // height)) if patches % height == 0 else self
 
 
 @dataclass(frozen=True)
