@@ -30,12 +30,13 @@ KINDS = {
 CONTRASTIVE = ("clip", "siglip")
 TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
          "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
-         "masked-lm": "fill-mask",         "zero-shot": "zero-shot-image-classification"}
+         "masked-lm": "fill-mask", "zero-shot": "zero-shot-image-classification"}
 INDEX = "model.safetensors.index.json"
-EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|preprocessor_config|processor_config|"
-                   r"generation_config|chat_template|merges|spiece|sentencepiece\S*|spm|\w+_config_sentence_transformers|"
+EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece\S*|spm|"
+                   r"chat_template|preprocessor_config|processor_config|generation_config|"
                    r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
                    r"|1_Pooling/config\.json")
+"""Names of files that open a model beside its config and weights."""
 HEADS = ("id2label", "label2id", "problem_type")
 
 
@@ -110,7 +111,8 @@ class Transformers:
             task = self.task_type(purpose)
             return f'from transformers import pipeline\n\nclassify = pipeline("{task}", "{repo}")'
         if purpose.kind == "features":
-            return (f'from transformers import AutoModel, AutoTokenizer\n\nmodel = AutoModel.from_pretrained("{repo}")\n'
+            return ("from transformers import AutoModel, AutoTokenizer\n\n"
+                    f'model = AutoModel.from_pretrained("{repo}")\n'
                     f'tokenizer = AutoTokenizer.from_pretrained("{repo}")')
         auto = next(auto for kind, auto in KINDS.values() if kind == purpose.kind)
         feeder = "AutoImageProcessor" if purpose.kind.startswith("image") else "AutoTokenizer"
