@@ -10,7 +10,18 @@ from typing import Any
 from huggingface_hub import errors as hub_errors
 
 from hf_bico import __version__
-from hf_bico.blueprint import Outline, PortConfig, base_of, draft, eval_size, matching_record, outline_of, work_of
+from hf_bico.blueprint import (
+    Blueprint,
+    Outline,
+    PortConfig,
+    base_of,
+    draft,
+    eval_size,
+    matching_of,
+    matching_record,
+    outline_of,
+    work_of,
+)
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.core.pairing import depths_of
@@ -19,7 +30,6 @@ from hf_bico.core.types import Pair, Tensors
 from hf_bico.estimate import estimate, retimed
 from hf_bico.explore import Found, explore
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
 from hf_bico.models import Anatomy, anatomies
 from hf_bico.prepare import prepare, within_memory
 from hf_bico.report import SCHEMA, Clock, environment, layer_table
@@ -53,6 +63,8 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
             together is no error here but the verdict.
     """
     clock, port = Clock(), config.port
+    method = method_of(port.method, port.method_options)
+    matching_of(port)
     with clock("resolve"):
         source = hub.resolve(port.source)
         pinned = (source, hub.resolve(port.base or base_of(source, hub)), hub.resolve(port.target))
@@ -61,7 +73,8 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
                         for role, each in zip(("source", "base", "target"), pinned, strict=True)}}
     try:
         with clock("headers"):
-            plan = _outline(port, hub, pinned)
+            library, purpose, models = anatomies(pinned, hub, port.family)
+            plan = outline_of(port, library, purpose, models, port.head or "transport", method)
         data |= {"models": _models(plan), "pairs": layer_table(plan.pairs)}
         with clock("download"):
             folders = [fetch(plan, each, hub) for each in track(pinned, "Downloading", 3)]
@@ -78,12 +91,6 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         cost = estimate(work_of(port, plan, PORTED, 0), plan.device)
         return data | {"estimate": asdict(cost)} | _end(config, unseen(), clock)
     return data | _with_samples(config, hub, track, clock)
-
-
-def _outline(port: PortConfig, hub: Hub, pinned: tuple[Pinned, ...]) -> Outline:
-    method = method_of(port.method, port.method_options)
-    library, purpose, models = anatomies(pinned, hub, port.family)
-    return outline_of(port, library, purpose, models, port.head or "transport", method)
 
 
 def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> dict[str, Any]:
@@ -120,14 +127,14 @@ def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
             "evaluate": (3 * took["score target"] + took["score source"]) * scored / n}
 
 
-def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Outline | None = None) -> dict[str, Any]:
-    device = plan.device if plan else "cpu"
-    return {"verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade)},
+def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Blueprint | None = None) -> dict[str, Any]:
+    device, rows = (plan.device, plan.split.num_rows) if plan else ("cpu", PORTED)
+    return {"verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows))},
             "environment": environment(device, clock)}
 
 
-def next_command(port: PortConfig, grade: Grade) -> str:
-    """What to do about a verdict."""
+def next_command(port: PortConfig, grade: Grade, n: int) -> str:
+    """What to do about a verdict, with n samples."""
     where = [port.source, "--to", port.target]
     given = {"--base": port.base, "--dataset": port.dataset or None, "--config": port.config,
              "--columns": port.columns, "--templates": port.templates, "--head": port.head, "--family": port.family,
@@ -140,9 +147,9 @@ def next_command(port: PortConfig, grade: Grade) -> str:
     if not port.dataset:
         return shlex.join(["hf-bico", "check", *where]) + " --dataset DATASET"
     if grade is Grade.GOOD:
-        return shlex.join(["hf-bico", "port", *where, "--output", "ported"])
+        return shlex.join(["hf-bico", "port", *where, "-n", str(n), "--output", "ported"])
     methods = ("bico", "best", "naive", "few-shot")
-    return shlex.join(["hf-bico", "compare", *where, "-n", "100",
+    return shlex.join(["hf-bico", "compare", *where, "-n", str(n),
                        *(word for name in methods for word in ("--method", name))])
 
 

@@ -15,6 +15,9 @@ from hf_bico.core.types import Fit
 Half = Callable[[], Iterable[Batch]]
 """One half of the samples, as often as it is asked for."""
 
+LEAST_GAP = 0.01
+"""Share of a loss below which a difference is no gap."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -29,8 +32,9 @@ class Trial:
 
     @property
     def recovered(self) -> float | None:
-        """Share of the loss's gap to the source that went; None where there is no gap."""
-        return (self.before - self.after) / (self.before - self.source) if self.before > self.source else None
+        """Share of the loss's gap to the source that went; None where there is no gap to speak of."""
+        gap = self.before - self.source
+        return (self.before - self.after) / gap if gap > LEAST_GAP * self.before else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -109,8 +110,13 @@ def code(split: str) -> list[Row]:
     return [{"text": rows[i]} for i in rng.permutation(len(rows))[:SPLITS[split]]]
 
 
-def functions() -> Iterator[tuple[str, str]]:
+@cache
+def functions() -> tuple[tuple[str, str], ...]:
     """(file, source) of functions without their docstrings, an indent as one tab, without repeats."""
+    return tuple(_functions())
+
+
+def _functions() -> Iterator[tuple[str, str]]:
     site, seen = Path(sysconfig.get_paths()["purelib"]), set()
     for package in CODE_PACKAGES:
         for path in sorted((site / package).rglob("*.py"), key=lambda p: p.relative_to(site).as_posix()):
