@@ -79,10 +79,10 @@ def _matched(matching: dict[str, Any]) -> str:
 
 def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:
     """A row a block: which block of the source it takes from, and its widths."""
-    def label(depth: int | None) -> str:
-        return "outside the blocks" if depth is None else str(depth)
+    def label(row: dict[str, Any], side: str) -> str:
+        return f"{row['tower']} {'outside the blocks' if row[side] is None else row[side]}".strip()
 
-    return [{"target": label(row["target"]), "source": label(row["source"]), "sites": "; ".join(
+    return [{"target": label(row, "target"), "source": label(row, "source"), "sites": "; ".join(
         f"{s['role']} {'×'.join(map(str, s['source']))} → {'×'.join(map(str, s['target']))}" for s in row["sites"])}
         for row in layers]
 

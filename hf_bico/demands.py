@@ -8,6 +8,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import Method
 from hf_bico.data import Task
 from hf_bico.families import Contrastive, Library, Purpose
+from hf_bico.heads import PROBE, RIDGE
 from hf_bico.report import Lineage
 from hf_bico.splits import lines
 
@@ -18,10 +19,9 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> str:
     Raises:
         PortError: it is not one for this model.
     """
-    fit = {"zero-shot": ("zero-shot",), "causal-lm": ("lm",), "seq2seq": ("lm",), "features": ("ridge", "none")}
-    choices = fit.get(purpose.kind, ("transport", "ridge"))
-    if purpose.kind == "features":
-        choices = ("ridge",) if task.class_names else ("none",)
+    fit = {"zero-shot": ("zero-shot",), "causal-lm": ("lm",), "seq2seq": ("lm",),
+           "features": (PROBE,) if task.class_names else ("none",)}
+    choices = fit.get(purpose.kind, ("transport", RIDGE))
     if named is not None and named not in choices:
         raise PortError(f"--head {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}")
     return named or choices[0]

@@ -7,10 +7,13 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.alignment import meeting, same
 from hf_bico.core.collect import Batch
+from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track
 from hf_bico.data import Sample, Split, Task, samples_of
-from hf_bico.objectives import Objective, met
+from hf_bico.families.feeding import Encoded
+from hf_bico.objectives import UNASKED, Objective
 from hf_bico.scores import Score
 
 
@@ -61,6 +64,27 @@ class Batches:
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.size)
+
+
+def met(a: Encoded, b: Encoded) -> dict[str, Tensor]:
+    """P (n, T_B, T_A) for every sequence of text: by the characters that tokens cover, padding left out.
+
+    Raises:
+        PortError: the tokenizers do not say what their tokens cover, and their ids are not the same.
+    """
+    found = {}
+    for name in a.spans.keys() & b.spans.keys():
+        mine, theirs = a.spans[name], b.spans[name]
+        found[name] = torch.diag_embed(theirs.mask.float()) if same(mine, theirs) else meeting(mine, theirs)
+    if "input_ids" in a.inputs and "text" not in found:
+        if a.inputs["input_ids"].shape != b.inputs["input_ids"].shape or \
+                not torch.equal(a.inputs["input_ids"], b.inputs["input_ids"]):
+            raise PortError("the two models cut a text into different tokens, and a tokenizer does not say which "
+                            "characters they cover (it is a slow one): their rows cannot be paired")
+        found["text"] = torch.diag_embed(a.inputs["attention_mask"].float())
+        if a.labels is not None and a.labels.ndim == 2:
+            found["labels"] = torch.diag_embed((a.labels != UNASKED).float())
+    return found
 
 
 def batched(items: Iterable, size: int):

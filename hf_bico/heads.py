@@ -24,6 +24,8 @@ CUT = 1e-6
 """Of the singular values of the moment at a head's input: finer than a task vector's, for the head is read as it is."""
 RIDGE = "ridge"
 """The kind of head that is fitted."""
+PROBE = "probe"
+"""A fitted classifier beside a model of features: it is scored with, and is no part of the model."""
 
 
 @dataclass(frozen=True)

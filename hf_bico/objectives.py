@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.core.alignment import meeting, same
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import Encoded, encode_causal, encode_seq2seq, encode_text
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
@@ -237,27 +236,6 @@ class Embedding:
         return F.normalize(self.raw(model, batch), dim=-1)
 
 
-def met(a: Encoded, b: Encoded) -> dict[str, Tensor]:
-    """P (n, T_B, T_A) for every sequence of text: by the characters that tokens cover, padding left out.
-
-    Raises:
-        PortError: the tokenizers do not say what their tokens cover, and their ids are not the same.
-    """
-    found = {}
-    for name in a.spans.keys() & b.spans.keys():
-        mine, theirs = a.spans[name], b.spans[name]
-        found[name] = torch.diag_embed(theirs.mask.float()) if same(mine, theirs) else meeting(mine, theirs)
-    if "input_ids" in a.inputs and "text" not in found:
-        if a.inputs["input_ids"].shape != b.inputs["input_ids"].shape or \
-                not torch.equal(a.inputs["input_ids"], b.inputs["input_ids"]):
-            raise PortError("the two models cut a text into different tokens, and a tokenizer does not say which "
-                            "characters they cover (it is a slow one): their rows cannot be paired")
-        found["text"] = torch.diag_embed(a.inputs["attention_mask"].float())
-        if a.labels is not None and a.labels.ndim == 2:
-            found["labels"] = torch.diag_embed((a.labels != UNASKED).float())
-    return found
-
-
 def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> Callable[[nn.Module, Encoded], Tensor]:
     """Scores that know nothing of labels: cosines of a sample to a bank of general ones, (n, M)."""
     with torch.no_grad():
@@ -295,13 +273,15 @@ def _classes(samples: Sequence[Any]) -> Tensor:
 
 def _images(side: Loaded, samples: Sequence[Any]) -> Tensor:
     if side.preprocess is None:
-        raise PortError("the model's repo has no image processor (preprocessor_config.json): copy one to it")
+        raise PortError("the model's repo has no image processor that can be opened (preprocessor_config.json): copy "
+                        "one to it")
     return torch.stack([side.preprocess(sample.inputs) for sample in samples])
 
 
 def _tokenizer(side: Loaded) -> Any:
     if side.tokenizer is None:
-        raise PortError("the model's repo has no tokenizer (tokenizer.json, tokenizer_config.json): copy it there")
+        raise PortError("the model's repo has no tokenizer that can be opened (tokenizer.json, tokenizer_config.json): "
+                        "copy one to it")
     return side.tokenizer
 
 

@@ -108,7 +108,7 @@ class Ready:
                 links.carried, self.own_head, *live, track(batches, "Carrying the head", len(batches)))
             heads.place(models[1], self.head)
             self.head |= gains
-        elif self.plan.head == "ridge":
+        elif self.plan.head in (heads.RIDGE, heads.PROBE):
             made = [self._fit(number, drawn, size) for number in (0, 1)]
             for model, (tensors, _) in zip(models, made, strict=True):
                 heads.place(model, tensors)
@@ -129,7 +129,7 @@ class Ready:
     def dressed(self, drawn: Draw, size: int) -> Iterator[tuple[Objective, dict[str, Tensor]]]:
         """The target's objective and head for its body as it is now: those that depend on the body are made anew."""
         objective, model = self.objectives[1], self.sides[1].model
-        if self.plan.head == "ridge":
+        if self.plan.head in (heads.RIDGE, heads.PROBE):
             tensors, objective = self._fit(1, drawn, size)
             with holding(model, tensors.items()):
                 yield objective, self.head | tensors
@@ -190,7 +190,7 @@ def own_side(ready: Ready, folder: Path, drawn: Draw, size: int) -> tuple[nn.Mod
     plan = ready.plan
     side = plan.library.load(folder, plan.device, plan.purpose)
     objective = objective_of(plan, side)
-    if plan.head == "ridge" and isinstance(objective, Embedding):
+    if plan.head == heads.PROBE:
         objective = probed(objective, side.model, drawn, size, len(plan.task.class_names))
     return side.model, objective
 

@@ -121,7 +121,7 @@ def layer_table(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
     """Which block of the source hands over to which block of the target, with widths; a row a block."""
     rows: dict[Any, dict[str, Any]] = {}
     for a, b in pairs:
-        row = rows.setdefault(b.depth, {"target": b.depth, "source": a.depth, "sites": []})
+        row = rows.setdefault((b.tower, b.depth), {"tower": b.tower, "target": b.depth, "source": a.depth, "sites": []})
         row["sites"].append({"role": b.role, "source": [a.d_out, a.d_in], "target": [b.d_out, b.d_in]})
     return list(rows.values())
 

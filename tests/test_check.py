@@ -88,7 +88,7 @@ def test_a_search_costs_a_forward_pass_of_the_target_an_alpha():
     samples, passed = Samples.make(20, dtype=torch.float32), []
     a, b = tiny_clip(dtype=torch.float32), tiny_clip(48, 3, seed=4, dtype=torch.float32)
     job = job_of(tuned=random_fine_tune(a), base=a, target=b, calibration=samples.batches(20), loss=samples.loss)
-    counting = job.target._replace(loss=lambda model, batch: (passed.append(len(batch[1])), samples.loss(model, batch))[1])
+    counting = job.target._replace(loss=lambda *args: (passed.append(len(args[1][1])), samples.loss(*args))[1])
     refined_search(counting, job.batches, 20, job.weights, Naive().carry(job).delta)
     assert 10 * 20 <= sum(passed) <= 11 * 20  # beside an α of 0 there is one more, else two
     sites = family_of(b).sites(b)

@@ -96,18 +96,26 @@ def _score_table(evaluation) -> Table:
 
 
 def _say_dry_run(voice: Voice, plan, cost) -> None:
-    repo = plan.destination.repo if plan.destination else None
-    depths = {b.depth: a.depth for a, b in plan.pairs if b.depth is not None}
+    from hf_bico.blueprint import optional_towers
+
+    repo, optional = plan.destination and plan.destination.repo, optional_towers(plan)
+    certain = [pair for pair in plan.pairs if pair.target.tower not in optional]
+    blocks = dict.fromkeys((b.depth, a.depth) for a, b in certain if b.depth is not None)
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost.stages.items() if seconds)
     rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
-        "blocks": ", ".join(f"{target} ← {source}" for target, source in depths.items()),
-        "linear maps": str(len(plan.pairs)),
-        "forward and backward": f"{cost.passes_flops / 1e9:.3g} GFLOP",
+        "blocks": ", ".join(f"{target} ← {source}" for target, source in blocks),
+        "linear maps": str(len(certain)) + (f", and {len(plan.pairs) - len(certain)} of {', '.join(sorted(optional))} if "
+                                            "the fine-tune changed them" if len(certain) < len(plan.pairs) else ""),
+        "method": f"{cost.method}, N = {cost.n}",
+        "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP",
         "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
         "maps": f"{cost.maps_flops / 1e9:.3g} GFLOP",
-        "weights": f"{cost.weights_bytes / 1e6:.0f} MB",
-        "these take": f"about {cost.seconds:.0f} s here; loading and evaluation come on top",
+        "search and evaluation": f"{cost.search_flops / 1e9:.3g} and {cost.evaluation_flops / 1e9:.3g} GFLOP",
+        "weights": f"{cost.weights_bytes / 1e6:.0f} MB, at most {cost.memory_bytes / 1e9:.2f} GB in all",
+        "these take": f"about {cost.seconds:.1f} s here ({stages}); loading and decoding come on top",
         "would be pushed to": repo or "nowhere"}
     data = {"lineage": plan.lineage.record({}), "destination": repo, "estimate": asdict(cost),
-            "pairs": [{"source": a.name, "target": b.name} for a, b in plan.pairs]}
+            "pairs": [{"source": a.name, "target": b.name, "tower": b.tower, "certain": b.tower not in optional}
+                      for a, b in plan.pairs]}
     lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
     voice.say("\n".join(lines), data, repo or "")

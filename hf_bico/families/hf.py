@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,12 +98,19 @@ class Transformers:
         with _opening(folder):
             model = _class(config, purpose).from_pretrained(
                 folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
-        return Loaded(model.to(device).eval(), _preprocess(folder), _tokenizer(folder))
+        side = Loaded(model.to(device).eval(), _preprocess(folder), _tokenizer(folder))
+        classifies = purpose.kind == "text-classification"
+        if classifies and side.tokenizer is not None and getattr(config, "pad_token_id", 0) is None:
+            pads = side.tokenizer.pad_token_id, side.tokenizer.eos_token_id  # what batches are padded with
+            config.pad_token_id = next((token for token in pads if token is not None), None)
+        return side
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
         state = dict(tensors)
-        model.config.dtype = max((t.dtype for t in state.values() if t.is_floating_point()),
-                                 key=lambda dtype: dtype.itemsize)
+        sizes: Counter[torch.dtype] = Counter()
+        for tensor in state.values():
+            sizes[tensor.dtype] += tensor.numel()
+        model.config.dtype = sizes.most_common(1)[0][0]
         with _opening(base):
             model.save_pretrained(stage, state_dict=state)
 
