@@ -25,7 +25,7 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     tuned = hub.resolve(source)
     root = hub.resolve(base or base_of(tuned, hub))
     library, _, models = anatomies((tuned, root), hub, None)
-    check_models(models)
+    check_models(library, models)
     folders = [hub.fetch(pinned, (library.config_file, *library.weights(pinned.files))) for pinned in (tuned, root)]
     stored = [SafeTensors.of(library, pinned, folder) for pinned, folder in zip((tuned, root), folders, strict=True)]
     hashes = [sha256(*(folder / name for name in shards(library, pinned)))

@@ -194,7 +194,7 @@ def outline_of(config: PortConfig, library: Library, purpose: Purpose, models: t
         PortError: weights that do not fit, layers without a partner, a method that cannot serve the pairs.
     """
     links = chain_of(models, head, purpose)
-    check_models(models)
+    check_models(library, models)
     pairs, unpaired = pair_models(models, matching_of(config))
     pairs = (*pairs, *links.moved)
     method.check(pairs)

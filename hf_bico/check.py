@@ -41,6 +41,8 @@ SAMPLES = 50
 FEWEST = 4
 PORTED = 100
 """Samples of the port whose cost is told."""
+RIVALS = ("best", "naive", "few-shot")
+"""What a port that may not be worth its while is compared with."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,23 @@ def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Blueprint | 
 
 def next_command(port: PortConfig, grade: Grade, n: int) -> str:
     """What to do about a verdict, with n samples."""
-    where = [port.source, "--to", port.target]
-    given = {"--base": port.base, "--dataset": port.dataset or None, "--config": port.config,
-             "--columns": port.columns, "--templates": port.templates, "--head": port.head, "--family": port.family,
-             "--layers": port.layers, "--skip": port.skip}
-    given |= {"--split": port.split if port.split != "train" else None, "--eval-split": port.eval_split,
-              "--matching": port.matching if port.matching != "index" else None}
-    where += [str(word) for option, value in given.items() if value is not None for word in (option, value)]
+    plain = PortConfig("", "", "")
+    named = ("base", "config", "split", "eval_split", "columns", "templates", "max_length", "head", "family",
+             "matching", "layers", "skip")
+    words = ["--to", port.target, *(["--dataset", port.dataset] if port.dataset else []),
+             *(str(word) for name in named if getattr(port, name) != getattr(plain, name)
+               for word in (f"--{name.replace('_', '-')}", getattr(port, name))),
+             *(["--streaming"] if port.streaming else [])]
     if grade is Grade.IMPOSSIBLE:
         return ""
     if not port.dataset:
-        return shlex.join(["hf-bico", "check", *where]) + " --dataset DATASET"
+        return shlex.join(["hf-bico", "check", port.source, *words]) + " --dataset DATASET"
     if grade is Grade.GOOD:
-        return shlex.join(["hf-bico", "port", *where, "-n", str(n), "--output", "ported"])
-    methods = ("bico", "best", "naive", "few-shot")
-    return shlex.join(["hf-bico", "compare", *where, "-n", str(n),
+        method = ["--method", port.method] if port.method != plain.method else []
+        method += [word for option in port.method_options for word in ("--set", option)]
+        return shlex.join(["hf-bico", "port", port.source, *words, *method, "-n", str(n), "--output", "ported"])
+    methods = dict.fromkeys((port.method, *RIVALS))
+    return shlex.join(["hf-bico", "compare", port.source, *words, "-n", str(n),
                        *(word for name in methods for word in ("--method", name))])
 
 

@@ -77,7 +77,7 @@ def chain_of(models: tuple[Anatomy, ...], head: str, purpose: Purpose) -> Chain:
     return replace(chain(*tops, base.shapes, target.shapes, head), gains=lacking)
 
 
-def check_models(models: tuple[Anatomy, ...]) -> None:
+def check_models(library: Library, models: tuple[Anatomy, ...]) -> None:
     """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first."""
     source = models[0]
     for each in models:
@@ -86,10 +86,11 @@ def check_models(models: tuple[Anatomy, ...]) -> None:
         top = {s.key for site in sites for s in site.slices} | set(gains)
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
         check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
-    lost = [key for key in source.shapes.stored if key not in source.shapes.used
-            and not source.family.left_reason(key)]
-    if lost:
-        raise PortError(f"the weights of {source.pinned} do not fit its config: {listed(lost)} is unknown")
+    for each in models if library.exact else models[:1]:
+        lost = [key for key in each.shapes.stored if key not in each.shapes.used
+                and (library.exact or not each.family.left_reason(key))]
+        if lost:
+            raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 
 
 def pair_models(models: tuple[Anatomy, ...], matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from commands import assert_refused, hf_bico
+from repos import write_family
 from torch.utils.flop_counter import FlopCounterMode
 from twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
@@ -341,3 +342,18 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
     card = (tmp_path / "by-file" / "README.md").read_text()
     assert str(tmp_path) not in card + json.dumps(report["matching"])
     assert not (tmp_path / "by-file" / "matching.png").exists()
+
+
+@pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "t5-gated", "llama"])
+def test_a_twin_of_any_family_is_found_out(name, tmp_path, capsys, monkeypatch):
+    """The target is the base in other coordinates: CKA 1, maps without residual, and a port in small that works."""
+    write_family(tmp_path, name)
+    data = told(capsys, monkeypatch, "check", tmp_path / "ft", "--base", tmp_path / "base", "--to", tmp_path / "plus",
+                "--dataset", tmp_path / "task", "-n", "60")
+    assert data["blocks"]
+    for row in data["blocks"]:
+        assert row["cka"] is None or row["cka"] == pytest.approx(1, abs=1e-3)
+        assert row["input_residual"] == pytest.approx(0, abs=1e-3)
+    assert data["task_vector"]["moved_share"] + sum(entry["share"] for entry in data["task_vector"]["left"]) == \
+        pytest.approx(1)
+    assert data["verdict"]["grade"] == "good", data["verdict"]

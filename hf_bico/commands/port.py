@@ -104,8 +104,9 @@ def _say_dry_run(voice: Voice, plan, cost) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost.stages.items() if seconds)
     rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
         "blocks": ", ".join(f"{target} ← {source}" for target, source in blocks),
-        "linear maps": str(len(certain)) + (f", and {len(plan.pairs) - len(certain)} of {', '.join(sorted(optional))} if "
-                                            "the fine-tune changed them" if len(certain) < len(plan.pairs) else ""),
+        "linear maps": f"{len(certain)}" + (f", and {len(plan.pairs) - len(certain)} more if the fine-tune changed "
+                                            f"the {', '.join(sorted(optional))}" if len(certain) < len(plan.pairs)
+                                            else ""),
         "method": f"{cost.method}, N = {cost.n}",
         "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP",
         "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",

@@ -46,6 +46,7 @@ class Transformers:
 
     name = "transformers"
     config_file = "config.json"
+    exact = False
 
     def weights(self, files: Collection[str]) -> tuple[str, ...]:
         if "model.safetensors" in files:

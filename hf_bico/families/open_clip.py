@@ -76,6 +76,7 @@ class OpenClip:
 
     name = "open_clip"
     config_file = "open_clip_config.json"
+    exact = True
     weights_file = "open_clip_model.safetensors"
     extra_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
                    "vocab.txt", "spiece.model", "preprocessor_config.json")

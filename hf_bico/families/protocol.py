@@ -78,6 +78,8 @@ class Library(Protocol):
     name: str
     """`library_name` on the card."""
     config_file: str
+    exact: bool
+    """Its files hold just what their config says; else a base's may hold the head of its pre-training too."""
 
     def weights(self, files: Collection[str]) -> tuple[str, ...]:
         """The safetensors files of a repo, with the index that names their shards; empty if it has none."""

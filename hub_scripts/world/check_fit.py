@@ -156,7 +156,7 @@ def draw(rows: Sequence[Row]) -> None:
         axis.axhline(0, color="grey", linewidth=0.5)
     for edge in (POOR_BELOW, GOOD_FROM):
         axes[0].axvline(edge, color="grey", linestyle="--", linewidth=0.8)
-    axes[0].set_xlim(-1, None)  # two lie further down
+    axes[0].set_xlim(-1, None)  # three lie further down
     axes[0].set_ylabel("gap recovered by a port, N = 100, %")
     axes[2].legend(fontsize="x-small")
     save(figure, "check.png")

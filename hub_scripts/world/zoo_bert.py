@@ -26,7 +26,7 @@ class Shape:
 SHAPES = {"bert-narrow": Shape(64, 3, 256, 41), "bert-wide": Shape(96, 4, 256, 42)}
 
 
-def config(name: str, **options) -> object:
+def config(name: str) -> object:
     """Heads are 16 wide; 128 places."""
     from transformers import BertConfig
 
@@ -34,14 +34,19 @@ def config(name: str, **options) -> object:
     return BertConfig(vocab_size=VOCABULARY + 1, hidden_size=shape.width, num_hidden_layers=shape.layers,
                       num_attention_heads=shape.width // 16, intermediate_size=shape.units,
                       max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                      pad_token_id=PAD, **options)
+                      pad_token_id=PAD, initializer_range=0.1)
 
 
 def build(name: str) -> nn.Module:
-    """A fresh model with both heads of pre-training, so that its pooler is trained too."""
+    """A fresh model with both heads of pre-training, so that its pooler is trained too; places start as waves."""
     from transformers import BertForPreTraining
 
-    return BertForPreTraining(config(name))
+    model = BertForPreTraining(config(name))
+    with torch.no_grad():
+        table = model.bert.embeddings.position_embeddings.weight
+        turn = torch.arange(len(table))[:, None] * 1e3 ** (-torch.arange(0, table.shape[1], 2) / table.shape[1])
+        table.copy_(0.14 * torch.cat([turn.sin(), turn.cos()], 1))
+    return model
 
 
 def load(name: str) -> nn.Module:
