@@ -2,7 +2,7 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
@@ -41,8 +41,8 @@ SAMPLES = 50
 FEWEST = 4
 PORTED = 100
 """Samples of the port whose cost is told."""
-RIVALS = ("best", "naive", "few-shot")
-"""What a port that may not be worth its while is compared with."""
+RIVALS, WITHOUT_LOSS = ("best", "naive", "few-shot"), ("theseus", "naive")
+"""What a port that may not be worth its while is compared with; the latter where there are no labels."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,13 @@ def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
 
 def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Blueprint | None = None) -> dict[str, Any]:
     device, rows = (plan.device, plan.split.num_rows) if plan else ("cpu", PORTED)
-    return {"verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows))},
+    rivals = RIVALS if plan is None or plan.head != "none" else WITHOUT_LOSS
+    return {"verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows), rivals)},
             "environment": environment(device, clock)}
 
 
-def next_command(port: PortConfig, grade: Grade, n: int) -> str:
-    """What to do about a verdict, with n samples."""
+def next_command(port: PortConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
+    """What to do about a verdict, with n samples; `rivals` are what a doubtful port is compared with."""
     plain = PortConfig("", "", "")
     named = ("base", "config", "split", "eval_split", "columns", "templates", "max_length", "head", "family",
              "matching", "layers", "skip")
@@ -152,7 +153,7 @@ def next_command(port: PortConfig, grade: Grade, n: int) -> str:
         method = ["--method", port.method] if port.method != plain.method else []
         method += [word for option in port.method_options for word in ("--set", option)]
         return shlex.join(["hf-bico", "port", port.source, *words, *method, "-n", str(n), "--output", "ported"])
-    methods = dict.fromkeys((port.method, *RIVALS))
+    methods = dict.fromkeys((port.method, *rivals))
     return shlex.join(["hf-bico", "compare", port.source, *words, "-n", str(n),
                        *(word for name in methods for word in ("--method", name))])
 

@@ -19,10 +19,13 @@ from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
 from hf_bico.data import Draw
 from hf_bico.evaluate import batched
-from hf_bico.objectives import Embedding, Objective
+from hf_bico.heads import PROBE, RIDGE
+from hf_bico.objectives import Objective
 from hf_bico.prepare import Ready, own_side
 from hf_bico.scores import Score
 
+FITTED = (RIDGE, PROBE)
+"""Heads in closed form."""
 Matrices = Mapping[str, np.ndarray]
 """Tower → (L_B, L_A) CKA of the blocks' inputs."""
 
@@ -66,7 +69,7 @@ def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping
     ready.sides[0] = None
     with _timed(seconds, "score source"):
         goal, reached, own = _source(ready, drawn, halves, size)
-    trial = losses and probe.Trial(*losses, own)
+    trial = losses and probe.Trial(*losses, own, "errors" if ready.plan.head in FITTED else "loss")
     pairs = ready.plan.pairs
     signs = probe.signs_of(moved, cka, paths_of(pairs, cka), trial and trial.recovered)
     scores = {"target": objective.score(start, goal), "source": reached}
@@ -82,12 +85,12 @@ def _compared(ready: Ready, job: Job, track: Track) -> Matrices:
 
 def _losses(ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int
             ) -> tuple[float, float]:
-    """The target's without a port and with one, on samples that neither port nor head was made of."""
-    model = ready.sides[1].model
+    """The target's without a port and with one, on samples that neither port nor a fitted head was made of."""
+    model, fitted = ready.sides[1].model, ready.plan.head in FITTED
 
     def loss(number: int) -> float:
         with ready.dressed(halves[number], size) as (objective, _):
-            return _loss(objective, model, halves[1 - number], size)
+            return _loss(objective, model, halves[1 - number], size, fitted)
 
     batches = [ready.batches(half, size) for half in halves]
     return loss(0) + loss(1), probe.trial_loss(job, ready.plan.method, parts, batches, loss)
@@ -95,17 +98,23 @@ def _losses(ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[
 
 def _source(ready: Ready, drawn: Draw, halves: Sequence[Draw], size: int) -> tuple[Tensor, Score, float]:
     """The fine-tune's marks and score, and its loss; under a probe of its own, that of one half on the other."""
+    fitted = ready.plan.head in FITTED
     model, objective = own_side(ready, ready.folders[0], drawn, size)
     marks = _marks(objective, model, drawn, size)
-    if isinstance(objective, Embedding) and objective.probe is not None:
-        loss = sum(_loss(own_side(ready, ready.folders[0], half, size)[1], model, other, size)
-                   for half, other in zip(halves, reversed(halves), strict=True))
+    if ready.plan.head == PROBE:
+        probes = (own_side(ready, ready.folders[0], half, size)[1] for half in halves)
+        loss = sum(_loss(own, model, other, size, fitted) for own, other in zip(probes, reversed(halves), strict=True))
     else:
-        loss = _loss(objective, model, drawn, size)
+        loss = _loss(objective, model, drawn, size, fitted)
     return marks, objective.score(marks, marks), loss
 
 
-def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int) -> float:
+def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int, fitted: bool) -> float:
+    """Summed over the samples; under a head that is fitted to few of them how many are wrong, for least squares know
+    no likelihood.
+    """
+    if fitted:
+        return float((_marks(objective, model, drawn, size) == 0).sum())
     with torch.no_grad():
         return sum(float(objective.loss(model, objective.encode(some))) for some in batched(drawn.samples, size))
 

@@ -15,7 +15,7 @@ from hf_bico.card import write_card
 from hf_bico.columns import Kind
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Job, Naive, Track, untracked
+from hf_bico.core.methods import Job, Method, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Account, Moved, Transported, added, holding
 from hf_bico.core.types import Tensors
@@ -86,9 +86,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         evaluation = _evaluate(config, ready, drawn, alpha, (ported, naive), workspace, track)
     report = Report(
         command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
-        method={"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
-                "options": asdict(plan.method), "alpha": alpha, "search": search_record(search),
-                "signals": sorted(signal.value for signal in plan.method.signals)},
+        method=_method_record(plan.method, alpha, search),
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
         task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
         matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
@@ -179,6 +177,12 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     for option, value in optional.items():
         words += [option, str(value)] if value is not None else []
     return shlex.join([*words, "--output", "ported"])
+
+
+def _method_record(method: Method, alpha: float, search: Search | None) -> dict[str, Any]:
+    return {"name": method.name, "citation": method.citation, "summary": method.summary, "options": asdict(method),
+            "alpha": alpha, "search": search_record(search),
+            "signals": sorted(signal.value for signal in method.signals)}
 
 
 def _head_record(ready: Ready) -> dict[str, Any]:

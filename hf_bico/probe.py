@@ -21,7 +21,7 @@ LEAST_GAP = 0.01
 
 @dataclass(frozen=True)
 class Trial:
-    """A port in small, tried out on samples that it was not made of: losses summed over all samples."""
+    """A port in small, tried out on samples that it was not made of: a loss, or errors, summed over all samples."""
 
     before: float
     """The target's without the port."""
@@ -29,6 +29,8 @@ class Trial:
     """With it: on either half that of the port made of the other half."""
     source: float
     """The fine-tuned source's own."""
+    what: str = "loss"
+    """Or errors, where the head is fitted to few samples and says nothing of how sure it is."""
 
     @property
     def recovered(self) -> float | None:

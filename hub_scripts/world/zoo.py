@@ -31,8 +31,8 @@ from zoo_tune import tune_classifier, tune_lm
 MODULES = {"vit": zoo_vit, "bert": zoo_bert, "lm": zoo_lm}
 BASES = (*zoo_vit.SHAPES, *zoo_bert.SHAPES, *zoo_lm.SHAPES)
 """Pre-trained here, their weights committed."""
-RECIPES = {"bert": (400, 1e-3), "minilm": (120, 5e-5), "lm": (400, 1e-3)}
-"""Steps and rate of a fine-tune."""
+RECIPES = {"bert": (400, 1e-3, 32), "minilm": (120, 5e-5, 16), "lm": (400, 1e-3, 32)}
+"""Steps, rate and batch of a fine-tune."""
 PAIRS = {("vit-narrow", "vit-wide"): zoo_vit.VIT_TASKS, ("bert-narrow", "bert-wide"): ("topic", "kind", "shuffle"),
          ("minilm", "minilm-next"): ("kind",), ("lm-a", "lm-b"): ("code", "heading"), ("lm-a", "lm-c"): ("code",)}
 """(source, target) → tasks."""
@@ -64,7 +64,7 @@ def base(name: str) -> Path:
 
 def tuned(name: str, task: str) -> Path:
     """A fine-tune of a base on a task, with a new head where the task has classes."""
-    recipe = RECIPES.get(kind_of(name), (zoo_vit.TUNE_STEPS, zoo_vit.TUNE_RATE))
+    recipe = RECIPES.get(kind_of(name), (zoo_vit.TUNE_STEPS, zoo_vit.TUNE_RATE, zoo_vit.TUNE_BATCH))
     start = base(name)
     made = digest(file_digest(start / "model.safetensors"), told(task), recipe)
     more = f"base_model: {name}\ndatasets: [{task}]\n"
@@ -101,7 +101,7 @@ def _write_base(name: str, folder: Path) -> None:
         file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": ["BertForMaskedLM"]}, indent=2))
 
 
-def _write_tuned(start: Path, name: str, task: str, recipe: tuple[int, float], folder: Path) -> None:
+def _write_tuned(start: Path, name: str, task: str, recipe: tuple[int, float, int], folder: Path) -> None:
     from transformers import AutoTokenizer
 
     torch.set_num_threads(1)

@@ -14,8 +14,7 @@ LONGEST = 96
 """Tokens of a text in training."""
 
 
-def tune_classifier(base: Path, task: str, steps: int, rate: float, seed: int = 0, batch: int = 32,
-                    ) -> nn.Module:
+def tune_classifier(base: Path, task: str, steps: int, rate: float, batch: int, seed: int = 0) -> nn.Module:
     """A BertForSequenceClassification of a base's folder with a fresh head, fine-tuned on strings (padded)."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -40,7 +39,7 @@ def tune_classifier(base: Path, task: str, steps: int, rate: float, seed: int = 
     return model.eval()
 
 
-def tune_lm(base: Path, task: str, steps: int, rate: float, seed: int = 0, batch: int = 32) -> nn.Module:
+def tune_lm(base: Path, task: str, steps: int, rate: float, batch: int, seed: int = 0) -> nn.Module:
     """A causal LM of a base's folder fine-tuned on texts, or on the completions that follow prompts."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
