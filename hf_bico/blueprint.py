@@ -48,7 +48,7 @@ class PortConfig:
     """As "role=column,…"."""
     streaming: bool = False
     templates: Path | None = None
-    max_length: int = 128
+    max_length: int = 256
     """Tokens of a text."""
     n: int | None = None
     """100 unless given."""

@@ -55,7 +55,8 @@ def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping
         PortError: the method cannot make its maps of so few samples, or a NaN.
     """
     method, seconds = ready.plan.method, {}
-    halves = [replace(drawn, samples=drawn.samples[k::2]) for k in (0, 1)]
+    halves = [replace(drawn, samples=tuple(drawn.samples[i] for i in half))
+              for half in probe.halved([sample.label for sample in drawn.samples])]
     job = ready.job(drawn, size, track)
     with _timed(seconds, "collect"):
         parts = probe.gather(job, method, [ready.batches(half, size) for half in halves])

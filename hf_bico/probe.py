@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,12 @@ class Signs:
     """Share of the moved ‖τ‖² inside the span of the maps."""
     recovered: float | None
     """Share of the loss's gap that a port in small recovered on samples it was not made of."""
+
+
+def halved(labels: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """The samples in two halves, each with its share of every class where labels are classes."""
+    by_class = sorted(range(len(labels)), key=lambda i: labels[i] if isinstance(labels[i], int) else 0)
+    return sorted(by_class[0::2]), sorted(by_class[1::2])
 
 
 def gather(job: Job, method: Method, halves: Sequence[Half]) -> list[Evidence]:

@@ -14,7 +14,7 @@ from repos import write_family
 from torch.utils.flop_counter import FlopCounterMode
 from twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
-from hf_bico import probe
+from hf_bico import explore, probe
 from hf_bico.api import job_of
 from hf_bico.core.collect import collect
 from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
@@ -24,6 +24,7 @@ from hf_bico.core.search import refined_search
 from hf_bico.core.types import Tokens
 from hf_bico.estimate import Work, estimate, measured, retimed
 from hf_bico.families import family_of
+from hf_bico.prepare import Ready
 from hf_bico.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, grade, judge
 
 WORLD = str(Path(__file__).parent.parent / "hub_scripts" / "world")
@@ -191,6 +192,16 @@ def test_either_half_is_judged_by_the_other():
     assert found.after != found.before
 
 
+def test_halves_share_every_class():
+    """Also where the classes come in turn, and every second sample would be of every second class."""
+    labels = [i % 4 for i in range(40)] + [9]
+    first, second = probe.halved(labels)
+    assert sorted(first + second) == list(range(41))
+    counts = [[sum(labels[i] == k for i in half) for half in (first, second)] for k in (0, 1, 2, 3, 9)]
+    assert all(abs(a - b) <= 1 for a, b in counts)
+    assert probe.halved(["a", "b", None]) == ([0, 2], [1])
+
+
 def test_means_are_weighed_by_what_each_map_carries():
     a, samples = tiny_clip(16, size=16, heads=4), Samples.make(30, size=16)
     tuned = {key: tensor.clone() for key, tensor in a.state_dict().items()}
@@ -275,6 +286,26 @@ def test_samples_show_how_alike_the_blocks_are(world, capsys, monkeypatch):
     assert data["estimate"]["n"] == 100
     again = told(capsys, monkeypatch, *WORDS, *DATA, "--batch-size", "3")
     assert again["signs"] == pytest.approx(data["signs"], rel=1e-3)
+
+
+def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, monkeypatch):
+    told_of, right_loss, right_dressed, right_carry = [], explore._loss, Ready.dressed, BiCo.carry
+    monkeypatch.setattr(explore, "_loss", lambda objective, model, drawn, *rest: (
+        told_of.append(("loss", drawn.samples)), right_loss(objective, model, drawn, *rest))[1])
+    monkeypatch.setattr(Ready, "dressed", lambda self, drawn, size: (
+        told_of.append(("head", drawn.samples)), right_dressed(self, drawn, size))[1])
+    monkeypatch.setattr(BiCo, "carry", lambda self, job: (
+        told_of.append(("port", tuple(job.batches().samples))), right_carry(self, job))[1])
+    told(capsys, monkeypatch, *WORDS, *DATA)
+    whats = [what for what, _ in told_of]
+    assert whats[:10] == ["head", "loss"] * 2 + ["port", "head", "loss"] * 2
+    halves = [{id(sample) for sample in samples} for _, samples in told_of[:10]]
+    for first, *others in (halves[0:2], halves[2:4], halves[4:7], halves[7:10]):
+        assert len(first) == 10
+        assert not first & others[-1]
+        assert len(others) == 1 or others[0] == first
+    assert whats[10:] == ["port", "head", "loss"]  # of all samples, for the figures; then the source
+    assert all(len(samples) == 20 for _, samples in told_of[10:])
 
 
 def test_the_same_model_again_has_nothing_to_gain(world, capsys, monkeypatch):

@@ -208,10 +208,22 @@ def test_a_class_may_be_the_completion():
 
 
 def test_a_cut_that_leaves_nothing_to_ask_for_is_refused():
-    with pytest.raises(PortError, match=r"sample 1 \('The new base model y'\) has nothing left .* first 4 tokens"):
-        encode_causal(byte_bpe(), [Row("x", "The"), Row("The new base model", "y")], 4)
     with pytest.raises(PortError, match="nothing left"):
         encode_causal(byte_bpe(), [Row("x")], 4)
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_of_a_long_prompt_the_beginning_is_cut(bos):
+    tokenizer = byte_bpe(bos=bos)
+    whole, cut = (encode_causal(tokenizer, [Row("The new base model came out and", "was ported")], length)
+                  for length in (64, 7))
+    ids, labels = whole.inputs["input_ids"][0], whole.labels[0]
+    assert cut.inputs["input_ids"].shape == (1, 7) and labels[-1] == tokenizer.eos_token_id
+    kept = 6 if bos else 7
+    assert torch.equal(cut.inputs["input_ids"][0, -kept:], ids[-kept:])
+    assert torch.equal(cut.labels[0, -kept:], labels[-kept:])
+    assert torch.equal(cut.spans["text"].start[0, -kept:], whole.spans["text"].start[0, -kept:])
+    assert not bos or cut.inputs["input_ids"][0, 0] == tokenizer.bos_token_id
 
 
 @pytest.mark.parametrize(("template", "expected"), [

@@ -26,7 +26,7 @@ def check(
     columns: opt.Columns = None,
     streaming: opt.Streaming = False,
     templates: opt.Templates = None,
-    max_length: opt.MaxLength = 128,
+    max_length: opt.MaxLength = 256,
     family: opt.Family = None,
     head: opt.Head = None,
     matching: opt.Matching = "index",

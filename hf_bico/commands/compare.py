@@ -34,7 +34,7 @@ def compare(
     columns: opt.Columns = None,
     streaming: opt.Streaming = False,
     templates: opt.Templates = None,
-    max_length: opt.MaxLength = 128,
+    max_length: opt.MaxLength = 256,
     family: opt.Family = None,
     head: opt.Head = None,
     matching: opt.Matching = "index",

@@ -79,7 +79,8 @@ def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | N
 
     - A text alone: every token is asked for.
     - Prompt and completion (or class name): joined, by a blank where neither has white space at the seam, and closed
-      with the end of sequence; the completion is asked for. A token that lies across the seam belongs to it.
+      with the end of sequence; the completion is asked for. A token that lies across the seam belongs to it. Of what
+      is too long the beginning is cut, but for a special token there.
     - A chat: by the tokenizer's template; what the assistant says is asked for, as the template marks it, else with
       what closes its turn. Without a template: a line "role: content" a message, and the end of sequence.
 
@@ -89,7 +90,10 @@ def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | N
     rows, labels = [], []
     for number, sample in enumerate(samples):
         text = _rendered(tokenizer, sample, number, class_names)
-        row = _row(tokenizer, (text.text,), max_length, text.parts, special=text.special, close=text.close)
+        answers = not text.every and tokenizer.is_fast
+        row = _row(tokenizer, (text.text,), None if answers else max_length, text.parts, special=text.special,
+                   close=text.close)
+        row = _end(row, max_length) if answers else row
         asked = _asked(tokenizer, text, row)
         if not any(asked[1:]):
             raise PortError(f"sample {number} ({_start(text.text)}) has nothing left to ask for in its first "
@@ -170,6 +174,15 @@ def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: 
         starts = [len("".join(texts[:number])) for number in range(len(texts))]
         parts = [Part(start, len(text)) for start, text in zip(starts, texts, strict=True)]
     return Row(ids + [end] * close, types, tokens, places(tokens, parts, length))
+
+
+def _end(row: Row, max_length: int | None) -> Row:
+    """The last `max_length` tokens of a row, the first of them still the special one that it began with."""
+    cut = len(row.ids) - (max_length or len(row.ids))
+    if cut <= 0:
+        return row
+    first = 1 if row.tokens and row.tokens[0].special and cut + 1 < len(row.ids) else 0
+    return Row(*(None if part is None else part[:first] + part[cut + first:] for part in row))
 
 
 def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Sequence[int | None]) -> list[Token]:

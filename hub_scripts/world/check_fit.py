@@ -48,7 +48,7 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
     """Signs and losses a sample, as a check of `FITTED` samples has them."""
     job, n = cells.job(cells.Cell(source, target, task, seed, FITTED))
     pictures, labels = (torch.cat(parts) for parts in zip(*(batch.source for batch in job.batches()), strict=True))
-    samples = [Batch((pictures[k::2], labels[k::2]), (pictures[k::2], labels[k::2])) for k in (0, 1)]
+    samples = [Batch(*2 * [(pictures[half], labels[half])]) for half in probe.halved(labels.tolist())]
     halves = [lambda batch=batch: [batch] for batch in samples]
     parts = probe.gather(job, BiCo(), halves)
 
