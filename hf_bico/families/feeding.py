@@ -65,6 +65,7 @@ def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | Non
     Raises:
         PortError: a sample is no text, or has no label where others have one.
     """
+    max_length = _limit(tokenizer, max_length)
     rows = [_row(tokenizer, _texts(sample, number), max_length) for number, sample in enumerate(samples)]
     labels = [sample.label for sample in samples]
     if any(label is not None for label in labels) and not all(isinstance(label, int) for label in labels):
@@ -87,7 +88,7 @@ def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | N
     Raises:
         PortError: cut at `max_length`, a sample has nothing left to ask for; or a chat does not fit its template.
     """
-    rows, labels = [], []
+    rows, labels, max_length = [], [], _limit(tokenizer, max_length)
     for number, sample in enumerate(samples):
         text = _rendered(tokenizer, sample, number, class_names)
         answers = not text.every and tokenizer.is_fast
@@ -110,7 +111,7 @@ def encode_seq2seq(tokenizer: Any, samples: Sequence[Sample], max_length: int | 
     Raises:
         PortError: a sample is no text or has nothing to answer with.
     """
-    rows, answers = [], []
+    rows, answers, max_length = [], [], _limit(tokenizer, max_length)
     for number, sample in enumerate(samples):
         rows.append(_row(tokenizer, _texts(sample, number), max_length))
         answers.append(_row(tokenizer, (_answer(sample, number, class_names),), max_length, target=True))
@@ -148,6 +149,12 @@ def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence
     return Rendered(text, [Part(0, len(text))], [(len(prompt), len(text))], close=True)
 
 
+def _limit(tokenizer: Any, max_length: int | None) -> int | None:
+    """As many tokens as are asked for, or as the model has positions for, if they are fewer."""
+    known = [length for length in (max_length, tokenizer.model_max_length) if length is not None and length < 10**9]
+    return min(known, default=None)
+
+
 def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: Sequence[Part] | None = None, *,
          special: bool = True, close: bool = False, target: bool = False) -> Row:
     """Texts, one after the other, as one row.
@@ -160,7 +167,7 @@ def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: 
     """
     named = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
     made = tokenizer(**named, add_special_tokens=special, truncation=max_length is not None, max_length=max_length,
-                     return_offsets_mapping=bool(tokenizer.is_fast))
+                     return_offsets_mapping=bool(tokenizer.is_fast), verbose=False)
     ids = list(made["input_ids"])
     end = tokenizer.eos_token_id
     close = close and end is not None and ids[-1:] != [end] and (max_length is None or len(ids) < max_length)
