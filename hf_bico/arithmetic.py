@@ -51,9 +51,10 @@ def apply(delta: Path, target: str, output: Path, alpha: float, hub: Hub) -> tup
     folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
     weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
     require_finite(pinned, weights)
-    check_fits(vector.tensors, weights, str(pinned))
+    named = Named(vector.tensors, library.names(model.skeleton, vector.tensors))  # a bare body lacks its prefix
+    change = {**named, **{key: vector.tensors[key] for key in vector.tensors.keys() - named.used}}
+    check_fits(change, weights, str(pinned))
     require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
-        write_model(stage, library, library.skeleton(folder, purpose), folder, pinned.files, weights, vector.tensors,
-                    alpha, {})
+        write_model(stage, library, library.skeleton(folder, purpose), folder, pinned.files, weights, change, alpha, {})
     return pinned, dict(vector.lineage)

@@ -1,7 +1,7 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
 from hf_bico.core.types import Pair, Site
 from hf_bico.data import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
-from hf_bico.demands import head_of, read_bank, require_task
+from hf_bico.demands import check_search, head_of, read_bank, require_task
 from hf_bico.destination import Destination, destination_of
 from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
@@ -30,6 +30,7 @@ from hf_bico.splits import HubDataset, Split
 from hf_bico.strategies import Calibration
 
 CKA = "cka"
+DEFAULT_N = 100
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,10 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
     task = read_task(dataset, split, named, config.templates)
+    if config.n is None and config.per_class is None:  # the default, or all there are
+        calibration = replace(calibration, n=min(DEFAULT_N, split.num_rows))
     head = head_of(config.head, purpose, task)
+    check_search(config.alpha, head)
     require_task(purpose, task, lineage, method)
     bank = read_bank(config.bank, {config.method: method}, library, purpose, task)
     labels = classes_of(split, task, calibration)

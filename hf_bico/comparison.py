@@ -16,8 +16,9 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
 from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.data import Draw, check_draw
-from hf_bico.demands import read_bank, require_task
+from hf_bico.demands import check_search, read_bank, require_task
 from hf_bico.evaluate import Exam
+from hf_bico.heads import PROBE
 from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
@@ -104,6 +105,8 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
         for alpha in config.alphas:
             check_alpha(alpha)
         plan, tuned = _draft(config, hub, methods, calibrations)
+        for alpha in config.alphas:
+            check_search(alpha, plan.head)
     ready = prepare(plan, hub, track, clock)
     examine = exam(config.port, plan, track)
     workspace = Workspace(_key(config, ready) | {"tuned": tuned and str(tuned)})
@@ -113,12 +116,16 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
             drawn = ready.draw(config.port, calibration, track)
             ready.match(config.port, drawn, config.port.batch_size, track)
             ready.equip(drawn, config.port.batch_size, track)
-            if not draws:
-                source, reference = _scores(config, hub, ready, drawn, examine, tuned, workspace)
-            space, start, some = _rows(config, ready, drawn, examine, methods, calibration, track)
+            space = Workspace(_key(config, ready) | {"draw": drawn.sha256, "options": config.options,
+                                                     "bank": plan.bank, "tuned": tuned and str(tuned)})
+            if not draws or plan.head == PROBE:  # a probe is fitted to the draw
+                source, reference = _scores(config, hub, ready, drawn, examine, tuned,
+                                            space if plan.head == PROBE else workspace)
+            start, some = _rows(config, ready, drawn, examine, methods, calibration, track, space)
             spaces.append(space)
             draws.append(drawn.record() | {"start": asdict(start)})
-            rows += [_record(row, calibration, len(drawn.samples), start, reference.score) for row in some]
+            goal = reference.score if tuned or ready.comparable(start) else None
+            rows += [_record(row, calibration, len(drawn.samples), start, goal) for row in some]
     start = Score(**draws[0]["start"])
     data = {
         "schema": SCHEMA, "hf_bico": __version__, "lineage": plan.lineage.record(ready.hashes),
@@ -184,14 +191,13 @@ def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
     return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "head": plan.head, "matching": [port.matching, port.layers, port.skip],
+            "head": plan.head, "pairs": [[a.name, b.name] for a, b in plan.pairs],
             "evaluation": evaluation_key(port, plan)}
 
 
 def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, methods: dict[str, Method],
-          calibration: Calibration, track: Track) -> tuple[Workspace, Score, list[Row]]:
+          calibration: Calibration, track: Track, space: Workspace) -> tuple[Score, list[Row]]:
     """The target's score without a port, and every method and α on one draw."""
-    space = Workspace(_key(config, ready) | {"draw": drawn.sha256, "options": config.options, "bank": ready.plan.bank})
     n, size, model = len(drawn.samples), config.port.batch_size, ready.sides[1].model
     what = f"N = {n}, seed {calibration.seed}"
 
@@ -202,11 +208,13 @@ def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, metho
     start = Score(**space.once("start", lambda: asdict(score(model))))
     job, alphas = ready.job(drawn, size, track), list(dict.fromkeys(config.alphas))
     with within_memory():
-        return space, start, compare(job, methods, n, lambda live: score(live).value, alphas=alphas, once=space.once)
+        return start, compare(job, methods, n, lambda live: score(live).value, alphas=alphas, once=space.once)
 
 
-def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score) -> dict[str, Any]:
-    gap = None if row.score is None else recovered(row.score, start.value, reference.value, start.metric)
+def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None
+            ) -> dict[str, Any]:
+    known = row.score is not None and reference is not None
+    gap = recovered(row.score, start.value, reference.value, start.metric) if known else None
     return {"n": n, "per_class": calibration.per_class, "seed": calibration.seed} | asdict(row) | {
         "recovered": gap, "search": search_record(row.search)}
 

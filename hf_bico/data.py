@@ -110,10 +110,15 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
         values = {value for value in split.column(label) if value is not None}
     if not values or not all(isinstance(value, str if strings else int) for value in values):
         raise PortError(f"{where} are no classes: name another column with --columns label=…")
-    found = sorted(values) if strings else [str(number) for number in range(max(values) + 1)]
+    found = sorted(values, key=_in_order) if strings else [str(number) for number in range(max(values) + 1)]
     if len(found) > MOST_CLASSES:
         raise PortError(f"{where} have {len(found)} different values: {mend}, or name another column with --columns")
     return tuple(found)
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Numbers by their size, before words."""
+    return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
 def check_columns(split: Split, name: str, columns: Columns) -> None:

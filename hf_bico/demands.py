@@ -6,6 +6,7 @@ from pathlib import Path
 from hf_bico.columns import Kind
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import Method
+from hf_bico.core.search import AUTO
 from hf_bico.data import Task
 from hf_bico.families import Contrastive, Library, Purpose
 from hf_bico.heads import PROBE, RIDGE
@@ -27,11 +28,21 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> str:
     return named or choices[0]
 
 
+TOKENIZERS = {"tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model", "tokenizer_config.json",
+              "sentencepiece.bpe.model"}
+"""Files of which a text model has one."""
 TAKES = {"zero-shot": {Kind.IMAGE}, "image-classification": {Kind.IMAGE}, "text-classification": {Kind.TEXT, Kind.PAIR},
          "causal-lm": {Kind.PLAIN, Kind.CHAT, Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
          "seq2seq": {Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
          "features": {Kind.TEXT, Kind.PAIR, Kind.PLAIN, Kind.IMAGE}}
 """What a model is for → the kinds of data that it can be calibrated on."""
+
+
+def check_search(alpha: float | str, head: str) -> None:
+    """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all."""
+    if alpha == AUTO and head in (RIDGE, PROBE):
+        raise PortError(f"--alpha {AUTO} goes by the loss of the samples that the head ({head}) is fitted to: give a "
+                        "number")
 
 
 def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method) -> None:
@@ -45,6 +56,13 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
         raise PortError(f"{lineage.source} is for {purpose.kind}, whose loss this version does not know; it ports "
                         f"{', '.join(TAKES)}")
     kind, takes = task.columns.kind, TAKES[purpose.kind]
+    if kind is Kind.PLAIN and purpose.kind == "text-classification":
+        raise PortError(f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
+                        "such: name their column with --columns label=…")
+    if kind is not Kind.IMAGE and purpose.kind != "zero-shot":
+        bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
+        if bare:
+            raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
         raise PortError(f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
                         f"takes {', '.join(sorted(takes))}: name its columns with --columns, or another --dataset")

@@ -76,12 +76,13 @@ def met(a: Encoded, b: Encoded) -> dict[str, Tensor]:
     for name in a.spans.keys() & b.spans.keys():
         mine, theirs = a.spans[name], b.spans[name]
         found[name] = torch.diag_embed(theirs.mask.float()) if same(mine, theirs) else meeting(mine, theirs)
-    if "input_ids" in a.inputs and "text" not in found:
-        if a.inputs["input_ids"].shape != b.inputs["input_ids"].shape or \
-                not torch.equal(a.inputs["input_ids"], b.inputs["input_ids"]):
+    for ids, mask in (("input_ids", "attention_mask"), ("text", "text_mask")):
+        if ids not in a.inputs or "text" in found:
+            continue
+        if not torch.equal(a.inputs[ids], b.inputs[ids]):
             raise PortError("the two models cut a text into different tokens, and a tokenizer does not say which "
                             "characters they cover (it is a slow one): their rows cannot be paired")
-        found["text"] = torch.diag_embed(a.inputs["attention_mask"].float())
+        found["text"] = torch.diag_embed(a.inputs[mask].float())
         if a.labels is not None and a.labels.ndim == 2:
             found["labels"] = torch.diag_embed((a.labels != UNASKED).float())
     return found

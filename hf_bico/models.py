@@ -10,7 +10,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, family_of, library_of
-from hf_bico.heads import LAST, Chain, chain
+from hf_bico.heads import Chain, chain
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
@@ -41,6 +41,9 @@ def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
     pinned = list(pinned)
     libraries = [library_of(each.files) for each in pinned]
     for each, library in zip(pinned, libraries, strict=True):
+        if library is None and "adapter_config.json" in each.files:
+            raise PortError(f"{each} is a PEFT adapter, not a whole model: merge it into its base first (peft's "
+                            "merge_and_unload, then save_pretrained)")
         if library is None:
             raise PortError(f"{each} is no model that can be opened: it has neither open_clip_config.json nor "
                             "config.json")
@@ -65,13 +68,11 @@ def _anatomy(pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: 
 
 
 def chain_of(models: tuple[Anatomy, ...], head: str, purpose: Purpose) -> Chain:
-    """What becomes of the layers on top: a model of features has no classes, and its pooler moves or stays."""
+    """What becomes of the layers on top of a classifier; other models have none that is theirs to make."""
     _, base, target = models
     tops = [each.family.head_sites(each.skeleton) for each in (base, target)]
     if not purpose.kind.endswith("classification"):
-        by_role = {site.role: site for site in tops[0] if site.weight.key in base.shapes and site.role != LAST}
-        return Chain(tuple(Pair(by_role[site.role], site) for site in tops[1]
-                           if site.role in by_role and site.weight.key in target.shapes))
+        return Chain()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
     return replace(chain(*tops, base.shapes, target.shapes, head), gains=lacking)
@@ -81,9 +82,7 @@ def check_models(library: Library, models: tuple[Anatomy, ...]) -> None:
     """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first."""
     source = models[0]
     for each in models:
-        sites = each.family.head_sites(each.skeleton) if each is not source else ()
-        gains = each.family.head_gains(each.skeleton) if sites else ()
-        top = {s.key for site in sites for s in site.slices} | set(gains)
+        top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
         check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
     for each in models if library.exact else models[:1]:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_bico.core.alignment import Spans
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import Encoded, encode_causal, encode_seq2seq, encode_text
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
@@ -57,7 +58,7 @@ class ZeroShot:
         labels = _classes(samples)
         inputs = {"images": _images(self.side, samples)}
         if self.prompts:
-            inputs["text"] = self.library.tokens(self.side, [self.prompts[label] for label in labels])[0]
+            inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
         return Encoded(inputs, labels)
 
     def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
@@ -100,7 +101,11 @@ class Classifier:
         labels = torch.tensor(self.order)[labels] if self.order else labels
         if not isinstance(samples[0].inputs, str | tuple):
             return Encoded({"pixel_values": _images(self.side, samples)}, labels)
-        return replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
+        encoded = replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
+        if not self.side.model.config.is_encoder_decoder or not encoded.spans:
+            return encoded
+        later = {name: Spans(*(F.pad(part[:, :-1], (1, 0)) for part in spans)) for name, spans in encoded.spans.items()}
+        return replace(encoded, spans=encoded.spans | {"labels": later["text"]})  # its decoder reads the text, shifted
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)

@@ -69,8 +69,8 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     require_room(config.output or Path(tempfile.gettempdir()) / "hf-bico-output", room)
     with clock("draw"):
         drawn = ready.draw(config, plan.calibration, track)
-        workspace = Workspace(_key(config, ready, drawn))
         matched = ready.match(config, drawn, config.batch_size, track)
+        workspace = Workspace(_key(config, ready, drawn))
         ready.equip(drawn, config.batch_size, track)
         plan = ready.plan
         job = replace(ready.job(drawn, config.batch_size, track), evidence=workspace.evidence(plan.pairs, plan.method))
@@ -100,8 +100,8 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
-    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head, config.matching,
-              config.layers, config.skip, config.max_length]
+    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head,
+              [[a.name, b.name] for a, b in plan.pairs]]
     return {"hf_bico": __version__, "models": models_key(ready), "method": method,
             "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
@@ -142,7 +142,7 @@ def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, alpha: float, moved
     ported, naive = moved
     source = score_source(ready, drawn, size, examine, workspace)
     return Evaluation(examine.name, source, score("the target"), with_delta("the naive copy", naive.delta),
-                      with_delta("the port", ported.delta))
+                      with_delta("the port", ported.delta), ready.comparable(source))
 
 
 def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dict[str, Any]:

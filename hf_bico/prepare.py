@@ -34,7 +34,7 @@ from hf_bico.report import Clock
 from hf_bico.scores import Score
 from hf_bico.strategies import Calibration
 from hf_bico.tasks import objective_of, zero_shot_head
-from hf_bico.weigh import fetch, still, weigh
+from hf_bico.weigh import fetch, new_in_source, still, weigh
 
 Weights = Mapping[str, Tensor]
 
@@ -69,6 +69,13 @@ class Ready:
                 for side, objective in zip(self.sides, self.objectives, strict=True)]
         return Job(self.tau, self.plan.pairs, *live, self.weights, self.batches(drawn, size),
                    Evidence(self.plan.pairs, ()), track)
+
+    def comparable(self, score: Score) -> bool:
+        """Whether the source's score and the target's are of one scale: a loss a token is not, of other tokens."""
+        if score.metric != "perplexity":
+            return True
+        vocabularies = [objective.side.tokenizer.get_vocab() for objective in self.objectives]
+        return vocabularies[0] == vocabularies[1]
 
     def batches(self, drawn: Draw, size: int) -> Callable[[], Batches]:
         return partial(Batches, drawn.samples, self.objectives, size)
@@ -175,7 +182,7 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
                   zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(objective_of(plan, side) for side in sides)
-    own_head = {key: tuned[key] for key in plan.chain.source_keys}
+    own_head = {key: tuned[key] for key in new_in_source(plan) | plan.chain.source_keys if key in tuned}
     return Ready(plan, folders, hashes, tau, target.without(plan.chain.target_keys), own_head, ratio, ledger, sides,
                  objectives)
 
@@ -233,7 +240,7 @@ def models_key(ready: Ready) -> list[Any]:
 def evaluation_key(config: PortConfig, plan: Blueprint) -> list[Any]:
     """What tells these evaluation samples from all others."""
     return [_dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed,
-            config.max_length, config.columns]
+            config.max_length, config.columns, config.streaming]
 
 
 def _dataset_key(pinned: Pinned) -> list[Any]:

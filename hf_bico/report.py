@@ -55,6 +55,8 @@ class Evaluation:
     zero_shot: Score
     naive: Score
     ported: Score
+    comparable: bool = True
+    """Whether the source's score is on the same scale."""
 
     @property
     def regressed(self) -> bool:
@@ -64,6 +66,8 @@ class Evaluation:
     def recovered(self) -> float | None:
         """Share of the way from the target without the port to the source's own score; None where there is no way up.
         """
+        if not self.comparable:
+            return None
         return recovered(self.ported.value, self.zero_shot.value, self.source.value, self.ported.metric)
 
 

@@ -74,6 +74,7 @@ class Score:
     @classmethod
     def agreement(cls, features: Tensor, reference: Tensor) -> "Score":
         """Pearson's r of the cosine similarities of all pairs of samples in features (n, d) and in reference (n, e)."""
+        features, reference = features[:MOST], reference[:MOST]
         upper = torch.triu_indices(len(features), len(features), offset=1)
         similarities = [(f @ f.T)[*upper] for f in (_unit(features), _unit(reference))]
         r = float(torch.corrcoef(torch.stack(similarities))[0, 1].clamp(-0.999999, 0.999999))
@@ -82,9 +83,16 @@ class Score:
         return cls(r, low, high, len(features), "agreement")
 
 
+MOST = 2000
+"""Samples whose pairs are compared; all pairs of more would not fit."""
+
+
 def better(a: Score, b: Score) -> bool:
-    """Whether a is better than b."""
-    return (a.value > b.value) == METRICS[a.metric].higher and a.value != b.value
+    """Whether a is better than b; of equals, by what else was measured."""
+    if a.value == b.value:
+        return any((a.also[name] > b.also[name]) == METRICS[name].higher and a.also[name] != b.also[name]
+                   for name in a.also.keys() & b.also.keys())
+    return (a.value > b.value) == METRICS[a.metric].higher
 
 
 def recovered(score: float, start: float, goal: float, metric: str) -> float | None:

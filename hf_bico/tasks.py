@@ -41,14 +41,16 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
         PortError: the names are not the same set, though the model's are no mere numbers.
     """
     plain = [[name.strip().lower().replace("_", " ") for name in names] for names in (dataset, model)]
+    if len(set(plain[1])) < len(plain[1]) or len(set(plain[0])) < len(plain[0]):
+        raise PortError("two classes have the same name but for capitals and blanks: they cannot be told apart")
+    if sorted(plain[0]) == sorted(plain[1]):
+        return () if plain[0] == plain[1] else tuple(plain[1].index(name) for name in plain[0])
     nameless = all(name.removeprefix("label").strip().isdigit() for name in plain[1])
     numbers = all(name.isdigit() for name in plain[0])
-    if nameless or numbers or plain[0] == plain[1]:
+    if nameless or numbers:
         return ()
-    if sorted(plain[0]) != sorted(plain[1]):
-        raise PortError(f"the dataset's classes ({', '.join(dataset[:5])} …) are not the model's "
-                        f"({', '.join(model[:5])} …): name the dataset that it was fine-tuned on")
-    return tuple(plain[1].index(name) for name in plain[0])
+    raise PortError(f"the dataset's classes ({', '.join(dataset[:5])} …) are not the model's "
+                    f"({', '.join(model[:5])} …): name the dataset that it was fine-tuned on")
 
 
 def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -9,6 +9,7 @@ from hf_bico.blueprint import Outline, optional_towers
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import Account, Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
+from hf_bico.heads import LAST
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
@@ -47,11 +48,10 @@ def weigh(plan: Outline, folders: Sequence[Path]) -> Weighed:
 def new_in_source(plan: Outline) -> set[str]:
     """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
     source, base, _ = plan.models
-    top = {s.key for site in source.family.head_sites(source.skeleton) for s in site.slices}
     moved = {s.key for pair in plan.chain.moved for s in pair.source.slices}
-    new = {key for key in (*top, *source.family.head_gains(source.skeleton)) if key not in base.shapes}
-    classes = top if plan.purpose.labels else set()
-    return (plan.chain.source_keys | new | classes) - moved
+    new = {key for key in source.family.on_top(source.skeleton) if key not in base.shapes}
+    last = {s.key for site in source.family.head_sites(source.skeleton) if site.role == LAST for s in site.slices}
+    return (plan.chain.source_keys | new | last) - moved
 
 
 def still(plan: Outline, tau: Tensors) -> set[str]:

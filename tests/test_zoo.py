@@ -1,6 +1,5 @@
 """The zoo: its datasets are what they say, and its bases are ordinary repos. Nothing is trained here."""
 
-import sys
 from pathlib import Path
 
 import numpy as np

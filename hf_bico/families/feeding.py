@@ -247,9 +247,13 @@ def _agreeing(tokenizer: Any, text: Rendered, row: Row, at: int) -> int:
     return next((number for number, (a, b) in pairs if a != b), min(len(before), len(row.ids)))
 
 
+def padding(tokenizer: Any) -> int:
+    """The id that short rows are filled up with."""
+    return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+
+
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
-    pad = next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
-    inputs = {"input_ids": _padded([row.ids for row in rows], pad),
+    inputs = {"input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
               "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0)}
     if types and all(row.types is not None for row in rows):
         inputs["token_type_ids"] = _padded([row.types for row in rows], 0)

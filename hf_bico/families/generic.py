@@ -57,6 +57,9 @@ class Generic:
         return tuple(Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
                      for name, layer in found[:1])
 
+    def on_top(self, model: nn.Module) -> frozenset[str]:
+        return frozenset(s.key for site in self.head_sites(model) for s in site.slices)
+
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         return ()
 

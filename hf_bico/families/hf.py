@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
+from hf_bico.families.feeding import padding
 from hf_bico.families.protocol import Loaded, Purpose, Stored
 
 KINDS = {
@@ -33,7 +34,7 @@ TASKS = {"image-classification": "image-classification", "text-classification": 
          "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
          "masked-lm": "fill-mask", "zero-shot": "zero-shot-image-classification"}
 INDEX = "model.safetensors.index.json"
-EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece\S*|spm|"
+EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
                    r"chat_template|preprocessor_config|processor_config|generation_config|"
                    r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
                    r"|1_Pooling/config\.json")
@@ -66,6 +67,8 @@ class Transformers:
             raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
         if config.model_type in CONTRASTIVE and kind == "features":
             return Purpose("zero-shot", architecture=name)
+        if kind == "features" and config.is_encoder_decoder and not name.endswith("EncoderModel"):
+            raise PortError(f"a {name} has a decoder, which gives no features of a text: save its encoder alone")
         labels = _labels(config) if kind.endswith("classification") else ()
         return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
 
@@ -100,10 +103,8 @@ class Transformers:
             model = _class(config, purpose).from_pretrained(
                 folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
         side = Loaded(model.to(device).eval(), _preprocess(folder), _tokenizer(folder))
-        classifies = purpose.kind == "text-classification"
-        if classifies and side.tokenizer is not None and getattr(config, "pad_token_id", 0) is None:
-            pads = side.tokenizer.pad_token_id, side.tokenizer.eos_token_id  # what batches are padded with
-            config.pad_token_id = next((token for token in pads if token is not None), None)
+        if purpose.kind == "text-classification" and side.tokenizer is not None:
+            config.pad_token_id = padding(side.tokenizer)  # what batches are padded with is what it must not read
         return side
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -179,8 +180,8 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
 
     with _opening(folder):
         if purpose is None or not purpose.labels:
-            return AutoConfig.from_pretrained(folder)
-        config = AutoConfig.from_pretrained(folder, num_labels=len(purpose.labels))
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, num_labels=len(purpose.labels))
         for key, value in purpose.config.items():
             setattr(config, key, value)
         return config
@@ -213,6 +214,8 @@ def _class(config: Any, purpose: Purpose) -> Any:
     mapping = getattr(transformers, auto)._model_mapping
     if type(config) not in mapping:
         raise PortError(f"transformers has no {config.model_type} for {purpose.kind}")
+    if purpose.kind == "features" and config.model_type in CONTRASTIVE:
+        raise PortError(f"a {config.model_type} of two towers is no model of features: name one tower's repo")
     found = mapping[type(config)]
     return found[0] if isinstance(found, tuple | list) else found
 
@@ -221,7 +224,7 @@ def _preprocess(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     try:
-        processor = AutoImageProcessor.from_pretrained(folder)
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None
     return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -231,7 +234,7 @@ def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -108,11 +108,12 @@ class OpenClip:
     def load(self, folder: Path, device: str, purpose: Purpose | None = None) -> Loaded:
         import open_clip
 
-        _config(folder)
-        name = f"local-dir:{folder}"
+        from_hub = "hf_tokenizer_name" in _config(folder)["text_cfg"]
+        name, safe = f"local-dir:{folder}", {"trust_remote_code": False} if from_hub else {}
         with _opening():
             model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
-            return Loaded(self._checked(model).eval(), preprocess, open_clip.get_tokenizer(name))
+            tokenizer = open_clip.get_tokenizer(name, **safe)
+            return Loaded(self._checked(model).eval(), preprocess, tokenizer)
 
     def _checked(self, model: nn.Module) -> nn.Module:
         if not OPEN_CLIP.knows(model):
@@ -175,6 +176,8 @@ def _config(folder: Path) -> dict[str, Any]:
     if "timm_model_name" in vision and not re.match(r"(vit|deit)", vision["timm_model_name"]):
         raise PortError(f"the vision tower is timm's {vision['timm_model_name']}; of timm's this version ports vision "
                         "transformers")
+    if config["text_cfg"].get("tokenizer_kwargs", {}).keys() & {"trust_remote_code", "auto_map", "code_revision"}:
+        raise PortError("its text_cfg asks for code of a repo to be run (tokenizer_kwargs), which is never done")
     if vision.get("attentional_pool"):
         raise PortError("attentional pooling in the vision tower is not supported")
     return config

@@ -29,6 +29,10 @@ class Family(Protocol):
         """A classifier's layers on top, in the order they run."""
         ...
 
+    def on_top(self, model: nn.Module) -> frozenset[str]:
+        """Names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        ...
+
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the gains of norms within the classifier."""
         ...

@@ -40,6 +40,9 @@ COMMON = {
     r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$":
         "token embeddings belong to the target's vocabulary",
     r"(^|\.)lm_head\.": VOCABULARY,
+    r"(^|\.)position_ids$": "a counter, not a weight",
+    r"(^|\.)(rotary_emb\.)?(original_)?inv_freq$": "rotary frequencies are no weights",
+    r"(^|\.)attn\.(masked_)?bias$": "a causal mask, not a weight",
     r"logit_(scale|bias)$": "the logit scale is calibrated to the target's features",
 }
 """Reasons that every family shares: pattern of a name → why such a tensor stays behind."""
@@ -134,6 +137,11 @@ class Anatomy:
         every_token = {"tokens": TEXT} if type(model).__name__.endswith("ForTokenClassification") else {}
         found = [site for layer in self.head for site in _outside(model, replace(layer, **every_token))]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
+
+    def on_top(self, model: nn.Module) -> frozenset[str]:
+        """Names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        found = [site for layer in self.head for site in _outside(model, layer)]
+        return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         """Names of the gains of norms within the classifier."""

@@ -1,5 +1,6 @@
 """Model repos on disk: lazy tensors, never unpickled, never two whole models at once."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -37,8 +38,17 @@ class SafeTensors(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, library: Library, pinned: Pinned, folder: Path) -> "SafeTensors":
-        """All shards of a repo's weights."""
-        return cls(*(folder / name for name in shards(library, pinned)))
+        """All shards of a repo's weights.
+
+        Raises:
+            PortError: an index that names other files than those, or tensors that they have not.
+        """
+        tensors = cls(*(folder / name for name in shards(library, pinned)))
+        for index in (name for name in library.weights(pinned.files) if name.endswith(".json")):
+            said = json.loads((folder / index).read_text()).get("weight_map", {})
+            if set(said.values()) - set(shards(library, pinned)) or set(said) != set(tensors):
+                raise PortError(f"{index} does not agree with the shards beside it: fetch the repo again")
+        return tensors
 
     @property
     def metadata(self) -> dict[str, str]:
