@@ -103,6 +103,11 @@ def test_scores_know_which_way_is_up():
     assert recovered(0.6, 0.5, 0.7, "accuracy") == pytest.approx(0.5) and recovered(0.6, 0.7, 0.5, "accuracy") is None
 
 
+def test_of_equal_answers_the_more_fluent_is_better():
+    plain, worse = (Score(0.0, 0.0, 0.1, 9, "exact match", {"perplexity": value}) for value in (5.0, 7.0))
+    assert better(plain, worse) and not better(worse, plain) and not better(plain, plain)
+
+
 def test_perplexity_is_that_of_all_tokens_together():
     score = Score.perplexity(torch.tensor([2.0, 9.0]), torch.tensor([2.0, 3.0]))
     assert score.value == pytest.approx(float(torch.tensor(11 / 5).exp())) and score.low < score.value < score.high
@@ -118,6 +123,7 @@ def test_agreement_is_of_similarities_and_not_of_coordinates():
 def test_classes_are_matched_by_name():
     assert class_order(("cat", "dog"), ("dog", "cat")) == (1, 0)
     assert class_order(("cat", "dog"), ("LABEL_0", "LABEL_1")) == () == class_order(("0", "1"), ("no", "yes"))
+    assert class_order(("1", "2", "3"), ("3", "1", "2")) == (1, 2, 0)
     with pytest.raises(PortError, match="classes"):
         class_order(("cat", "cow"), ("dog", "cat"))
 

@@ -6,8 +6,10 @@ import transformers
 from family_twins import CASES
 from huggingface_hub import HfApi, ModelCard
 from repos import NAMES, batch, processor_of, shards, write_family
+from safetensors.torch import load_file
 from twins import distance
 
+from hf_bico.arithmetic import apply, extract
 from hf_bico.blueprint import PortConfig
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
@@ -56,3 +58,23 @@ def test_twin_gives_the_fine_tune_back_through_the_hub(name, tmp_path, hub):
     assert (card.base_model, card.library_name) == (f"{repo}-plus", "transformers")
     if kind in ("text", "image"):
         assert tuple(ported.config.id2label.values()) == NAMES
+
+
+def test_a_fitted_head_is_the_same_again(tmp_path):
+    """Both bases' gradients are taken under heads that are known: the fine-tune's own, and the fitted one."""
+    write_family(tmp_path, "vit")
+    made = []
+    for number in range(2):
+        torch.manual_seed(number)
+        run(PortConfig(*(str(tmp_path / part) for part in ("ft", "plus", "task")), base=str(tmp_path / "base"), n=66,
+                       head="ridge", output=tmp_path / f"out {number}"), Hub())
+        made.append(load_file(tmp_path / f"out {number}" / "model.safetensors"))
+    assert distance(*made) < 1e-6
+
+
+def test_a_task_vector_goes_back_onto_a_bare_base(tmp_path):
+    write_family(tmp_path, "bert")
+    extract(str(tmp_path / "ft"), str(tmp_path / "base"), tmp_path / "tau.safetensors", Hub())
+    apply(tmp_path / "tau.safetensors", str(tmp_path / "base"), tmp_path / "sum", 1.0, Hub())
+    tuned, summed = (transformers.BertModel.from_pretrained(tmp_path / name).state_dict() for name in ("ft", "sum"))
+    assert all(torch.allclose(summed[key], tuned[key], atol=1e-6) for key in summed)
