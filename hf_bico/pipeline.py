@@ -90,7 +90,8 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
                 "options": asdict(plan.method), "alpha": alpha, "search": search_record(search),
                 "signals": sorted(signal.value for signal in plan.method.signals)},
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
-        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
+        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved) | {"adapter": ready.adapter},
+        layers=layer_table(plan.pairs),
         matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
         left=ready.account.left, evaluation=evaluation, environment=environment(plan.device, clock),
         estimate=measured(expected, clock.seconds, peak(plan.device))).data()
