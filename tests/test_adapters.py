@@ -31,7 +31,7 @@ KINDS = {
                                          "alpha_pattern": {"down_proj": 5}, "use_rslora": True}),
     "llama-dora": ("llama", LLAMA | {"use_dora": True}),
     "llama-embedding": ("llama", LLAMA | {"target_modules": ["q_proj", "embed_tokens"], "embeddings": False}),
-    "llama-merged": ("llama", LLAMA | {"target_modules": ["q_proj", "embed_tokens"]}),  # the file has the base's too
+    "llama-embedded": ("llama", LLAMA | {"target_modules": ["q_proj", "embed_tokens"]}),  # the file has the base's too
     "llama-pissa": ("llama", LLAMA | {"init_lora_weights": "pissa"}),
     "llama-loha": ("llama", {"cls": peft.LoHaConfig, "r": 4, "target_modules": ["q_proj", "up_proj"]}),
     "bert-ia3": ("bert", {"cls": peft.IA3Config, "target_modules": ["key", "value", "output.dense"],
@@ -82,7 +82,7 @@ def test_an_adapter_ports_as_the_merged_model_does(kind, folders):
     assert max(float((ours[key] - tensor).norm()) for key, tensor in dense.items()) < 2e-4 * change
     scores, expected = (each["evaluation"]["source"]["value"] for each in (told, theirs))
     assert scores == pytest.approx(expected, abs=1e-4)
-    by_peft = ("merged", "pissa", "loha", "ia3")
+    by_peft = ("embedded", "pissa", "loha", "ia3")
     how = "as a DoRA" if "dora" in kind else "merged by PEFT" if kind.endswith(by_peft) else "as factors"
     assert told["task_vector"]["adapter"]["read"].startswith(how) and theirs["task_vector"]["adapter"] is None
     assert told["task_vector"]["relative_norm"] == pytest.approx(theirs["task_vector"]["relative_norm"], rel=1e-3)
@@ -199,7 +199,7 @@ def test_patterns_are_read_as_peft_reads_them():
             "alpha_pattern": {"^a.1.q$": 3}}
     config = AdapterConfig("LORA", data=data)
     assert [config.scale(name) for name in ("a.0.q", "a.1.q", "a.10.q", "a.q.x")] == [
-        (2, 16 / 2**0.5), (4, 3 / 2), (2, 16 / 2**0.5), (8, 16 / 8**0.5)]
+        (2, 16 / 2**0.5), (4, 3 / 2), (4, 16 / 2), (8, 16 / 8**0.5)]
 
 
 def random(*shape: int) -> torch.Tensor:
