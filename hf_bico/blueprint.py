@@ -20,6 +20,7 @@ from hf_bico.demands import head_of, read_bank, require_task
 from hf_bico.destination import Destination, destination_of
 from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
+from hf_bico.forms import MODEL, check_form
 from hf_bico.heads import Chain
 from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
 from hf_bico.io.checkpoints import pick_device
@@ -73,6 +74,11 @@ class PortConfig:
     """A number, or "auto" for a line search."""
     batch_size: int = 8
     device: str | None = None
+    form: str = MODEL
+    """model, or lora of the target."""
+    rank: int | None = None
+    energy: float | None = None
+    """Of a layer's ‖τ_B‖², in [0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
     output: Path | None = None
     push: bool = False
     push_to: str | None = None
@@ -171,6 +177,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     named = parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = anatomies(lineage.models, hub, config.family)
+    check_form(config.form, config.rank, config.energy, library.name)
     dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
     task = read_task(dataset, split, named, config.templates)

@@ -81,7 +81,7 @@ class Delta(Factored):
         where.of(self.whole[key]).copy_(change)
 
     def factors(self, key: str) -> LowRank | None:
-        """Also of a tensor whose parts are products: their factors side by side, in blocks."""
+        """Also of a tensor whose parts are products: their factors side by side; of one A once."""
         if key not in self.products or key in self.whole:
             return None
         transposed = next(iter(self.products[key])).transposed
@@ -89,9 +89,13 @@ class Delta(Factored):
         b, a = [], []
         for where, product in self.products[key].items():
             first = where.rows[0] if where.rows else 0
-            block = product.b.new_zeros(rows, product.rank)
-            block[first:first + product.shape[0]] = product.b
-            b.append(block)
+            place = slice(first, first + product.shape[0])
+            same = next((i for i, other in enumerate(a) if torch.equal(other, product.a)), None)
+            if same is not None:  # q, k and v of one LoRA, on other rows
+                b[same][place] = product.b
+                continue
+            b.append(product.b.new_zeros(rows, product.rank))
+            b[-1][place] = product.b
             a.append(product.a)
         joined = LowRank(torch.cat(b, 1), torch.cat(a))
         return joined.T if transposed else joined

@@ -69,6 +69,10 @@ class Transformers:
         labels = _labels(config) if kind.endswith("classification") else ()
         return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
 
+    def task_of(self, purpose: Purpose) -> str | None:
+        """PEFT's name of what a model is for, None where it has none."""
+        return next((task for task, end in PEFT_TASKS.items() if KINDS[end][0] == purpose.kind), None)
+
     def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
         """What an adapter uses the base of a folder for.
 
