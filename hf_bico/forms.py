@@ -128,15 +128,18 @@ def lora(delta: Delta, alpha: float, head: Tensors, transposed: Iterable[str], b
         if biases:
             tensors[f"{name}.lora_B.bias"] = alpha * biases.get(module, torch.zeros(product.shape[0]))
     tensors |= {f"base_model.model.{key}": tensor.contiguous() for key, tensor in head.items()}
-    ranks = {module: product.rank for module, product in products.items()}
+    turned = any(f"{module}.weight" in transposed for module in products)
+    return _config({module: product.rank for module, product in products.items()}, head, turned, bool(biases)), tensors
+
+
+def _config(ranks: Mapping[str, int], head: Iterable[str], transposed: bool, biased: bool) -> dict[str, Any]:
+    """Of modules with their ranks; s = α/r is 1 in all of them."""
     most = max(ranks.values(), key=list(ranks.values()).count)
     odd = {module: r for module, r in ranks.items() if r != most}
-    config = {"peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": odd, "alpha_pattern": odd,
-              "target_modules": sorted(ranks), "modules_to_save": sorted({_module(key) for key in head}) or None,
-              "fan_in_fan_out": any(f"{module}.weight" in transposed for module in products),
-              "lora_bias": bool(biases), "bias": "none", "lora_dropout": 0.0, "inference_mode": True,
-              "init_lora_weights": True, "use_rslora": False, "use_dora": False}
-    return config, tensors
+    return {"peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": odd, "alpha_pattern": odd,
+            "target_modules": sorted(ranks), "modules_to_save": sorted({_module(key) for key in head}) or None,
+            "fan_in_fan_out": transposed, "lora_bias": biased, "bias": "none", "lora_dropout": 0.0,
+            "inference_mode": True, "init_lora_weights": True, "use_rslora": False, "use_dora": False}
 
 
 def _module(key: str) -> str:
