@@ -4,13 +4,14 @@ from pathlib import Path
 
 from hf_bico.blueprint import base_of
 from hf_bico.core.errors import PortError
-from hf_bico.core.transport import Difference, check_fine_tune
+from hf_bico.core.transport import check_fine_tune
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 from hf_bico.models import anatomies, check_models
+from hf_bico.weigh import change_of, open_source, opening_files
 
 
 def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:
@@ -24,16 +25,14 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     require_writable(output)
     tuned = hub.resolve(source)
     root = hub.resolve(base or base_of(tuned, hub))
-    library, _, models = anatomies((tuned, root), hub, None)
+    library, purpose, models = anatomies((tuned, root), hub, None)
     check_models(library, models)
-    folders = [hub.fetch(pinned, (library.config_file, *library.weights(pinned.files))) for pinned in (tuned, root)]
-    stored = [SafeTensors.of(library, pinned, folder) for pinned, folder in zip((tuned, root), folders, strict=True)]
+    folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
     hashes = [sha256(*(folder / name for name in shards(library, pinned)))
               for pinned, folder in zip((tuned, root), folders, strict=True)]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
-    views = [Named(tensors, model.shapes.names) for tensors, model in zip(stored, models, strict=True)]
-    tau = Difference(views[0].without(views[0].names.keys() - views[1].names.keys()),
-                     views[1].without(views[1].names.keys() - views[0].names.keys()))
+    views = open_source(library, purpose, models, folders)
+    tau = change_of(*(mine.without(mine.keys() - theirs.keys()) for mine, theirs in (views, views[::-1])))
     check_fine_tune(tau, tau.base, models[1].sites())
     vector = TaskVector(tau, lineage)
     return vector, vector.save(output)

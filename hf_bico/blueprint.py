@@ -1,5 +1,6 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from hf_bico.demands import check_search, head_of, read_bank, require_task
 from hf_bico.destination import Destination, destination_of
 from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
+from hf_bico.forms import MODEL, check_form
 from hf_bico.heads import Chain
+from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
+from hf_bico.io.reference import Pinned, about
 from hf_bico.io.writer import require_room
 from hf_bico.models import Anatomy, anatomies, chain_of, check_models, pair_models
 from hf_bico.report import Lineage
@@ -72,6 +75,11 @@ class PortConfig:
     """A number, or "auto" for a line search."""
     batch_size: int = 8
     device: str | None = None
+    form: str = MODEL
+    """model, or lora of the target."""
+    rank: int | None = None
+    energy: float | None = None
+    """Of a layer's ‖τ_B‖², in [0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
     output: Path | None = None
     push: bool = False
     push_to: str | None = None
@@ -139,11 +147,16 @@ def resolve(config: PortConfig, hub: Hub) -> Lineage:
 
 
 def base_of(source: Pinned, hub: Hub) -> str:
-    """The base that the source's card names.
+    """The base that the source's adapter_config.json names with its revision, or else the source's card.
 
     Raises:
-        PortError: it names none, or several.
+        PortError: none is named, or several.
     """
+    if is_adapter(source):
+        with about(source):
+            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
+        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
+            return config.base + (f"@{config.revision}" if config.revision else "")
     named = hub.card(source).base_model
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
     if len(names) != 1:
@@ -165,6 +178,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     named = parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = anatomies(lineage.models, hub, config.family)
+    check_form(config.form, config.rank, config.energy, library.name)
     dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
     task = read_task(dataset, split, named, config.templates)

@@ -25,7 +25,7 @@ from hf_bico.blueprint import (
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.core.pairing import depths_of
-from hf_bico.core.transport import Account
+from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
 from hf_bico.estimate import estimate, retimed
 from hf_bico.explore import Found, explore
@@ -188,7 +188,7 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
     total = ledger.moved_norm**2 + sum(entry.norm**2 for entry in ledger.left) or 1.0
     roles, blocks = defaultdict(float), defaultdict(float)
     for where, (site, _) in moving.items():
-        part = float(where.of(tau[where.key]).square().sum()) / total
+        part = float(part_of(tau, where).norm()) ** 2 / total
         roles[site.role] += part
         blocks[_block(site.tower, site.depth)] += part
     reasons: dict[str, list[float]] = defaultdict(list)

@@ -1,6 +1,6 @@
 """The models of a port, by their configs and the headers of their files: what opens them, and which layers pair."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from torch import nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
-from hf_bico.families import Family, Library, Purpose, family_of, library_of
-from hf_bico.heads import Chain, chain
+from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families.protocol import Stored
+from hf_bico.heads import LAST, Chain, chain
+from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
@@ -25,6 +27,8 @@ class Anatomy:
     skeleton: nn.Module
     shapes: Named
     """Of the stored tensors, by their names in the model."""
+    adapter: AdapterConfig | None = None
+    """Where it is an adapter: family, skeleton and shapes are then those of its base with it."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
         return self.family.sites(self.skeleton, every=every)
@@ -32,31 +36,75 @@ class Anatomy:
 
 def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
               ) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
-    """The models' insides; what the first is for is what all of them are opened as.
+    """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
 
     Raises:
         PortError: a repo that nothing opens, of another library than the others, or without safe weights; an
             architecture that no family knows; weights that are not its config's.
     """
     pinned = list(pinned)
+    adapter = _adapter(pinned, hub)
+    opened = [pinned[1], *pinned[1:]] if adapter else pinned
+    library = _library(opened)
+    folders = [hub.fetch(each, (library.config_file,)) for each in opened]
+    with about(pinned[0]):
+        purpose = _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(
+            folders[0])
+    found = [_anatomy(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
+    if adapter:
+        with about(pinned[0]):
+            found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
+    return library, purpose, tuple(found)
+
+
+def _library(pinned: Sequence[Pinned]) -> Library:
     libraries = [library_of(each.files) for each in pinned]
     for each, library in zip(pinned, libraries, strict=True):
-        if library is None and "adapter_config.json" in each.files:
-            raise PortError(f"{each} is a PEFT adapter, not a whole model: merge it into its base first (peft's "
-                            "merge_and_unload, then save_pretrained)")
         if library is None:
-            raise PortError(f"{each} is no model that can be opened: it has neither open_clip_config.json nor "
-                            "config.json")
+            what = "is a PEFT adapter; only SOURCE may be one" if is_adapter(each) else (
+                "is no model that can be opened: it has neither open_clip_config.json nor config.json")
+            raise PortError(f"{each} {what}")
         if library is not libraries[0]:
             raise PortError(f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "
                             "models of one library")
         require_weights(each, library)
-    library = libraries[0]
-    folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
+    return libraries[0]
+
+
+def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
+    """The source's adapter_config.json, where it is an adapter and its base stands beside it."""
+    if len(pinned) < 2 or not is_adapter(pinned[0]):
+        return None
     with about(pinned[0]):
-        purpose = library.purpose(folders[0])
-    return library, purpose, tuple(_anatomy(*each, hub, library, purpose, family)
-                                   for each in zip(pinned, folders, strict=True))
+        return AdapterConfig.read(hub.fetch(pinned[0], (CONFIG,)), pinned[0].files)
+
+
+def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, hub: Hub, base: Path) -> Purpose:
+    """By the adapter's own config.json if it has one, else by its task type and the head that it brings.
+
+    Raises:
+        PortError: the base is not of transformers, or a task that is not known.
+    """
+    if not isinstance(library, Transformers):
+        raise PortError(f"adapters are read on models of transformers, not of {library.name}")
+    if library.config_file in pinned.files:
+        return library.purpose(hub.fetch(pinned, (library.config_file,)))
+    purpose = library.adapted(base, adapter.task, adapter.cls)
+    skeleton = library.skeleton(base, purpose)
+    last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
+    stored = Shapes(hub, pinned, (WEIGHTS,))
+    classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
+    return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
+
+
+def with_adapter(base: Anatomy, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library) -> Anatomy:
+    """A base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
+    whole = {name: key for key in stored if (name := stripped(key))}
+    own = library.names(base.skeleton, whole)
+    names = base.shapes.names | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
+    both = {found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
+            for found in names.values()}
+    return Anatomy(pinned, base.family, base.skeleton, Named(both, names), adapter)
 
 
 def _anatomy(pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None) -> Anatomy:

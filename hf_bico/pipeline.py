@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hf_bico import __version__
+from hf_bico import __version__, forms
 from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
 from hf_bico.card import write_card
 from hf_bico.columns import Kind
@@ -26,7 +26,7 @@ from hf_bico.figures import draw_report
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
-from hf_bico.io.writer import require_room, staged, write_model
+from hf_bico.io.writer import require_room, staged, write_adapter, write_model
 from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
 from hf_bico.report import (
     Clock,
@@ -78,6 +78,11 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         _calibrate(job, workspace)
     with clock("move"):
         ported, naive = (method.carry(job) for method in (plan.method, Naive()))
+    cuts: list[forms.Cut] = []
+    if config.form == forms.LORA:  # what is scored is what is written
+        with clock("cut"):
+            delta, cuts = forms.as_products(ported.delta, config.rank, config.energy)
+            ported = replace(ported, delta=delta)
     with clock("search"):
         search = _search(config, job, ported, len(drawn.samples), workspace)
         alpha = best_of(search) if search else config.alpha
@@ -88,7 +93,9 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
         method=_method_record(plan.method, alpha, search),
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
-        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved), layers=layer_table(plan.pairs),
+        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved) | {
+            "adapter": ready.adapter, "written": forms.record(config.form, cuts)},
+        layers=layer_table(plan.pairs),
         matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
         left=ready.account.left, evaluation=evaluation, environment=environment(plan.device, clock),
         estimate=measured(expected, clock.seconds, peak(plan.device))).data()
@@ -101,7 +108,7 @@ def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head,
-              [[a.name, b.name] for a, b in plan.pairs]]
+              [[a.name, b.name] for a, b in plan.pairs], config.form, config.rank, config.energy]
     return {"hf_bico": __version__, "models": models_key(ready), "method": method,
             "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
@@ -169,7 +176,8 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
         words += ["--set", option]
     optional = {"--config": config.config, "--eval-n": config.eval_n, "--columns": config.columns,
                 "--templates": config.templates and config.templates.name, "--bank": config.bank and config.bank.name,
-                "--family": config.family, "--layers": config.layers, "--skip": config.skip,
+                "--family": config.family, "--as": None if config.form == forms.MODEL else config.form,
+                "--rank": config.rank, "--energy": config.energy, "--layers": config.layers, "--skip": config.skip,
                 "--matching": None if config.matching == "index" else Path(config.matching).name}
     if plan.task.columns.kind is not Kind.IMAGE:
         optional |= {"--max-length": config.max_length}
@@ -210,7 +218,7 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Tr
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             place = folder / "ported"
         with staged(place) as stage:
-            _write(stage, ready, drawn, ported, alpha, config.batch_size)
+            _write(stage, config, ready, drawn, ported, alpha)
             write_report(stage, report)
             draw_report(stage, report)
             write_card(stage, report, plan.library, plan.purpose, destination and destination.repo, plan.licenses)
@@ -223,11 +231,18 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Tr
     return Outcome(report, evaluation, config.output, url, refusal)
 
 
-def _write(stage: Path, ready: Ready, drawn: Draw, ported: Transported, alpha: float, size: int) -> None:
-    """The whole model with its head, and what opens it."""
-    plan, model = ready.plan, ready.sides[1].model
+def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, ported: Transported, alpha: float) -> None:
+    """The whole model with its head, or a LoRA with it, and what opens it."""
+    plan, model, size = ready.plan, ready.sides[1].model, config.batch_size
     with holding(model, added(ready.weights, ported.delta, alpha)), ready.dressed(drawn, size) as (_, head):
         head = {key: tensor.clone() for key, tensor in head.items()}
+    if config.form == forms.LORA:
+        target, keys = plan.lineage.target, model.state_dict().keys()
+        transposed = [b.weight.key for _, b in plan.pairs if b.weight.transposed]
+        made, tensors = forms.lora(ported.delta, alpha, head, transposed, keys)
+        made = forms.named(made, target.name, target.commit, plan.library.task_of(plan.purpose))
+        write_adapter(stage, made, tensors, ready.folders[2], plan.library.extra(target.files))
+        return
     write_model(stage, plan.library, model, ready.folders[2], plan.lineage.target.files, ready.weights, ported.delta,
                 alpha, head)
 

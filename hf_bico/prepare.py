@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico import heads
+from hf_bico.adapted import Adapted, AdapterChange
 from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
@@ -24,6 +25,7 @@ from hf_bico.core.types import Fit
 from hf_bico.data import Draw, Sample, choose, draw, samples_of
 from hf_bico.evaluate import Batches, Exam, batched, embedded
 from hf_bico.families import Loaded
+from hf_bico.io.adapter import CONFIG
 from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
@@ -48,7 +50,9 @@ class Ready:
     """Of the source, the base and the target."""
     hashes: dict[str, str]
     """sha256 of their weights, by role."""
-    tau: Difference
+    tuned: Named | Adapted
+    """The source's."""
+    tau: Difference | AdapterChange
     weights: Named
     """The target's, without a head that is made."""
     own_head: dict[str, Tensor]
@@ -62,6 +66,12 @@ class Ready:
     head: dict[str, Tensor] = field(default_factory=dict)
     """The target's, where one was carried."""
     head_fit: Fit | None = None
+
+    @property
+    def adapter(self) -> dict[str, Any] | None:
+        """What kind of adapter the source is and how it was read; None for a whole model."""
+        config = self.plan.models[0].adapter
+        return config and {"type": config.kind, "rank": config.data.get("r"), "read": self.tuned.read}
 
     def job(self, drawn: Draw, size: int, track: Track) -> Job:
         """With no evidence yet; `size` samples a batch."""
@@ -183,8 +193,8 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(objective_of(plan, side) for side in sides)
     own_head = {key: tuned[key] for key in new_in_source(plan) | plan.chain.source_keys if key in tuned}
-    return Ready(plan, folders, hashes, tau, target.without(plan.chain.target_keys), own_head, ratio, ledger, sides,
-                 objectives)
+    return Ready(plan, folders, hashes, tuned, tau, target.without(plan.chain.target_keys), own_head, ratio, ledger,
+                 sides, objectives)
 
 
 def fingerprint(plan: Blueprint, pinned: Pinned, folder: Path) -> str:
@@ -192,10 +202,17 @@ def fingerprint(plan: Blueprint, pinned: Pinned, folder: Path) -> str:
     return sha256(*(folder / name for name in shards(plan.library, pinned)))
 
 
-def own_side(ready: Ready, folder: Path, drawn: Draw, size: int) -> tuple[nn.Module, Objective]:
-    """A fine-tune live, with its own head; a model of features gets a probe of its own."""
+def own_side(ready: Ready, folder: Path, drawn: Draw, size: int, change: Weights | None = None
+             ) -> tuple[nn.Module, Objective]:
+    """A fine-tune live, with its own head; a model of features gets a probe of its own.
+
+    Args:
+        folder: the fine-tune's, or its base's, and then
+        change: tensors that are not the base's.
+    """
     plan = ready.plan
     side = plan.library.load(folder, plan.device, plan.purpose)
+    heads.place(side.model, change or {})
     objective = objective_of(plan, side)
     if plan.head == heads.PROBE:
         objective = probed(objective, side.model, drawn, size, len(plan.task.class_names))
@@ -215,7 +232,8 @@ def score_source(ready: Ready, drawn: Draw, size: int, examine: Exam, workspace:
     """The fine-tune's own score; where there are no labels, its marks are what the others are scored against."""
     if ready.plan.head != "none" and workspace.has("the source"):
         return Score(**workspace.once("the source", dict))
-    model, objective = own_side(ready, ready.folders[0], drawn, size)
+    adapted = isinstance(ready.tuned, Adapted)
+    model, objective = own_side(ready, ready.folders[adapted], drawn, size, ready.tuned.own if adapted else None)
     marks = examine.marks("the source", objective, model)
     if ready.plan.head == "none":
         examine.reference = marks
@@ -233,7 +251,8 @@ def within_memory():
 
 def models_key(ready: Ready) -> list[Any]:
     """What tells these three models from all others."""
-    configs = [(folder / ready.plan.library.config_file).read_text() for folder in ready.folders]
+    files = [CONFIG if model.adapter else ready.plan.library.config_file for model in ready.plan.models]
+    configs = [(folder / name).read_text() for folder, name in zip(ready.folders, files, strict=True)]
     return [ready.hashes, *configs]
 
 

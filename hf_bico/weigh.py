@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from hf_bico.adapted import Adapted, AdapterChange, open_adapted
 from hf_bico.blueprint import Outline, optional_towers
 from hf_bico.core.errors import PortError
-from hf_bico.core.transport import Account, Difference, account, check_fine_tune
+from hf_bico.core.transport import Account, Difference, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
+from hf_bico.families import Library, Purpose
 from hf_bico.heads import LAST
+from hf_bico.io.adapter import CONFIG, WEIGHTS, is_adapter
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about
@@ -21,9 +24,9 @@ class Weighed(NamedTuple):
 
     plan: Outline
     """Without the towers that τ leaves as they are."""
-    tuned: Named
+    tuned: Named | Adapted
     target: Named
-    tau: Difference
+    tau: Difference | AdapterChange
     ratio: float
     """‖τ‖/‖θ_A‖"""
     account: Account
@@ -35,9 +38,10 @@ def weigh(plan: Outline, folders: Sequence[Path]) -> Weighed:
     Raises:
         PortError: weights that are broken, or cannot be a fine-tune and its base; a tower that moves and cannot.
     """
-    tuned, base, target = (_open(plan, *each) for each in zip(plan.models, folders, strict=True))
+    tuned, base = open_source(plan.library, plan.purpose, plan.models, folders)
+    target = open_model(plan.library, plan.models[2], folders[2])
     whole = new_in_source(plan)
-    tau = Difference(tuned.without(whole), base.without(whole))
+    tau = change_of(tuned.without(whole), base.without(whole))
     require_finite(plan.models[2].pinned, target)
     ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
     plan = _settled(plan, tau)
@@ -58,7 +62,7 @@ def still(plan: Outline, tau: Tensors) -> set[str]:
     """Optional towers that τ leaves as they are."""
     towers = optional_towers(plan)
     changed = {site.tower for site in plan.source_sites if site.tower in towers
-               and any(bool(tau[s.key].any()) for s in site.slices)}
+               and any(float(part_of(tau, s).norm()) > 0 for s in site.slices)}
     return towers - changed
 
 
@@ -76,11 +80,31 @@ def _settled(plan: Outline, tau: Tensors) -> Outline:
 
 
 def fetch(plan: Outline, pinned: Pinned, hub: Hub) -> Path:
-    """The folder of a model, with all that opens it."""
-    library = plan.library
-    return hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    """The folder of a model, with all that opens it, or of an adapter."""
+    return hub.fetch(pinned, opening_files(plan.library, pinned))
 
 
-def _open(plan: Outline, model: Anatomy, folder: Path) -> Named:
+def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
+    """What opens a repo."""
+    adapter = (CONFIG, WEIGHTS) if is_adapter(pinned) else ()
+    return (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files), *adapter)
+
+
+def open_source(library: Library, purpose: Purpose, models: Sequence[Anatomy], folders: Sequence[Path]
+                ) -> tuple[Named | Adapted, Named]:
+    """The fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's with it."""
+    base = open_model(library, models[1], folders[1])
+    if models[0].adapter is None:
+        return open_model(library, models[0], folders[0]), base
+    with about(models[0].pinned):
+        return open_adapted(library, purpose, models[0], base, models[1].shapes, folders), base
+
+
+def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange:
+    """τ, one tensor at a time."""
+    return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
+
+
+def open_model(library: Library, model: Anatomy, folder: Path) -> Named:
     with about(model.pinned):
-        return Named(SafeTensors.of(plan.library, model.pinned, folder), model.shapes.names)
+        return Named(SafeTensors.of(library, model.pinned, folder), model.shapes.names)

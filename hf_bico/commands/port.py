@@ -39,6 +39,10 @@ def port(
     alpha: opt.Alpha = "1",
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
+    form: Annotated[str, typer.Option("--as", help="Write the whole model, or a lora of --to.")] = "model",
+    rank: Annotated[int | None, typer.Option(help="Of a lora, where the change is not of low rank already.")] = None,
+    energy: Annotated[float | None, typer.Option(help="The same by the share of every layer's ‖τ‖² that is kept "
+                                                 "[default: all of it].")] = None,
     output: opt.Output = None,
     push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
     push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,

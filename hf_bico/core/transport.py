@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
 LARGEST_TAU = 1.0
@@ -92,12 +93,14 @@ class Account:
 class Transported:
     """The target's change by tensor name, at α = 1, and what became of every site."""
 
-    delta: dict[str, Tensor] = field(default_factory=dict)
+    delta: Tensors = field(default_factory=dict)
     moved: list[Moved] = field(default_factory=list)
 
 
 def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
     """Move τ over: τ_B = L τ_A Rᵀ for every pair, written where the target keeps its weight.
+
+    A change in factors stays in factors: no (d_out, d_in) matrix of it is made.
 
     Args:
         tau: the source's task vector.
@@ -107,26 +110,26 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
     Raises:
         PortError: NaN or Inf in what came out.
     """
-    result = Transported()
+    delta, moved = Delta(target), []
     for (a, b), map_ in maps:
-        change = a.weight.of(tau[a.weight.key])
-        moved = map_.weight(change)
-        _write(result.delta, b.weight, moved, target)
+        change = part_of(tau, a.weight)
+        there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
+        delta.write(b.weight, there)
         if a.bias is not None and b.bias is not None:
-            _write(result.delta, b.bias, map_.bias(a.bias.of(tau[a.bias.key])), target)
+            delta.write(b.bias, map_.bias(a.bias.of(tau[a.bias.key])))
         norm = float(change.norm())
-        kept = (float(moved.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
-        result.moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
-    broken = [key for key, change in result.delta.items() if not change.isfinite().all()]
+        kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
+        moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
+    broken = [key for key in delta if not delta.finite(key)]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")
-    return result
+    return Transported(delta if delta.products else delta.whole, moved)
 
 
-def _write(delta: dict[str, Tensor], where: Slice, change: Tensor, target: Tensors) -> None:
-    if where.key not in delta:
-        delta[where.key] = torch.zeros(target[where.key].shape, dtype=change.dtype)
-    where.of(delta[where.key]).copy_(change)
+def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
+    """What of τ lies in a slice: in factors where it has them, else dense."""
+    factors = tau.factors(where.key) if isinstance(tau, Factored) else None
+    return where.of(tau[where.key] if factors is None else factors)
 
 
 def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None],
@@ -149,7 +152,7 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
     for key in tau:
         if key in keys:
             continue
-        norm = float(tau[key].norm())
+        norm = float(part_of(tau, Slice(key)).norm())
         reason = unused.get(key) or left_reason(key)
         if reason is None:
             orphans.append(key)
@@ -157,14 +160,14 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
-    taken = sum(float(s.of(tau[s.key]).square().sum()) for s in moved)
+    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     return Account(taken**0.5, left)
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
     """‖τ‖/‖θ_A‖ over the weights of the sites."""
     keys = {site.weight.key for site in sites}
-    change = sum(float(tau[key].norm()) ** 2 for key in keys)
+    change = sum(float(part_of(tau, Slice(key)).norm()) ** 2 for key in keys)
     return (change / sum(float(base[key].float().norm()) ** 2 for key in keys)) ** 0.5
 
 

@@ -6,12 +6,17 @@ Letters follow the paper: A is the source, B the target; a weight is (d_out, d_i
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from torch import Tensor
 
+from hf_bico.core.low_rank import LowRank
+
 Tensors = Mapping[str, Tensor]
 """Named tensors of a model, read one at a time: a state dict, a safetensors file or their difference."""
+
+
+Part = TypeVar("Part", Tensor, LowRank)
 
 
 class Signal(Enum):
@@ -65,8 +70,10 @@ class Slice:
     rows: tuple[int, int] | None = None
     transposed: bool = False
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """The site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias."""
+    def of(self, tensor: Part) -> Part:
+        """The site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias; of a product,
+        the product that it is.
+        """
         matrix = tensor.T if self.transposed else tensor
         return matrix if self.rows is None else matrix[slice(*self.rows)]
 
@@ -182,6 +189,10 @@ class Map(Protocol):
         """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
         ...
 
+    def product(self, tau: LowRank) -> Tensor | LowRank:
+        """The same of a change in factors, which stays so if the map is linear on either side."""
+        ...
+
     def bias(self, tau: Tensor) -> Tensor:
         """(d_out,A,) → (d_out,B,)"""
         ...
@@ -205,6 +216,10 @@ class BilinearMap:
     def weight(self, tau: Tensor) -> Tensor:
         moved = self.bias(tau)
         return moved if self.right is None else moved.to(self.right) @ self.right.T
+
+    def product(self, tau: LowRank) -> LowRank:
+        """L (B A) Rᵀ = (L B)(A Rᵀ)"""
+        return LowRank(self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T)
 
     def bias(self, tau: Tensor) -> Tensor:
         """A bias lives on the output side alone."""

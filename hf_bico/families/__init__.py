@@ -16,8 +16,8 @@ FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
 LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
 """How repos are opened; the first whose config file is there."""
 
-__all__ = ["FAMILIES", "LIBRARIES", "Contrastive", "Family", "Library", "Loaded", "Purpose", "family_of", "library_of",
-           "logits"]
+__all__ = ["FAMILIES", "LIBRARIES", "Contrastive", "Family", "Library", "Loaded", "Purpose", "Transformers",
+           "family_of", "library_of", "logits"]
 
 
 def family_of(model: nn.Module, named: str | None = None) -> Family:

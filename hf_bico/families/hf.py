@@ -39,6 +39,9 @@ EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|
                    r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
                    r"|1_Pooling/config\.json")
 """Names of files that open a model beside its config and weights."""
+PEFT_TASKS = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM",
+              "SEQ_2_SEQ_LM": "ForConditionalGeneration", "FEATURE_EXTRACTION": "Model"}
+"""An adapter's task type → the end of the name of the class that it was trained on."""
 HEADS = ("id2label", "label2id", "problem_type")
 
 
@@ -71,6 +74,37 @@ class Transformers:
             raise PortError(f"a {name} has a decoder, which gives no features of a text: save its encoder alone")
         labels = _labels(config) if kind.endswith("classification") else ()
         return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
+
+    def task_of(self, purpose: Purpose) -> str | None:
+        """PEFT's name of what a model is for, None where it has none."""
+        return next((task for task, end in PEFT_TASKS.items() if KINDS[end][0] == purpose.kind), None)
+
+    def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
+        """What an adapter uses the base of a folder for.
+
+        Args:
+            task: PEFT's task type.
+            cls: the base's class, where that is known.
+            classes: of a head that the adapter brings; named LABEL_0 … where the base's config has not as many.
+
+        Raises:
+            PortError: a task that is not known.
+        """
+        config = _config(folder)
+        own = _architecture(config)
+        end = PEFT_TASKS.get(task) if task else cls or own
+        kind = next((kind for last, (kind, _) in KINDS.items() if end and end.endswith(last)), None)
+        if kind is None:
+            raise PortError(f"an adapter for {task or cls} is for a task that this version does not know; it ports "
+                            f"{', '.join(PEFT_TASKS)}")
+        same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
+        name = own if task and same else None if task else end
+        if not kind.endswith("classification"):
+            return Purpose(kind, architecture=name)
+        if classes not in (None, len(config.id2label)):
+            config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
+            config.label2id = {label: i for i, label in config.id2label.items()}
+        return Purpose(kind, _labels(config), {key: getattr(config, key, None) for key in HEADS}, name)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         config = _config(folder, purpose)

@@ -173,6 +173,11 @@ def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], T
     return tokens
 
 
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module stores its weight (d_in, d_out)."""
+    return type(module).__name__ == "Conv1D"
+
+
 def roles(layers: tuple[Layer, ...], *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
     """What layers do, for `required`."""
     return tuple(layer.role for layer in layers if layer.role not in but)
@@ -215,7 +220,7 @@ def _site(block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | N
     bare = weight is module
     key = ".".join(filter(None, (prefix, layer.path)))
     # A bare parameter (x @ W) and GPT-2's Conv1D are stored (d_in, d_out).
-    transposed = bare or type(module).__name__ == "Conv1D"
+    transposed = bare or is_transposed(module)
     d_out, d_in = weight.shape[::-1] if transposed else weight.shape
     i, parts = layer.part
     rows = None if parts == 1 else (i * d_out // parts, (i + 1) * d_out // parts)

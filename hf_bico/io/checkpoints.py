@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Stored
+from hf_bico.io import adapter
+from hf_bico.io.adapter import is_adapter
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
@@ -137,7 +139,9 @@ class Named(Mapping):
 
 
 def shards(library: Library, pinned: Pinned) -> tuple[str, ...]:
-    """The safetensors files of a repo's weights."""
+    """The safetensors files of a repo's weights, or of its adapter."""
+    if is_adapter(pinned):
+        return (adapter.WEIGHTS,)
     return tuple(name for name in library.weights(pinned.files) if name.endswith(".safetensors"))
 
 

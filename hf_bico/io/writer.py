@@ -1,21 +1,25 @@
 """Folders that are whole or not there: staged beside their place, then renamed."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library
+from hf_bico.io.adapter import CONFIG, WEIGHTS
 
 
 def require_room(place: Path, needed: int) -> None:
@@ -67,6 +71,17 @@ def staged(place: Path):
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         why = "no space left" if full else " ".join(str(error).split())
         raise PortError(f"{place.name} was not written: {why}") from error
+
+
+def write_adapter(stage: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path,
+                  extra: Iterable[str]) -> None:
+    """A PEFT adapter beside the tokenizer and the like of its base's folder."""
+    stage.mkdir(exist_ok=True)
+    (stage / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    save_file(dict(tensors), stage / WEIGHTS, metadata={"format": "pt"})
+    for name in extra:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(base / name, stage / name)
 
 
 def write_model(stage: Path, library: Library, model: nn.Module, base: Path, base_files: Iterable[str],

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from hf_bico.core.gradients import agreeing
+from hf_bico.core.low_rank import LowRank
 from hf_bico.core.methods.protocol import Method, require_same_shapes
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
@@ -25,6 +26,10 @@ class Mask:
 
     def weight(self, tau: Tensor) -> Tensor:
         return agreeing(tau, self.weight_gradient)
+
+    def product(self, tau: LowRank) -> Tensor:
+        """A mask has no factors: dense."""
+        return self.weight(tau.dense())
 
     def bias(self, tau: Tensor) -> Tensor:
         return agreeing(tau, self.bias_gradient)

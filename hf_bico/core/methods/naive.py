@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_bico.core.low_rank import LowRank
 from hf_bico.core.methods.protocol import Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
@@ -25,6 +26,9 @@ class Padding:
     def weight(self, tau: Tensor) -> Tensor:
         d_out, d_in = tau.shape
         return F.pad(tau, (0, self.d_in - d_in, 0, self.d_out - d_out))
+
+    def product(self, tau: LowRank) -> LowRank:
+        return LowRank(F.pad(tau.b, (0, 0, 0, self.d_out - tau.shape[0])), F.pad(tau.a, (0, self.d_in - tau.shape[1])))
 
     def bias(self, tau: Tensor) -> Tensor:
         return F.pad(tau, (0, self.d_out - len(tau)))

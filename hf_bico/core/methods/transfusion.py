@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import LowRank
 from hf_bico.core.methods.protocol import Method, require_same_shapes
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors
@@ -32,6 +33,9 @@ class Permutation:
     def weight(self, tau: Tensor) -> Tensor:
         moved = self.bias(tau)
         return moved if self.columns is None else moved[:, self.columns.to(tau.device)]
+
+    def product(self, tau: LowRank) -> LowRank:
+        return LowRank(self.bias(tau.b), tau.a if self.columns is None else tau.a[:, self.columns.to(tau.a.device)])
 
     def bias(self, tau: Tensor) -> Tensor:
         return tau if self.rows is None else tau[self.rows.to(tau.device)]

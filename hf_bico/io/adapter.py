@@ -1,0 +1,163 @@
+"""PEFT adapters on disk: what adapter_config.json says, and which tensors of a base the file changes. No PEFT needed.
+
+A LoRA changes W by s B A (s = α/r; rank-stabilised: α/√r). What else is plain: biases of its own, whole tensors
+(`bias`, `modules_to_save`), and DoRA, W ← m (W + s B A)/‖W + s B A‖ row by row, which is dense. All else is left to
+PEFT, which merges it into the live base.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import LowRank
+from hf_bico.io.reference import Pinned
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Ways to begin a LoRA that leave the base as it is."""
+SPECIAL = ("layer_replication", "use_qalora", "alora_invocation_tokens", "trainable_token_indices",
+           "target_parameters", "arrow_config", "use_bdlora", "monteclora_config", "kasa_config", "velora_config")
+"""What makes a LoRA more than s B A."""
+MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "VERA", "FOURIERFT", "HRA", "LN_TUNING", "VBLORA",
+             "MISS", "RANDLORA", "SHIRA", "C3A", "ROAD", "DELORA")
+"""Types whose change PEFT can merge into the weights."""
+_FACTOR = re.compile(r"(.+)\.lora_(?:(embedding)_)?([AB])(?:\.(weight|bias))?")
+_MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
+_ASIDE = re.compile(r"\.(modules_to_save|base_layer)(?=\.)")
+
+
+def is_adapter(pinned: Pinned) -> bool:
+    """Whether a repo holds an adapter and not, or not only, a model."""
+    return CONFIG in pinned.files and not {"model.safetensors", "model.safetensors.index.json"} & set(pinned.files)
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """adapter_config.json."""
+
+    kind: str
+    """PEFT's type, in capitals."""
+    base: str | None = None
+    revision: str | None = None
+    data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, folder: Path, files: Iterable[str]) -> "AdapterConfig":
+        """
+        Raises:
+            PortError: no JSON object, a type that cannot be ported, no weights that are safe to read.
+        """
+        try:
+            data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+            kind = str(data.get("peft_type")).upper()
+        except (ValueError, AttributeError) as error:
+            raise PortError(f"{CONFIG} is no readable JSON object") from error
+        if kind not in MERGEABLE:
+            raise PortError(f"a {kind} adapter is no change of weights that can be ported; {', '.join(MERGEABLE)} are")
+        if WEIGHTS not in files:
+            raise PortError(f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when "
+                            "opened and are not read: convert them")
+        return cls(kind, data.get("base_model_name_or_path") or None, data.get("revision") or None, data)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is read here; else PEFT merges it."""
+        return (self.kind == "LORA" and self.data.get("init_lora_weights", True) in PLAIN_INIT
+                and not any(self.data.get(name) for name in SPECIAL))
+
+    @property
+    def dora(self) -> bool:
+        return bool(self.data.get("use_dora"))
+
+    @property
+    def task(self) -> str | None:
+        return self.data.get("task_type")
+
+    @property
+    def cls(self) -> str | None:
+        """The base's class, which PEFT notes where there is no task type."""
+        return (self.data.get("auto_mapping") or {}).get("base_model_class")
+
+    def scale(self, module: str) -> tuple[int, float]:
+        """(r, s) of a module: patterns match the end of its name, the first that does counts."""
+        r, alpha = (_of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
+                    for pattern, name in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")))
+        return r, alpha / (r**0.5 if self.data.get("use_rslora") else r)
+
+
+def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+
+
+@dataclass
+class Change:
+    """What an adapter does to one module."""
+
+    b: Tensor | None = None
+    a: Tensor | None = None
+    bias: Tensor | None = None
+    magnitude: Tensor | None = None
+    embedding: bool = False
+    scale: float = 1.0
+
+    def product(self, transposed: bool) -> LowRank:
+        """s B A as the base stores the weight; a convolution's as a matrix."""
+        found = LowRank(self.scale * self.b.float().flatten(1), self.a.float().flatten(1))
+        return found.T if self.embedding or transposed else found
+
+
+@dataclass(frozen=True)
+class Read:
+    """An adapter's tensors, sorted."""
+
+    modules: dict[str, Change]
+    unknown: tuple[str, ...]
+    """Keys that this reader has no place for."""
+
+
+def stripped(key: str) -> str | None:
+    """A key as the name of a whole tensor of the base, None for one that is of another kind."""
+    if not key.startswith(PREFIX) or _FACTOR.fullmatch(key) or _MAGNITUDE.fullmatch(key) or ".original_module." in key:
+        return None
+    if key.endswith(".base_layer.weight"):
+        return None
+    return _ASIDE.sub("", key.removeprefix(PREFIX))
+
+
+def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
+    """The factors, biases and magnitudes of a plain LoRA by module; whole tensors are not among them.
+
+    Raises:
+        PortError: a factor without its partner, or of another rank than the config's; all of them listed.
+    """
+    modules: dict[str, Change] = {}
+    unknown = []
+    for key in tensors:
+        factor, magnitude = _FACTOR.fullmatch(key), _MAGNITUDE.fullmatch(key)
+        found = factor or magnitude
+        if found and key.startswith(PREFIX):
+            change = modules.setdefault(found[1].removeprefix(PREFIX), Change())
+            name = "magnitude" if magnitude else "bias" if factor[4] == "bias" else factor[3].lower()
+            setattr(change, name, tensors[key])
+            change.embedding |= bool(factor and factor[2])
+        elif stripped(key) is None and ".original_module." not in key:
+            unknown.append(key)
+    odd = []
+    for module, change in modules.items():
+        r, change.scale = config.scale(module)
+        ranks = [getattr(change, side) is not None and getattr(change, side).shape[dim]
+                 for side, dim in (("b", 1), ("a", 0))]
+        if ranks != [r, r]:
+            odd.append(f"{module} has factors of rank {ranks[0] or 'none'} and {ranks[1] or 'none'}, not {r}")
+        if any(not x.isfinite().all() for x in (change.b, change.a, change.bias, change.magnitude) if x is not None):
+            odd.append(f"{module} has NaN or Inf")
+    if odd:
+        raise PortError(f"the adapter's file does not fit its config: {listed(odd)}")
+    return Read(modules, tuple(unknown))
