@@ -39,7 +39,7 @@ WHAT, LOSSES = ("source", "target", "task", "seed"), ("before", "after", "source
 SIGNS = ("recovered", "input_residual", "output_residual", "cka", "kept")
 COLUMNS = (*WHAT, "n", *SIGNS, *LOSSES, "gap", "points")
 CHOSEN_ON = "0"
-"""The draw whose rows the upper threshold was set by."""
+"""The draw whose rows the thresholds were set by."""
 GRADES = (Grade.GOOD, Grade.UNCERTAIN, Grade.POOR)
 Row = dict[str, str]
 
@@ -156,7 +156,7 @@ def draw(rows: Sequence[Row]) -> None:
         axis.axhline(0, color="grey", linewidth=0.5)
     for edge in (POOR_BELOW, GOOD_FROM):
         axes[0].axvline(edge, color="grey", linestyle="--", linewidth=0.8)
-    axes[0].set_xlim(-1, None)  # three lie further down
+    axes[0].set_xlim(-1, None)  # two lie further down
     axes[0].set_ylabel("gap recovered by a port, N = 100, %")
     axes[2].legend(fontsize="x-small")
     save(figure, "check.png")
