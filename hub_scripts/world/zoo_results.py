@@ -1,4 +1,4 @@
-"""Every pair of the zoo under `hf-bico compare`, as rows of docs/results/families.csv and as tables.
+"""Every pair of the zoo under `hf-bico compare`, as rows of docs/results/zoo.csv and as tables.
 
     python hub_scripts/world/zoo_results.py                        # goes on where it was
     python hub_scripts/world/zoo_results.py --only lm-a --tables   # rows of some pairs; print the tables
@@ -20,7 +20,7 @@ from statistics import fmean
 
 from zoo import PAIRS, base, dataset, kind_of, tuned
 
-CSV = Path(__file__).parents[2] / "docs" / "results" / "families.csv"
+CSV = Path(__file__).parents[2] / "docs" / "results" / "zoo.csv"
 METHODS = ("naive", "theseus", "bico", "best")
 HEADS = {"vit": ("transport", "ridge"), "bert": ("transport", "ridge"), "minilm": ("transport", "ridge"), "lm": ("lm",)}
 OWN = ("source", "target", "fine-tuned")
@@ -79,7 +79,7 @@ def rows_of(cell: Cell) -> list[Row]:
         out = Path(scratch) / "table"
         words = ["compare", tuned(cell.source, cell.task), "--base", base(cell.source), "--to", base(cell.target),
                  "--dataset", dataset(cell.task), "--target-tuned", tuned(cell.target, cell.task), "--seeds",
-                 cell.seeds, "--head", cell.head, "--max-length", 96, "--batch-size", 16, "--output", out, "-q"]
+                 cell.seeds, "--head", cell.head, "--max-length", 160, "--batch-size", 16, "--output", out, "-q"]
         words += [word for name in cell.methods for word in ("--method", name)]
         words += [word for n in cell.sizes for word in ("-n", n)] + [w for a in cell.alphas for w in ("--alpha", a)]
         code = "import torch; torch.set_num_threads(1); from hf_bico.cli import main; main()"
@@ -153,9 +153,10 @@ def main() -> None:
     done = {(row.source, row.target, row.task, row.head) for row in rows}
     for cell in [] if args.tables else cells(tuple(args.sizes), args.seeds):
         if cell.key not in done and set(args.only) <= {cell.source, cell.target, cell.task}:
-            rows += rows_of(cell)
-            save(rows)
+            made = rows_of(cell)
+            save([*load(), *made])  # another process may have added to it
             print("done:", *cell.key, flush=True)
+    rows = load()
     for n in sorted({row.n for row in rows}):
         for alpha in ("1", "1.0", "auto"):
             if any(row.alpha == alpha and row.n == n for row in rows):
