@@ -31,7 +31,7 @@ from zoo_tune import tune_classifier, tune_lm
 MODULES = {"vit": zoo_vit, "bert": zoo_bert, "lm": zoo_lm}
 BASES = (*zoo_vit.SHAPES, *zoo_bert.SHAPES, *zoo_lm.SHAPES)
 """Pre-trained here, their weights committed."""
-RECIPES = {"bert": (400, 1e-3, 32), "minilm": (120, 5e-5, 16), "lm": (400, 1e-3, 32)}
+RECIPES = {"bert": (400, 1e-3, 32), "minilm": (150, 2e-4, 16), "lm": (400, 1e-3, 32)}
 """Steps, rate and batch of a fine-tune."""
 PAIRS = {("vit-narrow", "vit-wide"): zoo_vit.VIT_TASKS, ("bert-narrow", "bert-wide"): ("topic", "kind", "shuffle"),
          ("minilm", "minilm-next"): ("kind",), ("lm-a", "lm-b"): ("code", "heading"), ("lm-a", "lm-c"): ("code",)}

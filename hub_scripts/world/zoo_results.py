@@ -70,7 +70,7 @@ def cells(sizes: tuple[int, ...] = (50, 100), seeds: int = 2) -> Iterator[Cell]:
         for source, target in ((a, b), (b, a)) if b != "lm-c" else ((a, b),):
             for task in tasks:
                 for head in HEADS[kind_of(source)]:
-                    yield Cell(source, target, task, head, ("1", "auto"), sizes, seeds)
+                    yield Cell(source, target, task, head, ("1",) if head == "ridge" else ("1", "auto"), sizes, seeds)
 
 
 def rows_of(cell: Cell) -> list[Row]:
