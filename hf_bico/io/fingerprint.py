@@ -1,0 +1,89 @@
+"""Which weights a repo holds, however its files are cut into shards and whatever it is called."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_bico.core.errors import PortError
+from hf_bico.io.checkpoints import SafeTensors
+
+LOOKED_AT = 64
+"""Elements of every tensor that the sample reads."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """sha256 of what a model's files hold, in three depths; each is of names, dtypes and shapes too."""
+
+    header: str
+    """Of names, dtypes and shapes as stored."""
+    sample: str
+    """Of up to 64 evenly spaced elements of every tensor: two fine-tunes of one base differ in it."""
+    full: str | None = None
+    """Of every byte; None where it was not asked for."""
+
+    @classmethod
+    def of_record(cls, data: Any) -> "Fingerprint":
+        """What `record` gave, read back.
+
+        Raises:
+            PortError: it is no such record.
+        """
+        names = cls.__dataclass_fields__
+        if not isinstance(data, Mapping) or set(data) - set(names) or not all(
+                _is_hash(data.get(name)) or (name == "full" and data.get(name) is None) for name in names):
+            raise PortError("a fingerprint has the sha256 header, sample and, if it was taken, full")
+        return cls(**data)
+
+    def record(self) -> dict[str, str | None]:
+        return asdict(self)
+
+    def matches(self, other: "Fingerprint", full: bool = False) -> bool:
+        """Whether both are of the same weights.
+
+        Args:
+            full: by every byte; a side whose bytes were not all read matches nothing then.
+        """
+        alike = (self.header, self.sample) == (other.header, other.sample)
+        return alike and (not full or (self.full is not None and self.full == other.full))
+
+
+def fingerprint(tensors: SafeTensors, full: bool = False) -> Fingerprint:
+    """What the files of a model hold; one tensor is read at a time, and without `full` a few pages of it."""
+    names = sorted(tensors)
+    header = hashlib.sha256()
+    for name in names:
+        stored = tensors.files[name].get_slice(name)
+        header.update(f"{name}\0{stored.get_dtype()}\0{tuple(stored.get_shape())}\n".encode())
+    start = header.digest()
+    sample = _hashed(start, (few(tensors[name]) for name in names))
+    whole = _hashed(start, (raw(tensors[name]) for name in names)) if full else None
+    return Fingerprint(header.hexdigest(), sample, whole)
+
+
+def raw(tensor: Tensor) -> Tensor:
+    """(n, bytes of an element) uint8, a view where the tensor is contiguous."""
+    flat = tensor.reshape(-1)
+    return flat.view(torch.uint8).view(len(flat), tensor.element_size())
+
+
+def few(tensor: Tensor) -> Tensor:
+    """The bytes of evenly spaced elements, the first and the last among them."""
+    rows = raw(tensor)
+    n, last = min(LOOKED_AT, len(rows)), len(rows) - 1
+    return rows[[i * last // max(n - 1, 1) for i in range(n)]]
+
+
+def _hashed(start: bytes, parts: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(start)
+    for part in parts:
+        digest.update(part.numpy())
+    return digest.hexdigest()
+
+
+def _is_hash(text: Any) -> bool:
+    return isinstance(text, str) and len(text) == 64 and not set(text) - set("0123456789abcdef")
