@@ -5,10 +5,12 @@ from importlib.metadata import version
 
 __version__ = version("hf-bico")
 
-_PUBLIC = {"port": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api", "Ported": "hf_bico.api",
+_PUBLIC = {"from_pretrained": "hf_bico.opening", "Opened": "hf_bico.opening", "TaskVector": "hf_bico.io.task_vector",
+           "port": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api", "Ported": "hf_bico.api",
            "Best": "hf_bico.core.methods", "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods",
            "PortError": "hf_bico.core.errors"}
-__all__ = ["Best", "BiCo", "Naive", "PortError", "Ported", "class_loss", "class_scores", "port"]
+__all__ = ["Best", "BiCo", "Naive", "Opened", "PortError", "Ported", "TaskVector", "class_loss", "class_scores",
+           "from_pretrained", "port"]
 
 
 def __getattr__(name: str):

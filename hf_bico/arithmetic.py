@@ -5,12 +5,15 @@ from pathlib import Path
 from hf_bico.blueprint import base_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import check_fine_tune
+from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
+from hf_bico.io.delta import REPORT_FILE, SECTION, open_delta
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.task_vector import TaskVector, check_fits
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 from hf_bico.models import anatomies, check_models
+from hf_bico.opening import at_revision, check_base, check_head, find_base, vector
 from hf_bico.weigh import change_of, open_source, opening_files
 
 
@@ -23,7 +26,16 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     if output.exists():
         raise PortError(f"{output} exists; name another with --output")
     require_writable(output)
-    tuned = hub.resolve(source)
+    found = difference(hub.resolve(source), base, hub)
+    return found, found.save(output)
+
+
+def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
+    """τ = tuned − base.
+
+    Raises:
+        PortError: no base is known, or the two are no fine-tune and its base.
+    """
     root = hub.resolve(base or base_of(tuned, hub))
     library, purpose, models = anatomies((tuned, root), hub, None)
     check_models(library, models)
@@ -34,26 +46,72 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     views = open_source(library, purpose, models, folders)
     tau = change_of(*(mine.without(mine.keys() - theirs.keys()) for mine, theirs in (views, views[::-1])))
     check_fine_tune(tau, tau.base, models[1].sites())
-    vector = TaskVector(tau, lineage)
-    return vector, vector.save(output)
+    return TaskVector(tau, lineage)
 
 
-def apply(delta: Path, target: str, output: Path, alpha: float, hub: Hub) -> tuple[Pinned, dict[str, str]]:
+def vector_of(source: str, base: str | None, revision: str | None, token: str | None) -> TaskVector:
+    """What `TaskVector.from_pretrained` gives."""
+    if Path(source).is_file():
+        if base or revision:
+            raise PortError(f"{source} is a file: it has no revision, and says itself what its base is")
+        return TaskVector.load(Path(source))
+    hub = Hub(token)
+    pinned = hub.resolve(at_revision(source, revision))
+    if not is_delta(pinned, hub):
+        return difference(pinned, base, hub)
+    delta = open_delta(hub, pinned)
+    root, library, folder = find_base(hub, delta.record, base)
+    stored = SafeTensors.of(library, root, folder)
+    check_base(root, stored, delta, full=False)
+    return vector(delta, Named(stored, library.names(library.skeleton(folder, delta.record.purpose), stored)), root)
+
+
+def is_delta(pinned: Pinned, hub: Hub) -> bool:
+    return bool(hub.json(pinned, REPORT_FILE).get(SECTION))
+
+
+def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) -> tuple[Pinned, dict[str, str]]:
     """Write target + α τ as a whole model; the target and the vector's lineage.
 
+    Args:
+        delta: a file that `extract` wrote, or a delta repo, whose head comes along.
+
     Raises:
-        PortError: the vector does not fit the target, or the target cannot be had.
+        PortError: the vector does not fit the target, or the target cannot be had; a delta repo of another base.
     """
-    vector = TaskVector.load(delta)
     pinned = hub.resolve(target)
+    if not Path(delta).is_file():
+        if Path(delta).suffix == ".safetensors":
+            raise PortError(f"there is no file {delta}: make one with `extract`")
+        return pinned, _apply_repo(str(delta), target, output, alpha, hub)
+    found = TaskVector.load(Path(delta))
     library, purpose, (model,) = anatomies((pinned,), hub, None)
     folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
     weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
+    named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix
+    change = {**named, **{key: found.tensors[key] for key in found.tensors.keys() - named.used}}
+    skeleton = library.skeleton(folder, purpose)
+    _write(output, library, skeleton, folder, pinned, weights, change, alpha, {})
+    return pinned, dict(found.lineage)
+
+
+def _apply_repo(name: str, target: str, output: Path, alpha: float, hub: Hub) -> dict[str, str]:
+    delta = open_delta(hub, hub.resolve(name))
+    pinned, library, folder = find_base(hub, delta.record, target)
+    stored = SafeTensors.of(library, pinned, folder)
+    check_base(pinned, stored, delta, full=False)
+    skeleton = library.skeleton(folder, delta.record.purpose)
+    weights = Named(stored, library.names(skeleton, stored))
+    found = vector(delta, weights, pinned)
+    check_head(delta, skeleton)
+    _write(output, library, skeleton, folder, pinned, weights.without(delta.head), found.tensors, alpha, delta.head)
+    return dict(found.lineage)
+
+
+def _write(output: Path, library, skeleton, folder: Path, pinned: Pinned, weights: Named, change: Tensors, alpha: float,
+           head: Tensors) -> None:
     require_finite(pinned, weights)
-    named = Named(vector.tensors, library.names(model.skeleton, vector.tensors))  # a bare body lacks its prefix
-    change = {**named, **{key: vector.tensors[key] for key in vector.tensors.keys() - named.used}}
     check_fits(change, weights, str(pinned))
     require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
-        write_model(stage, library, library.skeleton(folder, purpose), folder, pinned.files, weights, change, alpha, {})
-    return pinned, dict(vector.lineage)
+        write_model(stage, library, skeleton, folder, pinned.files, weights, change, alpha, head)

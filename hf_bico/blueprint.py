@@ -76,7 +76,9 @@ class PortConfig:
     batch_size: int = 8
     device: str | None = None
     form: str = MODEL
-    """model, or lora of the target."""
+    """model, or delta or lora of the target."""
+    dtype: str | None = None
+    """That a delta's matrices are stored in: bfloat16 unless given, or float32 where that would be measurable."""
     rank: int | None = None
     energy: float | None = None
     """Of a layer's ‖τ_B‖², in [0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
@@ -178,7 +180,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     named = parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = anatomies(lineage.models, hub, config.family)
-    check_form(config.form, config.rank, config.energy, library.name)
+    check_form(config.form, config.rank, config.energy, config.dtype, library.name)
     dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
     task = read_task(dataset, split, named, config.templates)
@@ -198,7 +200,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         require_room(config.output, 0)
     found = outline_of(config, library, purpose, models, head, method)
     destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
-                                 create_pr=config.create_pr, commit_message=config.commit_message)
+                                 create_pr=config.create_pr, commit_message=config.commit_message, form=config.form)
     return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,
                      labels=labels, task=task, max_length=config.max_length, eval_name=eval_name, eval_split=eval_split,
                      licenses=_licenses(lineage, hub), destination=destination)

@@ -1,6 +1,6 @@
-"""In what form a port is written: the whole model, or a LoRA of the new base."""
+"""In what form a port is written: the whole model, its change alone, or a LoRA of the new base."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,14 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Slice, Tensors
 
-MODEL, LORA = "model", "lora"
-FORMS = (MODEL, LORA)
+MODEL, DELTA, LORA = "model", "delta", "lora"
+FORMS = (MODEL, DELTA, LORA)
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+"""What a change's matrices may be stored in."""
 EPSILON = 1e-6
 """Of a layer's largest singular value: what is below is rounding."""
+MEASURABLE = 0.01
+"""‖rounding‖/‖τ_B‖ of a layer from which on a change is stored in float32 unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -22,27 +26,90 @@ class Cut:
     """What became of a layer's change."""
 
     key: str
-    rank: int
+    rank: int | None
+    """None for a whole matrix."""
     error: float
-    """‖cut off‖ / ‖τ_B‖ of the layer; 0 where it was a product."""
+    """‖what is not stored‖ / ‖τ_B‖ of the layer."""
 
 
-def check_form(form: str, rank: int | None, energy: float | None, library: str) -> None:
+@dataclass(frozen=True)
+class Shaped:
+    """A change as it is scored and written."""
+
+    delta: Tensors
+    alpha: float
+    """What is still to be multiplied with: 1 where the change is stored, for then its α is in it."""
+    dtype: str | None = None
+    """That its matrices are stored in."""
+    cuts: tuple[Cut, ...] = ()
+
+    def record(self, form: str) -> dict[str, Any]:
+        """For the report: the form, every layer's rank and error, and the mean error."""
+        mean = sum(cut.error for cut in self.cuts) / len(self.cuts) if self.cuts else 0.0
+        return {"form": form, "dtype": self.dtype, "mean_error": mean, "layers": [asdict(cut) for cut in self.cuts]}
+
+
+def check_form(form: str, rank: int | None, energy: float | None, dtype: str | None, library: str) -> None:
     """Refuse a form that cannot be written.
 
     Raises:
         PortError: an unknown form, options that contradict each other, a library that PEFT does not serve.
     """
     if form not in FORMS:
-        raise PortError(f"--as {form} is no form of a port: it is {' or '.join(FORMS)}")
+        raise PortError(f"--as {form} is no form of a port: it is {', '.join(FORMS)}")
     if form != LORA and (rank is not None or energy is not None):
         raise PortError("--rank and --energy are about --as lora")
+    if form != DELTA and dtype is not None:
+        raise PortError("--dtype is about --as delta")
+    if dtype not in (None, *DTYPES):
+        raise PortError(f"--dtype {dtype}: a delta is stored in {' or '.join(DTYPES)}")
     if rank is not None and energy is not None:
         raise PortError("--rank and --energy exclude each other")
     if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
         raise PortError("--rank is 1 or more, --energy a share in (0, 1]")
     if form == LORA and library != "transformers":
-        raise PortError(f"--as lora is for models of transformers, which PEFT serves, not of {library}: use --as model")
+        raise PortError(f"--as lora is for models of transformers, which PEFT serves, not of {library}: use --as delta")
+
+
+def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] = ()) -> Shaped:
+    """α τ_B as a file holds it: matrices, or their factors, rounded to a dtype, and kept in float32 here.
+
+    Biases are not rounded; what is zero is dropped.
+
+    Args:
+        dtype: bfloat16 unless given, or float32 where that would be measurable.
+        cuts: of layers that were cut before; their errors count as they are.
+    """
+    before = {cut.key: cut for cut in cuts}
+    found, errors = _rounded(delta, alpha, DTYPES[dtype or "bfloat16"])
+    if dtype is None and max(errors.values(), default=0.0) > MEASURABLE:
+        dtype = "float32"
+        found, errors = _rounded(delta, alpha, DTYPES[dtype])
+    rows = []
+    for key, error in errors.items():
+        product = found.factors(key)
+        cut = before.get(key, Cut(key, product and product.rank, 0.0))
+        rows.append(Cut(key, cut.rank, (cut.error**2 + error**2) ** 0.5))
+    return Shaped(found, 1.0, dtype or "bfloat16", tuple(rows))
+
+
+def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, dict[str, float]]:
+    """Changes times α, and of every matrix ‖rounding‖/‖α τ_B‖."""
+    shapes: dict[str, Tensor] = {}
+    made, errors = Delta(shapes), {}
+    for key, change, _ in _changes(delta):
+        shapes[key] = torch.empty(tuple(change.shape), device="meta")
+        if isinstance(change, LowRank):
+            kept = LowRank((alpha * change.b).to(dtype).float(), change.a.to(dtype).float())
+            lost = LowRank(torch.cat([kept.b, -alpha * change.b], 1), torch.cat([kept.a, change.a]))
+        else:
+            whole = alpha * change.float()
+            kept = whole.to(dtype).float() if whole.dim() > 1 else whole
+            lost = kept - whole
+        if len(change.shape) > 1:
+            errors[key] = float(lost.norm()) / max(abs(alpha) * float(change.norm()), 1e-300)
+        made.write(Slice(key), kept)
+    return made, errors
 
 
 def as_products(delta: Tensors, rank: int | None, energy: float | None) -> tuple[Delta, list[Cut]]:
@@ -85,67 +152,3 @@ def truncated(matrix: Tensor, rank: int | None, energy: float | None) -> tuple[L
     root = sizes[:r].sqrt()
     error = float(sizes[r:].square().sum() / whole[-1]) ** 0.5
     return LowRank((left[:, :r] * root).to(matrix.dtype), (root[:, None] * right[:r]).to(matrix.dtype)), error
-
-
-def record(form: str, cuts: Iterable[Cut]) -> dict[str, Any]:
-    """For the report: the form, every layer's rank and error, and the mean error."""
-    layers = [asdict(cut) for cut in cuts]
-    mean = sum(row["error"] for row in layers) / len(layers) if layers else 0.0
-    return {"form": form, "mean_error": mean, "layers": layers}
-
-
-def lora(delta: Delta, alpha: float, head: Tensors, transposed: Iterable[str], biased: Iterable[str]
-         ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """adapter_config.json, but for what it is of, and adapter_model.safetensors. α is in B, and s = 1.
-
-    Args:
-        delta: products, and biases as they are.
-        head: what is saved whole.
-        transposed: names of weights that are stored (d_in, d_out).
-        biased: names of the base's biases.
-
-    Raises:
-        PortError: changes of biases where not all layers that change have one, which PEFT cannot hold.
-    """
-    transposed, biased = set(transposed), set(biased)
-    biases = {key.removesuffix(".bias"): delta.whole[key] for key in delta.whole if key not in head}
-    products = {key.removesuffix(".weight"): (delta.factors(key).T if key in transposed else delta.factors(key))
-                for key in delta.products if key not in head}
-    for module in biases.keys() - products.keys():
-        shape = tuple(delta.shapes[f"{module}.bias"].shape)
-        raise PortError(f"{module} changes its bias alone {shape}, which a LoRA cannot hold: use --as model")
-    bare = [module for module in products if biases and f"{module}.bias" not in biased]
-    if bare:
-        raise PortError(f"some of the layers that change have a bias and {bare[0]} has none, which a LoRA cannot hold: "
-                        "use --as model")
-    if not products:
-        raise PortError("nothing of the target changes, so there is no LoRA to write")
-    tensors = {}
-    for module, product in products.items():
-        name = f"base_model.model.{module}"
-        tensors[f"{name}.lora_A.weight"] = product.a.contiguous()
-        tensors[f"{name}.lora_B.weight"] = (alpha * product.b).contiguous()
-        if biases:
-            tensors[f"{name}.lora_B.bias"] = alpha * biases.get(module, torch.zeros(product.shape[0]))
-    tensors |= {f"base_model.model.{key}": tensor.contiguous() for key, tensor in head.items()}
-    turned = any(f"{module}.weight" in transposed for module in products)
-    return _config({module: product.rank for module, product in products.items()}, head, turned, bool(biases)), tensors
-
-
-def _config(ranks: Mapping[str, int], head: Iterable[str], transposed: bool, biased: bool) -> dict[str, Any]:
-    """Of modules with their ranks; s = α/r is 1 in all of them."""
-    most = max(ranks.values(), key=list(ranks.values()).count)
-    odd = {module: r for module, r in ranks.items() if r != most}
-    return {"peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": odd, "alpha_pattern": odd,
-            "target_modules": sorted(ranks), "modules_to_save": sorted({_module(key) for key in head}) or None,
-            "fan_in_fan_out": transposed, "lora_bias": biased, "bias": "none", "lora_dropout": 0.0,
-            "inference_mode": True, "init_lora_weights": True, "use_rslora": False, "use_dora": False}
-
-
-def _module(key: str) -> str:
-    return key.rpartition(".")[0]
-
-
-def named(config: Mapping[str, Any], base: str, revision: str | None, task: str | None) -> dict[str, Any]:
-    """A LoRA's config with what it is of, both the base's name and its commit."""
-    return {**config, "base_model_name_or_path": base, "revision": revision, "task_type": task}

@@ -12,21 +12,22 @@ from typing import Any
 from hf_bico import __version__, forms
 from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
 from hf_bico.card import write_card
+from hf_bico.carriers import Base, write_delta
 from hf_bico.columns import Kind
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Method, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Account, Moved, Transported, added, holding
-from hf_bico.core.types import Tensors
 from hf_bico.data import Draw
 from hf_bico.destination import Destination
 from hf_bico.estimate import measured
 from hf_bico.figures import draw_report
+from hf_bico.io.delta import SECTION
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
-from hf_bico.io.writer import require_room, staged, write_adapter, write_model
+from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
 from hf_bico.report import (
     Clock,
@@ -78,28 +79,22 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         _calibrate(job, workspace)
     with clock("move"):
         ported, naive = (method.carry(job) for method in (plan.method, Naive()))
-    cuts: list[forms.Cut] = []
-    if config.form == forms.LORA:  # what is scored is what is written
-        with clock("cut"):
-            delta, cuts = forms.as_products(ported.delta, config.rank, config.energy)
-            ported = replace(ported, delta=delta)
-    with clock("search"):
-        search = _search(config, job, ported, len(drawn.samples), workspace)
-        alpha = best_of(search) if search else config.alpha
-        del job
+    ported, search, shaped = _shaped(config, job, ported, len(drawn.samples), workspace, clock)
+    alpha = best_of(search) if search else config.alpha
+    del job
     with clock("evaluate"):
-        evaluation = _evaluate(config, ready, drawn, alpha, (ported, naive), workspace, track)
+        evaluation = _evaluate(config, ready, drawn, shaped, forms.Shaped(naive.delta, alpha), workspace, track)
     report = Report(
         command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
         method=_method_record(plan.method, alpha, search),
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
         task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved) | {
-            "adapter": ready.adapter, "written": forms.record(config.form, cuts)},
+            "adapter": ready.adapter, "written": shaped.record(config.form)},
         layers=layer_table(plan.pairs),
         matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
         left=ready.account.left, evaluation=evaluation, environment=environment(plan.device, clock),
         estimate=measured(expected, clock.seconds, peak(plan.device))).data()
-    outcome = _deliver(config, hub, ready, drawn, ported, alpha, report, evaluation, track)
+    outcome = _deliver(config, hub, ready, drawn, shaped, report, evaluation, track)
     workspace.clear()
     return outcome
 
@@ -108,7 +103,7 @@ def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
     method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head,
-              [[a.name, b.name] for a, b in plan.pairs], config.form, config.rank, config.energy]
+              [[a.name, b.name] for a, b in plan.pairs], config.form, config.rank, config.energy, config.dtype]
     return {"hf_bico": __version__, "models": models_key(ready), "method": method,
             "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
@@ -122,6 +117,24 @@ def _calibrate(job: Job, workspace: Workspace) -> None:
         collect(job.source, job.target, job.pairs, batches, job.evidence, workspace.after_batch)
 
 
+def _shaped(config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace, clock: Clock
+            ) -> tuple[Transported, Search | None, forms.Shaped]:
+    """The change as it will be written, so that what is scored is what is written; and the search for its α."""
+    cuts: list[forms.Cut] = []
+    if config.form == forms.LORA:
+        with clock("cut"):
+            delta, cuts = forms.as_products(ported.delta, config.rank, config.energy)
+            ported = replace(ported, delta=delta)
+    with clock("search"):
+        search = _search(config, job, ported, n, workspace)
+        alpha = best_of(search) if search else config.alpha
+    if config.form == forms.MODEL:
+        return ported, search, forms.Shaped(ported.delta, alpha)
+    with clock("cut"):
+        dtype = "float32" if config.form == forms.LORA else config.dtype
+        return ported, search, forms.stored(ported.delta, alpha, dtype, cuts)
+
+
 def _search(config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace) -> Search | None:
     if config.alpha != AUTO:
         return None
@@ -129,7 +142,7 @@ def _search(config: PortConfig, job: Job, ported: Transported, n: int, workspace
                                                                job.track))
 
 
-def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, alpha: float, moved: tuple[Transported, Transported],
+def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, ported: forms.Shaped, naive: forms.Shaped,
               workspace: Workspace, track: Track) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
     examine = exam(config, ready.plan, track)
@@ -142,14 +155,13 @@ def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, alpha: float, moved
                 return asdict(examine(what, objective, model))
         return Score(**workspace.once(what, compute))
 
-    def with_delta(what: str, delta: Tensors) -> Score:
-        with holding(model, added(ready.weights, delta, alpha)):
+    def with_delta(what: str, change: forms.Shaped) -> Score:
+        with holding(model, added(ready.weights, change.delta, change.alpha)):
             return score(what)
 
-    ported, naive = moved
     source = score_source(ready, drawn, size, examine, workspace)
-    return Evaluation(examine.name, source, score("the target"), with_delta("the naive copy", naive.delta),
-                      with_delta("the port", ported.delta), ready.comparable(source))
+    return Evaluation(examine.name, source, score("the target"), with_delta("the naive copy", naive),
+                      with_delta("the port", ported), ready.comparable(source))
 
 
 def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dict[str, Any]:
@@ -177,7 +189,8 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     optional = {"--config": config.config, "--eval-n": config.eval_n, "--columns": config.columns,
                 "--templates": config.templates and config.templates.name, "--bank": config.bank and config.bank.name,
                 "--family": config.family, "--as": None if config.form == forms.MODEL else config.form,
-                "--rank": config.rank, "--energy": config.energy, "--layers": config.layers, "--skip": config.skip,
+                "--rank": config.rank, "--energy": config.energy, "--dtype": config.dtype,
+                "--layers": config.layers, "--skip": config.skip,
                 "--matching": None if config.matching == "index" else Path(config.matching).name}
     if plan.task.columns.kind is not Kind.IMAGE:
         optional |= {"--max-length": config.max_length}
@@ -200,8 +213,8 @@ def _head_record(ready: Ready) -> dict[str, Any]:
             "input": ready.head_fit and asdict(ready.head_fit)}
 
 
-def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Transported, alpha: float,
-             report: dict[str, Any], evaluation: Evaluation, track: Track) -> Outcome:
+def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, shaped: forms.Shaped, report: dict[str, Any],
+             evaluation: Evaluation, track: Track) -> Outcome:
     """Write the folder, with its card and report, and push it."""
     plan = ready.plan
     url = refusal = None
@@ -218,7 +231,7 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Tr
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
             place = folder / "ported"
         with staged(place) as stage:
-            _write(stage, config, ready, drawn, ported, alpha)
+            report[SECTION] = _write(stage, config, ready, drawn, shaped)
             write_report(stage, report)
             draw_report(stage, report)
             write_card(stage, report, plan.library, plan.purpose, destination and destination.repo, plan.licenses)
@@ -231,20 +244,18 @@ def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, ported: Tr
     return Outcome(report, evaluation, config.output, url, refusal)
 
 
-def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, ported: Transported, alpha: float) -> None:
-    """The whole model with its head, or a LoRA with it, and what opens it."""
+def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: forms.Shaped) -> dict[str, Any] | None:
+    """The whole model with its head, or a delta or LoRA with it; what opens that, for the report."""
     plan, model, size = ready.plan, ready.sides[1].model, config.batch_size
-    with holding(model, added(ready.weights, ported.delta, alpha)), ready.dressed(drawn, size) as (_, head):
+    with holding(model, added(ready.weights, shaped.delta, shaped.alpha)), ready.dressed(drawn, size) as (_, head):
         head = {key: tensor.clone() for key, tensor in head.items()}
-    if config.form == forms.LORA:
-        target, keys = plan.lineage.target, model.state_dict().keys()
-        transposed = [b.weight.key for _, b in plan.pairs if b.weight.transposed]
-        made, tensors = forms.lora(ported.delta, alpha, head, transposed, keys)
-        made = forms.named(made, target.name, target.commit, plan.library.task_of(plan.purpose))
-        write_adapter(stage, made, tensors, ready.folders[2], plan.library.extra(target.files))
-        return
-    write_model(stage, plan.library, model, ready.folders[2], plan.lineage.target.files, ready.weights, ported.delta,
-                alpha, head)
+    target = plan.lineage.target
+    if config.form == forms.MODEL:
+        write_model(stage, plan.library, model, ready.folders[2], target.files, ready.weights, shaped.delta,
+                    shaped.alpha, head)
+        return None
+    base = Base(target, plan.library, plan.purpose, ready.folders[2], ready.weights)
+    return write_delta(stage, base, shaped, head, [b.weight.key for _, b in plan.pairs if b.weight.transposed])
 
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:

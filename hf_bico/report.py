@@ -18,11 +18,11 @@ from hf_bico.core.meter import peak_memory
 from hf_bico.core.search import Search
 from hf_bico.core.transport import Left, Moved
 from hf_bico.core.types import Pair
+from hf_bico.io.delta import REPORT_FILE
 from hf_bico.io.reference import Pinned
 from hf_bico.scores import Score, better, recovered
 
-REPORT_FILE = "hf_bico.json"
-SCHEMA = 2
+SCHEMA = 3
 LIBRARIES = ("hf-bico", "torch", "transformers", "open_clip_torch", "huggingface_hub", "datasets", "safetensors",
              "numpy")
 

@@ -28,7 +28,7 @@ def extract(
 
 
 def apply(
-    delta: Annotated[Path, typer.Argument(help="A task vector that `extract` wrote.", exists=True, dir_okay=False)],
+    delta: Annotated[str, typer.Argument(help="A task vector that `extract` wrote, or a delta repo.")],
     to: Annotated[str, typer.Option(help="The model to add it to.")],
     output: Annotated[Path, typer.Option(help="A folder to write the sum to; it must be new or empty.")],
     alpha: Annotated[float, typer.Option(help="Scale of the task vector.")] = 1.0,
@@ -36,7 +36,7 @@ def apply(
     format: Formatting = Format.HUMAN,
     quiet: Quiet = False,
 ) -> None:
-    """Add a task vector to a model of the same shapes, and write the whole model."""
+    """Add a task vector to a model of the same shapes, or a delta to its base, and write the whole model."""
     voice = Voice(format, quiet)
     from hf_bico.arithmetic import apply
     from hf_bico.io.hub import Hub

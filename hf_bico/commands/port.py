@@ -39,10 +39,13 @@ def port(
     alpha: opt.Alpha = "1",
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
-    form: Annotated[str, typer.Option("--as", help="Write the whole model, or a lora of --to.")] = "model",
+    form: Annotated[str, typer.Option("--as", help="Write the whole model, a delta of --to, or a lora of it.")
+                    ] = "model",
     rank: Annotated[int | None, typer.Option(help="Of a lora, where the change is not of low rank already.")] = None,
     energy: Annotated[float | None, typer.Option(help="The same by the share of every layer's ‖τ‖² that is kept "
                                                  "[default: all of it].")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Of a delta's matrices: bfloat16 or float32 [default: bfloat16, "
+                                              "unless that is measurable].")] = None,
     output: opt.Output = None,
     push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
     push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,

@@ -131,12 +131,13 @@ class Transformers:
                     found.setdefault(tied.get(name, name), Stored(key, part))
         return found
 
-    def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:
+    def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
         config = _config(folder, purpose)
         with _opening(folder):
             model = _class(config, purpose).from_pretrained(
-                folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True)
-        side = Loaded(model.to(device).eval(), _preprocess(folder), _tokenizer(folder))
+                folder, config=config, dtype=dtype or "auto", use_safetensors=True, ignore_mismatched_sizes=True)
+        processor = _processor(folder)
+        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
         if purpose.kind == "text-classification" and side.tokenizer is not None:
             config.pad_token_id = padding(side.tokenizer)  # what batches are padded with is what it must not read
         return side
@@ -254,13 +255,16 @@ def _class(config: Any, purpose: Purpose) -> Any:
     return found[0] if isinstance(found, tuple | list) else found
 
 
-def _preprocess(folder: Path) -> Any:
+def _processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
     try:
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _preprocess(processor: Any) -> Any:
     return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 

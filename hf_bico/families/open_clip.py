@@ -105,7 +105,8 @@ class OpenClip:
         own = model.state_dict()
         return {key: Stored(key) for key in stored if key in own}
 
-    def load(self, folder: Path, device: str, purpose: Purpose | None = None) -> Loaded:
+    def load(self, folder: Path, device: str, purpose: Purpose | None = None,
+             dtype: torch.dtype | None = torch.float32) -> Loaded:
         import open_clip
 
         from_hub = "hf_tokenizer_name" in _config(folder)["text_cfg"]
@@ -113,7 +114,8 @@ class OpenClip:
         with _opening():
             model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
             tokenizer = open_clip.get_tokenizer(name, **safe)
-            return Loaded(self._checked(model).eval(), preprocess, tokenizer)
+            model = self._checked(model).eval()
+            return Loaded(model.to(dtype) if dtype else model, preprocess, tokenizer, preprocess)
 
     def _checked(self, model: nn.Module) -> nn.Module:
         if not OPEN_CLIP.knows(model):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from hf_bico.core.types import Site
@@ -66,6 +67,8 @@ class Loaded:
     """An image → (3, h, w)."""
     tokenizer: Any
     """open_clip's: texts → ids; transformers': its own."""
+    processor: Any = None
+    """What the library itself gives for images: open_clip's transform, transformers' image processor."""
 
 
 class Stored(NamedTuple):
@@ -109,8 +112,12 @@ class Library(Protocol):
         """Names in the model's state dict → where its files have them; of tied tensors the first, of a head nothing."""
         ...
 
-    def load(self, folder: Path, device: str, purpose: Purpose) -> Loaded:
-        """In float32 and eval mode. A head that the files lack is not initialised to anything of use."""
+    def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
+        """In eval mode. A head that the files lack is not initialised to anything of use.
+
+        Args:
+            dtype: None for what the library itself takes.
+        """
         ...
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:

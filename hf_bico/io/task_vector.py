@@ -1,34 +1,92 @@
-"""τ as a safetensors file with its lineage: `extract` writes one, `apply` adds one to a model."""
+"""τ as named tensors with a lineage: added, scaled, saved; `extract` writes one, `apply` adds one to a model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import SafeTensors
-from hf_bico.io.writer import staged
+from hf_bico.io.writer import require_writable, staged
 
 LINEAGE = "hf_bico"
+Rule = Callable[[str, Sequence[Tensor], Sequence[float]], Tensor]
+"""(name, a tensor's change in every vector, weights) → the change that they make together."""
 
 
 @dataclass(frozen=True)
 class TaskVector:
-    """Named changes and what they are the difference of."""
+    """τ: named changes of a base model's tensors, read one at a time, and what they are the difference of.
+
+    Vectors of one base add up, and scale: `0.5 * (a + b) - c`. What does not change need not be in a vector.
+    """
 
     tensors: Tensors
+    """Name in the model's state dict → change."""
     lineage: Mapping[str, str]
+    """source, base, and the sha256 of their weights."""
 
-    def save(self, place: Path) -> int:
-        """Write the tensors that changed; how many there are."""
+    @classmethod
+    def from_pretrained(cls, source: str | Path, base: str | None = None, *, revision: str | None = None,
+                        token: str | None = None) -> "TaskVector":
+        """The change that a repo holds.
+
+        Args:
+            source: a fine-tune or an adapter (its change is that from its base), a delta repo, or a file that `save`
+                wrote.
+            base: of a fine-tune whose card or config does not name it.
+            revision: of `source`.
+            token: a User Access Token, else that of `hf auth login` or HF_TOKEN.
+
+        Raises:
+            PortError: it cannot be had, no base is known, or the two are no fine-tune and its base.
+        """
+        from hf_bico.arithmetic import vector_of  # the chain stands above this room
+
+        return vector_of(str(source), base, revision, token)
+
+    def __add__(self, other: "TaskVector") -> "TaskVector":
+        """
+        Raises:
+            PortError: the two are of different bases, or a tensor has two shapes.
+        """
+        return together([self, other], [1.0, 1.0])
+
+    def __sub__(self, other: "TaskVector") -> "TaskVector":
+        return together([self, other], [1.0, -1.0])
+
+    def __mul__(self, scale: float) -> "TaskVector":
+        return together([self], [float(scale)])
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "TaskVector":
+        return self * -1.0
+
+    def norm(self) -> float:
+        """‖τ‖ (Frobenius, of all tensors together), in float64."""
+        return sum(float(tensor.double().square().sum()) for tensor in self.tensors.values()) ** 0.5
+
+    def save(self, place: str | Path) -> int:
+        """Write the tensors that changed to a new .safetensors file; how many there are.
+
+        Raises:
+            PortError: the place is taken or cannot be written.
+        """
+        place = Path(place)
+        if place.exists():
+            raise PortError(f"{place} exists; name another")
+        require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
             if tensor.any():
-                changed[key] = tensor
+                changed[key] = tensor.contiguous()
         with staged(place) as stage:
             save_file(changed, stage, metadata={"format": "pt", LINEAGE: json.dumps(dict(self.lineage))})
         return len(changed)
@@ -42,7 +100,56 @@ class TaskVector:
         return cls(file, json.loads(file.metadata[LINEAGE]))
 
 
-def check_fits(delta: Tensors, target: Tensors, name: str) -> None:
+class Together(Mapping[str, Tensor]):
+    """Changes that several vectors make together; a tensor that one of them has not is zero in it."""
+
+    def __init__(self, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> None:
+        self.parts, self.weights, self.rule = parts, weights, rule
+        self.keys_ = tuple(dict.fromkeys(key for part in parts for key in part))
+
+    def __getitem__(self, key: str) -> Tensor:
+        found = [part[key].float() if key in part else None for part in self.parts]
+        like = next((tensor for tensor in found if tensor is not None), None)
+        if like is None:
+            raise KeyError(key)
+        if any(tensor is not None and tensor.shape != like.shape for tensor in found):
+            raise PortError(f"{key} has several shapes: these are not vectors of one base")
+        return self.rule(key, [torch.zeros_like(like) if tensor is None else tensor for tensor in found], self.weights)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys_)
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in part for part in self.parts)
+
+    def __len__(self) -> int:
+        return len(self.keys_)
+
+
+def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ w τ, in order."""
+    total = weights[0] * tensors[0]
+    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
+        total = total + weight * tensor
+    return total
+
+
+def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule = weighted_sum) -> TaskVector:
+    """
+    Raises:
+        PortError: vectors of different bases.
+    """
+    bases = {vector.lineage.get("base_sha256"): vector.lineage.get("base", "?") for vector in vectors}
+    if len(bases) > 1:
+        raise PortError(f"these task vectors are of different bases, {listed(bases.values())}: only those of one add "
+                        "up")
+    terms = [(vector.lineage["source"] if weight == 1 else f"{weight:g} × ({vector.lineage['source']})")
+             for vector, weight in zip(vectors, weights, strict=True)]
+    return TaskVector(Together([vector.tensors for vector in vectors], weights, rule),
+                      {**vectors[0].lineage, "source": " + ".join(terms)})
+
+
+def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:
     """Refuse a delta that a model cannot take.
 
     Raises:

@@ -1,0 +1,169 @@
+"""A port's change as files: a PEFT adapter that is exact, or safetensors of our own for what PEFT does not serve.
+
+PEFT has no adapter for a dense change, but two of its kinds can hold one: a LoKr ΔW = w₁ ⊗ w₂ with w₁ = 1, at the size
+of ΔW, and, for transposed layers (GPT-2's Conv1D), which LoKr does not know, a LoRA with a factor that is the identity.
+A bias is stored whole, as PEFT's own `bias="all"` stores it.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import Delta, LowRank
+from hf_bico.core.transport import added
+from hf_bico.core.types import Tensors
+from hf_bico.families import Library, Purpose
+from hf_bico.forms import DTYPES, Shaped
+from hf_bico.io.adapter import PREFIX, WEIGHTS
+from hf_bico.io.checkpoints import SafeTensors, shards
+from hf_bico.io.delta import INDEX, PATTERN, DeltaRecord, write_json
+from hf_bico.io.fingerprint import fingerprint
+from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.writer import write_adapter
+
+SHARD = "5GB"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a delta is added to."""
+
+    pinned: Pinned
+    library: Library
+    purpose: Purpose
+    folder: Path
+    weights: Tensors
+    """By their names in the model."""
+
+
+def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transposed: Collection[str]) -> dict[str, Any]:
+    """A change as a repo beside what opens it; what hf_bico.json says of it.
+
+    Raises:
+        PortError: nothing changes, or PEFT cannot hold it.
+    """
+    stage.mkdir(exist_ok=True)
+    delta, pinned, library = shaped.delta, base.pinned, base.library
+    if not delta:
+        raise PortError("nothing of the target changes, so there is no delta to write")
+    if library.name == "transformers":
+        config, tensors = adapter(delta, base.weights, head, transposed, shaped.dtype)
+        config |= {"base_model_name_or_path": pinned.name, "revision": pinned.commit,
+                   "task_type": library.task_of(base.purpose)}
+        write_adapter(stage, config, tensors, base.folder, library.extra(pinned.files))
+        files = [WEIGHTS]
+    else:
+        files = write_shards(stage, delta, shaped.dtype)
+    stored = SafeTensors.of(library, pinned, base.folder)
+    record = DeltaRecord(
+        base=pinned.name, commit=pinned.commit, fingerprint=fingerprint(stored, full=True), library=library.name,
+        sha256=sha256(*(base.folder / name for name in shards(library, pinned))), purpose=base.purpose,
+        changed=tuple(key for key in delta if key not in head), head=tuple(head), transposed=tuple(transposed),
+        files={name: sha256(stage / name) for name in files})
+    return record.data()
+
+
+def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
+    """ΔW by the target's own names, in shards; the names of the files."""
+    tensors = {key: _to(delta[key], dtype).contiguous() for key in delta}
+    split = split_torch_state_dict_into_shards(tensors, filename_pattern=PATTERN, max_shard_size=SHARD)
+    for name, keys in split.filename_to_tensors.items():
+        save_file({key: tensors[key] for key in keys}, stage / name, metadata={"format": "pt"})
+    if split.is_sharded:
+        write_json(stage / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+    return list(split.filename_to_tensors)
+
+
+def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
+            ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """adapter_config.json, but for what it is of, and adapter_model.safetensors; all scales are 1.
+
+    Products go as a LoRA, dense changes as a LoKr.
+
+    Args:
+        delta: by the target's names; its α is in it.
+        weights: the target's, for the biases.
+        head: what is saved whole.
+        transposed: names of weights that are stored (d_in, d_out).
+        dtype: of matrices.
+
+    Raises:
+        PortError: nothing changes, or what changes is no layer's weight or bias.
+    """
+    matrices = [key for key in delta if key not in head and len(tuple(delta.shapes[key].shape)) == 2]
+    biases = [key for key in delta if key not in head and key not in matrices]
+    odd = [key for keys, end in ((matrices, ".weight"), (biases, ".bias")) for key in keys if not key.endswith(end)]
+    if odd:
+        raise PortError(f"PEFT cannot hold the change of {listed(odd)}, which is no layer's weight or bias: use --as "
+                        "model")
+    if not matrices:
+        raise PortError("nothing of the target changes, so there is no adapter to write")
+    products = all(delta.factors(key) is not None for key in matrices)
+    made = _lora if products or set(matrices) & set(transposed) else _lokr
+    config, tensors = made(delta, matrices, transposed, dtype)
+    tensors |= dict(_biases(delta, weights, biases, {_module(key) for key in matrices}))
+    tensors |= {PREFIX + key: tensor.contiguous() for key, tensor in head.items()}
+    saved = sorted({_module(key) for key in head}) or None
+    modules = sorted(_module(key) for key in matrices)
+    return {**config, "target_modules": modules, "modules_to_save": saved, "inference_mode": True}, tensors
+
+
+def _lora(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
+          ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    tensors, ranks = {}, {}
+    for key in keys:
+        product = delta.factors(key) or whole(delta[key])
+        product, module = product.T if key in transposed else product, _module(key)
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = _to(product.a, dtype).contiguous()
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = _to(product.b, dtype).contiguous()
+        ranks[module] = product.rank
+    most = max(ranks.values(), key=list(ranks.values()).count)
+    odd = {module: r for module, r in ranks.items() if r != most}
+    return {"peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": odd, "alpha_pattern": odd,
+            "fan_in_fan_out": bool(set(keys) & set(transposed)), "bias": "all", "lora_dropout": 0.0,
+            "init_lora_weights": True, "use_rslora": False, "use_dora": False}, tensors
+
+
+def whole(matrix: Tensor) -> LowRank:
+    """A matrix as a product in which the smaller factor is the identity."""
+    rows, columns = matrix.shape
+    if columns <= rows:
+        return LowRank(matrix, torch.eye(columns))
+    return LowRank(torch.eye(rows), matrix)
+
+
+def _lokr(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
+          ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, and the scale 1."""
+    tensors, most = {}, 1
+    for key in keys:
+        matrix, name = _to(delta[key], dtype).contiguous(), PREFIX + _module(key)
+        tensors[f"{name}.lokr_w1"], tensors[f"{name}.lokr_w2"] = torch.ones(1, 1, dtype=matrix.dtype), matrix
+        most = max(most, *matrix.shape)
+    return {"peft_type": "LOKR", "r": most, "alpha": most, "decompose_both": False, "decompose_factor": 1,
+            "rank_dropout": 0.0, "module_dropout": 0.0, "init_weights": True}, tensors
+
+
+def _biases(delta: Delta, weights: Tensors, keys: Iterable[str], wrapped: Collection[str]
+            ) -> Iterable[tuple[str, Tensor]]:
+    """Whole, in the target's dtype, where PEFT will have them."""
+    for key, bias in added(weights, {key: delta[key] for key in keys}):
+        module = _module(key)
+        yield f"{PREFIX}{module}{'.base_layer' if module in wrapped else ''}.bias", bias.contiguous()
+
+
+def _to(tensor: Tensor, dtype: str) -> Tensor:
+    """Matrices in the dtype that they were rounded to already; biases stay float32."""
+    return tensor.to(DTYPES[dtype]) if tensor.dim() > 1 else tensor
+
+
+def _module(key: str) -> str:
+    return key.rpartition(".")[0]
+

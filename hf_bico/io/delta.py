@@ -1,0 +1,233 @@
+"""Delta repos on disk: what hf_bico.json says of one, and its tensors under the names of the model that they change."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.types import Tensors
+from hf_bico.families.protocol import Purpose
+from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
+from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.fingerprint import Fingerprint
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, about, sha256
+
+SECTION = "delta"
+"""Of hf_bico.json."""
+REPORT_FILE = "hf_bico.json"
+PATTERN = "delta{suffix}.safetensors"
+FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
+_SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
+_LOKR = re.compile(re.escape(PREFIX) + r"(.+)\.lokr_w([12])")
+
+
+@dataclass(frozen=True)
+class DeltaRecord:
+    """What hf_bico.json says of a delta."""
+
+    base: str
+    """The name of the repo that it is added to."""
+    commit: str | None
+    """None where that was a local folder."""
+    sha256: str
+    """Of the base's weights."""
+    fingerprint: Fingerprint
+    library: str
+    purpose: Purpose
+    changed: tuple[str, ...]
+    """Names of the model's tensors that it changes."""
+    head: tuple[str, ...]
+    """Names of those that it brings whole."""
+    transposed: tuple[str, ...]
+    """Names of weights that are stored (d_in, d_out)."""
+    files: Mapping[str, str]
+    """Name → sha256."""
+
+    def data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> "DeltaRecord":
+        """
+        Raises:
+            PortError: hf_bico.json is not of a delta, or not readable.
+        """
+        if not report.get(SECTION):
+            raise PortError(f"it is no delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
+                            "with its own library")
+        try:
+            data = dict(report[SECTION])
+            purpose = _purpose(data["purpose"])
+            data |= {key: tuple(map(str, data[key])) for key in ("changed", "head", "transposed")}
+            return cls(**data | {"purpose": purpose, "fingerprint": Fingerprint.of_record(data["fingerprint"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PortError(f"{REPORT_FILE} does not say what a delta repo of this version says ({error})") from error
+
+    @property
+    def name(self) -> str:
+        return f"{self.base}@{self.commit}" if self.commit else f"{self.base} (a local folder)"
+
+
+def _purpose(data: Mapping[str, Any]) -> Purpose:
+    """JSON has made strings of the numbers of classes."""
+    config = dict(data["config"])
+    if config.get("id2label"):
+        config["id2label"] = {int(key): str(label) for key, label in config["id2label"].items()}
+    return Purpose(str(data["kind"]), tuple(map(str, data["labels"])), config, data["architecture"])
+
+
+class Lazy(Mapping[str, Tensor]):
+    """Tensors that are made as they are read."""
+
+    def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
+        self.made = made
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.made[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.made
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+
+@dataclass(frozen=True)
+class StoredDelta:
+    """A delta repo, opened."""
+
+    pinned: Pinned
+    record: DeltaRecord
+    matrices: Lazy
+    """Name → ΔW, float32."""
+    biases: Lazy
+    """Name → the bias with its change, where they are stored so."""
+    head: Lazy
+    """Name → what takes the place of the base's."""
+
+    def changes(self, base: Tensors) -> Tensors:
+        """Name → change, dense and in float32; tensors that do not change are not in it."""
+        biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
+        return Lazy({**self.matrices.made, **biases})
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the changes."""
+        return {key: tuple(part[key].shape) for part in (self.matrices, self.biases) for key in part}
+
+
+def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
+    """
+    Args:
+        full: compare every file's sha256 too.
+
+    Raises:
+        PortError: it is no delta repo, a file is truncated or another one, an index leads elsewhere, names are missing
+            or unknown, NaN or Inf.
+    """
+    with about(pinned):
+        record = DeltaRecord.of(hub.json(pinned, REPORT_FILE))
+        _check_names(record)
+        folder = hub.fetch(pinned, (*record.files, CONFIG, INDEX))
+        _check_files(folder, record, full)
+        found = _adapter(pinned, folder, record) if is_adapter(pinned) else _own(folder, record)
+        found = replace(found, pinned=pinned)
+        got = [*found.matrices, *found.biases, *found.head]
+        wanted = {*record.changed, *record.head}
+        odd = [f"{key} is missing" for key in sorted(wanted - set(got))]
+        odd += [f"{key} is unknown" for key in sorted(set(got) - wanted)]
+        odd += [f"{key} has NaN or Inf" for part in (found.matrices, found.biases, found.head) for key in part
+                if not part[key].isfinite().all()]
+        if odd:
+            raise PortError(f"its tensors are not what {REPORT_FILE} says: {listed(odd)}; fetch it again")
+    return found
+
+
+def _check_names(record: DeltaRecord) -> None:
+    odd = [name for name in record.files if name not in (WEIGHTS, FILE) and not _SHARD.fullmatch(name)]
+    if odd:
+        raise PortError(f"{REPORT_FILE} names {listed(odd)}, which is no file of a delta repo")
+
+
+def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
+    missing = [name for name in record.files if not (folder / name).is_file()]
+    if missing:
+        raise PortError(f"{listed(missing)} is missing: fetch it again")
+    broken = [name for name, said in record.files.items() if full and sha256(folder / name) != said]
+    if broken:
+        raise PortError(f"{listed(broken)} is not the file that {REPORT_FILE} was written with: its sha256 differs")
+
+
+def _own(folder: Path, record: DeltaRecord) -> StoredDelta:
+    tensors = SafeTensors(*(folder / name for name in record.files))
+    if (folder / INDEX).exists():
+        said = _json(folder / INDEX).get("weight_map", {})
+        odd = sorted({str(name) for name in said.values()} - set(record.files))
+        if odd or set(said) != set(tensors):
+            raise PortError(f"{INDEX} does not agree with the shards beside it"
+                            + (f" (it names {listed(odd)})" if odd else "") + ": fetch it again")
+    return StoredDelta(None, record, _floats(tensors, tensors), Lazy({}), Lazy({}))
+
+
+def _floats(tensors: Tensors, names: Iterable[str] | Mapping[str, str]) -> Lazy:
+    """Some of a file's tensors in float32, under their own names or others (name → the file's)."""
+    pairs = names.items() if isinstance(names, dict) else ((key, key) for key in names)
+    return Lazy({name: lambda key=key: tensors[key].float() for name, key in pairs})
+
+
+def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    config, tensors = AdapterConfig.read(folder, pinned.files), SafeTensors(folder / WEIGHTS)
+    if (config.base, config.revision) != (record.base, record.commit):
+        raise PortError(f"{CONFIG} is of {config.base}@{config.revision}, {REPORT_FILE} of {record.name}")
+    matrices = (_lokr if config.kind == "LOKR" else _lora)(config, tensors, record)
+    names = {name: key for key in tensors if not _LOKR.fullmatch(key) and (name := stripped(key))}
+    head = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
+    biases = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
+    return StoredDelta(pinned, record, matrices, biases, head)
+
+
+def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> Lazy:
+    read = read_lora(config, tensors)
+    if read.unknown:
+        raise PortError(f"{WEIGHTS} has {listed(read.unknown)}, which is no part of a LoRA")
+    return Lazy({name: lambda change=change, name=name: change.product(name in record.transposed).dense()
+                 for module, change in read.modules.items() for name in [f"{module}.weight"]})
+
+
+def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> Lazy:
+    """ΔW = w₁ ⊗ w₂ with w₁ = 1."""
+    parts: dict[str, dict[str, str]] = {}
+    for key in tensors:
+        if match := _LOKR.fullmatch(key):
+            parts.setdefault(match[1], {})[match[2]] = key
+    odd = [module for module, keys in parts.items() if keys.keys() != {"1", "2"} or not _is_one(tensors[keys["1"]])]
+    if odd or config.data.get("alpha") != config.data.get("r"):
+        raise PortError(f"its LoKr is no plain change ({listed(odd) or 'alpha is not r'}): it was not written by "
+                        "hf_bico")
+    return _floats(tensors, {f"{module}.weight": keys["2"] for module, keys in parts.items()})
+
+
+def _is_one(tensor: Tensor) -> bool:
+    return tuple(tensor.shape) == (1, 1) and float(tensor) == 1.0
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PortError(f"{path.name} is no readable JSON") from error
+    if not isinstance(data, dict):
+        raise PortError(f"{path.name} is no JSON object")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(data), indent=2, sort_keys=True) + "\n", encoding="utf-8")

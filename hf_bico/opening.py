@@ -1,0 +1,227 @@
+"""Delta repos, opened: the base at its commit, checked, and the change added to it tensor by tensor."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.transport import added, check_scale
+from hf_bico.core.types import Tensors
+from hf_bico.families import LIBRARIES, Library
+from hf_bico.io.checkpoints import Named, SafeTensors, pick_device
+from hf_bico.io.delta import DeltaRecord, StoredDelta, open_delta
+from hf_bico.io.fingerprint import fingerprint
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, Reference
+from hf_bico.io.task_vector import Rule, TaskVector, check_fits, together, weighted_sum
+
+MERGES = ("linear", "ties", "dare_linear", "dare_ties")
+"""Ways to add several deltas."""
+
+
+class Opened(NamedTuple):
+    """What a library's own loader gives."""
+
+    model: nn.Module
+    """In eval mode."""
+    preprocess: Any
+    """open_clip's transform, transformers' image processor; None where the base has none."""
+    tokenizer: Any
+    """open_clip's or transformers' own; None where the base has none."""
+
+
+def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | None = None, base: str | None = None,
+                    device: str | None = None, dtype: torch.dtype | None = None, alpha: float = 1.0,
+                    weights: Sequence[float] | None = None, merge: str = "linear", density: float = 0.5, seed: int = 0,
+                    delta_only: bool = False, verify: str = "fast", token: str | None = None) -> Opened | TaskVector:
+    """The model that a delta repo stands for: its base, at the commit that it was made for, and α times its change.
+
+    The base's weights are compared with the fingerprint in the delta before anything is built. The sum is made tensor
+    by tensor in the model itself.
+
+    Args:
+        repo: `org/name`, `org/name@revision` or a folder; or several, of one base, whose changes are merged.
+        revision: of `repo`, where it is one.
+        base: where the base lies now: a repo or a folder, which must hold the same weights.
+        device: else CUDA where there is one, else the CPU.
+        dtype: that the model is loaded in; else what its library takes.
+        alpha: scale of the change; 0 gives the base bit for bit. A head that the delta brings is no change and stays.
+        weights: of several deltas, in order; all 1 unless given.
+        merge: linear (the weighted sum), or PEFT's ties, dare_linear, dare_ties.
+        density: of those three, the share of a change's elements that is kept.
+        seed: of DARE's draws.
+        delta_only: give the change alone, as a `TaskVector`.
+        verify: fast compares names, shapes, dtypes and a sample of every tensor of the base; full every byte of the
+            base and of the delta.
+        token: a User Access Token, else that of `hf auth login` or HF_TOKEN.
+
+    Raises:
+        PortError: no delta repo, broken files, another base (both commits are named), tensors that do not fit it,
+            deltas of different bases, options that are none.
+    """
+    single = isinstance(repo, str | Path)
+    names = [str(repo)] if single else [str(each) for each in repo]
+    device = pick_device(device)
+    _check_options(names, weights, merge, density, verify, alpha, single, revision)
+    hub = Hub(token)
+    deltas = [open_delta(hub, hub.resolve(at_revision(name, revision)), full=verify == "full") for name in names]
+    record = _one_base(deltas)
+    pinned, library, folder = find_base(hub, record, base)
+    stored = SafeTensors.of(library, pinned, folder)
+    check_base(pinned, stored, deltas[0], full=verify == "full")
+    skeleton = library.skeleton(folder, record.purpose)
+    tensors = Named(stored, library.names(skeleton, stored))
+    vectors = [vector(delta, tensors, pinned) for delta in deltas]
+    for one, delta in zip(vectors, deltas, strict=True):
+        check_fits(one.tensors, tensors, str(pinned))
+        check_head(delta, skeleton)
+    weights = list(weights or [1.0] * len(vectors))
+    plain = len(vectors) == 1 and weights == [1.0]
+    whole = vectors[0] if plain else together(vectors, weights, _rule(merge, density, seed))
+    if delta_only:
+        return whole if alpha == 1 else alpha * whole
+    loaded = library.load(folder, device, record.purpose, dtype)
+    put(loaded.model, tensors, whole.tensors if alpha else {}, alpha, _head(deltas))
+    return Opened(loaded.model, loaded.processor, loaded.tokenizer)
+
+
+def at_revision(name: str, revision: str | None) -> str:
+    """
+    Raises:
+        PortError: a folder, or a name with a revision of its own, with another.
+    """
+    if revision is None:
+        return name
+    reference = Reference.parse(name)
+    if reference.folder is not None or reference.revision is not None:
+        raise PortError(f"{name} cannot have revision={revision!r}: it is a folder or names one itself")
+    return f"hf://{reference.name}@{revision}"
+
+
+def _check_options(names: Sequence[str], weights: Sequence[float] | None, merge: str, density: float, verify: str,
+                   alpha: float, single: bool, revision: str | None) -> None:
+    check_scale(alpha)
+    if not names:
+        raise PortError("from_pretrained needs a delta repo, and got an empty list")
+    if not single and revision is not None:
+        raise PortError("revision= is for one repo: write org/name@revision in the list")
+    if weights is not None and len(weights) != len(names):
+        raise PortError(f"there are {len(weights)} weights for {len(names)} deltas")
+    for weight in weights or ():
+        check_scale(weight)
+    if verify not in ("fast", "full"):
+        raise PortError(f"verify={verify!r}: it is fast or full")
+    if merge not in MERGES:
+        raise PortError(f"merge={merge!r}: it is one of {', '.join(MERGES)}")
+    if not 0 < density <= 1:
+        raise PortError(f"density={density}: a share in (0, 1]")
+
+
+def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
+    """
+    Raises:
+        PortError: deltas of different bases, or that are for different tasks; several heads.
+    """
+    first = deltas[0].record
+    for delta in deltas[1:]:
+        if not delta.record.fingerprint.matches(first.fingerprint):
+            raise PortError(f"{delta.pinned} is of {delta.record.name} and {deltas[0].pinned} of {first.name}: only "
+                            "deltas of one base add up")
+    headed = [delta for delta in deltas if delta.record.head]
+    if len(headed) > 1:
+        raise PortError(f"{listed(str(delta.pinned) for delta in headed)} each bring a head: only one delta of a sum "
+                        "may")
+    return headed[0].record if headed else first
+
+
+def find_base(hub: Hub, record: DeltaRecord, base: str | None) -> tuple[Pinned, Library, Path]:
+    """The base, its library, and the folder of its files.
+
+    Raises:
+        PortError: it was a local folder and nobody says where it lies now, or it is of another library.
+    """
+    if base is None and record.commit is None:
+        raise PortError(f"the base was a local folder, {record.base}: say where it lies now with base=")
+    pinned = hub.resolve(base or f"hf://{record.base}@{record.commit}")
+    library = next((library for library in LIBRARIES if library.name == record.library), None)
+    if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
+        raise PortError(f"{pinned} is no model of {record.library} with safe weights")
+    files = (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files))
+    return pinned, library, hub.fetch(pinned, files)
+
+
+def check_base(pinned: Pinned, stored: SafeTensors, delta: StoredDelta, *, full: bool) -> None:
+    """
+    Raises:
+        PortError: the weights are not those that the delta was made for.
+    """
+    found, record = fingerprint(stored, full), delta.record
+    if not found.matches(record.fingerprint, full):
+        what = "other tensors" if found.header != record.fingerprint.header else "other contents"
+        raise PortError(f"{pinned} is not the base of {delta.pinned}, which was made for {record.name}: it has {what}")
+
+
+def vector(delta: StoredDelta, base: Tensors, pinned: Pinned) -> TaskVector:
+    """A delta's change as a task vector.
+
+    Raises:
+        PortError: biases that the base lacks or has in another shape.
+    """
+    odd = [key for key in delta.biases if key not in base or base[key].shape != delta.biases[key].shape]
+    if odd:
+        raise PortError(f"{delta.pinned} does not fit {pinned}: {listed(odd)} has no such place in it")
+    return TaskVector(delta.changes(base), {"source": str(delta.pinned), "base": str(pinned),
+                                            "base_sha256": delta.record.sha256})
+
+
+def check_head(delta: StoredDelta, skeleton: nn.Module) -> None:
+    """
+    Raises:
+        PortError: a head that the model has no place for.
+    """
+    state = skeleton.state_dict()
+    odd = [key for key in delta.head if key not in state or state[key].shape != delta.head[key].shape]
+    if odd:
+        raise PortError(f"the head of {delta.pinned} does not fit its base: {listed(odd)} has no such place in it")
+
+
+def _head(deltas: Sequence[StoredDelta]) -> Mapping[str, Tensor]:
+    return next((delta.head for delta in deltas if delta.record.head), {})
+
+
+def put(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:
+    """Write θ_B + α τ_B, made of the base as it is stored and rounded once, and the head into a live model."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for key, tensor in added(base, change, alpha):
+            state[key].copy_(tensor)
+        for key, tensor in head.items():
+            state[key].copy_(tensor)
+
+
+def _rule(merge: str, density: float, seed: int) -> Rule:
+    """How PEFT merges, one tensor at a time.
+
+    Raises:
+        PortError: PEFT is not installed.
+    """
+    if merge == "linear":
+        return weighted_sum
+    try:
+        from peft.utils import merge_utils
+    except ImportError as error:
+        raise PortError(f"merge={merge!r} is PEFT's, which is not installed: pip install peft") from error
+    return partial(_merged, getattr(merge_utils, merge), density, seed)
+
+
+def _merged(rule: Any, density: float, seed: int, key: str, tensors: Sequence[Tensor], weights: Sequence[float]
+            ) -> Tensor:
+    """DARE draws which elements stay, every tensor's its own; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed((seed << 32) + crc32(key.encode()))
+        return rule(list(tensors), torch.tensor(list(weights)), density)
