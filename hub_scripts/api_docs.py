@@ -40,8 +40,10 @@ def signature(made: Made) -> str:
     args = re.sub(r"(?<=[\w\]'])=(?=\S)", " = ", ast.unparse(node.args))
     if made.method and "staticmethod" not in made.decorators:
         args = re.sub(r"^(self|cls)(, )?", "", args)
-    back = ast.unparse(node.returns) if node.returns else "None"
-    return f"{name}: {back}" if made.decorators & {"property", "cached_property"} else f"{name}({args}) -> {back}"
+    back = ast.unparse(node.returns).strip("'") if node.returns else ""
+    if made.decorators & {"property", "cached_property"}:
+        return f"{name}: {back}" if back else name
+    return f"{name}({args}) -> {back}" if back else f"{name}({args})"
 
 
 def filled(text: str, indent: str = "", first: str | None = None) -> str:
@@ -58,7 +60,7 @@ def prose(doc: str) -> Iterator[str]:
         if re.fullmatch(r"(Args|Raises|Returns|Yields):", head):
             items = re.split(r"\n(?! )", textwrap.dedent(rest))
             pairs = [item.partition(": ") for item in items]
-            lines = [filled(f"`{name}`: {text}" if text else name, "  ", "- ") for name, _, text in pairs]
+            lines = [filled(f"`{name.strip('`')}`: {text}" if text else name, "  ", "- ") for name, _, text in pairs]
             yield "\n".join([f"**{head[:-1]}**", "", *lines])
         elif block.startswith("    "):
             yield f"```\n{textwrap.dedent(block)}\n```"
