@@ -22,13 +22,10 @@ class Ported:
     """What a fine-tune learned, in the coordinates of the new base."""
 
     target: nn.Module
-    """The new base; `apply_` changes it."""
     delta: dict[str, Tensor]
     """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
     moved: list[Moved]
-    """Every site's rank, residual and share."""
     account: Account
-    """All of τ: how much the sites take, and what stays and why."""
 
     def apply_(self, alpha: float = 1.0) -> nn.Module:
         """θ_B ← θ_B + α τ_B, in place; the target."""
