@@ -1,8 +1,11 @@
-"""Laws that a family's table obeys, whatever the family; test_families breaks each of them."""
+"""Laws that a family's table obeys, whatever the family; test_families breaks each of them.
+
+A law yields what is wrong, in words; it holds where that is nothing.
+"""
 
 import re
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -22,27 +25,30 @@ ONE_STACK = [name for name, case in CASES.items() if case.kind not in ("contrast
 """Models whose n-th call of attention is of block n, with queries and keys as they are or rotated."""
 
 
-def accounted_for(family: Family, model: nn.Module, case: Case) -> None:
+def accounted_for(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Every tensor is in sites, each of its numbers once, or has a reason; every linear map of a block is in sites."""
     state, sites = model.state_dict(), all_sites(model, family)
     covered = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in state.items()}
     for site in sites:
         weight = site.weight.of(covered[site.weight.key])
-        assert weight.shape == (site.d_out, site.d_in), site.name
+        if weight.shape != (site.d_out, site.d_in):
+            yield f"{site.name} is {tuple(weight.shape)}, not {site.d_out} × {site.d_in}"
         for s in site.slices:
             s.of(covered[s.key]).add_(1)
     keys = {s.key for site in sites for s in site.slices}
-    assert all((covered[key] == (key in keys)).all() for key in state)
-    assert all(key in keys or family.left_reason(key) for key in state)
-    assert not [s.key for site in family.sites(model) for s in site.slices if family.left_reason(s.key)]
+    yield from (f"{key}: not every number once" for key in state if (covered[key] != (key in keys)).any())
+    yield from (f"{key}: no site, no reason" for key in state if key not in keys and not family.left_reason(key))
+    yield from (f"{s.key}: a site, and a reason to stay" for site in family.sites(model) for s in site.slices
+                if family.left_reason(s.key))
     blocks = {re.match(r".*?\.\d+\.", site.weight.key)[0] for site in sites if site.depth is not None}
     linear = {f"{name}.weight" for name, module in model.named_modules()
               if isinstance(module, nn.Linear | Conv1D)}
-    assert {key for key in linear if any(key.startswith(block) for block in blocks)} <= keys
-    assert len({site.name for site in sites}) == len(sites)
+    yield from (f"{key}: a linear map of a block, and no site" for key in linear - keys
+                if any(key.startswith(block) for block in blocks))
+    yield from (f"{name}: {count} sites" for name, count in Counter(site.name for site in sites).items() if count > 1)
 
 
-def alike_inputs_share_a_space(family: Family, model: nn.Module, case: Case) -> None:
+def alike_inputs_share_a_space(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Sites share a space just where they read the same rows."""
     sites, rows = family.sites(model), {}
     alone = [replace(site, space=site.name) for site in sites]
@@ -52,17 +58,20 @@ def alike_inputs_share_a_space(family: Family, model: nn.Module, case: Case) -> 
     for a in sites:
         for b in sites:
             x, y = rows[a.name], rows[b.name]
-            assert (a.space == b.space) == (x.shape == y.shape and torch.equal(x, y)), (a.name, b.name)
+            if (a.space == b.space) != (x.shape == y.shape and torch.equal(x, y)):
+                yield f"{a.name} and {b.name} are said to read {a.space} and {b.space}"
 
 
-def rows_lie_as_said(family: Family, model: nn.Module, case: Case) -> None:
+def rows_lie_as_said(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Of images as many as the layout has, of texts one a token, after pooling one a sample."""
     sites, seen = (*family.sites(model), *family.head_sites(model)), {}
     own = {"text": LENGTH, "labels": 4 if case.kind == "seq2seq" else LENGTH}
     with torch.no_grad(), taps(model, sites, {Signal.OUTPUT}, lambda stream, y: seen.update({stream.name: y}), 4):
         case.logits(model, case.samples(4))
     for site in sites:
-        assert seen[site.name].shape[:2] == (4, own.get(site.tokens.sequence, site.tokens.count)), site.name
+        rows, said = seen[site.name].shape[:2], (4, own.get(site.tokens.sequence, site.tokens.count))
+        if rows != said:
+            yield f"{site.name} has {tuple(rows)} rows, not {said}"
 
 
 def _apart(sites: list[Site]) -> list[list[Site]]:
@@ -74,7 +83,7 @@ def _apart(sites: list[Site]) -> list[list[Site]]:
     return list(parts.values())
 
 
-def attention_takes_q_k_v(family: Family, model: nn.Module, case: Case) -> None:
+def attention_takes_q_k_v(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """What q, k and v give is what attention is called with; rotary positions keep the length of every head."""
     calls, rows = [], {}
     real = F.scaled_dot_product_attention
@@ -91,10 +100,11 @@ def attention_takes_q_k_v(family: Family, model: nn.Module, case: Case) -> None:
     for site in sites:
         taken = calls[site.depth]["qkv".index(site.role)].norm(dim=-1).transpose(1, 2)
         given = rows[site.name].unflatten(-1, (-1, calls[site.depth][0].shape[-1])).norm(dim=-1)
-        assert torch.allclose(taken[..., ::taken.shape[-1] // given.shape[-1]], given), site.name
+        if not torch.allclose(taken[..., ::taken.shape[-1] // given.shape[-1]], given):
+            yield f"{site.name} is not what attention takes as {site.role}"
 
 
-def up_is_linear_and_gate_is_not(family: Family, model: nn.Module, case: Case) -> None:
+def up_is_linear_and_gate_is_not(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Twice the MLP up and half the MLP down is the same function; twice the gate and half the down is not."""
     def scores(role: str) -> torch.Tensor:
         changed = case.build()
@@ -108,18 +118,21 @@ def up_is_linear_and_gate_is_not(family: Family, model: nn.Module, case: Case) -
 
     with torch.no_grad():
         before = case.logits(model, case.samples(4))
-    assert torch.allclose(scores("MLP up"), before)
-    assert (scores("MLP gate") - before).norm() > 1e-3 * before.norm()
+    if not torch.allclose(scores("MLP up"), before):
+        yield "the up is not linear"
+    if (scores("MLP gate") - before).norm() <= 1e-3 * before.norm():
+        yield "the gate is linear"
 
 
-def hidden_coordinates_can_be_permuted(family: Family, model: nn.Module, case: Case) -> None:
+def hidden_coordinates_can_be_permuted(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Permuted as the sites say, with the residual stream permuted too, the model does what it did."""
     with torch.no_grad():
         before, after = (case.logits(each, case.samples(4)) for each in (model, twin(model, family=family)))
-    assert torch.allclose(before, after)
+    if not torch.allclose(before, after):
+        yield "permuted, it is another function"
 
 
-Law = Callable[[Family, nn.Module, Case], None]
+Law = Callable[[Family, nn.Module, Case], Iterator[str]]
 LAWS: dict[Law, list[str]] = {
     accounted_for: list(CASES), rows_lie_as_said: list(CASES), alike_inputs_share_a_space: list(CASES),
     hidden_coordinates_can_be_permuted: list(CASES), attention_takes_q_k_v: ONE_STACK,

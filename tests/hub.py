@@ -20,7 +20,7 @@ from pathlib import Path
 SERVER = Path(__file__).parent.parent / "hub_scripts" / "local_hub.py"
 DEMO = {"demo": "hf_local_demo"}
 SESSION_USERS = {**DEMO, "other": "hf_local_other"}
-SESSION_ORGS = {"lab": ("demo",)}
+SESSION_ORGS = {"lab": ("demo",), "org": ("demo",)}
 
 
 @dataclass(frozen=True)

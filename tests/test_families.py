@@ -52,13 +52,13 @@ def bare(name: str) -> nn.Module:
                          ids=lambda value: value if isinstance(value, str) else value.__name__)
 def test_laws(law, name):
     model = CASES[name].build()
-    law(family_of(model), model, CASES[name])
+    assert list(law(family_of(model), model, CASES[name])) == []
 
 
 @pytest.mark.parametrize("name", BARE)
 def test_other_classes_of_a_kind_are_accounted_for(name):
     model = bare(name)
-    accounted_for(family_of(model), model, CASES["vit"])
+    assert list(accounted_for(family_of(model), model, CASES["vit"])) == []
     heads = family_of(model).head_sites(model)
     assert [site.role for site in heads] == ([HEAD] if name.endswith("ForTokenClassification") else [])
     assert all(site.tokens.sequence == "text" for site in heads)
@@ -182,8 +182,7 @@ MUTANTS = [
 def test_mutants_die(name, mutant, law):
     case = CASES[name]
     model = case.build()
-    with pytest.raises(AssertionError):
-        law(mutant(family_of(model)), model, case)
+    assert next(law(mutant(family_of(model)), model, case), None)
 
 
 def test_blocks_of_another_shape_are_refused():

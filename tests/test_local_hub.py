@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from hub import SERVER, SESSION_USERS, Hub, client_env, start_hub
+from hub import SERVER, SESSION_ORGS, SESSION_USERS, Hub, client_env, start_hub
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
@@ -226,7 +226,7 @@ def test_a_pull_request_starts_from_the_parent_given(api: HfApi, repo: str) -> N
 
 def test_whoami(api: HfApi, hub: Hub) -> None:
     me = api.whoami()
-    assert (me["name"], [org["name"] for org in me["orgs"]]) == ("demo", ["lab"])
+    assert (me["name"], [org["name"] for org in me["orgs"]]) == ("demo", list(SESSION_ORGS))
     with pytest.raises(HfHubHTTPError) as error:
         HfApi(endpoint=hub.url, token="hf_wrong").whoami()
     assert status(error) == 401

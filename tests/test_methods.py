@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-import laws
 import pytest
 import torch
-from laws import EXACT, METHODS, model, noise_tau, pairs, samples
+from laws.models import EXACT, METHODS, carried, job, model, noise_tau, pairs, samples, threads
 from twins import random_fine_tune, tiny_clip
 
 from hf_bico import BiCo, PortError, port
@@ -19,7 +18,7 @@ from hf_bico.families import family_of
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    with laws.threads(1):
+    with threads(1):
         yield
 
 
@@ -97,12 +96,12 @@ def test_where_all_is_determined_norms_and_angles_are_taus():
 
 def test_a_path_of_one_step_is_the_plain_port():
     tau = noise_tau("own")
-    plain = laws.carried(METHODS["bico"], "own", "wide", tau)
-    path = along_path(METHODS["bico"], laws.job("own", "wide", tau), 1).delta
+    plain = carried(METHODS["bico"], "own", "wide", tau)
+    path = along_path(METHODS["bico"], job("own", "wide", tau), 1).delta
     assert all(torch.equal(plain[key], path[key]) for key in plain)
 
 
 def test_one_voter_is_the_mean():
     tau = noise_tau("own")
-    mean, vote = (laws.carried(METHODS[name], "own", "same", tau, n=1) for name in ("gradfix", "gradfix, vote"))
+    mean, vote = (carried(METHODS[name], "own", "same", tau, n=1) for name in ("gradfix", "gradfix, vote"))
     assert all(torch.equal(mean[key], vote[key]) for key in mean)

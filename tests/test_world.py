@@ -50,16 +50,3 @@ def test_maps_that_follow_no_data_recover_nothing(digits, monkeypatch):
     from hf_bico.core import moments
     monkeypatch.setattr(moments, "polar_factor", random_isometry)
     assert port(digits).recovered < 0.15
-
-
-def test_readme_code_runs(digits, hub):
-    """The Python of the README as it stands, on the demo's repos."""
-    from publish import push
-
-    for name in ("vit64", "vit96", "vit64-digits"):
-        push(digits / name, f"demo/{name}", "model")
-    push(digits / "digits", "demo/digits", "dataset")
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    names = {}
-    exec(readme.split("```python\n")[1].split("```")[0], names)
-    assert len(names["ported"].moved) == 25

@@ -34,6 +34,7 @@ class TwoSided(Method):
 
     @property
     def sides(self) -> tuple[Signal | None, Signal | None]:
+        """The signals that the outputs' and the inputs' map come of; None is the identity."""
         return self.left, self.right
 
     @property

@@ -1,0 +1,214 @@
+"""What the documents say is so: their code runs; their options, names, files and links exist."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from configparser import ConfigParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import typer
+from commands import hf_bico as run_hf_bico
+from snippets import PAGES, ROOT, anchors, blocks, commands, links, prose, spans, told
+
+import hf_bico
+from hf_bico.cli import app
+from hf_bico.core.methods import METHODS, method_of
+
+sys.path.insert(0, str(ROOT / "hub_scripts" / "world"))
+REFERENCE = ROOT / "docs" / "api.md"
+WITH_CODE = [page for page in PAGES if page != REFERENCE and blocks(page)]  # the reference has signatures alone
+NAMES = {"vit64-digits": "ft-vitb16", "vit96": "vitb16-plus", "digits": "task"}
+"""The demo's repos, and what the documents call the user's own."""
+ROWS = {"train": 120, "test": 40}
+"""How many of the demo's digits org/task has."""
+INSTEAD = {"hub_scripts/paper_tables.py": ["--plan"]}
+"""Scripts that would need a network and days, and what is added to their words so that they run all the same."""
+NOT_RUN = {"hub_scripts/demo.sh": "makes an environment; the README's first command is what it shows",
+           "hub_scripts/test.sh": "makes an environment and runs these tests",
+           "hub_scripts/world/results.py": "takes hours",
+           "hub_scripts/world/tables.py": "writes docs; test_results.py runs what it does",
+           "hub_scripts/world/figures.py": "writes docs/images"}
+"""Scripts that are only parsed, and why."""
+
+
+@pytest.fixture(scope="module")
+def user(hub, tmp_path_factory):
+    """The Hub as the documents speak of it: the demo's repos, and the user's own in org/."""
+    import datasets
+    from publish import push, write_dataset, write_models
+
+    root = tmp_path_factory.mktemp("demo")
+    kinds = dict.fromkeys(write_models(root), "model") | {write_dataset(root).name: "dataset"}
+    for name, kind in kinds.items():
+        push(root / name, f"demo/{name}", kind)
+    for split, n in ROWS.items():
+        place = root / "digits" / "data" / f"{split}-00000-of-00001.parquet"
+        datasets.Dataset.from_parquet(str(place)).select(range(n)).to_parquet(place)
+    for name, alias in NAMES.items():
+        push(root / name, f"org/{alias}", kinds[name])
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path, user):
+    """Runs a block as a user would, in a temporary folder; what Python makes goes into `names`."""
+    (tmp_path / "hub_scripts").symlink_to(ROOT / "hub_scripts")
+    monkeypatch.chdir(tmp_path)
+
+    def run_block(block, names: dict) -> None:
+        if block.language == "python":
+            exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
+            return
+        for words in commands(block.code):
+            if words[0] == "hf-bico":
+                ran = run_hf_bico(capsys, monkeypatch, *words[1:])
+                assert ran.code == 0, (block.place, words, ran.err)
+            else:
+                run_other(words, block.place)
+    return run_block
+
+
+def run_other(words: list[str], place: str) -> None:
+    """The commands of a document that are not ours: each is run, or what can be wrong with it is looked at."""
+    if words[:2] == ["pip", "install"]:  # would change the environment that the tests run in
+        assert_installable(words[2])
+    elif words[1] in NOT_RUN:
+        parse = {"python": [sys.executable, "-m", "ast"], "bash": ["bash", "-n"]}[words[0]]
+        subprocess.run([*parse, words[1]], check=True, stdout=subprocess.DEVNULL)
+    else:
+        assert words[0] == "python", f"{place}: say in run_other how {' '.join(words)!r} is tried"
+        ran = subprocess.run([sys.executable, *words[1:], *INSTEAD.get(words[1], [])], capture_output=True, text=True)
+        assert ran.returncode == 0, (place, ran.stderr)
+
+
+def assert_installable(what: str) -> None:
+    setup = ConfigParser(interpolation=None)
+    setup.read(ROOT / "setup.cfg")
+    extra = re.fullmatch(r"(?:\.|hf-bico)(?:\[(\w+)\])?", what)[1]
+    assert extra is None or extra in setup["options.extras_require"]
+
+
+def page_id(page) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=page_id)
+def test_the_code_of_a_page_runs(page, run):
+    """From its top to its end, a later block with what an earlier one made."""
+    names = {"__name__": "__main__"}
+    for block in blocks(page):
+        assert block.language in ("", "bash", "sh", "python"), f"{block.place}: {block.language} is not tried"
+        run(block, names)
+    check = GIVES.get(page_id(page))
+    assert check is None or check(names)
+
+
+def is_the_real_table(names: dict) -> bool:
+    from hf_bico.families.distilbert import DISTILBERT
+
+    return names["DISTILBERT"] == DISTILBERT
+
+
+def gives_the_readmes_figures(names: dict) -> bool:
+    """The demo's table is what its command pushed, to a point; and the Python ported every layer."""
+    from huggingface_hub import hf_hub_download
+
+    report = json.loads(Path(hf_hub_download("demo/vit64-digits-on-vit96", "hf_bico.json")).read_text())
+    scores = [100 * report["evaluation"][who]["value"] for who in ("source", "zero_shot", "naive", "ported")]
+    said = re.findall(r"^\|[^|]+\| \**([\d.]+) %\** \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    return list(map(float, said)) == pytest.approx(scores, abs=1) and len(names["ported"].moved) == 25
+
+
+GIVES = {"README.md": gives_the_readmes_figures, "docs/families.md": is_the_real_table}
+"""What must be so when a page's code has run."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_are_fenced(page):
+    """So that none is missed."""
+    assert not re.search(r"^ {4,}(hf-bico|python|bash|pip) ", prose(page), re.MULTILINE)
+
+
+def options() -> dict[str, set[str]]:
+    """Of every command."""
+    found = typer.main.get_command(app).commands
+    return {name: {each for param in command.params for each in param.opts if each[0] == "-"} | {"--help"}
+            for name, command in found.items()}
+
+
+def known(words: list[str], page) -> set[str]:
+    """The options that these words may name."""
+    ours = options()
+    if words[0] == "hf-bico" and len(words) > 1:
+        return ours[words[1]]
+    if words[0] in ("python", "bash"):
+        return options_of_script(words[1])
+    scripts = set(re.findall(r"hub_scripts/[\w/]+\.py", page.read_text(encoding="utf-8")))
+    return {"--version"}.union(*ours.values(), *map(options_of_script, scripts))
+
+
+def options_of_script(path: str) -> set[str]:
+    return set(re.findall(r'"(--?[a-z][\w-]*)"', (ROOT / path).read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_options_exist(page):
+    for words in told(page):
+        given = {word.partition("=")[0].rstrip(",") for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= known(words, page), words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_options_of_methods_exist(page):
+    for words in told(page):
+        for option, text in pairwise(words):
+            method, _, setting = text.rpartition(":")
+            if option == "--set" and re.fullmatch(r"\w+=[a-z0-9.]+", setting) and setting != "name=value":
+                some = [method] if method else METHODS
+                assert any(takes(name, setting) for name in some), words
+            if option == "--method" and text.islower() and page != REFERENCE:
+                assert text in METHODS, words
+
+
+def takes(method: str, setting: str) -> bool:
+    try:
+        return bool(method_of(method, [setting]))
+    except hf_bico.PortError:
+        return False
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_lead_somewhere(page):
+    for path, anchor in links(page):
+        there = (page.parent / path) if path else page
+        assert there.exists(), path
+        assert not anchor or anchor in anchors(there), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_files_and_names_that_are_spoken_of_exist(page):
+    for span in spans(page):
+        if re.fullmatch(r"(hub_scripts|tests|docs|hf_bico)/[\w./-]*", span):
+            assert (ROOT / span).exists(), span
+        if dotted := re.match(r"hf_bico(\.\w+)+", span):
+            assert resolved(dotted[0]), span
+
+
+def resolved(name: str) -> bool:
+    """Whether a dotted name is a module, or in one."""
+    module, _, last = name.rpartition(".")
+    try:
+        return hasattr(importlib.import_module(module), last) or bool(importlib.import_module(name))
+    except ImportError:
+        return False
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/methods.md"])
+def test_every_method_is_told(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"^(?:\| |## )(.+?)(?: \||$)", text, re.MULTILINE)
+    words = {word.strip("`") for line in named for word in line.split(", ")}
+    assert METHODS.keys() <= words
