@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 __version__ = version("hf-bico")
 
-_PUBLIC = {"from_pretrained": "hf_bico.opening", "Opened": "hf_bico.opening", "TaskVector": "hf_bico.io.task_vector",
+_PUBLIC = {"from_pretrained": "hf_bico.opening", "Opened": "hf_bico.opening", "TaskVector": "hf_bico.task_vector",
            "port": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api", "Ported": "hf_bico.api",
            "Best": "hf_bico.core.methods", "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods",
            "PortError": "hf_bico.core.errors"}

@@ -10,10 +10,10 @@ from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.delta import REPORT_FILE, SECTION, open_delta
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
-from hf_bico.io.task_vector import TaskVector, check_fits
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 from hf_bico.models import anatomies, check_models
 from hf_bico.opening import at_revision, check_base, check_head, find_base, vector
+from hf_bico.task_vector import TaskVector, check_fits
 from hf_bico.weigh import change_of, open_source, opening_files
 
 

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_bico.core.types import Signal
 from hf_bico.families import Library, Purpose
 from hf_bico.figures import MATCHING_FILE
-from hf_bico.forms import LORA
+from hf_bico.forms import MODEL
 from hf_bico.scores import METRICS
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
@@ -25,10 +25,7 @@ def write_card(folder: Path, report: dict[str, Any], library: Library, purpose: 
     name = repo or f"{lineage['source']['name'].split('/')[-1]}-on-{lineage['target']['name'].split('/')[-1]}"
     data = metadata(report, library, purpose, name, licenses)
     # Without a repo of its own yet, the folder that the card lies in is what opens.
-    snippet = library.snippet(repo or ".", purpose)
-    if _is_lora(report):
-        built = f", num_labels={len(purpose.labels)}" if purpose.labels else ""
-        snippet = "# with peft installed\n" + snippet.replace(f'"{repo or "."}")', f'"{repo or "."}"{built})', 1)
+    snippet = _snippet(report, library, purpose, repo or ".")
     metric = METRICS[report["evaluation"]["ported"]["metric"]]
     card = ModelCard.from_template(
         data, template_path=str(TEMPLATE), name=name, report=report, rows=ROWS, snippet=snippet, licenses=licenses,
@@ -45,7 +42,8 @@ def metadata(report: dict[str, Any], library: Library, purpose: Purpose, name: s
     lineage, evaluation = report["lineage"], report["evaluation"]
     base, dataset = (None if lineage[role]["local"] else lineage[role] for role in ("target", "dataset"))
     ported, task = evaluation["ported"], library.task_type(purpose)
-    relation = "adapter" if _is_lora(report) else "finetune"
+    relation = "finetune" if form_of(report) == MODEL else "adapter"
+    opens = library.name if relation == "finetune" else "peft" if library.name == "transformers" else "hf-bico"
     metric = ported["metric"]
     result = EvalResult(
         task_type=task, task_name=task.replace("-", " ").title(), metric_type=metric.replace(" ", "_"),
@@ -56,14 +54,28 @@ def metadata(report: dict[str, Any], library: Library, purpose: Purpose, name: s
     return ModelCardData(
         model_name=name, base_model=base and base["name"], base_model_relation=relation if base else None,
         datasets=[dataset["name"]] if dataset else None, **_license(licenses),
-        library_name="peft" if relation == "adapter" else library.name, pipeline_tag=task,
+        library_name=opens, pipeline_tag=task,
         tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]], eval_results=[result],
         hf_bico_lineage={role: entry["name"] + (f"@{entry['commit']}" if entry["commit"] else "")
                          for role, entry in lineage.items()})
 
 
-def _is_lora(report: dict[str, Any]) -> bool:
-    return report["task_vector"]["written"]["form"] == LORA
+def form_of(report: dict[str, Any]) -> str:
+    return report["task_vector"]["written"]["form"]
+
+
+def _snippet(report: dict[str, Any], library: Library, purpose: Purpose, repo: str) -> str:
+    """What opens it: the library itself, and hf_bico where it is no whole model."""
+    native = library.snippet(repo, purpose)
+    if form_of(report) == MODEL:
+        return native
+    base = "" if report["lineage"]["target"]["commit"] else ', base="where the base lies"'
+    ours = f'import hf_bico\n\nmodel, preprocess, tokenizer = hf_bico.from_pretrained("{repo}"{base})'
+    if library.name != "transformers":
+        return ours
+    built = f", num_labels={len(purpose.labels)}" if purpose.labels else ""
+    native = native.replace(f'"{repo}")', f'"{repo}"{built})', 1)
+    return f"# with peft installed\n{native}\n\n# or, with the base's weights checked\n{ours}"
 
 
 def _license(licenses: Sequence[str]) -> dict[str, str]:

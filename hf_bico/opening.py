@@ -18,7 +18,7 @@ from hf_bico.io.delta import DeltaRecord, StoredDelta, open_delta
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, Reference
-from hf_bico.io.task_vector import Rule, TaskVector, check_fits, together, weighted_sum
+from hf_bico.task_vector import Rule, TaskVector, check_fits, together, weighted_sum
 
 MERGES = ("linear", "ties", "dare_linear", "dare_ties")
 """Ways to add several deltas."""
@@ -134,7 +134,7 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
                             "deltas of one base add up")
     headed = [delta for delta in deltas if delta.record.head]
     if len(headed) > 1:
-        raise PortError(f"{listed(str(delta.pinned) for delta in headed)} each bring a head: only one delta of a sum "
+        raise PortError(f"{listed([str(delta.pinned) for delta in headed])} each bring a head: only one delta of a sum "
                         "may")
     return headed[0].record if headed else first
 
@@ -223,5 +223,5 @@ def _merged(rule: Any, density: float, seed: int, key: str, tensors: Sequence[Te
             ) -> Tensor:
     """DARE draws which elements stay, every tensor's its own; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed((seed << 32) + crc32(key.encode()))
+        torch.manual_seed(crc32(f"{seed}/{key}".encode()))
         return rule(list(tensors), torch.tensor(list(weights)), density)

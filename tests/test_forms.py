@@ -13,8 +13,9 @@ from repos import NAMES, batch, processor_of, write_family
 
 from hf_bico.blueprint import PortConfig
 from hf_bico.core.errors import PortError
-from hf_bico.core.low_rank import LowRank
-from hf_bico.forms import as_products, check_form, truncated
+from hf_bico.core.low_rank import Delta, LowRank
+from hf_bico.core.types import Slice
+from hf_bico.forms import as_products, check_form, stored, truncated
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run
 
@@ -104,9 +105,33 @@ def test_products_are_not_cut_and_nothing_stays_nothing():
 
 
 @pytest.mark.parametrize(("options", "why"), [
-    (("adapter", None, None, "transformers"), "model or lora"), (("model", 3, None, "transformers"), "--as lora"),
-    (("lora", 3, 0.5, "transformers"), "exclude"), (("lora", 0, None, "transformers"), "1 or more"),
-    (("lora", None, 1.5, "transformers"), "share"), (("lora", None, None, "open_clip"), "--as model")])
+    (("adapter", None, None, None, "transformers"), "model, delta, lora"),
+    (("model", 3, None, None, "transformers"), "--as lora"), (("delta", None, 0.5, None, "transformers"), "--as lora"),
+    (("lora", 3, 0.5, None, "transformers"), "exclude"), (("lora", 0, None, None, "transformers"), "1 or more"),
+    (("lora", None, 1.5, None, "transformers"), "share"), (("lora", None, None, None, "open_clip"), "--as delta"),
+    (("model", None, None, "float32", "open_clip"), "--as delta"),
+    (("delta", None, None, "int8", "open_clip"), "bfloat16 or float32")])
 def test_a_form_that_cannot_be_written_is_refused(options, why):
     with pytest.raises(PortError, match=why):
         check_form(*options)
+
+
+def test_what_is_stored_is_rounded_once_and_says_how_far_off_it_is():
+    change = {"dense": matrix(), "bias": matrix()[:, 0], "zero": torch.zeros(3, 3)}
+    shaped = stored(change, 0.5, None)
+    assert set(shaped.delta) == {"dense", "bias"} and (shaped.alpha, shaped.dtype) == (1.0, "bfloat16")
+    assert torch.equal(shaped.delta["dense"], (0.5 * matrix()).bfloat16().float())
+    assert torch.equal(shaped.delta["bias"], 0.5 * matrix()[:, 0])
+    lost = float((shaped.delta["dense"] - 0.5 * matrix()).norm() / (0.5 * matrix()).norm())
+    assert [cut.error for cut in shaped.cuts] == pytest.approx([lost]) and 0 < lost < 2**-8
+    assert stored(change, 0.5, "float32").cuts[0].error == 0
+
+
+def test_a_rounding_that_can_be_measured_is_not_done():
+    b, a = torch.ones(6, 2), torch.full((2, 6), 1.0)
+    a[1] = -1.003  # the product of the rounded factors is far from what is left of the product
+    delta = Delta({"w": torch.empty(6, 6)})
+    delta.write(Slice("w"), LowRank(b, a))
+    shaped = stored(delta, 1.0, None)
+    assert shaped.dtype == "float32" and shaped.cuts[0].error < 1e-6
+    assert stored(delta, 1.0, "bfloat16").cuts[0].error > 0.1

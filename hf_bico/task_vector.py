@@ -47,7 +47,7 @@ class TaskVector:
         Raises:
             PortError: it cannot be had, no base is known, or the two are no fine-tune and its base.
         """
-        from hf_bico.arithmetic import vector_of  # the chain stands above this room
+        from hf_bico.arithmetic import vector_of  # which makes vectors
 
         return vector_of(str(source), base, revision, token)
 
@@ -141,8 +141,8 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
     """
     bases = {vector.lineage.get("base_sha256"): vector.lineage.get("base", "?") for vector in vectors}
     if len(bases) > 1:
-        raise PortError(f"these task vectors are of different bases, {listed(bases.values())}: only those of one add "
-                        "up")
+        raise PortError(f"these task vectors are of different bases, {listed(list(bases.values()))}: only those of one "
+                        "add up")
     terms = [(vector.lineage["source"] if weight == 1 else f"{weight:g} × ({vector.lineage['source']})")
              for vector, weight in zip(vectors, weights, strict=True)]
     return TaskVector(Together([vector.tensors for vector in vectors], weights, rule),
