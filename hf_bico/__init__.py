@@ -5,10 +5,15 @@ from importlib.metadata import version
 
 __version__ = version("hf-bico")
 
-_PUBLIC = {"port": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api", "Ported": "hf_bico.api",
-           "Best": "hf_bico.core.methods", "BiCo": "hf_bico.core.methods", "Naive": "hf_bico.core.methods",
-           "PortError": "hf_bico.core.errors"}
-__all__ = ["Best", "BiCo", "Naive", "PortError", "Ported", "class_loss", "class_scores", "port"]
+_METHODS = ("Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Naive", "OutputOnly", "Theseus",
+            "TransFusion")
+_PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
+    "port": "hf_bico.api", "Ported": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api",
+    "Batch": "hf_bico.core.collect", "PortError": "hf_bico.core.errors", "PortConfig": "hf_bico.blueprint",
+    "PortCallback": "hf_bico.trainer", "warm_start": "hf_bico.trainer"}
+__all__ = ["Batch", "Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Naive", "OutputOnly",
+           "PortCallback", "PortConfig", "PortError", "Ported", "Theseus", "TransFusion", "class_loss", "class_scores",
+           "port", "warm_start"]
 
 
 def __getattr__(name: str):
