@@ -132,6 +132,6 @@ def write_live_card(folder: Path, report: dict[str, Any], repo: str | None, cls:
         library_name="transformers" if transformers else None, pipeline_tag=TASKS.get(kind),
         tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]])
     card = ModelCard.from_template(
-        data, template_path=str(LIVE_TEMPLATE), name=name, report=report, cls=cls, transformers=transformers,
+        data, template_path=str(LIVE_TEMPLATE), name=name, report=report, model_class=cls, transformers=transformers,
         repo=repo or ".", blocks=_blocks(report["layers"]), maps=_maps(report["moved"]), left=_left(report["left"]))
     card.save(folder / "README.md")

@@ -23,7 +23,7 @@ from hf_bico.core.transport import Account, Moved, holding
 from hf_bico.core.types import Tensors
 from hf_bico.destination import destination_of
 from hf_bico.families import Transformers
-from hf_bico.io.hub import Hub
+from hf_bico.io.hub import Hub, cached_commit
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, staged
 from hf_bico.report import SCHEMA, Clock, Lineage, environment, layer_table, write_report
@@ -48,7 +48,7 @@ def _named(model: Any) -> dict[str, Any]:
         return _entry(UNNAMED, None, local=True)
     if Path(name).is_dir():
         return _entry(Path(name).resolve().name, None, local=True)
-    return _entry(name, getattr(config, "_commit_hash", None), local=False)
+    return _entry(name, getattr(config, "_commit_hash", None) or cached_commit(name), local=False)
 
 
 def _entry(name: str, commit: str | None, *, local: bool) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
     state = target.state_dict() | ported.tensors(alpha)
     if is_transformers(target):
         target.save_pretrained(stage, state_dict=state)
-        _copy_extra(stage, target, hub)
+        _copy_extra(stage, ported, hub)
         return
     held: set[int] = set()
     for key, tensor in state.items():  # safetensors takes no two names of one storage
@@ -142,13 +142,12 @@ def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
     save_file(state, stage / WEIGHTS, metadata={"format": "pt"})
 
 
-def _copy_extra(stage: Path, target: nn.Module, hub: Hub) -> None:
+def _copy_extra(stage: Path, ported: Ported, hub: Hub) -> None:
     """Tokenizer, processor and the like of where the target was opened from; a warning where that is out of reach."""
-    name = getattr(target.config, "_name_or_path", "")
+    name = getattr(ported.target.config, "_name_or_path", "")
     if not name:
         return
-    commit = getattr(target.config, "_commit_hash", None)
-    local = Path(name).is_dir()
+    commit, local = ported.record["lineage"]["target"]["commit"], Path(name).is_dir()
     try:
         pinned = hub.resolve(name if local else f"hf://{name}" + (f"@{commit}" if commit else ""))
         extra = Transformers().extra(pinned.files)
