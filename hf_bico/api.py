@@ -165,7 +165,7 @@ def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, ca
     Args:
         tuned: the fine-tune, or its tensors alone. Of a PEFT model a merged copy is taken; the model is left alone.
         base: what it was fine-tuned from.
-        target: the new base.
+        target: the new base, on the base's device.
         calibration: batches of the same samples for both models. A `Batch(source, target, meeting)` is each model's
             own; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a tensor.
             They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and the −100
@@ -197,6 +197,8 @@ def _job(tuned: Tensors, base: nn.Module, target: nn.Module, calibration: Iterab
     tau = Difference(*({key: state[key] for key in state if key not in top.tensors} for state in (tuned, before)))
     ratio = check_fine_tune(tau, before, sites[0])
     viewers = tuple(Viewer.of(model, moves_padding=loss is None) for model in models)
+    if viewers[0].device != viewers[1].device:
+        raise PortError(f"the base is on {viewers[0].device} and the target on {viewers[1].device}: move both to one")
     batches = Shown(calibration, viewers, frozenset(pair.target.tokens.sequence for pair in pairs))
     sides = [Side(model, *each) for model, *each in zip(models, losses, scores or (None, None), strict=True)]
     return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Evidence(pairs, ()), track), ratio

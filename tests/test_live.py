@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 from twins import Samples, distance, random_fine_tune, tiny_clip
 
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
-from hf_bico.api import job_of
+from hf_bico.api import job_of, state_of
 from hf_bico.blueprint import PortConfig
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
 from hf_bico.on_top import top_of
 from hf_bico.pipeline import run
+from hf_bico.showing import Viewer, righted
 
 EXACT = BiCo(rtol=1e-11)
 ASKED = ("vit", "bert", "roberta", "distilbert", "modernbert", "gpt2", "llama", "llama-classifier", "qwen2", "t5",
@@ -215,10 +216,13 @@ def test_peft_models_port_as_the_merged_model_does():
     assert before.keys() == model.state_dict().keys()
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     assert distance(ours, port(tuned=copy.deepcopy(model).merge_and_unload(), **job).delta) < 1e-6
-    rough = port(tuned=copy.deepcopy(model).bfloat16(), base=copy.deepcopy(base).bfloat16(), target=target,
-                 calibration=[whole]).delta
-    changed = {key for key in ours if ours[key].norm() > 0}
-    assert {key for key in rough if rough[key].norm() > 0} == changed  # what merging into bfloat16 rounds is no change
+    rough = copy.deepcopy(model).bfloat16()
+    name = "model.layers.0.self_attn.q_proj"
+    layer = rough.get_base_model().get_submodule(name)
+    change = state_of(rough)[f"{name}.weight"] - layer.base_layer.weight
+    a, b = (factor["default"].weight.double() for factor in (layer.lora_A, layer.lora_B))
+    expected = layer.scaling["default"] * b @ a  # and not what merging into bfloat16 leaves of it
+    assert (change - expected).norm() < 1e-3 * expected.norm()
     with pytest.raises(PortError, match="PEFT's layers"):
         port(tuned=model, base=model.get_base_model(), target=target, calibration=[whole])
 
@@ -249,10 +253,28 @@ def test_models_come_out_as_they_went_in(fails):
 
 
 def test_images_are_given_in_each_models_dtype():
-    model, whole = model_of("vit"), named_batch("vit")
-    rough = model_of("vit", seed=1).bfloat16()
-    ported = port(tuned=random_sites(model), base=model, target=rough, calibration=[whole])
-    assert all(tensor.isfinite().all() for tensor in ported.delta.values())
+    clip, rough, samples = tiny_clip(), tiny_clip(seed=1).bfloat16(), Samples.make(8)
+    heads = samples.head, samples.head.bfloat16()
+    job = {"tuned": random_fine_tune(clip), "base": clip, "loss": tuple(map(class_loss, heads))}
+    pair = samples.images, samples.labels
+    ported = port(**job, target=rough, calibration=[pair]).delta
+    assert all(tensor.isfinite().all() for tensor in ported.values())
+    named = {"pixel_values": samples.images, "labels": samples.labels.double()}
+    ours, theirs = (Viewer.of(model, moves_padding=False).put(named) for model in (rough, clip))
+    assert ours["pixel_values"].dtype == torch.bfloat16
+    assert theirs["pixel_values"].dtype == ours["labels"].dtype == torch.float64  # labels are as they were given
+
+
+def test_a_decoders_own_text_is_not_moved_with_its_encoders():
+    """Also where both happen to be of one length."""
+    viewer = Viewer.of(model_of("t5"), moves_padding=True)
+    batch = {"input_ids": torch.tensor([[0, 5, 2]]), "attention_mask": torch.tensor([[0, 1, 1]]),
+             "labels": torch.tensor([[7, 2, -100]]), "decoder_attention_mask": torch.tensor([[1, 1, 0]])}
+    moved = righted(batch, viewer)
+    assert moved["input_ids"].tolist() == [[5, 2, 0]]
+    assert moved["attention_mask"].tolist() == [[1, 1, 0]]
+    assert all(torch.equal(moved[key], batch[key]) for key in ("labels", "decoder_attention_mask"))
+    assert righted(batch, viewer._replace(moves_padding=False)) is batch
 
 
 class Counted(torch.utils.data.IterableDataset):
@@ -320,6 +342,12 @@ def test_mistakes_are_one_line():
             target=CASES["clip"].build(seed=1))
     body = transformers.BertModel(bert.config).double()
     refused("a BertModel comes with no loss", tuned=random_sites(body), base=body, target=copy.deepcopy(body))
+
+
+def test_base_and_target_are_on_one_device():
+    model, whole = model_of("bert"), named_batch("bert")
+    with pytest.raises(PortError, match="the base is on cpu and the target on meta"):
+        port(tuned=random_sites(model), base=model, target=model_of("bert", seed=1).to("meta"), calibration=[whole])
 
 
 def test_progress_is_shown_only_where_asked_for(capsys):

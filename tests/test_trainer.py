@@ -102,7 +102,10 @@ def outcome_rows(callback) -> dict:
 
 def test_an_adapter_is_ported_as_what_it_makes_of_its_base(bases, tmp_path):
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
-    model = peft.get_peft_model(model_of(), config)
+    named = [name.title() for name in NAMES]  # not as the base has them
+    model = model_of()
+    model.config.id2label, model.config.label2id = dict(enumerate(named)), {name: i for i, name in enumerate(named)}
+    model = peft.get_peft_model(model, config)
     callback = PortCallback("demo/train-twin", table(), config=CHOSEN, output=tmp_path / "ports", strict=True)
     trained(model, tmp_path / "lora", callback)
     report = callback.outcomes["demo/train-twin"].report
@@ -111,7 +114,7 @@ def test_an_adapter_is_ported_as_what_it_makes_of_its_base(bases, tmp_path):
     assert not HfApi().repo_exists("demo/lora-on-train-twin")
     texts = tokenizer_of("text")(table()["train"][:]["text"], padding=True, return_tensors="pt")
     ours = CLS.from_pretrained(tmp_path / "ports" / "train-twin").eval()
-    assert tuple(ours.config.id2label.values()) == NAMES
+    assert list(ours.config.id2label.values()) == named
     with torch.no_grad():
         theirs, got = model.eval()(**texts).logits, ours(**texts).logits
     assert (theirs - got).norm() < 0.02 * theirs.norm()
@@ -157,6 +160,20 @@ def test_only_the_first_process_ports(bases, tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path / "x"), report_to=[])
     callback.on_train_end(args, state, None, model=model_of())
     assert not callback.outcomes and not callback.errors and not (tmp_path / "ports").exists()
+
+
+def test_the_base_is_the_commit_that_was_opened(bases, tmp_path):
+    """Also where its repo moved while the model was trained."""
+    api = HfApi()
+    api.create_repo("demo/train-moving")
+    api.upload_folder(folder_path=bases / "base", repo_id="demo/train-moving")
+    opened = api.model_info("demo/train-moving").sha
+    model = trained(model_of("demo/train-moving"), tmp_path / "run", steps=2).model
+    api.upload_file(path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id="demo/train-moving")
+    callback = PortCallback("demo/train-wide", table(), config=CHOSEN, strict=True)
+    callback.port(model, tokenizer_of("text"))
+    base = callback.outcomes["demo/train-wide"].report["lineage"]["base"]
+    assert (base["name"], base["commit"]) == ("demo/train-moving", opened) != api.model_info("demo/train-moving").sha
 
 
 def test_one_dataset_is_split_by_the_seed(bases, tmp_path):
