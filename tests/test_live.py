@@ -19,6 +19,7 @@ from twins import Samples, distance, random_fine_tune, tiny_clip
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
 from hf_bico.api import job_of, state_of
 from hf_bico.blueprint import PortConfig
+from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
 from hf_bico.on_top import top_of
@@ -342,6 +343,16 @@ def test_mistakes_are_one_line():
             target=CASES["clip"].build(seed=1))
     body = transformers.BertModel(bert.config).double()
     refused("a BertModel comes with no loss", tuned=random_sites(body), base=body, target=copy.deepcopy(body))
+
+
+def test_blocks_are_matched_as_they_are_told_to():
+    model, whole = model_of("bert"), named_batch("bert")
+    ported = port(tuned=random_sites(model), base=model, target=model_of("bert", seed=1), calibration=[whole],
+                  matching=by_path({"": (1, None)}))
+    assert [(row["target"], row["source"]) for row in ported.report["layers"]] == [(0, 1)]
+    assert {entry.reason for entry in ported.account.left} == {
+        f"no block of the target takes block 0 {role}" for role in
+        ("q", "k", "v", "attention output", "MLP up", "MLP down")}
 
 
 def test_base_and_target_are_on_one_device():
