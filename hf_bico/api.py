@@ -1,20 +1,28 @@
-"""Ports between live models, for a training script: no Hub, no files."""
+"""Ports between live models, for a training script: no Hub and no files are needed."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.core.collect import Batch, Loss, Scores, Side, collect
-from hf_bico.core.methods import BiCo, Job, Method
+from hf_bico.core.collect import Loss, Scores, Side, collect
+from hf_bico.core.errors import PortError
+from hf_bico.core.methods import BiCo, Job, Method, Track, untracked
 from hf_bico.core.moments import Evidence
-from hf_bico.core.pairing import pair_sites
+from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Account, Difference, Moved, account, added, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 from hf_bico.families import logits as clip_logits
+from hf_bico.families.losses import loss_of, of_classes
+from hf_bico.on_top import TRANSPORT, Top, top_of
+from hf_bico.report import Clock
+from hf_bico.showing import Shown, Viewer
 
 
 @dataclass(frozen=True)
@@ -22,68 +30,196 @@ class Ported:
     """What a fine-tune learned, in the coordinates of the new base."""
 
     target: nn.Module
-    delta: dict[str, Tensor]
+    delta: Tensors
     """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
+    head: dict[str, Tensor]
+    """Tensors of the target's classifier that take the place of its own, whatever α is; empty where it stays."""
     moved: list[Moved]
     account: Account
+    record: dict[str, Any] = field(repr=False)
+    """How it was made, as plain JSON data."""
+    scores: dict[str, float] = field(default_factory=dict)
+    """What was measured, by name; see `evaluate`."""
+    applied: list[float] = field(default_factory=list, repr=False)
+    """The α of every `apply_`."""
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Plain JSON data: method and options, pairs, ranks and residuals, what was left and why, ‖τ‖, samples,
+        environment, seconds, and scores if any were measured."""
+        return self.record | {"scores": dict(self.scores)}
+
+    def tensors(self, alpha: float = 1.0) -> dict[str, Tensor]:
+        """θ_B + α τ_B, and the head: what of the target changes, in its own dtype. The target stays as it is.
+
+        Raises:
+            PortError: a scale or a sum that is NaN or Inf; the port is in the target already.
+        """
+        if self.applied:
+            raise PortError("the port is in the target already (apply_), and would be added twice: evaluate and save "
+                            "it before apply_, or save the target itself")
+        state = self.target.state_dict()
+        return dict(added(state, self.delta, alpha)) | {key: tensor.to(state[key]) for key, tensor in self.head.items()}
 
     def apply_(self, alpha: float = 1.0) -> nn.Module:
-        """θ_B ← θ_B + α τ_B, in place; the target."""
+        """θ_B ← θ_B + α τ_B, in place; the target, which now knows the task: a warm start for training. A second time
+        adds it once more."""
         state = self.target.state_dict()
         with torch.no_grad():
             for key, tensor in added(state, self.delta, alpha):
                 state[key].copy_(tensor)
+            for key, tensor in self.head.items():
+                state[key].copy_(tensor)
+        self.applied.append(alpha)
         return self.target
 
+    def evaluate(self, score: Callable[[nn.Module], float], metric: str = "accuracy", alpha: float = 1.0
+                 ) -> dict[str, float]:
+        """Score the target without the port and with it, and keep both for the card; it is as it was afterwards.
 
-def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Batch],
-         loss: Loss | tuple[Loss, Loss], scores: tuple[Scores, Scores] | None = None,
-         method: Method | None = None) -> Ported:
+        Args:
+            score: of a model, in eval mode and without gradients, on samples that the calibration did not see.
+            metric: what the card calls it.
+        """
+        from hf_bico.live import measured
+
+        found = measured(self, score, metric, alpha)
+        self.scores.update(found)
+        return found
+
+    def save_pretrained(self, folder: str | Path, alpha: float = 1.0, *, scores: Mapping[str, float] | None = None
+                        ) -> Path:
+        """Write θ_B + α τ_B as a model folder with its card and hf_bico.json; the target stays as it is.
+
+        Args:
+            folder: a new or an empty one.
+            scores: measured values for the card, by name, beside those of `evaluate`.
+
+        Raises:
+            PortError: the folder is in use, the disk is full, a sum that is NaN or Inf.
+        """
+        from hf_bico.live import save
+
+        return save(self, Path(folder), alpha, scores or {})
+
+    def push_to_hub(self, repo: str, alpha: float = 1.0, *, private: bool | None = None, token: str | None = None,
+                    commit_message: str | None = None, create_pr: bool = False,
+                    scores: Mapping[str, float] | None = None) -> str:
+        """The same as one commit to a repo, or one pull request; its URL.
+
+        Raises:
+            PortError: no token that may write there, a repo that holds something else or moved meanwhile.
+        """
+        from hf_bico.live import push
+
+        return push(self, repo, alpha, scores or {}, private=private, token=token, commit_message=commit_message,
+                    create_pr=create_pr)
+
+
+def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
+         loss: Loss | tuple[Loss, Loss] | None = None, scores: tuple[Scores, Scores] | None = None,
+         method: Method | None = None, matching: Matching = by_index, head: str = TRANSPORT, track: Track = untracked
+         ) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
+
+    A classifier that the fine-tune brings is carried over whole, through the map of its input: it has no τ, for its
+    base's was random. What of it lies inside the body (BERT's pooler) moves like any other layer.
 
     Args:
         method: BiCo unless given; the others are as for `job_of`.
+        head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
+        track: shows the stages as they pass; quiet unless given.
 
     Raises:
         PortError: what `job_of` refuses, pairs that the method cannot serve, a NaN, a tensor of τ that nothing
-            accounts for.
+            accounts for, classifiers of another build.
     """
-    method = method or BiCo()
-    job = job_of(tuned=tuned, base=base, target=target, calibration=calibration, loss=loss, scores=scores)
+    method, clock, tuned_state = method or BiCo(), Clock(), state_of(tuned)
+    _require_plain(base)
+    top = top_of(tuned_state, base, target, head)
+    job, ratio = _job(tuned_state, base, target, calibration, loss, scores, matching, top, track)
     family = family_of(base)
-    whole = account(job.tau, job.pairs, family.left_reason, family.sites(base))
+    sites = (*family.sites(base), *(pair.source for pair in top.chain.moved))
+    whole = account(job.tau, job.pairs, family.left_reason, sites)
     method.check(job.pairs)
     evidence = Evidence(job.pairs, method.signals, method.draws)
-    collect(job.source, job.target, job.pairs, job.batches(), evidence)
-    result = method.carry(replace(job, evidence=evidence))
-    return Ported(target, result.delta, result.moved, whole)
+    shown = job.batches()
+    with torch.enable_grad(), ExitStack() as worn:
+        with clock("head"):
+            made, fit = worn.enter_context(top.worn(job))
+        with clock("calibrate"):
+            collect(job.source, job.target, job.pairs, track(shown, "Calibrating", shown.__length_hint__()), evidence)
+        with clock("move"):
+            result = method.carry(replace(job, evidence=evidence))
+    from hf_bico.live import lineage_of, record_of
+
+    record = record_of(lineage_of(tuned, base, target), method, job, ratio, whole, result.moved, top.record(fit), clock)
+    return Ported(target, result.delta, made, result.moved, whole, record)
 
 
-def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Batch],
-           loss: Loss | tuple[Loss, Loss], scores: tuple[Scores, Scores] | None = None) -> Job:
-    """All that a method needs of live models but the evidence; `hf_bico.compare.compare` takes it.
+def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
+           loss: Loss | tuple[Loss, Loss] | None = None, scores: tuple[Scores, Scores] | None = None,
+           matching: Matching = by_index) -> Job:
+    """All that a method needs of live models but the evidence; `hf_bico.compare.compare` takes it. Classifiers stay.
 
     Args:
-        tuned: the fine-tune, or its tensors alone.
+        tuned: the fine-tune, or its tensors alone. Of a PEFT model a merged copy is taken; the model is left alone.
         base: what it was fine-tuned from.
-        target: the new base.
-        calibration: the same samples for both, `(source_batch, target_batch)` a step.
-        loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ.
+        target: the new base, on the base's device.
+        calibration: batches of the same samples for both models. A `Batch(source, target, meeting)` is each model's
+            own; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a tensor.
+            They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and the −100
+            of a decoder's labels. An iterator is listed once; what can be iterated again is iterated again, never
+            held, and must give the same batches (no shuffling).
+        loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ. Unless
+            given, that of the models' classes: of a classifier's labels, of a language model's next tokens, of a
+            decoder's labels.
         scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
             `class_scores`.
+        matching: which block takes from which.
 
     Raises:
-        PortError: layers without a partner, a base that is not the fine-tune's.
+        PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
-    losses = loss if isinstance(loss, tuple) else (loss, loss)
-    sites = family_of(base).sites(base)
-    pairs = pair_sites(sites, family_of(target).sites(target))
+    _require_plain(base)
+    return _job(state_of(tuned), base, target, calibration, loss, scores, matching, Top(), untracked)[0]
+
+
+def _job(tuned: Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
+         loss: Loss | tuple[Loss, Loss] | None, scores: tuple[Scores, Scores] | None, matching: Matching, top: Top,
+         track: Track) -> tuple[Job, float]:
+    """The job, and ‖τ‖/‖θ_A‖."""
+    models = base, target
+    losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else tuple(map(loss_of, models))
+    sites = [family_of(model).sites(model) for model in models]
+    pairs = (*pair_sites(*sites, matching), *top.chain.moved)
     before = base.state_dict()
-    tau = Difference(tuned.state_dict() if isinstance(tuned, nn.Module) else tuned, before)
-    check_fine_tune(tau, before, sites)
-    batches = [Batch(*batch) for batch in calibration]
-    sides = [Side(model, *each) for model, *each in zip((base, target), losses, scores or (None, None), strict=True)]
-    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Evidence(pairs, ()))
+    tau = Difference(*({key: state[key] for key in state if key not in top.tensors} for state in (tuned, before)))
+    ratio = check_fine_tune(tau, before, sites[0])
+    viewers = tuple(Viewer.of(model, moves_padding=loss is None) for model in models)
+    if viewers[0].device != viewers[1].device:
+        raise PortError(f"the base is on {viewers[0].device} and the target on {viewers[1].device}: move both to one")
+    batches = Shown(calibration, viewers, frozenset(pair.target.tokens.sequence for pair in pairs))
+    sides = [Side(model, *each) for model, *each in zip(models, losses, scores or (None, None), strict=True)]
+    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Evidence(pairs, ()), track), ratio
+
+
+def state_of(tuned: nn.Module | Tensors) -> Tensors:
+    """A fine-tune's tensors by the names of its base; of a PEFT model those of a merged copy, in float32 or wider, for
+    what is merged into bfloat16 is rounded by more than it changes."""
+    if not isinstance(tuned, nn.Module):
+        return tuned
+    if not hasattr(tuned, "merge_and_unload"):
+        return tuned.state_dict()
+    merged = copy.deepcopy(tuned)
+    narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in merged.parameters())
+    return (merged.float() if narrow else merged).merge_and_unload().state_dict()
+
+
+def _require_plain(base: nn.Module) -> None:
+    if any(hasattr(module, "base_layer") for module in base.modules()):
+        raise PortError("the base has PEFT's layers in it, as a model has that was given to get_peft_model: open a "
+                        "fresh one with from_pretrained")
 
 
 def class_loss(head: Tensor) -> Loss:
@@ -92,7 +228,7 @@ def class_loss(head: Tensor) -> Loss:
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = logits(model, batch)
-        return F.cross_entropy(scores, batch[1].to(scores.device), reduction="sum")
+        return of_classes(scores, batch[1].to(scores.device))
     return loss
 
 

@@ -8,11 +8,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_bico.core.types import Signal
 from hf_bico.families import Library, Purpose
+from hf_bico.families.hf import TASKS, kind_of
 from hf_bico.figures import MATCHING_FILE
 from hf_bico.forms import MODEL
 from hf_bico.scores import METRICS
 
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
+LIVE_TEMPLATE = TEMPLATE.with_name("live_card.md.j2")
 ROWS = {"source": "fine-tuned source, on its own base", "zero_shot": "target without the port",
         "naive": "target + naive copy of τ", "ported": "**target + ported τ (this model)**"}
 """The evaluation's rows, in the order they are shown."""
@@ -124,3 +126,24 @@ def _left(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in left:
         reasons.setdefault(row["reason"], []).append(row["norm"] ** 2)
     return [{"reason": reason, "count": len(norms), "norm": sum(norms) ** 0.5} for reason, norms in reasons.items()]
+
+
+def write_live_card(folder: Path, report: dict[str, Any], repo: str | None, cls: str, transformers: bool) -> None:
+    """README.md of a port that was made between live models: what is known of it, and that nothing else is.
+
+    Args:
+        cls: the target's class.
+        transformers: it opens with that; else it is a state dict alone.
+    """
+    target = report["lineage"]["target"]
+    base = None if target["local"] else target["name"]
+    kind = kind_of(cls) if transformers else None
+    name = repo or f"{report['lineage']['source']['name'].split('/')[-1]}-on-{target['name'].split('/')[-1]}"
+    data = ModelCardData(
+        model_name=name, base_model=base, base_model_relation="finetune" if base else None,
+        library_name="transformers" if transformers else None, pipeline_tag=TASKS.get(kind),
+        tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]])
+    card = ModelCard.from_template(
+        data, template_path=str(LIVE_TEMPLATE), name=name, report=report, model_class=cls, transformers=transformers,
+        repo=repo or ".", blocks=_blocks(report["layers"]), maps=_maps(report["moved"]), left=_left(report["left"]))
+    card.save(folder / "README.md")

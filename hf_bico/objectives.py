@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from hf_bico.core.alignment import Spans
 from hf_bico.core.errors import PortError
-from hf_bico.families.feeding import Encoded, encode_causal, encode_seq2seq, encode_text
+from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
+from hf_bico.families.losses import of_classes, of_tokens
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
 from hf_bico.scores import Score
-
-UNASKED = -100
 
 
 class Objective(Protocol):
@@ -73,7 +72,7 @@ class ZeroShot:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        return F.cross_entropy(self.logits(model, batch), batch.labels, reduction="sum")
+        return of_classes(self.logits(model, batch), batch.labels)
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
@@ -109,7 +108,7 @@ class Classifier:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        return F.cross_entropy(model(**batch.inputs).logits, batch.labels, reduction="sum")
+        return of_classes(model(**batch.inputs).logits, batch.labels)
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
@@ -139,8 +138,7 @@ class Causal:
         return model(**batch.inputs, use_cache=False).logits[:, :-1], batch.labels[:, 1:]
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        logits, labels = self._logits(model, _on(model, batch))
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNASKED, reduction="sum")
+        return of_tokens(*self._logits(model, _on(model, batch)))
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         """(n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
@@ -182,8 +180,7 @@ class Seq2Seq:
         return model(**batch.inputs, labels=batch.labels, use_cache=False).logits, batch.labels
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        logits, labels = self._logits(model, _on(model, batch))
-        return F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=UNASKED, reduction="sum")
+        return of_tokens(*self._logits(model, _on(model, batch)))
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _answers(*self._logits(model, _on(model, batch)))
@@ -225,7 +222,7 @@ class Embedding:
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:  # it has none: for passes that take no gradient of it
             return 0 * self.raw(model, batch).sum()
-        return F.cross_entropy(self.logits(model, batch), _on(model, batch).labels, reduction="sum")
+        return of_classes(self.logits(model, batch), _on(model, batch).labels)
 
     def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:

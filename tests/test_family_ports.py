@@ -32,7 +32,7 @@ def carried(case: Case, model: nn.Module, other: nn.Module, tuned: dict[str, Ten
     """What `port` makes of a fine-tune; or the same with the towers that need not run."""
     batch = case.samples()
     if not every:
-        return port(tuned=tuned, base=model, target=other, calibration=[(batch, batch)], loss=case.loss,
+        return port(tuned=tuned, base=model, target=other, calibration=[Batch(batch, batch)], loss=case.loss,
                     method=EXACT).delta
     pairs = pair_sites(*(family_of(each).sites(each, every=True) for each in (model, other)))
     job = Job(Difference(tuned, model.state_dict()), pairs, Side(model, case.loss), Side(other, case.loss),
@@ -127,7 +127,7 @@ def test_ports_across_families(source, target, shape):
     a, b = CASES[source], CASES[target]
     model, other = a.build(exact=False), b.build(exact=False, **shape)
     tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
-    batches = [(a.samples(8, dtype=torch.float32), b.samples(8, dtype=torch.float32))]
+    batches = [Batch(a.samples(8, dtype=torch.float32), b.samples(8, dtype=torch.float32))]
     ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss))
     blocks = {s.key for site in family_of(other).sites(other) if site.depth is not None for s in site.slices}
     unbiased = {key for key in blocks if key.endswith("bias") and key not in ported.delta}
@@ -212,7 +212,7 @@ def test_the_same_function_in_another_family_gives_the_fine_tune_back(source, ta
     for pair in pairs:
         for s, t in zip(pair.source.slices, pair.target.slices, strict=False):
             t.of(expected[t.key]).copy_(s.of(tuned[s.key]) - s.of(model.state_dict()[s.key]))
-    ported = port(tuned=tuned, base=model, target=twin(other), calibration=[(a.samples(), b.samples())],
+    ported = port(tuned=tuned, base=model, target=twin(other), calibration=[Batch(a.samples(), b.samples())],
                   loss=(a.loss, b.loss), method=EXACT)
     there = turned(other, expected)
     assert distance(ported.delta, {key: there[key] for key in ported.delta}) < 1e-9

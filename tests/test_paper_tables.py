@@ -440,7 +440,7 @@ def test_text_cells_are_those_of_compare(texts):
             right = [(features(model, ids) @ weight.T + bias).argmax(1) == y for ids, y in data["validation"]]
             return torch.cat(right).float().mean().item()
 
-        job = job_of(tuned=fine, base=base, target=target, calibration=[(each, each) for each in few],
+        job = job_of(tuned=fine, base=base, target=target, calibration=[Batch(each, each) for each in few],
                      loss=tuple(probe_loss(*probe(model, few)) for model in (base, target)))
         methods = {name: METHODS[name]() for name in ("naive", "bico")}
         expected |= {(n, row.method): row.score for row in compare(job, methods, n, score)}

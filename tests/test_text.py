@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from twins import distance
 
-from hf_bico import BiCo, port
+from hf_bico import Batch, BiCo, port
 from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of
@@ -55,7 +55,7 @@ def head_of(width: int) -> torch.Tensor:
 
 def calibration(n: int, size: int) -> list:
     parts = list(zip(*(tensor.split(size) for tensor in tokens(n)), strict=True))
-    return [(part, part) for part in parts]
+    return [Batch(part, part) for part in parts]
 
 
 def outputs(model) -> torch.Tensor:

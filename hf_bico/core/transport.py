@@ -38,7 +38,7 @@ class Difference(Mapping[str, Tensor]):
         if not tuned.is_floating_point():
             return (tuned.long() - base.long()).float()
         dtype = torch.promote_types(tuned.dtype, torch.float32)
-        tau = tuned.to(dtype) - base.to(dtype)
+        tau = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
         return tau

@@ -45,6 +45,11 @@ PEFT_TASKS = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM"
 HEADS = ("id2label", "label2id", "problem_type")
 
 
+def kind_of(architecture: str) -> str | None:
+    """What a class of this name is for, None for one that is not known."""
+    return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
+
+
 class Transformers:
     """Any architecture that a table of `hf_bico.families` knows."""
 
@@ -64,7 +69,7 @@ class Transformers:
     def purpose(self, folder: Path) -> Purpose:
         config = _config(folder)
         name = _architecture(config)
-        kind = next((kind for end, (kind, _) in KINDS.items() if name.endswith(end)), None)
+        kind = kind_of(name)
         if kind is None:
             known = ", ".join(f"…{end}" for end in KINDS)
             raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
@@ -93,7 +98,7 @@ class Transformers:
         config = _config(folder)
         own = _architecture(config)
         end = PEFT_TASKS.get(task) if task else cls or own
-        kind = next((kind for last, (kind, _) in KINDS.items() if end and end.endswith(last)), None)
+        kind = kind_of(end) if end else None
         if kind is None:
             raise PortError(f"an adapter for {task or cls} is for a task that this version does not know; it ports "
                             f"{', '.join(PEFT_TASKS)}")

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, get_token
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, constants, get_token
 from huggingface_hub import errors as hub_errors
+from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
 from hf_bico.core.errors import PortError
@@ -169,6 +170,14 @@ class Hub:
                             ) from error
         except OSError as error:
             raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
+
+
+def cached_commit(repo: str) -> str | None:
+    """The commit of a model that lies in this machine's cache, None where several do or none: what a live model was
+    opened from, which transformers does not keep."""
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "snapshots")
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return found[0] if len(found) == 1 else None
 
 
 def _line(error: Exception) -> str:

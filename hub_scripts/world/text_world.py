@@ -25,7 +25,7 @@ from text_tasks import TEXT_TASKS, samples
 from text_tune import fine_tune
 from torch import Tensor, nn
 
-from hf_bico import port
+from hf_bico import Batch, port
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS
 from hf_bico.core.transport import added, holding
@@ -58,7 +58,7 @@ def ported_accuracy(name: str, tuned: dict[str, Tensor], base: nn.Module, target
                     test: Labelled, classes: int) -> float:
     """Of the target with the change that this method carries over; both models are as they were afterwards."""
     losses = tuple(probe_loss(*probe(model, *few, classes)) for model in (base, target))
-    batches = [(part, part) for part in zip(*(tensor.split(BATCH) for tensor in few), strict=True)]
+    batches = [Batch(part, part) for part in zip(*(tensor.split(BATCH) for tensor in few), strict=True)]
     ported = port(tuned=tuned, base=base, target=target, calibration=batches, loss=losses, method=METHODS[name]())
     with holding(target, added(target.state_dict(), ported.delta)):
         return accuracy(target, few, test, classes)

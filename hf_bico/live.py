@@ -1,0 +1,161 @@
+"""A port between live models as data, as a folder and as a repo."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hf_bico.api import Ported
+from hf_bico.card import write_live_card
+from hf_bico.core.collect import frozen
+from hf_bico.core.errors import PortError
+from hf_bico.core.methods import Job, Method
+from hf_bico.core.transport import Account, Moved, holding
+from hf_bico.core.types import Tensors
+from hf_bico.destination import destination_of
+from hf_bico.families import Transformers
+from hf_bico.io.hub import Hub, cached_commit
+from hf_bico.io.reference import Pinned
+from hf_bico.io.writer import require_room, staged
+from hf_bico.report import SCHEMA, Clock, Lineage, environment, layer_table, write_report
+
+UNNAMED = "a model in memory"
+WEIGHTS = "model.safetensors"
+logger = logging.getLogger(__name__)
+
+
+def lineage_of(tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module) -> dict[str, dict[str, Any]]:
+    """What the models say of where they come from. A fine-tune in training still has its base's name: it is none."""
+    found = {"source": _named(tuned), "base": _named(base), "target": _named(target)}
+    if found["source"]["name"] in (found["base"]["name"], UNNAMED):
+        found["source"] = _entry(f"a fine-tune of {found['base']['name']}", None, local=True)
+    return found
+
+
+def _named(model: Any) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    name = getattr(config, "_name_or_path", "") or ""
+    if not name:
+        return _entry(UNNAMED, None, local=True)
+    if Path(name).is_dir():
+        return _entry(Path(name).resolve().name, None, local=True)
+    return _entry(name, getattr(config, "_commit_hash", None) or cached_commit(name), local=False)
+
+
+def _entry(name: str, commit: str | None, *, local: bool) -> dict[str, Any]:
+    return {"name": name, "commit": commit, "local": local}
+
+
+def record_of(lineage: dict[str, dict[str, Any]], method: Method, job: Job, ratio: float, whole: Account,
+              moved: list[Moved], head: dict[str, Any], clock: Clock) -> dict[str, Any]:
+    """The report of a port between live models, but for scores.
+
+    Args:
+        ratio: ‖τ‖/‖θ_A‖
+    """
+    shown, norms = job.batches(), sum(entry.norm**2 for entry in moved)
+    kept = sum(entry.kept * entry.norm**2 for entry in moved) / norms if norms else 1.0
+    device = str(next(job.target.model.parameters()).device)
+    return {
+        "schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
+        "live": True, "lineage": lineage,
+        "method": {"name": method.name, "citation": method.citation, "summary": method.summary,
+                   "options": asdict(method), "signals": sorted(signal.value for signal in method.signals)},
+        "calibration": {"n": shown.samples, "batches": len(shown.hashes), "content_sha256": shown.sha256},
+        "task_vector": {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept},
+        "layers": layer_table(tuple(job.pairs)), "head": head, "moved": [asdict(entry) for entry in moved],
+        "left": [asdict(entry) for entry in whole.left], "environment": environment(device, clock)}
+
+
+def measured(ported: Ported, score: Callable[[nn.Module], float], metric: str, alpha: float) -> dict[str, float]:
+    """The target's score without the port and with it."""
+    with frozen(ported.target) as target, torch.no_grad():
+        without = float(score(target))
+        with holding(target, ported.tensors(alpha).items()):
+            return {f"{metric} of the new base without the port": without,
+                    f"{metric} with the port (α = {alpha:g})": float(score(target))}
+
+
+def save(ported: Ported, folder: Path, alpha: float, scores: Mapping[str, float], hub: Hub | None = None) -> Path:
+    """See `Ported.save_pretrained`."""
+    state = ported.target.state_dict()
+    require_room(folder, sum(tensor.nbytes for tensor in state.values()))
+    with staged(folder) as stage:
+        write(stage, ported, alpha, scores, None, hub or Hub())
+    return folder
+
+
+def push(ported: Ported, repo: str, alpha: float, scores: Mapping[str, float], *, private: bool | None,
+         token: str | None, commit_message: str | None, create_pr: bool) -> str:
+    """See `Ported.push_to_hub`."""
+    hub, names = Hub(token), ported.record["lineage"]
+    pinned = [Pinned(names[role]["name"], names[role]["commit"], ()) for role in ("source", "base", "target")]
+    lineage = Lineage(*pinned, dataset=Pinned("", None, (), kind="dataset"))
+    destination = destination_of(lineage, hub, push=True, push_to=repo, private=private, create_pr=create_pr,
+                                 commit_message=commit_message)
+    message = commit_message or f"Port {pinned[0].name} to {pinned[2].name}"
+    with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
+        place = Path(folder) / "ported"
+        with staged(place) as stage:
+            write(stage, ported, alpha, scores, destination.repo, hub)
+        return hub.push(place, destination.repo, parent=destination.parent, message=message, private=private,
+                        create_pr=create_pr)
+
+
+def write(stage: Path, ported: Ported, alpha: float, scores: Mapping[str, float], repo: str | None, hub: Hub) -> None:
+    """The folder of a port: the model, what opens it, its report and its card. Other forms than the whole model go
+    where `_write_model` is called.
+    """
+    stage.mkdir()
+    report = ported.report | {"alpha": alpha, "scores": ported.scores | dict(scores)}
+    _write_model(stage, ported, alpha, hub)
+    write_report(stage, report)
+    write_live_card(stage, report, repo, type(ported.target).__name__, is_transformers(ported.target))
+
+
+def is_transformers(model: nn.Module) -> bool:
+    return hasattr(model, "save_pretrained") and hasattr(model, "config")
+
+
+def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
+    """The whole target: natively if it is of transformers, with its tokenizer and processor; else its state dict."""
+    target = ported.target
+    state = target.state_dict() | ported.tensors(alpha)
+    if is_transformers(target):
+        target.save_pretrained(stage, state_dict=state)
+        _copy_extra(stage, ported, hub)
+        return
+    held: set[int] = set()
+    for key, tensor in state.items():  # safetensors takes no two names of one storage
+        shared = tensor.data_ptr() in held
+        held.add(tensor.data_ptr())
+        state[key] = tensor.detach().clone() if shared else tensor.detach().contiguous()
+    save_file(state, stage / WEIGHTS, metadata={"format": "pt"})
+
+
+def _copy_extra(stage: Path, ported: Ported, hub: Hub) -> None:
+    """Tokenizer, processor and the like of where the target was opened from; a warning where that is out of reach."""
+    name = getattr(ported.target.config, "_name_or_path", "")
+    if not name:
+        return
+    commit, local = ported.record["lineage"]["target"]["commit"], Path(name).is_dir()
+    try:
+        pinned = hub.resolve(name if local else f"hf://{name}" + (f"@{commit}" if commit else ""))
+        extra = Transformers().extra(pinned.files)
+        folder = hub.fetch(pinned, extra)
+    except PortError as error:
+        logger.warning("No tokenizer or processor was copied: %s", error)
+        return
+    for file in extra:
+        if not (stage / file).exists():
+            (stage / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / file, stage / file)
