@@ -24,7 +24,7 @@ from hf_bico.heads import fresh
 from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps import SCHEMA, Shards, write_record
+from hf_bico.io.maps import SCHEMA, SHARD_NAME, Shards, write_record
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged
 from hf_bico.maps_card import write_maps_card
@@ -67,7 +67,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Aligned:
             left |= _keep(part, config, drawn, prints, shards, track, clock)
         data = record(config, ready, drawn, prints, shards, left, found, environment(ready.plan.device, clock))
         write_record(stage, data)
-        write_maps_card(stage, data, plan.destination and plan.destination.repo)
+        write_maps_card(stage, data, plan.destination and plan.destination.repo, hub.api.endpoint)
     return Aligned(data, config.output, _push(config, hub, plan, track))
 
 
@@ -208,8 +208,9 @@ def _push(config: PortConfig, hub: Hub, plan: Plan, track: Track) -> str | None:
     message = config.commit_message or f"Maps from {lineage.base.name} to {lineage.target.name}"
     for to in track([plan.destination] if plan.destination else [], "Pushing", 1):
         try:
+            stale = () if config.create_pr else [name for name in to.files if SHARD_NAME.fullmatch(name)]
             url = hub.push(config.output, to.repo, parent=to.parent, message=message, private=config.private,
-                           create_pr=config.create_pr)
+                           create_pr=config.create_pr, stale=stale)
         except PortError as error:
             raise PortError(f"{error} (the maps are kept in {config.output})") from error
     return url

@@ -25,7 +25,7 @@ from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room
-from hf_bico.kept import Kept, method_for
+from hf_bico.kept import Kept, method_for, telling
 from hf_bico.models import Anatomy, anatomies, base_of, chain_of, check_models, pair_models
 from hf_bico.report import Lineage
 from hf_bico.splits import HubDataset, Split
@@ -177,7 +177,8 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
-    found = outline_of(config, library, purpose, models, head, method)
+    with telling(method, lineage.base, lineage.target):
+        found = outline_of(config, library, purpose, models, head, method)
     destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
                                  create_pr=config.create_pr, commit_message=config.commit_message)
     return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,

@@ -15,6 +15,8 @@ class Destination:
 
     repo: str
     parent: str | None
+    files: tuple[str, ...] = ()
+    """Of that head."""
 
 
 def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | None, private: bool | None,
@@ -73,4 +75,4 @@ def place_for(hub: Hub, push_to: str | None, default: str, *, private: bool | No
     if head is not None and not create_pr and set(head.files) - {".gitattributes", "README.md"} and not is_mine(head):
         raise PortError(f"{repo} holds something that is not {what}: name another with --push-to, or propose it with "
                         "--create-pr")
-    return Destination(repo, head and head.commit)
+    return Destination(repo, head and head.commit, head.files if head else ())

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import Any
@@ -55,19 +56,24 @@ class Kept(Method):
     @property
     def matching(self) -> Matching:
         """The maps' own, before any of its blocks were left out."""
-        return by_path(self._record.paths, "the maps")
+        return by_path(self._record.paths, "the matching of the maps")
 
     @property
     def rule(self) -> str:
         """What the maps' blocks were matched by."""
         return self._record.rule
 
+    @property
+    def between(self) -> tuple[str, str]:
+        """The bases that they lead from and to."""
+        return str(self._record.source), str(self._record.target)
+
     def about_maps(self) -> dict[str, Any]:
         """For reports: which maps, between which bases, made how and of which samples."""
         made, calibration = self._record, self._record.calibration
         shown = ("dataset", "commit", "split", "n", "per_class", "strategy", "seed", "content_sha256")
         return {"reference": self.reference, "commit": self.commit, "sha256": self.sha256,
-                "source": str(made.source), "target": str(made.target), "options": dict(made.method.get("options", {})),
+                "source": self.between[0], "target": self.between[1], "options": dict(made.method.get("options", {})),
                 "calibration": {key: calibration.get(key) for key in shown}}
 
     def check(self, pairs: Sequence[Pair]) -> None:
@@ -137,6 +143,19 @@ def _same(said: Base, library: Library, pinned: Pinned, folder: Path) -> bool:
     tensors = SafeTensors.of(library, pinned, folder)
     committed = pinned.commit is not None and (pinned.name, pinned.commit) == (said.name, said.commit)
     return fingerprint(tensors, full=not committed).matches(said.fingerprint, full=not committed)
+
+
+@contextmanager
+def telling(method: Method, base: Pinned, target: Pinned):
+    """An error about the layers that are to be paired says so where maps were made for models of other names."""
+    try:
+        yield
+    except PortError as error:
+        made = method.between if isinstance(method, Kept) else (str(base), str(target))
+        if made == (str(base), str(target)):
+            raise
+        raise PortError(f"{method.where} lead from {made[0]} to {made[1]}, this port goes from {base} to {target}: "
+                        f"{error}") from error
 
 
 def open_maps(reference: str, hub: Hub) -> Kept:

@@ -10,8 +10,12 @@ from hf_bico.core.types import INPUTS
 TEMPLATE = Path(__file__).parent / "templates" / "maps.md.j2"
 
 
-def write_maps_card(folder: Path, record: dict[str, Any], repo: str | None) -> None:
-    """README.md beside the maps; only what lies on the Hub is named as base or dataset in its YAML."""
+def write_maps_card(folder: Path, record: dict[str, Any], repo: str | None, endpoint: str) -> None:
+    """README.md beside the maps; only what lies on the Hub is named as base or dataset in its YAML.
+
+    Args:
+        endpoint: the Hub's address, for links.
+    """
     source, target, calibration = record["source"], record["target"], record["calibration"]
     name = repo or "-to-".join(side["name"].split("/")[-1] for side in (source, target)) + "-maps"
     data = ModelCardData(
@@ -20,8 +24,8 @@ def write_maps_card(folder: Path, record: dict[str, Any], repo: str | None) -> N
         tags=["hf-bico", "hf-bico-maps", "task-vector", record["method"]["name"]])
     labelled = bool(set(record["method"]["signals"]) - {signal.value for signal in INPUTS})
     card = ModelCard.from_template(
-        data, template_path=str(TEMPLATE), name=name, record=record, repo=repo or "FOLDER", labelled=labelled,
-        size=sum(file["bytes"] for file in record["files"].values()), mean=_means(record["maps"]))
+        data, template_path=str(TEMPLATE), name=name, record=record, endpoint=endpoint, repo=repo or "FOLDER",
+        labelled=labelled, size=sum(file["bytes"] for file in record["files"].values()), mean=_means(record["maps"]))
     card.save(folder / "README.md")
 
 

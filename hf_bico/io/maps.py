@@ -22,7 +22,7 @@ MAPS_FILE = "hf_bico_maps.json"
 SCHEMA = 1
 SHARD = 2_000_000_000
 """Bytes of a file at most, unless a single factor is larger."""
-_SHARD_NAME = re.compile(r"maps-\d{5}\.safetensors")
+SHARD_NAME = re.compile(r"maps-\d{5}\.safetensors")
 
 
 class Factor(NamedTuple):
@@ -104,9 +104,11 @@ class Record:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PortError(f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
                             ) from error
-        odd = [f"{name!r} is no file of maps" for name in files if not _SHARD_NAME.fullmatch(name)]
+        odd = [f"{name!r} is no file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
         odd += [f"{factor.file!r} is none of its files" for row in rows for factor, _ in row.expected()
                 if factor.file not in files]
+        odd += [f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other" for row in rows
+                for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True) if factor is None and a != b]
         odd += [f"{row.target} is there twice" for row in rows if found.entries[row.target] is not row]
         odd += [f"{row.target} has the scale {row.scale}" for row in rows if not 0 < row.scale < float("inf")]
         if odd:
@@ -139,10 +141,11 @@ class Shards:
         a, b = pair
         if map_.right is not self._last[0]:
             self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
+        right = self._last[1]  # in an earlier file, if the left one begins another
         self.rows.append({
             "source": a.name, "target": b.name, "tower": b.tower, "blocks": [a.depth, b.depth],
             "shapes": [[a.d_out, a.d_in], [b.d_out, b.d_in]],
-            "left": self._put(map_.left, f"{len(self.rows):05d}.left"), "right": self._last[1],
+            "left": self._put(map_.left, f"{len(self.rows):05d}.left"), "right": right,
             "output": map_.output_fit and asdict(map_.output_fit), "input": map_.input_fit and asdict(map_.input_fit),
             "scale": map_.scale})
 
@@ -164,7 +167,7 @@ class Shards:
             place = self.folder / self._name
             save_file(self._waiting, place, metadata={"format": "pt"})
             self.files[place.name] = {"bytes": place.stat().st_size, "sha256": sha256(place)}
-        self._waiting, self._last = {}, (None, None)
+        self._waiting = {}
 
     def cut(self, rows: int) -> None:
         """Forget all maps but the first so many, after which there was a flush."""
