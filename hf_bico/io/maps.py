@@ -107,8 +107,9 @@ class Record:
         odd = [f"{name!r} is no file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
         odd += [f"{factor.file!r} is none of its files" for row in rows for factor, _ in row.expected()
                 if factor.file not in files]
-        odd += [f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other" for row in rows
-                for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True) if factor is None and a != b]
+        odd += [f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other"
+                for row in rows for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True)
+                if factor is None and a != b]
         odd += [f"{row.target} is there twice" for row in rows if found.entries[row.target] is not row]
         odd += [f"{row.target} has the scale {row.scale}" for row in rows if not 0 < row.scale < float("inf")]
         if odd:
@@ -219,7 +220,8 @@ class Shelf:
     def _factor(self, entry: Entry, factor: Factor | None) -> Tensor | None:
         if factor is None:
             return None
-        tensor = self.tensors[factor.file][factor.tensor].to(self.device)
+        # a copy: where in a file a tensor lies is no place that BLAS rounds alike at
+        tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
         if not tensor.isfinite().all():
             raise PortError(f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the "
                             "maps again")
