@@ -46,6 +46,8 @@ def draft(config: PortConfig, hub: Hub) -> Plan:
     """
     method = method_of(config.method, config.method_options)
     require_maps(method)
+    if config.output is None:
+        raise PortError("maps are kept in a folder: name it with --output")
     check_options(config)
     a, b = (hub.resolve(name) for name in (config.source, config.target))
     lineage = Lineage(a, a, b, hub.resolve(config.dataset, "dataset"))

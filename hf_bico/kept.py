@@ -177,6 +177,9 @@ def method_for(maps: str | None, name: str, options: Sequence[str], bank: Path |
                ) -> Method:
     """The method of this name, or maps that were made before.
 
+    Args:
+        name: bico is what is meant where none is named, so beside maps it says nothing.
+
     Raises:
         PortError: options that say how maps are made beside maps that are.
     """

@@ -12,6 +12,7 @@ from alignments import WEIGHTS, aligned, factors, ported, same, tuned_from
 from commands import assert_refused, hf_bico
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
+from world import config, write_model
 
 from hf_bico import align
 from hf_bico.blueprint import PortConfig, dry_run
@@ -94,6 +95,40 @@ def test_maps_without_labels_know_no_task(world, tmp_path):
     with pytest.raises(PortError, match="the matching of the maps says nothing of the blocks of tower 'text'"):
         ported(tmp_path / "no", source, maps=str(tmp_path / "first"))
     assert not (tmp_path / "no").exists()
+
+
+def test_blocks_matched_by_hand_stay_so(tmp_path, world):
+    """The port goes by the maps' own matching, a block that none takes among it."""
+    (tmp_path / "pairs.yaml").write_text("'': {0: 1, 1: null, 2: 0}\ntext: {0: 0}\n")
+    aligned(tmp_path / "maps", matching=str(tmp_path / "pairs.yaml"))
+    own = ported(tmp_path / "own", matching=str(tmp_path / "pairs.yaml"))
+    assert same(own, ported(tmp_path / "over", maps=str(tmp_path / "maps")))
+    assert not same(own, ported(tmp_path / "paper"))
+
+
+def test_a_tower_that_cannot_be_seen_is_left_out_and_told(world, tmp_path):
+    """Texts that the two bases cut otherwise: their text towers have no maps, their vision towers have."""
+    longer = config(48, 3, 40)
+    longer["model_cfg"]["text_cfg"]["context_length"] = 14
+    write_model(tmp_path / "plus", longer, seed=4)
+    record = aligned(tmp_path / "maps", target=str(tmp_path / "plus")).record
+    assert record["left"].keys() == record["matching"]["paths"].keys() ^ {"", "text"} == {"text"}
+    assert "cut a text into different tokens" in record["left"]["text"]
+    assert "cut a text into different tokens" in (tmp_path / "maps" / "README.md").read_text()
+    assert len(record["maps"]) == 19
+    assert sorted(record["files"]) == [path.name for path in sorted((tmp_path / "maps").glob("*.safetensors"))]
+    there = {"target": str(tmp_path / "plus")}
+    assert same(ported(tmp_path / "own", **there), ported(tmp_path / "over", maps=str(tmp_path / "maps"), **there))
+
+
+def test_a_dry_run_over_maps_reads_the_record_alone(maps, monkeypatch):
+    fetched = []
+    monkeypatch.setattr(Hub, "fetch", lambda self, pinned, names, right=Hub.fetch: (
+        fetched.extend(names), right(self, pinned, names))[1])
+    plan, cost = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, maps="demo/maps"), Hub())
+    assert (cost.method, cost.passes_flops, cost.moments_bytes) == ("bico", 0, 0)
+    assert MAPS_FILE in fetched and not [name for name in fetched if name.endswith(".safetensors")]
+    assert len(plan.pairs) == 26
 
 
 def test_blocks_may_be_left_out(maps, tmp_path):
