@@ -10,7 +10,7 @@ from typing import Any
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import METHODS, Method, method_of
 from hf_bico.core.moments import Evidence
-from hf_bico.core.pairing import Matching, by_path
+from hf_bico.core.pairing import Blocks, Matching, by_path
 from hf_bico.core.types import Map, Pair, Signal
 from hf_bico.families import Library
 from hf_bico.io.checkpoints import SafeTensors
@@ -56,7 +56,14 @@ class Kept(Method):
     @property
     def matching(self) -> Matching:
         """The maps' own, before any of its blocks were left out."""
-        return by_path(self._record.paths, "the matching of the maps")
+        rule, left = by_path(self._record.paths, "the matching of the maps"), self._record.left
+
+        def of_maps(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
+            if tower in left:
+                raise PortError(f"{self.where} have none of the {tower} tower ({left[tower]}), which SOURCE changes")
+            return rule(tower, depths_source, depths_target)
+
+        return of_maps
 
     @property
     def rule(self) -> str:

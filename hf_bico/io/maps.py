@@ -80,6 +80,8 @@ class Record:
     entries: Mapping[str, Entry]
     """By the target's site."""
     calibration: Mapping[str, Any]
+    left: Mapping[str, str]
+    """Tower → why there are no maps of it."""
 
     @classmethod
     def read(cls, text: str) -> "Record":
@@ -100,7 +102,7 @@ class Record:
                      for tower, path in matching["paths"].items()}
             said = {key: str(method[key]) for key in ("name", "citation", "summary")}
             found = cls(*bases, {**method, **said}, str(matching["rule"]), paths, files,
-                        {row.target: row for row in rows}, dict(data["calibration"]))
+                        {row.target: row for row in rows}, dict(data["calibration"]), dict(data["left"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PortError(f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
                             ) from error
