@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import weakref
 from pathlib import Path
 
 import datasets
@@ -129,6 +130,26 @@ def test_a_dry_run_over_maps_reads_the_record_alone(maps, monkeypatch):
     assert (cost.method, cost.passes_flops, cost.moments_bytes) == ("bico", 0, 0)
     assert MAPS_FILE in fetched and not [name for name in fetched if name.endswith(".safetensors")]
     assert len(plan.pairs) == 26
+
+
+def test_one_map_is_held_at_a_time(world, tmp_path, monkeypatch):
+    """As they are made and as they are read; the one before may still have its name."""
+    seen, most = [], []
+
+    def watched(right):
+        def wrapped(*args):
+            found = right(*args)
+            seen.append(weakref.ref(next(each for each in (*args, found) if isinstance(each, BilinearMap))))
+            most.append(sum(ref() is not None for ref in seen))
+            return found
+        return wrapped
+
+    monkeypatch.setattr(Shards, "add", watched(Shards.add))
+    monkeypatch.setattr(Shelf, "read", watched(Shelf.read))
+    aligned(tmp_path / "maps")
+    ported(tmp_path / "out", maps=str(tmp_path / "maps"))
+    assert len(most) == 26 + 19
+    assert max(most) <= 2
 
 
 def test_blocks_may_be_left_out(maps, tmp_path):
