@@ -1,6 +1,5 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy as np
 
 from hf_bico.columns import parse_columns
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Method, method_of
+from hf_bico.core.methods import Method
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
@@ -22,12 +21,12 @@ from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
 from hf_bico.forms import MODEL, check_form
 from hf_bico.heads import Chain
-from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about
+from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room
-from hf_bico.models import Anatomy, anatomies, chain_of, check_models, pair_models
+from hf_bico.kept import Kept, method_for, telling
+from hf_bico.models import Anatomy, anatomies, base_of, chain_of, check_models, pair_models
 from hf_bico.report import Lineage
 from hf_bico.splits import HubDataset, Split
 from hf_bico.strategies import Calibration
@@ -71,6 +70,8 @@ class PortConfig:
     method_options: tuple[str, ...] = ()
     """Each as "name=value"."""
     bank: Path | None = None
+    maps: str | None = None
+    """A folder or repo that `hf-bico align` made: its maps are moved through, and none are estimated."""
     alpha: float | str = 1.0
     """A number, or "auto" for a line search."""
     batch_size: int = 8
@@ -117,8 +118,8 @@ class Outline:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blueprint(Outline):
-    """What is known of a port before any weight is read."""
+class Sampled(Outline):
+    """An outline with the samples that will pass through the models."""
 
     lineage: Lineage
     calibration: Calibration
@@ -130,6 +131,12 @@ class Blueprint(Outline):
     """The class of every row of the split; zeros where the strategy does not ask."""
     task: Task
     max_length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint(Sampled):
+    """What is known of a port before any weight is read."""
+
     eval_name: str
     eval_split: Split
     licenses: tuple[str, ...]
@@ -148,57 +155,32 @@ def resolve(config: PortConfig, hub: Hub) -> Lineage:
                    hub.resolve(config.dataset, "dataset"))
 
 
-def base_of(source: Pinned, hub: Hub) -> str:
-    """The base that the source's adapter_config.json names with its revision, or else the source's card.
-
-    Raises:
-        PortError: none is named, or several.
-    """
-    if is_adapter(source):
-        with about(source):
-            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
-        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
-            return config.base + (f"@{config.revision}" if config.revision else "")
-    named = hub.card(source).base_model
-    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
-    if len(names) != 1:
-        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
-        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
-    return f"hf://{names[0]}"
-
-
 def draft(config: PortConfig, hub: Hub) -> Blueprint:
     """Everything that can be checked without weights: families, pairs, shapes, data, destination.
 
     Raises:
         PortError: whatever is wrong, before any heavy work.
     """
-    method = method_of(config.method, config.method_options)
+    method = method_for(config.maps, config.method, config.method_options, config.bank, config.matching, hub)
     check_alpha(config.alpha)
-    calibration = Calibration(config.n, config.per_class, config.strategy, config.seed)
-    pick_device(config.device)
-    named = parse_columns(config.columns)
+    check_options(config)
     lineage = resolve(config, hub)
     library, purpose, models = anatomies(lineage.models, hub, config.family)
     check_form(config.form, config.rank, config.energy, config.dtype, library.name)
-    dataset = HubDataset(hub, lineage.dataset, config.config, streaming=config.streaming)
-    split = dataset.split(config.split)
-    task = read_task(dataset, split, named, config.templates)
-    if config.n is None and config.per_class is None:  # the default, or all there are
-        calibration = replace(calibration, n=min(DEFAULT_N, split.num_rows))
+    dataset, split, task = asked(config, hub, lineage.dataset)
     head = head_of(config.head, purpose, task)
     check_search(config.alpha, head)
     require_task(purpose, task, lineage, method)
     bank = read_bank(config.bank, {config.method: method}, library, purpose, task)
-    labels = classes_of(split, task, calibration)
-    check_draw(config.split, labels, task, calibration)
+    calibration, labels = drawing(config, split, task)
     eval_name = _eval_name(config, dataset)
     eval_split = dataset.split(eval_name)
     check_columns(eval_split, eval_name, task.columns)
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
-    found = outline_of(config, library, purpose, models, head, method)
+    with telling(method, lineage.base, lineage.target):
+        found = outline_of(config, library, purpose, models, head, method)
     destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
                                  create_pr=config.create_pr, commit_message=config.commit_message, form=config.form)
     return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,
@@ -206,16 +188,47 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
                      licenses=_licenses(lineage, hub), destination=destination)
 
 
+def check_options(config: PortConfig) -> None:
+    """Refuse options that are wrong whatever the models and the data are."""
+    Calibration(config.n, config.per_class, config.strategy, config.seed)
+    pick_device(config.device)
+    parse_columns(config.columns)
+
+
+def asked(config: PortConfig, hub: Hub, pinned: Pinned) -> tuple[HubDataset, Split, Task]:
+    """The dataset, the split that samples are drawn from, and what they are asked."""
+    dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
+    split = dataset.split(config.split)
+    return dataset, split, read_task(dataset, split, parse_columns(config.columns), config.templates)
+
+
+def drawing(config: PortConfig, split: Split, task: Task) -> tuple[Calibration, np.ndarray]:
+    """How samples are drawn, and the class of every row where that asks for it.
+
+    Raises:
+        PortError: the split cannot give them.
+    """
+    calibration = Calibration(config.n, config.per_class, config.strategy, config.seed)
+    if config.n is None and config.per_class is None:  # the default, or all there are
+        calibration = replace(calibration, n=min(DEFAULT_N, split.num_rows))
+    labels = classes_of(split, task, calibration)
+    check_draw(config.split, labels, task, calibration)
+    return calibration, labels
+
+
 def outline_of(config: PortConfig, library: Library, purpose: Purpose, models: tuple[Anatomy, ...], head: str,
-               method: Method) -> Outline:
+               method: Method, tuned: bool = True) -> Outline:
     """What moves where between the models.
+
+    Args:
+        tuned: whether the first is a fine-tune, and not the base itself.
 
     Raises:
         PortError: weights that do not fit, layers without a partner, a method that cannot serve the pairs.
     """
     links = chain_of(models, head, purpose)
-    check_models(library, models)
-    pairs, unpaired = pair_models(models, matching_of(config))
+    check_models(library, models, tuned)
+    pairs, unpaired = pair_models(models, matching_of(config, method.matching if isinstance(method, Kept) else None))
     pairs = (*pairs, *links.moved)
     method.check(pairs)
     return Outline(library=library, purpose=purpose, models=models, head=head, chain=links, pairs=pairs,

@@ -38,6 +38,8 @@ class Chain:
     """From the first that a base lacks on: they are carried whole. The last one always is."""
     made: tuple[Site, ...] = ()
     """The target's own, where they are to be fitted and not carried."""
+    fresh: tuple[Site, ...] = ()
+    """The base's own, where no fine-tune brings a head and both sides' are fitted."""
     gains: tuple[tuple[str, str], ...] = ()
     """(source, target) names of gains of norms in the head that a base lacks."""
 
@@ -55,9 +57,13 @@ class Chain:
         made = {}
         for a, b in self.gains:
             shape = tuple(shapes[b].shape)
-            fresh = torch.zeros(shape) if b.endswith("bias") else torch.ones(shape)
-            made[b] = head[a].float() if tuple(head[a].shape) == shape else fresh
+            made[b] = head[a].float() if tuple(head[a].shape) == shape else fresh(b, shape)
         return made
+
+
+def fresh(name: str, shape: Sequence[int]) -> Tensor:
+    """A norm's gain, or its bias, as a norm begins."""
+    return torch.zeros(*shape) if name.endswith("bias") else torch.ones(*shape)
 
 
 def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str],

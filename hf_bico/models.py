@@ -1,6 +1,7 @@
 """The models of a port, by their configs and the headers of their files: what opens them, and which layers pair."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +35,24 @@ class Anatomy:
         return self.family.sites(self.skeleton, every=every)
 
 
+def bases(pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
+          ) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+    """The insides of models of which none is a fine-tune.
+
+    Args:
+        purpose_of: says what the first is to be opened for; all are.
+
+    Raises:
+        PortError: as `anatomies`.
+    """
+    library = _library(pinned)
+    folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
+    with about(pinned[0]):
+        purpose = purpose_of(library, folders[0])
+    return library, purpose, tuple(_anatomy(*each, hub, library, purpose, family)
+                                   for each in zip(pinned, folders, strict=True))
+
+
 def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
               ) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
     """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
@@ -55,6 +74,25 @@ def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
         with about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
     return library, purpose, tuple(found)
+
+
+def base_of(source: Pinned, hub: Hub) -> str:
+    """The base that the source's adapter_config.json names with its revision, or else the source's card.
+
+    Raises:
+        PortError: none is named, or several.
+    """
+    if is_adapter(source):
+        with about(source):
+            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
+        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
+            return config.base + (f"@{config.revision}" if config.revision else "")
+    named = hub.card(source).base_model
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
+    if len(names) != 1:
+        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
+        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
+    return f"hf://{names[0]}"
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:
@@ -126,14 +164,18 @@ def chain_of(models: tuple[Anatomy, ...], head: str, purpose: Purpose) -> Chain:
     return replace(chain(*tops, base.shapes, target.shapes, head), gains=lacking)
 
 
-def check_models(library: Library, models: tuple[Anatomy, ...]) -> None:
-    """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first."""
-    source = models[0]
+def check_models(library: Library, models: tuple[Anatomy, ...], tuned: bool = True) -> None:
+    """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first.
+
+    Args:
+        tuned: whether the first is a fine-tune; else no model needs have them.
+    """
+    source = models[0] if tuned else None
     for each in models:
         top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
         check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
-    for each in models if library.exact else models[:1]:
+    for each in models if library.exact else models[:1] if tuned else ():
         lost = [key for key in each.shapes.stored if key not in each.shapes.used
                 and (library.exact or not each.family.left_reason(key))]
         if lost:

@@ -1,5 +1,6 @@
 """The chain: blueprint → τ → collect → plan and move → evaluate → write → card → push."""
 
+import re
 import shlex
 import shutil
 import tempfile
@@ -13,7 +14,6 @@ from hf_bico import __version__, forms
 from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
 from hf_bico.card import write_card
 from hf_bico.carriers import Base, write_delta
-from hf_bico.columns import Kind
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Method, Naive, Track, untracked
@@ -25,9 +25,9 @@ from hf_bico.estimate import measured
 from hf_bico.figures import draw_report
 from hf_bico.io.delta import SECTION
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
+from hf_bico.kept import Kept
 from hf_bico.prepare import Ready, evaluation_key, exam, models_key, prepare, score_source, within_memory
 from hf_bico.report import (
     Clock,
@@ -41,6 +41,12 @@ from hf_bico.report import (
     write_report,
 )
 from hf_bico.scores import Score
+from hf_bico.words import drawing_words, given_words, method_words, ref
+
+
+WEIGHTS = re.compile(r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?|adapter_config\.json"
+                     r"|(open_clip_)?config\.json")
+"""What an earlier push of a port may have left that would open in place of this one's."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         plan = ready.plan
         job = replace(ready.job(drawn, config.batch_size, track), evidence=workspace.evidence(plan.pairs, plan.method))
     with clock("calibrate"):
-        _calibrate(job, workspace)
+        calibrate(job, workspace)
     with clock("move"):
         ported, naive = (method.carry(job) for method in (plan.method, Naive()))
     ported, search, shaped = _shaped(config, job, ported, len(drawn.samples), workspace, clock)
@@ -108,7 +114,7 @@ def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
             "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
 
 
-def _calibrate(job: Job, workspace: Workspace) -> None:
+def calibrate(job: Job, workspace: Workspace) -> None:
     """Collect what the method needs of the batches that are not in the workspace yet."""
     every = job.batches()
     batches = islice(every, workspace.batches, None)
@@ -173,36 +179,20 @@ def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dic
 
 def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     """The command that does this port again, with every input pinned; a search is not done again, its α is named."""
-    def ref(pinned: Pinned) -> str:
-        return f"{pinned.name}@{pinned.commit}" if pinned.commit else f"./{pinned.name}"
-
     lineage = plan.lineage
     words = ["hf-bico", "port", ref(lineage.source), "--base", ref(lineage.base), "--to", ref(lineage.target),
              "--dataset", ref(lineage.dataset), "--split", config.split, "--eval-split", plan.eval_name,
-             "--seed", str(config.seed), "--method", config.method, "--alpha", repr(alpha), "--head", plan.head]
-    calibration = plan.calibration
-    per_class = calibration.per_class is not None
-    words += ["--per-class", str(calibration.per_class)] if per_class else ["-n", str(calibration.size(0))]
-    words += ["--strategy", calibration.kind] if calibration.kind != "random" else []
-    for option in config.method_options:
-        words += ["--set", option]
-    optional = {"--config": config.config, "--eval-n": config.eval_n, "--columns": config.columns,
-                "--templates": config.templates and config.templates.name, "--bank": config.bank and config.bank.name,
-                "--family": config.family, "--as": None if config.form == forms.MODEL else config.form,
-                "--rank": config.rank, "--energy": config.energy, "--dtype": config.dtype,
-                "--layers": config.layers, "--skip": config.skip,
-                "--matching": None if config.matching == "index" else Path(config.matching).name}
-    if plan.task.columns.kind is not Kind.IMAGE:
-        optional |= {"--max-length": config.max_length}
-    words += ["--streaming"] if config.streaming else []
-    for option, value in optional.items():
-        words += [option, str(value)] if value is not None else []
-    return shlex.join([*words, "--output", "ported"])
+             "--alpha", repr(alpha), "--head", plan.head, *drawing_words(config, plan)]
+    words += ["--maps", plan.method.pinned_name] if isinstance(plan.method, Kept) else method_words(config)
+    optional = {"--eval-n": config.eval_n, "--as": None if config.form == forms.MODEL else config.form,
+                "--rank": config.rank, "--energy": config.energy, "--dtype": config.dtype}
+    return shlex.join([*words, *given_words(optional), "--output", "ported"])
 
 
 def _method_record(method: Method, alpha: float, search: Search | None) -> dict[str, Any]:
+    kept = {"maps": method.about_maps()} if isinstance(method, Kept) else {}
     return {"name": method.name, "citation": method.citation, "summary": method.summary, "options": asdict(method),
-            "alpha": alpha, "search": search_record(search),
+            **kept, "alpha": alpha, "search": search_record(search),
             "signals": sorted(signal.value for signal in method.signals)}
 
 
@@ -260,5 +250,6 @@ def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: f
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:
     message = config.commit_message or f"Port {plan.lineage.source.name} to {plan.lineage.target.name}"
+    stale = [] if config.create_pr else [name for name in destination.files if WEIGHTS.fullmatch(name)]
     return hub.push(place, destination.repo, parent=destination.parent, message=message, private=config.private,
-                    create_pr=config.create_pr)
+                    create_pr=config.create_pr, stale=stale)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hf_bico import heads
 from hf_bico.adapted import Adapted, AdapterChange
-from hf_bico.blueprint import CKA, Blueprint, PortConfig, eval_size, matching_of
+from hf_bico.blueprint import CKA, Blueprint, PortConfig, Sampled, eval_size, matching_of, optional_towers
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
@@ -30,13 +30,14 @@ from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.workspace import Workspace
+from hf_bico.kept import Kept
 from hf_bico.models import pair_models
 from hf_bico.objectives import Embedding, Objective, ZeroShot, similarity_scores
 from hf_bico.report import Clock
 from hf_bico.scores import Score
 from hf_bico.strategies import Calibration
 from hf_bico.tasks import objective_of, zero_shot_head
-from hf_bico.weigh import fetch, new_in_source, still, weigh
+from hf_bico.weigh import fetch, new_in_source, weigh
 
 Weights = Mapping[str, Tensor]
 
@@ -45,14 +46,15 @@ Weights = Mapping[str, Tensor]
 class Ready:
     """A port of which all but the samples is at hand."""
 
-    plan: Blueprint
+    plan: Blueprint | Sampled
     folders: list[Path]
     """Of the source, the base and the target."""
     hashes: dict[str, str]
     """sha256 of their weights, by role."""
     tuned: Named | Adapted
     """The source's."""
-    tau: Difference | AdapterChange
+    tau: Difference | AdapterChange | Mapping[str, Tensor]
+    """Empty where there is no fine-tune, and two bases alone are aligned."""
     weights: Named
     """The target's, without a head that is made."""
     own_head: dict[str, Tensor]
@@ -137,10 +139,11 @@ class Ready:
         objective, model, classes = self.objectives[number], self.sides[number].model, len(self.plan.task.class_names)
         if isinstance(objective, Embedding):
             return {}, probed(objective, model, drawn, size, classes)
-        if number == 0:
+        sites = (self.plan.chain.fresh, self.plan.chain.made)[number]
+        if not sites:
             return {}, objective  # it has its own
         encoded = [objective.encode(some) for some in batched(drawn.samples, size)]
-        return heads.fitted(self.plan.chain.made, model, objective.loss, encoded, classes), objective
+        return heads.fitted(sites, model, objective.loss, encoded, classes), objective
 
     @contextmanager
     def dressed(self, drawn: Draw, size: int) -> Iterator[tuple[Objective, dict[str, Tensor]]]:
@@ -160,10 +163,10 @@ class Ready:
     def match(self, config: PortConfig, drawn: Draw, size: int, track: Track) -> dict[str, Any] | None:
         """Pair the blocks by how alike they are on the samples, where that was asked for; what was found."""
         if config.matching != CKA:
-            return None
+            return {"rule": self.plan.method.rule} if isinstance(self.plan.method, Kept) else None
         live = [Side(side.model, objective.loss) for side, objective in zip(self.sides, self.objectives, strict=True)]
         _, base, target = self.plan.models
-        dropped = still(self.plan, self.tau)
+        dropped = optional_towers(self.plan) - {pair.target.tower for pair in self.plan.pairs}
         sites = tuple([site for site in each.sites(every=True) if site.tower not in dropped] for each in (base, target))
         towers = list(dict.fromkeys(site.tower for site in sites[0] if site.depth is not None))
         matrices = {tower: cka_matrix(*live, sites, tower, self.batches(drawn, size))
@@ -173,7 +176,8 @@ class Ready:
         pairs = tuple(pair for pair in (*pairs, *self.plan.chain.moved) if pair.target.tower not in dropped)
         self.plan = replace(self.plan, pairs=pairs)
         self.plan.method.check(pairs)
-        self.account = account(self.tau, pairs, base.family.left_reason, self.plan.source_sites)
+        if self.tau:
+            self.account = account(self.tau, pairs, base.family.left_reason, self.plan.source_sites)
         return {"paths": {tower: list(path) for tower, path in paths.items()},
                 "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()}}
 
@@ -185,11 +189,16 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
     """
     with clock("download"):
         folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
+    if isinstance(plan.method, Kept):
+        with clock("maps"):
+            plan.method.require_bases(plan.library, plan.lineage.models[1:], folders[1:])
     with clock("task vector"):
         plan, tuned, target, tau, ratio, ledger = weigh(plan, folders)
+    if isinstance(plan.method, Kept):
+        with clock("maps"):
+            plan.method.open(hub, plan.pairs, plan.device)
     with clock("load"):
-        hashes = {role: fingerprint(plan, pinned, folder) for role, pinned, folder in
-                  zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
+        hashes = hashes_of(plan, folders)
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(objective_of(plan, side) for side in sides)
     own_head = {key: tuned[key] for key in new_in_source(plan) | plan.chain.source_keys if key in tuned}
@@ -197,9 +206,10 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
                  sides, objectives)
 
 
-def fingerprint(plan: Blueprint, pinned: Pinned, folder: Path) -> str:
-    """sha256 of the weights; of several shards, of their hashes in order."""
-    return sha256(*(folder / name for name in shards(plan.library, pinned)))
+def hashes_of(plan: Sampled, folders: Sequence[Path]) -> dict[str, str]:
+    """sha256 of the three models' weights, by role; of several shards, of their hashes in order."""
+    return {role: sha256(*(folder / name for name in shards(plan.library, pinned))) for role, pinned, folder in
+            zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
 
 
 def own_side(ready: Ready, folder: Path, drawn: Draw, size: int, change: Weights | None = None

@@ -340,8 +340,12 @@ def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys
     assert (card.data.library_name, card.data.base_model_relation) == ("hf-bico", "adapter")
     assert 'hf_bico.from_pretrained("demo/clip-delta")' in card.text
     ran = command(capsys, monkeypatch, "port", "demo/ft", "--base", "demo/base", "--to", "demo/plus", "--dataset",
-                  "demo/task", "-n", 20, "--push-to", "demo/clip-delta")
-    assert ran.code == 2 and "as delta" in ran.err
+                  "demo/task", "-n", 20, "--push-to", "demo/clip-delta", "--allow-regression")
+    assert ran.code == 0, ran.err  # in another form: nothing of the delta stays beside it
+    files = set(HfApi().list_repo_files("demo/clip-delta"))
+    assert "open_clip_model.safetensors" in files and "delta.safetensors" not in files
+    with pytest.raises(PortError, match="no delta repo"):
+        hf_bico.from_pretrained("demo/clip-delta")
 
 
 def test_shards_and_an_index_that_leads_elsewhere(world, tmp_path, monkeypatch):

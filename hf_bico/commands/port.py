@@ -33,9 +33,12 @@ def port(
     per_class: opt.PerClass = None,
     strategy: opt.Strategy = None,
     seed: opt.Seed = 0,
-    method: opt.Method = "bico",
+    method: Annotated[str | None, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all "
+                                               "[default: bico].")] = None,
     method_options: opt.Settings = None,
     bank: opt.Bank = None,
+    maps: Annotated[str | None, typer.Option(help="Move through maps that `hf-bico align` made, a repo or a folder, "
+                                             "in place of a method of one's own.")] = None,
     alpha: opt.Alpha = "1",
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
@@ -60,7 +63,9 @@ def port(
     quiet: opt.Quiet = False,
 ) -> None:
     """Port SOURCE to the base model --to, score it, and write or push it with its card."""
-    given = dict(locals())
+    if maps is not None and method is not None:
+        raise PortError("--maps brings the method that made them: leave out --method")
+    given = dict(locals()) | {"method": method or "bico"}
     voice = Voice(format, quiet)
     from hf_bico import blueprint, pipeline
     from hf_bico.io.hub import Hub

@@ -2,12 +2,21 @@
 
 import json
 import re
+from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData, constants, get_token
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    constants,
+    get_token,
+)
 from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
 
@@ -103,17 +112,19 @@ class Hub:
             return bool(self.api.repo_info(repo).private)
 
     def push(self, folder: Path, repo: str, *, parent: str | None, message: str, private: bool | None = None,
-             create_pr: bool = False) -> str:
+             create_pr: bool = False, stale: Iterable[str] = ()) -> str:
         """The folder as one commit (or one pull request) on top of `parent`; its URL.
 
         Args:
             parent: the head that was seen when the work began, None for a repo that did not exist.
+            stale: files of that head that go, unless the folder has them.
 
         Raises:
             PortError: the head is another one now; nothing is overwritten.
         """
         files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path)
                  for path in sorted(folder.rglob("*")) if path.is_file()]
+        gone = [CommitOperationDelete(name) for name in sorted(set(stale) - {file.path_in_repo for file in files})]
         with self.speaking(repo, repo, "model"), ExitStack() as undo:
             try:
                 if parent is None:
@@ -121,12 +132,12 @@ class Hub:
                     self.api.create_repo(repo, private=private)
                     parent = self.api.repo_info(repo).sha
                 commit = self.api.create_commit(
-                    repo, files, commit_message=message, parent_commit=parent, create_pr=create_pr)
+                    repo, [*files, *gone], commit_message=message, parent_commit=parent, create_pr=create_pr)
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
                     undo.pop_all()  # it is not ours
-                    raise PortError(f"{repo} has moved since this port began; nothing was pushed. Look at it, then run "
-                                    "the port again") from error
+                    raise PortError(f"{repo} has moved since this began; nothing was pushed. Look at it, then run the "
+                                    "command again") from error
                 raise
             undo.pop_all()
         return commit.pr_url or commit.commit_url

@@ -53,5 +53,9 @@ class BiCo(TwoSided):
     def draws(self) -> int:
         return self.label_free
 
+    @property
+    def unkept(self) -> str | None:
+        return None if self.steps == 1 else f"with steps = {self.steps} they are estimated anew on the way of every τ"
+
     def carry(self, job: Job) -> Transported:
         return super().carry(job) if self.steps == 1 else along_path(self, job, self.steps)

@@ -60,6 +60,11 @@ class Method:
         """Whether it takes gradients of the task's own loss."""
         return bool(self.signals & OF_LOSS)
 
+    @property
+    def unkept(self) -> str | None:
+        """Why its maps cannot be kept for any fine-tune to come; None where s L τ Rᵀ of its plan is all it does."""
+        return "it does not move τ by two factors a layer"
+
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises PortError for pairs that the method cannot serve, saying why."""
 

@@ -44,6 +44,10 @@ class TwoSided(Method):
             used |= {_FILL[side] for side in used if side in _FILL}
         return frozenset(used)
 
+    @property
+    def unkept(self) -> str | None:
+        return None
+
     def check(self, pairs: Sequence[Pair]) -> None:
         left, right = self.sides
         unequal = [f"{b.name}: {what} of {x} and {y}" for a, b in pairs for side, what, x, y in

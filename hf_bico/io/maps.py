@@ -1,0 +1,244 @@
+"""The maps between two bases as files: shards of factors, and one JSON that says whose they are and where each lies."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.pairing import Blocks
+from hf_bico.core.types import BilinearMap, Fit, Pair
+from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.fingerprint import Fingerprint
+from hf_bico.io.reference import sha256
+
+MAPS_FILE = "hf_bico_maps.json"
+SCHEMA = 1
+SHARD = 2_000_000_000
+"""Bytes of a file at most, unless a single factor is larger."""
+SHARD_NAME = re.compile(r"maps-\d{5}\.safetensors")
+
+
+class Factor(NamedTuple):
+    """Where a factor lies."""
+
+    file: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pair's map; a side without a factor stays as it is."""
+
+    source: str
+    target: str
+    shapes: tuple[tuple[int, int], tuple[int, int]]
+    """(out, in) of the source's weight and of the target's."""
+    left: Factor | None
+    right: Factor | None
+    output_fit: Fit | None
+    input_fit: Fit | None
+    scale: float
+
+    def expected(self) -> Iterable[tuple[Factor, tuple[int, int]]]:
+        """Its factors with the shapes that they must have."""
+        (out_a, in_a), (out_b, in_b) = self.shapes
+        for factor, shape in ((self.left, (out_b, out_a)), (self.right, (in_b, in_a))):
+            if factor is not None:
+                yield factor, shape
+
+
+class Base(NamedTuple):
+    """One of the two models that maps lie between."""
+
+    name: str
+    commit: str | None
+    fingerprint: Fingerprint
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the JSON says."""
+
+    source: Base
+    target: Base
+    method: Mapping[str, Any]
+    rule: str
+    paths: Mapping[str, Blocks]
+    """By which blocks were matched, tower by tower, whatever of it was left out."""
+    files: Mapping[str, tuple[int, str]]
+    """Name → bytes and sha256."""
+    entries: Mapping[str, Entry]
+    """By the target's site."""
+    calibration: Mapping[str, Any]
+    left: Mapping[str, str]
+    """Tower → why there are no maps of it."""
+
+    @classmethod
+    def read(cls, text: str) -> "Record":
+        """
+        Raises:
+            PortError: it is no record of maps, of another schema, or names files that it may not.
+        """
+        try:
+            data = json.loads(text)
+            if data["schema"] != SCHEMA:
+                raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads {SCHEMA}")
+            bases = [Base(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
+                     for role in ("source", "target")]
+            files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in data["files"].items()}
+            rows = [_entry(row) for row in data["maps"]]
+            matching, method = data["matching"], data["method"]
+            paths = {tower: path and tuple(block if block is None else int(block) for block in path)
+                     for tower, path in matching["paths"].items()}
+            said = {key: str(method[key]) for key in ("name", "citation", "summary")}
+            found = cls(*bases, {**method, **said}, str(matching["rule"]), paths, files,
+                        {row.target: row for row in rows}, dict(data["calibration"]), dict(data["left"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PortError(f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
+                            ) from error
+        odd = [f"{name!r} is no file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
+        odd += [f"{factor.file!r} is none of its files" for row in rows for factor, _ in row.expected()
+                if factor.file not in files]
+        odd += [f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other"
+                for row in rows for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True)
+                if factor is None and a != b]
+        odd += [f"{row.target} is there twice" for row in rows if found.entries[row.target] is not row]
+        odd += [f"{row.target} has the scale {row.scale}" for row in rows if not 0 < row.scale < float("inf")]
+        if odd:
+            raise PortError(f"{MAPS_FILE} cannot be trusted: {listed(list(dict.fromkeys(odd)))}")
+        return found
+
+
+def _entry(row: Mapping[str, Any]) -> Entry:
+    shapes = tuple((int(out), int(into)) for out, into in row["shapes"])
+    if len(shapes) != 2 or not isfinite(row["scale"]):
+        raise ValueError(f"the map of {row['target']} has shapes {row['shapes']} and scale {row['scale']}")
+    left, right = (row[side] and Factor(str(row[side]["file"]), str(row[side]["tensor"])) for side in ("left", "right"))
+    output_fit, input_fit = (fit and Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"]))
+                             for fit in (row["output"], row["input"]))
+    return Entry(str(row["source"]), str(row["target"]), shapes, left, right, output_fit, input_fit, row["scale"])
+
+
+class Shards:
+    """Maps as they come, in files of a folder; no more than one file's worth is held."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = []
+        self.files: dict[str, dict[str, Any]] = {}
+        self._waiting: dict[str, Tensor] = {}
+        self._last: tuple[Tensor | None, dict[str, str] | None] = (None, None)
+
+    def add(self, pair: Pair, map_: BilinearMap) -> None:
+        """A factor that the pair before has too (q, k and v share their input's) is kept once."""
+        a, b = pair
+        if map_.right is not self._last[0]:
+            self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
+        right = self._last[1]  # in an earlier file, if the left one begins another
+        self.rows.append({
+            "source": a.name, "target": b.name, "tower": b.tower, "blocks": [a.depth, b.depth],
+            "shapes": [[a.d_out, a.d_in], [b.d_out, b.d_in]],
+            "left": self._put(map_.left, f"{len(self.rows):05d}.left"), "right": right,
+            "output": map_.output_fit and asdict(map_.output_fit), "input": map_.input_fit and asdict(map_.input_fit),
+            "scale": map_.scale})
+
+    def _put(self, factor: Tensor | None, name: str) -> dict[str, str] | None:
+        if factor is None:
+            return None
+        if self._waiting and factor.nbytes + sum(tensor.nbytes for tensor in self._waiting.values()) > SHARD:
+            self.flush()
+        self._waiting[name] = factor.cpu().contiguous()
+        return {"file": self._name, "tensor": name}
+
+    @property
+    def _name(self) -> str:
+        return f"maps-{len(self.files) + 1:05d}.safetensors"
+
+    def flush(self) -> None:
+        """Write what waits; the next map begins a file."""
+        if self._waiting:
+            place = self.folder / self._name
+            save_file(self._waiting, place, metadata={"format": "pt"})
+            self.files[place.name] = {"bytes": place.stat().st_size, "sha256": sha256(place)}
+        self._waiting = {}
+
+    def cut(self, rows: int) -> None:
+        """Forget all maps but the first so many, after which there was a flush."""
+        self._waiting, self._last = {}, (None, None)
+        self.rows = self.rows[:rows]
+        used = {row[side]["file"] for row in self.rows for side in ("left", "right") if row[side]}
+        for name in self.files.keys() - used:
+            (self.folder / name).unlink()
+            del self.files[name]
+
+
+class Shelf:
+    """Maps that lie in files, read one at a time."""
+
+    def __init__(self, folder: Path, record: Record, entries: Sequence[Entry], device: str) -> None:
+        """
+        Args:
+            entries: those that will be asked for; only their files are looked at.
+
+        Raises:
+            PortError: files that are missing or not as they were written, factors that are not in them or of another
+                shape; all of them listed.
+        """
+        self.device = device
+        names = sorted({factor.file for entry in entries for factor, _ in entry.expected()})
+        odd = [why for name in names if (why := _damage(folder / name, *record.files[name]))]
+        if odd:
+            raise PortError(f"the maps are damaged: {listed(odd)}; fetch them again")
+        self.tensors = {name: SafeTensors(folder / name) for name in names}
+        odd = [f"{factor.tensor} of {factor.file} is not there" if factor.tensor not in self.tensors[factor.file]
+               else f"{factor.tensor} is {self.tensors[factor.file].shape(factor.tensor)}, not {shape}"
+               for entry in entries for factor, shape in entry.expected()
+               if factor.tensor not in self.tensors[factor.file]
+               or self.tensors[factor.file].shape(factor.tensor) != shape]
+        if odd:
+            raise PortError(f"{MAPS_FILE} does not fit the files beside it: {listed(list(dict.fromkeys(odd)))}")
+        self._last: tuple[Factor | None, Tensor | None] = (None, None)
+
+    def read(self, entry: Entry) -> BilinearMap:
+        """
+        Raises:
+            PortError: NaN or Inf in it.
+        """
+        if entry.right != self._last[0]:
+            self._last = entry.right, self._factor(entry, entry.right)
+        return BilinearMap(self._factor(entry, entry.left), self._last[1], entry.output_fit, entry.input_fit,
+                           entry.scale)
+
+    def _factor(self, entry: Entry, factor: Factor | None) -> Tensor | None:
+        if factor is None:
+            return None
+        # a copy: where in a file a tensor lies is no place that BLAS rounds alike at
+        tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
+        if not tensor.isfinite().all():
+            raise PortError(f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the "
+                            "maps again")
+        return tensor
+
+
+def _damage(path: Path, size: int, digest: str) -> str | None:
+    """What is wrong with a file, None if it is as it was written."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    if path.stat().st_size != size:
+        return f"{path.name} has {path.stat().st_size} bytes, not {size}"
+    return None if sha256(path) == digest else f"{path.name} is not what was written (sha256)"
+
+
+def write_record(folder: Path, data: Mapping[str, Any]) -> None:
+    """The JSON beside its shards."""
+    (folder / MAPS_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
