@@ -87,33 +87,40 @@ class Ported:
         self.scores.update(found)
         return found
 
-    def save_pretrained(self, folder: str | Path, alpha: float = 1.0, *, scores: Mapping[str, float] | None = None
-                        ) -> Path:
-        """Write θ_B + α τ_B as a model folder with its card and hf_bico.json; the target stays as it is.
+    def save_pretrained(self, folder: str | Path, alpha: float = 1.0, *, form: str = "model", rank: int | None = None,
+                        energy: float | None = None, dtype: str | None = None, base: str | None = None,
+                        scores: Mapping[str, float] | None = None) -> Path:
+        """Write θ_B + α τ_B, or α τ_B alone, as a folder with its card and hf_bico.json; the target stays as it is.
 
         Args:
             folder: a new or an empty one.
+            form: model; or delta or lora of the repo or folder that the target was opened from.
+            rank, energy: of a lora: the rank, or the share of every layer's ‖τ_B‖² that is kept; all unless given.
+            dtype: of a delta's matrices: bfloat16 or float32; bfloat16 unless that is measurable.
+            base: of a delta or lora, where the target does not say itself what it was opened from.
             scores: measured values for the card, by name, beside those of `evaluate`.
 
         Raises:
-            PortError: the folder is in use, the disk is full, a sum that is NaN or Inf.
+            PortError: the folder is in use, the disk is full, a sum that is NaN or Inf; the target does not hold what
+                its repo holds.
         """
-        from hf_bico.live import save
+        from hf_bico.live import Kind, save
 
-        return save(self, Path(folder), alpha, scores or {})
+        return save(self, Path(folder), Kind(alpha, form, rank, energy, dtype, base), scores or {})
 
-    def push_to_hub(self, repo: str, alpha: float = 1.0, *, private: bool | None = None, token: str | None = None,
-                    commit_message: str | None = None, create_pr: bool = False,
-                    scores: Mapping[str, float] | None = None) -> str:
+    def push_to_hub(self, repo: str, alpha: float = 1.0, *, form: str = "model", rank: int | None = None,
+                    energy: float | None = None, dtype: str | None = None, base: str | None = None,
+                    private: bool | None = None, token: str | None = None, commit_message: str | None = None,
+                    create_pr: bool = False, scores: Mapping[str, float] | None = None) -> str:
         """The same as one commit to a repo, or one pull request; its URL.
 
         Raises:
             PortError: no token that may write there, a repo that holds something else or moved meanwhile.
         """
-        from hf_bico.live import push
+        from hf_bico.live import Kind, push
 
-        return push(self, repo, alpha, scores or {}, private=private, token=token, commit_message=commit_message,
-                    create_pr=create_pr)
+        return push(self, repo, Kind(alpha, form, rank, energy, dtype, base), scores or {}, private=private,
+                    token=token, commit_message=commit_message, create_pr=create_pr)
 
 
 def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],

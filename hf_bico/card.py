@@ -137,13 +137,15 @@ def write_live_card(folder: Path, report: dict[str, Any], repo: str | None, cls:
     """
     target = report["lineage"]["target"]
     base = None if target["local"] else target["name"]
-    kind = kind_of(cls) if transformers else None
+    kind, whole = kind_of(cls) if transformers else None, form_of(report) == MODEL
+    opens = ("transformers" if whole else "peft") if transformers else None if whole else "hf-bico"
     name = repo or f"{report['lineage']['source']['name'].split('/')[-1]}-on-{target['name'].split('/')[-1]}"
     data = ModelCardData(
-        model_name=name, base_model=base, base_model_relation="finetune" if base else None,
-        library_name="transformers" if transformers else None, pipeline_tag=TASKS.get(kind),
+        model_name=name, base_model=base, base_model_relation=("finetune" if whole else "adapter") if base else None,
+        library_name=opens, pipeline_tag=TASKS.get(kind),
         tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]])
     card = ModelCard.from_template(
         data, template_path=str(LIVE_TEMPLATE), name=name, report=report, model_class=cls, transformers=transformers,
-        repo=repo or ".", blocks=_blocks(report["layers"]), maps=_maps(report["moved"]), left=_left(report["left"]))
+        form=form_of(report), repo=repo or ".", blocks=_blocks(report["layers"]), maps=_maps(report["moved"]),
+        left=_left(report["left"]))
     card.save(folder / "README.md")

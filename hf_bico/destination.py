@@ -1,5 +1,6 @@
 """Where a port is pushed to, looked at before the work begins."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,10 @@ from hf_bico.forms import MODEL
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.report import REPORT_FILE, Lineage
+
+OPENS = re.compile(r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?"
+                   r"|(adapter_|open_clip_)?config\.json")
+"""Weights and configs of a model, a delta or an adapter."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,11 @@ class Destination:
     parent: str | None
     files: tuple[str, ...] = ()
     """Of that head."""
+
+    @property
+    def left_over(self) -> list[str]:
+        """What an earlier push of the port left, in whatever form: it would open in place of the new files."""
+        return [name for name in self.files if OPENS.fullmatch(name)]
 
 
 def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | None, private: bool | None,

@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +16,20 @@ from torch import nn
 
 from hf_bico.api import Ported
 from hf_bico.card import write_live_card
+from hf_bico.carriers import Base, write_delta
 from hf_bico.core.collect import frozen
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import Job, Method
-from hf_bico.core.transport import Account, Moved, holding
+from hf_bico.core.transport import Account, Moved, check_scale, holding
 from hf_bico.core.types import Tensors
 from hf_bico.destination import destination_of
-from hf_bico.families import Transformers
+from hf_bico.families import Transformers, library_of
+from hf_bico.families.hf import purpose_of
+from hf_bico.families.table import is_transposed
+from hf_bico.forms import FORMS, LORA, MODEL, Shaped, as_products, check_form
+from hf_bico.forms import stored as kept_as
+from hf_bico.io.checkpoints import Named, SafeTensors
+from hf_bico.io.delta import SECTION
 from hf_bico.io.hub import Hub, cached_commit
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, staged
@@ -85,39 +92,59 @@ def measured(ported: Ported, score: Callable[[nn.Module], float], metric: str, a
                     f"{metric} with the port (α = {alpha:g})": float(score(target))}
 
 
-def save(ported: Ported, folder: Path, alpha: float, scores: Mapping[str, float], hub: Hub | None = None) -> Path:
+@dataclass(frozen=True)
+class Kind:
+    """What is written: see `Ported.save_pretrained`."""
+
+    alpha: float
+    form: str
+    rank: int | None
+    energy: float | None
+    dtype: str | None
+    base: str | None
+
+
+def save(ported: Ported, folder: Path, kind: Kind, scores: Mapping[str, float]) -> Path:
     """See `Ported.save_pretrained`."""
     state = ported.target.state_dict()
     require_room(folder, sum(tensor.nbytes for tensor in state.values()))
     with staged(folder) as stage:
-        write(stage, ported, alpha, scores, None, hub or Hub())
+        write(stage, ported, kind, scores, None, Hub())
     return folder
 
 
-def push(ported: Ported, repo: str, alpha: float, scores: Mapping[str, float], *, private: bool | None,
+def push(ported: Ported, repo: str, kind: Kind, scores: Mapping[str, float], *, private: bool | None,
          token: str | None, commit_message: str | None, create_pr: bool) -> str:
     """See `Ported.push_to_hub`."""
     hub, names = Hub(token), ported.record["lineage"]
     pinned = [Pinned(names[role]["name"], names[role]["commit"], ()) for role in ("source", "base", "target")]
     lineage = Lineage(*pinned, dataset=Pinned("", None, (), kind="dataset"))
     destination = destination_of(lineage, hub, push=True, push_to=repo, private=private, create_pr=create_pr,
-                                 commit_message=commit_message)
+                                 commit_message=commit_message, form=kind.form)
     message = commit_message or f"Port {pinned[0].name} to {pinned[2].name}"
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
         with staged(place) as stage:
-            write(stage, ported, alpha, scores, destination.repo, hub)
+            write(stage, ported, kind, scores, destination.repo, hub)
         return hub.push(place, destination.repo, parent=destination.parent, message=message, private=private,
-                        create_pr=create_pr)
+                        create_pr=create_pr, stale=() if create_pr else destination.left_over)
 
 
-def write(stage: Path, ported: Ported, alpha: float, scores: Mapping[str, float], repo: str | None, hub: Hub) -> None:
-    """The folder of a port: the model, what opens it, its report and its card. Other forms than the whole model go
-    where `_write_model` is called.
-    """
+def write(stage: Path, ported: Ported, kind: Kind, scores: Mapping[str, float], repo: str | None, hub: Hub) -> None:
+    """The folder of a port: the model or its change, what opens it, its report and its card."""
     stage.mkdir()
-    report = ported.report | {"alpha": alpha, "scores": ported.scores | dict(scores)}
-    _write_model(stage, ported, alpha, hub)
+    report = ported.report | {"alpha": kind.alpha, "scores": ported.scores | dict(scores)}
+    check_scale(kind.alpha)
+    if kind.form not in FORMS:
+        raise PortError(f"form={kind.form!r}: it is one of {', '.join(FORMS)}")
+    if kind.form == MODEL:
+        _write_model(stage, ported, kind.alpha, hub)
+        shaped = Shaped(ported.delta, kind.alpha)
+    else:
+        report[SECTION], shaped = _write_delta(stage, ported, kind, hub)
+        report["lineage"] = report["lineage"] | {"target": _entry(
+            report[SECTION]["base"], report[SECTION]["commit"], local=report[SECTION]["commit"] is None)}
+    report["task_vector"] = report["task_vector"] | {"written": shaped.record(kind.form)}
     write_report(stage, report)
     write_live_card(stage, report, repo, type(ported.target).__name__, is_transformers(ported.target))
 
@@ -140,6 +167,50 @@ def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
         held.add(tensor.data_ptr())
         state[key] = tensor.detach().clone() if shared else tensor.detach().contiguous()
     save_file(state, stage / WEIGHTS, metadata={"format": "pt"})
+
+
+def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dict[str, Any], Shaped]:
+    """The change of the repo or folder that the target was opened from, and what it was rounded to.
+
+    Raises:
+        PortError: nobody says what that is, or the target is no longer what lies there.
+    """
+    target = ported.target
+    name = kind.base or getattr(getattr(target, "config", None), "_name_or_path", "")
+    if not name:
+        raise PortError("the target does not say what it was opened from, which a delta is added to: name that with "
+                        "base=")
+    commit = None if kind.base or Path(name).is_dir() else ported.record["lineage"]["target"]["commit"]
+    pinned = hub.resolve(name + (f"@{commit}" if commit else ""))
+    library = library_of(pinned.files)
+    if library is None or not library.weights(pinned.files):
+        raise PortError(f"{pinned} is no model with safe weights, which a delta needs: write form='model'")
+    check_form(kind.form, kind.rank, kind.energy, kind.dtype, library.name)
+    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    stored = SafeTensors.of(library, pinned, folder)
+    base = Base(pinned, library, purpose_of(target), folder, Named(stored, library.names(target, stored)))
+    _require_same(ported, base)
+    delta, cuts = ported.delta, ()
+    if kind.form == LORA:
+        delta, cuts = as_products(delta, kind.rank, kind.energy)
+    shaped = kept_as(delta, kind.alpha, "float32" if kind.form == LORA else kind.dtype, cuts)
+    transposed = [f"{name}.weight" for name, module in target.named_modules() if is_transposed(module)]
+    head = {key: tensor.detach().cpu() for key, tensor in ported.head.items()}
+    return write_delta(stage, base, shaped, head, [key for key in transposed if key in shaped.delta]), shaped
+
+
+def _require_same(ported: Ported, base: Base) -> None:
+    """
+    Raises:
+        PortError: the live target holds other weights than its repo, so that the change is not that of the repo.
+    """
+    ported.tensors(0.0)  # refuses where the port is in the target already
+    state = ported.target.state_dict()
+    odd = [key for key in ported.delta if key not in base.weights
+           or not torch.equal(base.weights[key].to(state[key]), state[key])]
+    if odd:
+        raise PortError(f"the target's {listed(odd)} is not what {base.pinned} holds, so its change cannot be added to "
+                        "that: write form='model', or open the target anew")
 
 
 def _copy_extra(stage: Path, ported: Ported, hub: Hub) -> None:

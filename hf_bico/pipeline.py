@@ -1,6 +1,5 @@
 """The chain: blueprint → τ → collect → plan and move → evaluate → write → card → push."""
 
-import re
 import shlex
 import shutil
 import tempfile
@@ -42,11 +41,6 @@ from hf_bico.report import (
 )
 from hf_bico.scores import Score
 from hf_bico.words import drawing_words, given_words, method_words, ref
-
-
-WEIGHTS = re.compile(r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?|adapter_config\.json"
-                     r"|(open_clip_)?config\.json")
-"""What an earlier push of a port may have left that would open in place of this one's."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +244,5 @@ def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: f
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:
     message = config.commit_message or f"Port {plan.lineage.source.name} to {plan.lineage.target.name}"
-    stale = [] if config.create_pr else [name for name in destination.files if WEIGHTS.fullmatch(name)]
     return hub.push(place, destination.repo, parent=destination.parent, message=message, private=config.private,
-                    create_pr=config.create_pr, stale=stale)
+                    create_pr=config.create_pr, stale=() if config.create_pr else destination.left_over)

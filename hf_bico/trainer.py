@@ -71,7 +71,8 @@ class PortCallback(TrainerCallback):
         self.errors: dict[str, Exception] = {}
         """By new base: why there is no port."""
 
-    def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:  # as Trainer's
+    def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:
+        """What Trainer calls; see `port`."""
         if not state.is_world_process_zero:
             return
         name = _last(args.hub_model_id or args.output_dir or "model")

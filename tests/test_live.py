@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from twins import Samples, distance, random_fine_tune, tiny_clip
 
+import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
 from hf_bico.api import job_of, state_of
 from hf_bico.blueprint import PortConfig
@@ -412,6 +413,7 @@ def test_saved_is_what_applied_is(published, tmp_path):
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "half")
     assert words("a line")["input_ids"] == tokenizer_of("text")("a line")["input_ids"]
     report = json.loads((tmp_path / "half" / "hf_bico.json").read_text())
+    assert report["task_vector"].pop("written")["form"] == "model"
     assert report == ported.report | {"alpha": 0.5}
     assert report["lineage"]["base"]["commit"] == HfApi().model_info("demo/live-base").sha
     with pytest.raises(PortError, match="would be added twice"):
@@ -459,6 +461,42 @@ def test_pushed_as_one_commit(published):
     for repo, words in (("demo/live-base", "not a port of"), ("other/mine", "may not write to")):
         with pytest.raises(PortError, match=words):
             ported.push_to_hub(repo)
+
+
+@pytest.mark.parametrize("form", ["delta", "lora"])
+def test_a_change_alone_is_the_same_model(published, form, tmp_path):
+    ported, inputs, _ = published
+    exact = {"dtype": "float32"} if form == "delta" else {}
+    folder, repo = ported.save_pretrained(tmp_path / form, 0.5, form=form, **exact), f"demo/live-{form}"
+    ported.push_to_hub(repo, 0.5, form=form, **exact)
+    with torch.no_grad():
+        state = ported.target.state_dict() | ported.tensors(0.5)
+        expected = torch.func.functional_call(ported.target.eval(), state, (), inputs).logits
+    moved = (expected - logits(ported.target, inputs)).norm()
+    for model in (hf_bico.from_pretrained(folder, device="cpu").model,
+                  hf_bico.from_pretrained(repo, device="cpu").model,
+                  transformers.AutoModelForSequenceClassification.from_pretrained(repo, num_labels=CLASSES)):
+        assert (logits(model, inputs) - expected).norm() < 1e-4 * moved
+    card = ModelCard.load(repo)
+    assert (card.data.base_model, card.data.base_model_relation) == ("demo/live-plus", "adapter")
+    assert f'hf_bico.from_pretrained("{repo}")' in card.text and "{{" not in card.text
+
+
+def test_a_change_is_of_what_lies_on_the_hub(published, tmp_path):
+    ported, _, _ = published
+    other = copy.deepcopy(ported.target)
+    copied = type(ported)(other, ported.delta, ported.head, ported.moved, ported.account, ported.record)
+    key = next(iter(ported.delta))
+    with torch.no_grad():
+        other.state_dict()[key].mul_(1.5)
+    with pytest.raises(PortError, match=f"{key} is not what demo/live-plus"):
+        copied.save_pretrained(tmp_path / "edited", form="delta")
+    other.config._name_or_path = ""
+    with pytest.raises(PortError, match="base="):
+        copied.save_pretrained(tmp_path / "nameless", form="delta")
+    with pytest.raises(PortError, match="model, delta, lora"):
+        copied.save_pretrained(tmp_path / "odd", form="soup")
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_modules_are_saved_as_a_state_dict(tmp_path):

@@ -50,6 +50,24 @@ def kind_of(architecture: str) -> str | None:
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
+def purpose_of(model: nn.Module) -> Purpose:
+    """What a live model is for; one that is not of transformers is scored by texts.
+
+    Raises:
+        PortError: a class for a task that is not known.
+    """
+    config, name = getattr(model, "config", None), type(model).__name__
+    if config is None:
+        return Purpose("zero-shot")
+    kind = kind_of(name)
+    if kind is None:
+        raise PortError(f"a {name} is for a task that this version does not know")
+    if getattr(config, "model_type", None) in CONTRASTIVE and kind == "features":
+        return Purpose("zero-shot", architecture=name)
+    labels = _labels(config) if kind.endswith("classification") else ()
+    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
+
+
 class Transformers:
     """Any architecture that a table of `hf_bico.families` knows."""
 
