@@ -12,7 +12,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 from hf_bico.models import anatomies, check_models
-from hf_bico.opening import at_revision, check_base, check_head, find_base, vector
+from hf_bico.opening import at_revision, open_base, vector
 from hf_bico.task_vector import TaskVector, check_fits
 from hf_bico.weigh import change_of, open_source, opening_files
 
@@ -60,10 +60,7 @@ def vector_of(source: str, base: str | None, revision: str | None, token: str | 
     if not is_delta(pinned, hub):
         return difference(pinned, base, hub)
     delta = open_delta(hub, pinned)
-    root, library, folder = find_base(hub, delta.record, base)
-    stored = SafeTensors.of(library, root, folder)
-    check_base(root, stored, delta, full=False)
-    return vector(delta, Named(stored, library.names(library.skeleton(folder, delta.record.purpose), stored)), root)
+    return vector(delta, open_base(hub, delta.record, [delta], base, full=False))
 
 
 def is_delta(pinned: Pinned, hub: Hub) -> bool:
@@ -97,14 +94,10 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
 
 def _apply_repo(name: str, target: str, output: Path, alpha: float, hub: Hub) -> dict[str, str]:
     delta = open_delta(hub, hub.resolve(name))
-    pinned, library, folder = find_base(hub, delta.record, target)
-    stored = SafeTensors.of(library, pinned, folder)
-    check_base(pinned, stored, delta, full=False)
-    skeleton = library.skeleton(folder, delta.record.purpose)
-    weights = Named(stored, library.names(skeleton, stored))
-    found = vector(delta, weights, pinned)
-    check_head(delta, skeleton)
-    _write(output, library, skeleton, folder, pinned, weights.without(delta.head), found.tensors, alpha, delta.head)
+    base = open_base(hub, delta.record, [delta], target, full=False)
+    found = vector(delta, base)
+    _write(output, base.library, base.library.skeleton(base.folder, base.purpose), base.folder, base.pinned,
+           base.weights.without(delta.head), found.tensors, alpha, delta.head)
     return dict(found.lineage)
 
 

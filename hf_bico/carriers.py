@@ -6,7 +6,6 @@ A bias is stored whole, as PEFT's own `bias="all"` stores it.
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +18,15 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
-from hf_bico.families import Library, Purpose
 from hf_bico.forms import DTYPES, Shaped
 from hf_bico.io.adapter import PREFIX, WEIGHTS
 from hf_bico.io.checkpoints import SafeTensors, shards
-from hf_bico.io.delta import INDEX, PATTERN, DeltaRecord, write_json
+from hf_bico.io.delta import INDEX, PATTERN, Base, DeltaRecord, write_json
 from hf_bico.io.fingerprint import fingerprint
-from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.reference import sha256
 from hf_bico.io.writer import write_adapter
 
 SHARD = "5GB"
-
-
-@dataclass(frozen=True)
-class Base:
-    """What a delta is added to."""
-
-    pinned: Pinned
-    library: Library
-    purpose: Purpose
-    folder: Path
-    weights: Tensors
-    """By their names in the model."""
 
 
 def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transposed: Collection[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hf_bico.api import Ported
 from hf_bico.card import write_live_card
-from hf_bico.carriers import Base, write_delta
+from hf_bico.carriers import write_delta
 from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import Job, Method
@@ -29,7 +29,7 @@ from hf_bico.families.table import is_transposed
 from hf_bico.forms import FORMS, LORA, MODEL, Shaped, as_products, check_form
 from hf_bico.forms import stored as kept_as
 from hf_bico.io.checkpoints import Named, SafeTensors
-from hf_bico.io.delta import SECTION
+from hf_bico.io.delta import SECTION, Base
 from hf_bico.io.hub import Hub, cached_commit
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, staged

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import added, check_scale
 from hf_bico.core.types import Tensors
-from hf_bico.families import LIBRARIES, Library
+from hf_bico.families import LIBRARIES
 from hf_bico.io.checkpoints import Named, SafeTensors, pick_device
-from hf_bico.io.delta import DeltaRecord, StoredDelta, open_delta
+from hf_bico.io.delta import Base, DeltaRecord, StoredDelta, open_delta
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, Reference
-from hf_bico.task_vector import Rule, TaskVector, check_fits, together, weighted_sum
+from hf_bico.io.reference import Reference
+from hf_bico.task_vector import Rule, TaskVector, together, weighted_sum
 
 MERGES = ("linear", "ties", "dare_linear", "dare_ties")
 """Ways to add several deltas."""
@@ -71,22 +71,15 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
     hub = Hub(token)
     deltas = [open_delta(hub, hub.resolve(at_revision(name, revision)), full=verify == "full") for name in names]
     record = _one_base(deltas)
-    pinned, library, folder = find_base(hub, record, base)
-    stored = SafeTensors.of(library, pinned, folder)
-    check_base(pinned, stored, deltas[0], full=verify == "full")
-    skeleton = library.skeleton(folder, record.purpose)
-    tensors = Named(stored, library.names(skeleton, stored))
-    vectors = [vector(delta, tensors, pinned) for delta in deltas]
-    for one, delta in zip(vectors, deltas, strict=True):
-        check_fits(one.tensors, tensors, str(pinned))
-        check_head(delta, skeleton)
+    found = open_base(hub, record, deltas, base, full=verify == "full")
+    vectors = [vector(delta, found) for delta in deltas]
     weights = list(weights or [1.0] * len(vectors))
     plain = len(vectors) == 1 and weights == [1.0]
     whole = vectors[0] if plain else together(vectors, weights, _rule(merge, density, seed))
     if delta_only:
         return whole if alpha == 1 else alpha * whole
-    loaded = library.load(folder, device, record.purpose, dtype)
-    put(loaded.model, tensors, whole.tensors if alpha else {}, alpha, _head(deltas))
+    loaded = found.library.load(found.folder, device, record.purpose, dtype)
+    put(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, _head(deltas))
     return Opened(loaded.model, loaded.processor, loaded.tokenizer)
 
 
@@ -139,11 +132,16 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
     return headed[0].record if headed else first
 
 
-def find_base(hub: Hub, record: DeltaRecord, base: str | None) -> tuple[Pinned, Library, Path]:
-    """The base, its library, and the folder of its files.
+def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | None, *, full: bool) -> Base:
+    """The base of some deltas.
+
+    Args:
+        record: whose purpose the model is built for.
+        base: where it lies now; else its repo at its commit.
 
     Raises:
-        PortError: it was a local folder and nobody says where it lies now, or it is of another library.
+        PortError: it was a local folder and nobody says where it lies now, it is another model, or the deltas do not
+            fit it.
     """
     if base is None and record.commit is None:
         raise PortError(f"the base was a local folder, {record.base}: say where it lies now with base=")
@@ -151,43 +149,24 @@ def find_base(hub: Hub, record: DeltaRecord, base: str | None) -> tuple[Pinned, 
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model of {record.library} with safe weights")
-    files = (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files))
-    return pinned, library, hub.fetch(pinned, files)
+    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    stored = SafeTensors.of(library, pinned, folder)
+    seen = fingerprint(stored, full)
+    if not seen.matches(record.fingerprint, full):
+        what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
+        raise PortError(f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has "
+                        f"{what}")
+    skeleton = library.skeleton(folder, record.purpose)
+    weights = Named(stored, library.names(skeleton, stored))
+    for delta in deltas:
+        delta.check_fits(weights, skeleton, str(pinned))
+    return Base(pinned, library, record.purpose, folder, weights)
 
 
-def check_base(pinned: Pinned, stored: SafeTensors, delta: StoredDelta, *, full: bool) -> None:
-    """
-    Raises:
-        PortError: the weights are not those that the delta was made for.
-    """
-    found, record = fingerprint(stored, full), delta.record
-    if not found.matches(record.fingerprint, full):
-        what = "other tensors" if found.header != record.fingerprint.header else "other contents"
-        raise PortError(f"{pinned} is not the base of {delta.pinned}, which was made for {record.name}: it has {what}")
-
-
-def vector(delta: StoredDelta, base: Tensors, pinned: Pinned) -> TaskVector:
-    """A delta's change as a task vector.
-
-    Raises:
-        PortError: biases that the base lacks or has in another shape.
-    """
-    odd = [key for key in delta.biases if key not in base or base[key].shape != delta.biases[key].shape]
-    if odd:
-        raise PortError(f"{delta.pinned} does not fit {pinned}: {listed(odd)} has no such place in it")
-    return TaskVector(delta.changes(base), {"source": str(delta.pinned), "base": str(pinned),
-                                            "base_sha256": delta.record.sha256})
-
-
-def check_head(delta: StoredDelta, skeleton: nn.Module) -> None:
-    """
-    Raises:
-        PortError: a head that the model has no place for.
-    """
-    state = skeleton.state_dict()
-    odd = [key for key in delta.head if key not in state or state[key].shape != delta.head[key].shape]
-    if odd:
-        raise PortError(f"the head of {delta.pinned} does not fit its base: {listed(odd)} has no such place in it")
+def vector(delta: StoredDelta, base: Base) -> TaskVector:
+    """A delta's change as a task vector."""
+    return TaskVector(delta.changes(base.weights), {"source": str(delta.pinned), "base": str(base.pinned),
+                                                    "base_sha256": delta.record.sha256})
 
 
 def _head(deltas: Sequence[StoredDelta]) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from typing import Any
 from hf_bico import __version__, forms
 from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
 from hf_bico.card import write_card
-from hf_bico.carriers import Base, write_delta
+from hf_bico.carriers import write_delta
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Method, Naive, Track, untracked
@@ -22,7 +22,7 @@ from hf_bico.data import Draw
 from hf_bico.destination import Destination
 from hf_bico.estimate import measured
 from hf_bico.figures import draw_report
-from hf_bico.io.delta import SECTION
+from hf_bico.io.delta import SECTION, Base
 from hf_bico.io.hub import Hub
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model

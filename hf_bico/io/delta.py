@@ -3,15 +3,15 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
-from hf_bico.families.protocol import Purpose
+from hf_bico.families.protocol import Library, Purpose
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import Fingerprint
@@ -82,6 +82,18 @@ def _purpose(data: Mapping[str, Any]) -> Purpose:
     return Purpose(str(data["kind"]), tuple(map(str, data["labels"])), config, data["architecture"])
 
 
+@dataclass(frozen=True)
+class Base:
+    """What a delta is added to."""
+
+    pinned: Pinned
+    library: Library
+    purpose: Purpose
+    folder: Path
+    weights: Tensors
+    """By their names in the model."""
+
+
 class Lazy(Mapping[str, Tensor]):
     """Tensors that are made as they are read."""
 
@@ -113,15 +125,33 @@ class StoredDelta:
     """Name → the bias with its change, where they are stored so."""
     head: Lazy
     """Name → what takes the place of the base's."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of all of them."""
 
     def changes(self, base: Tensors) -> Tensors:
         """Name → change, dense and in float32; tensors that do not change are not in it."""
         biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
         return Lazy({**self.matrices.made, **biases})
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the changes."""
-        return {key: tuple(part[key].shape) for part in (self.matrices, self.biases) for key in part}
+    def check_fits(self, base: Mapping[str, Any], skeleton: nn.Module, name: str) -> None:
+        """
+        Args:
+            base: what has the shapes of the base's tensors.
+            skeleton: the model, for the head, which the base's files may lack.
+
+        Raises:
+            PortError: tensors that the base lacks or has in another shape; all of them listed.
+        """
+        state = skeleton.state_dict()
+        odd = []
+        for key, shape in self.shapes.items():
+            place = state if key in self.head else base
+            if key not in place:
+                odd.append(f"{key} is not in it")
+            elif tuple(place[key].shape) != shape:
+                odd.append(f"{key} is {tuple(place[key].shape)}, not {shape}")
+        if odd:
+            raise PortError(f"{self.pinned} does not fit {name}: {listed(odd)}")
 
 
 def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
@@ -139,16 +169,25 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
         folder = hub.fetch(pinned, (*record.files, CONFIG, INDEX))
         _check_files(folder, record, full)
         found = _adapter(pinned, folder, record) if is_adapter(pinned) else _own(folder, record)
-        found = replace(found, pinned=pinned)
-        got = [*found.matrices, *found.biases, *found.head]
+        shapes, broken = _looked_at(found)
         wanted = {*record.changed, *record.head}
-        odd = [f"{key} is missing" for key in sorted(wanted - set(got))]
-        odd += [f"{key} is unknown" for key in sorted(set(got) - wanted)]
-        odd += [f"{key} has NaN or Inf" for part in (found.matrices, found.biases, found.head) for key in part
-                if not part[key].isfinite().all()]
+        odd = [f"{key} is missing" for key in sorted(wanted - shapes.keys())]
+        odd += [f"{key} is unknown" for key in sorted(shapes.keys() - wanted)]
+        odd += [f"{key} has NaN or Inf" for key in broken]
         if odd:
             raise PortError(f"its tensors are not what {REPORT_FILE} says: {listed(odd)}; fetch it again")
-    return found
+    return replace(found, pinned=pinned, shapes=shapes)
+
+
+def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Shapes, and the names of tensors with NaN or Inf; every tensor is read once."""
+    shapes, broken = {}, []
+    for part in (found.matrices, found.biases, found.head):
+        for key, tensor in part.items():
+            shapes[key] = tuple(tensor.shape)
+            if not tensor.isfinite().all():
+                broken.append(key)
+    return shapes, broken
 
 
 def _check_names(record: DeltaRecord) -> None:
