@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_bico.core.types import Signal
 from hf_bico.families import Library, Purpose
-from hf_bico.families.hf import TASKS, kind_of
+from hf_bico.families.purposes import TASKS, kind_of
 from hf_bico.figures import MATCHING_FILE
 from hf_bico.forms import MODEL
 from hf_bico.scores import METRICS

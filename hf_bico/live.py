@@ -24,7 +24,7 @@ from hf_bico.core.transport import Account, Moved, check_scale, holding
 from hf_bico.core.types import Tensors
 from hf_bico.destination import destination_of
 from hf_bico.families import Transformers, library_of
-from hf_bico.families.hf import purpose_of
+from hf_bico.families.purposes import of_model
 from hf_bico.families.table import is_transposed
 from hf_bico.forms import FORMS, LORA, MODEL, Shaped, as_products, check_form
 from hf_bico.forms import stored as kept_as
@@ -188,7 +188,7 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     check_form(kind.form, kind.rank, kind.energy, kind.dtype, library.name)
     folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
     stored = SafeTensors.of(library, pinned, folder)
-    base = Base(pinned, library, purpose_of(target), folder, Named(stored, library.names(target, stored)))
+    base = Base(pinned, library, of_model(target), folder, Named(stored, library.names(target, stored)))
     _require_same(ported, base)
     delta, cuts = ported.delta, ()
     if kind.form == LORA:

@@ -2,8 +2,8 @@
 
     python hub_scripts/bench_delta.py --layers 8 --width 1024
 
-Memory is the process's own (anonymous) pages over what it has with all libraries imported; pages of files that are mapped
-come and go as the system likes. The model is a random Llama in shards of 200 MB, every linear layer of it changes.
+Memory is the process's own (anonymous) pages over what it has with all libraries imported; pages of mapped files come
+and go as the system likes. The model is a random Llama in shards of 200 MB, every linear layer of it changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import transformers
 import hf_bico
 from hf_bico.carriers import write_delta
 from hf_bico.families import library_of
-from hf_bico.families.hf import purpose_of
+from hf_bico.families.purposes import of_model
 from hf_bico.forms import stored
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.delta import REPORT_FILE, SECTION, Base
@@ -42,7 +42,7 @@ def write(root: Path, layers: int, width: int) -> tuple[int, int]:
     pinned = Hub().resolve(str(root / "base"))
     library = library_of(pinned.files)
     tensors = SafeTensors.of(library, pinned, root / "base")
-    base = Base(pinned, library, purpose_of(model), root / "base", Named(tensors, library.names(model, tensors)))
+    base = Base(pinned, library, of_model(model), root / "base", Named(tensors, library.names(model, tensors)))
     change = {key: 1e-3 * torch.randn_like(tensor) for key, tensor in model.state_dict().items() if "proj" in key}
     record = write_delta(root / "delta", base, stored(change, 1.0, None), {}, [])
     (root / "delta" / REPORT_FILE).write_text(json.dumps({SECTION: record}))

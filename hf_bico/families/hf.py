@@ -15,57 +15,14 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import padding
 from hf_bico.families.protocol import Loaded, Purpose, Stored
+from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
 
-KINDS = {
-    "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
-    "ForImageClassificationWithTeacher": ("image-classification", "AutoModelForImageClassification"),
-    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "ForCausalLM": ("causal-lm", "AutoModelForCausalLM"),
-    "LMHeadModel": ("causal-lm", "AutoModelForCausalLM"),
-    "ForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM"),
-    "ForMaskedLM": ("masked-lm", "AutoModelForMaskedLM"),
-    "ForPreTraining": ("masked-lm", "AutoModelForPreTraining"),
-    "EncoderModel": ("features", "AutoModel"),
-    "Model": ("features", "AutoModel"),
-}
-"""End of a class's name → what it is for, and the class that opens another model for the same."""
-CONTRASTIVE = ("clip", "siglip")
-TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
-         "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
-         "masked-lm": "fill-mask", "zero-shot": "zero-shot-image-classification"}
 INDEX = "model.safetensors.index.json"
 EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
                    r"chat_template|preprocessor_config|processor_config|generation_config|"
                    r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
                    r"|1_Pooling/config\.json")
 """Names of files that open a model beside its config and weights."""
-PEFT_TASKS = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM",
-              "SEQ_2_SEQ_LM": "ForConditionalGeneration", "FEATURE_EXTRACTION": "Model"}
-"""An adapter's task type → the end of the name of the class that it was trained on."""
-HEADS = ("id2label", "label2id", "problem_type")
-
-
-def kind_of(architecture: str) -> str | None:
-    """What a class of this name is for, None for one that is not known."""
-    return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
-
-
-def purpose_of(model: nn.Module) -> Purpose:
-    """What a live model is for; one that is not of transformers is scored by texts.
-
-    Raises:
-        PortError: a class for a task that is not known.
-    """
-    config, name = getattr(model, "config", None), type(model).__name__
-    if config is None:
-        return Purpose("zero-shot")
-    kind = kind_of(name)
-    if kind is None:
-        raise PortError(f"a {name} is for a task that this version does not know")
-    if getattr(config, "model_type", None) in CONTRASTIVE and kind == "features":
-        return Purpose("zero-shot", architecture=name)
-    labels = _labels(config) if kind.endswith("classification") else ()
-    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
 
 
 class Transformers:
@@ -85,49 +42,15 @@ class Transformers:
         return tuple(name for name in files if EXTRA.fullmatch(name))
 
     def purpose(self, folder: Path) -> Purpose:
-        config = _config(folder)
-        name = _architecture(config)
-        kind = kind_of(name)
-        if kind is None:
-            known = ", ".join(f"…{end}" for end in KINDS)
-            raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
-        if config.model_type in CONTRASTIVE and kind == "features":
-            return Purpose("zero-shot", architecture=name)
-        if kind == "features" and config.is_encoder_decoder and not name.endswith("EncoderModel"):
-            raise PortError(f"a {name} has a decoder, which gives no features of a text: save its encoder alone")
-        labels = _labels(config) if kind.endswith("classification") else ()
-        return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} if labels else {}, name)
+        return of_config(_config(folder))
 
     def task_of(self, purpose: Purpose) -> str | None:
         """PEFT's name of what a model is for, None where it has none."""
         return next((task for task, end in PEFT_TASKS.items() if KINDS[end][0] == purpose.kind), None)
 
     def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
-        """What an adapter uses the base of a folder for.
-
-        Args:
-            task: PEFT's task type.
-            cls: the base's class, where that is known.
-            classes: of a head that the adapter brings; named LABEL_0 … where the base's config has not as many.
-
-        Raises:
-            PortError: a task that is not known.
-        """
-        config = _config(folder)
-        own = _architecture(config)
-        end = PEFT_TASKS.get(task) if task else cls or own
-        kind = kind_of(end) if end else None
-        if kind is None:
-            raise PortError(f"an adapter for {task or cls} is for a task that this version does not know; it ports "
-                            f"{', '.join(PEFT_TASKS)}")
-        same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
-        name = own if task and same else None if task else end
-        if not kind.endswith("classification"):
-            return Purpose(kind, architecture=name)
-        if classes not in (None, len(config.id2label)):
-            config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
-            config.label2id = {label: i for i, label in config.id2label.items()}
-        return Purpose(kind, _labels(config), {key: getattr(config, key, None) for key in HEADS}, name)
+        """What an adapter uses the base of a folder for; see `hf_bico.families.purposes.of_adapter`."""
+        return of_adapter(_config(folder), task, cls, classes)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         config = _config(folder, purpose)
@@ -243,18 +166,6 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
         for key, value in purpose.config.items():
             setattr(config, key, value)
         return config
-
-
-def _architecture(config: Any) -> str:
-    if config.architectures:
-        return config.architectures[0]
-    if config.model_type == "timm_wrapper":
-        return "TimmWrapperForImageClassification"
-    raise PortError("config.json names no architecture: add \"architectures\": [\"…For…\"] to it")
-
-
-def _labels(config: Any) -> tuple[str, ...]:
-    return tuple(str(config.id2label[index]) for index in sorted(config.id2label))
 
 
 def _class(config: Any, purpose: Purpose) -> Any:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED
-from hf_bico.families.hf import CONTRASTIVE, kind_of
 from hf_bico.families.open_clip import OPEN_CLIP
+from hf_bico.families.purposes import CONTRASTIVE, kind_of
 
 
 def of_classes(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""What a model of transformers is for, by the name of its class and its config."""
+
+from typing import Any
+
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.families.protocol import Purpose
+
+KINDS = {
+    "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
+    "ForImageClassificationWithTeacher": ("image-classification", "AutoModelForImageClassification"),
+    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
+    "ForCausalLM": ("causal-lm", "AutoModelForCausalLM"),
+    "LMHeadModel": ("causal-lm", "AutoModelForCausalLM"),
+    "ForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM"),
+    "ForMaskedLM": ("masked-lm", "AutoModelForMaskedLM"),
+    "ForPreTraining": ("masked-lm", "AutoModelForPreTraining"),
+    "EncoderModel": ("features", "AutoModel"),
+    "Model": ("features", "AutoModel"),
+}
+"""End of a class's name → what it is for, and the class that opens another model for the same."""
+CONTRASTIVE = ("clip", "siglip")
+TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
+         "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
+         "masked-lm": "fill-mask", "zero-shot": "zero-shot-image-classification"}
+PEFT_TASKS = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM",
+              "SEQ_2_SEQ_LM": "ForConditionalGeneration", "FEATURE_EXTRACTION": "Model"}
+"""An adapter's task type → the end of the name of the class that it was trained on."""
+HEADS = ("id2label", "label2id", "problem_type")
+
+
+def kind_of(architecture: str) -> str | None:
+    """What a class of this name is for, None for one that is not known."""
+    return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
+
+
+def of_model(model: nn.Module) -> Purpose:
+    """A live model's; one that is not of transformers is scored by texts.
+
+    Raises:
+        PortError: a class for a task that is not known.
+    """
+    config = getattr(model, "config", None)
+    return Purpose("zero-shot") if config is None else of_config(config, type(model).__name__)
+
+
+def of_config(config: Any, name: str | None = None) -> Purpose:
+    """
+    Args:
+        name: of the class; the config's own unless given.
+
+    Raises:
+        PortError: a class for a task that is not known.
+    """
+    name = name or _architecture(config)
+    kind = kind_of(name)
+    if kind is None:
+        known = ", ".join(f"…{end}" for end in KINDS)
+        raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
+    if config.model_type in CONTRASTIVE and kind == "features":
+        return Purpose("zero-shot", architecture=name)
+    if kind == "features" and config.is_encoder_decoder and not name.endswith("EncoderModel"):
+        raise PortError(f"a {name} has a decoder, which gives no features of a text: save its encoder alone")
+    return _purpose(config, kind, name)
+
+
+def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
+    """What an adapter uses its base for.
+
+    Args:
+        config: the base's.
+        task: PEFT's task type.
+        cls: the base's class, where that is known.
+        classes: of a head that the adapter brings; named LABEL_0 … where the base's config has not as many.
+
+    Raises:
+        PortError: a task that is not known.
+    """
+    own = _architecture(config)
+    end = PEFT_TASKS.get(task) if task else cls or own
+    kind = kind_of(end) if end else None
+    if kind is None:
+        raise PortError(f"an adapter for {task or cls} is for a task that this version does not know; it ports "
+                        f"{', '.join(PEFT_TASKS)}")
+    same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
+    if kind.endswith("classification") and classes not in (None, len(config.id2label)):
+        config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
+        config.label2id = {label: i for i, label in config.id2label.items()}
+    return _purpose(config, kind, own if task and same else None if task else end)
+
+
+def _purpose(config: Any, kind: str, name: str | None) -> Purpose:
+    if not kind.endswith("classification"):
+        return Purpose(kind, architecture=name)
+    labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
+    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS}, name)
+
+
+def _architecture(config: Any) -> str:
+    if config.architectures:
+        return config.architectures[0]
+    if config.model_type == "timm_wrapper":
+        return "TimmWrapperForImageClassification"
+    raise PortError("config.json names no architecture: add \"architectures\": [\"…For…\"] to it")
