@@ -53,7 +53,7 @@ def built(kind: str) -> dict:
 @pytest.mark.parametrize("family", ONE_EACH)
 def test_every_loader_gives_the_model_that_was_scored(family, tmp_path, hub):
     write_family(tmp_path, family)
-    repo, case = publish(tmp_path, family, "ft"), CASES[family]
+    repo, case = publish(tmp_path, family, "ft", "change"), CASES[family]
     told, whole = (ported(repo, form) for form in ("delta", "model"))
     cls, more = getattr(transformers, case.cls), built(case.kind)
     auto = getattr(transformers, AUTO[case.kind])
@@ -76,7 +76,7 @@ def test_every_loader_gives_the_model_that_was_scored(family, tmp_path, hub):
 def test_a_lora_stays_one_at_its_rank(family, tmp_path, hub):
     write_family(tmp_path, family)
     write_adapter(tmp_path, family, merge=False, **SOURCES[family])
-    repo, case = publish(tmp_path, family, "lora"), CASES[family]
+    repo, case = publish(tmp_path, family, "lora", "change"), CASES[family]
     for form, options in (("delta", {"dtype": "float32"}), ("model", {})):
         ported(repo, form, "lora", **options)
     config = json.loads(Path(hf_hub_download(f"{repo}-as-delta", "adapter_config.json")).read_text())
@@ -95,7 +95,7 @@ def llama(hub, tmp_path_factory):
     root = tmp_path_factory.mktemp("delta")
     write_family(root, "llama")
     (root / "ft").rename(root / "tuned")
-    repo = publish(root, "llama", "tuned")
+    repo = publish(root, "llama", "tuned", "change")
     ported(repo, "delta", "tuned", dtype="float32")
     shutil.copytree(snapshot_download(f"{repo}-as-delta"), root / "delta")
     return repo, root

@@ -26,8 +26,8 @@ SOURCES = {
 }
 
 
-def publish(root, family: str, source: str) -> str:
-    api, repo = HfApi(), f"demo/{family}-{source}-form"
+def publish(root, family: str, source: str, what: str = "form") -> str:
+    api, repo = HfApi(), f"demo/{family}-{source}-{what}"
     (root / source / "README.md").write_text("---\nlicense: mit\n---\n")
     for part in (source, "base", "plus", "task"):
         kind = "dataset" if part == "task" else "model"
