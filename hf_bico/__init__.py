@@ -9,7 +9,7 @@ _METHODS = ("Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "
             "TransFusion")
 _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
     "port": "hf_bico.api", "Ported": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api",
-    "Batch": "hf_bico.core.collect", "PortError": "hf_bico.core.errors", "PortConfig": "hf_bico.blueprint",
+    "Batch": "hf_bico.core.collect", "PortError": "hf_bico.core.errors", "PortConfig": "hf_bico.config",
     "PortCallback": "hf_bico.trainer", "warm_start": "hf_bico.trainer", "from_pretrained": "hf_bico.opening",
     "Opened": "hf_bico.opening", "TaskVector": "hf_bico.task_vector"}
 __all__ = ["Batch", "Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Naive", "Opened", "OutputOnly",

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hf_bico import __version__
 from hf_bico.bases import Plan, draft
-from hf_bico.blueprint import CKA, PortConfig, Sampled, matching_record, optional_towers
+from hf_bico.blueprint import CKA, Sampled, matching_record, optional_towers
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Method, Track, untracked
 from hf_bico.core.moments import Evidence

@@ -8,8 +8,9 @@ from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
 from hf_bico.io.delta import REPORT_FILE, SECTION, open_delta
+from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 from hf_bico.models import anatomies, check_models
 from hf_bico.opening import at_revision, open_base, vector
@@ -40,7 +41,7 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
     library, purpose, models = anatomies((tuned, root), hub, None)
     check_models(library, models)
     folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
-    hashes = [sha256(*(folder / name for name in shards(library, pinned)))
+    hashes = [fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full
               for pinned, folder in zip((tuned, root), folders, strict=True)]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
     views = open_source(library, purpose, models, folders)

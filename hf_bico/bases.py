@@ -4,8 +4,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hf_bico.blueprint import PortConfig, Sampled, asked, check_options, drawing, optional_towers, outline_of
+from hf_bico.blueprint import Sampled, asked, check_options, drawing, optional_towers, outline_of
 from hf_bico.columns import Kind
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import method_of
 from hf_bico.core.types import Signal

@@ -17,16 +17,18 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
-from hf_bico.core.types import Tensors
+from hf_bico.core.types import Slice, Tensors
 from hf_bico.forms import DTYPES, Shaped
-from hf_bico.io.adapter import PREFIX, WEIGHTS
-from hf_bico.io.checkpoints import SafeTensors, shards
-from hf_bico.io.delta import INDEX, PATTERN, Base, DeltaRecord, write_json
+from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS
+from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.delta import INDEX, PATTERN, Base, DeltaRecord, config_sha256, write_json
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.reference import sha256
 from hf_bico.io.writer import write_adapter
 
 SHARD = "5GB"
+CLASSIFIERS = ("classifier", "score")
+"""Modules that PEFT saves whole in a sequence classifier, whether it is told to or not."""
 
 
 def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transposed: Collection[str]) -> dict[str, Any]:
@@ -40,17 +42,19 @@ def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transpos
     if not delta:
         raise PortError("nothing of the target changes, so there is no delta to write")
     if library.name == "transformers":
+        delta, head = with_whole_heads(delta, base.weights, head)
         config, tensors = adapter(delta, base.weights, head, transposed, shaped.dtype)
-        config |= {"base_model_name_or_path": pinned.name, "revision": pinned.commit,
+        name = pinned.name if pinned.commit else None  # a folder's name may be another repo's on the Hub
+        config |= {"base_model_name_or_path": name, "revision": pinned.commit,
                    "task_type": library.task_of(base.purpose)}
         write_adapter(stage, config, tensors, base.folder, library.extra(pinned.files))
-        files = [WEIGHTS]
+        files = [WEIGHTS, CONFIG]
     else:
         files = write_shards(stage, delta, shaped.dtype)
     stored = SafeTensors.of(library, pinned, base.folder)
     record = DeltaRecord(
-        base=pinned.name, commit=pinned.commit, fingerprint=fingerprint(stored, full=True), library=library.name,
-        sha256=sha256(*(base.folder / name for name in shards(library, pinned))), purpose=base.purpose,
+        base=pinned.name, commit=pinned.commit, fingerprint=fingerprint(stored, full=True),
+        config_sha256=config_sha256(base.folder / library.config_file), library=library.name, purpose=base.purpose,
         changed=tuple(key for key in delta if key not in head), head=tuple(head), transposed=tuple(transposed),
         files={name: sha256(stage / name) for name in files})
     return record.data()
@@ -64,7 +68,31 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
         save_file({key: tensors[key] for key in keys}, stage / name, metadata={"format": "pt"})
     if split.is_sharded:
         write_json(stage / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
-    return list(split.filename_to_tensors)
+    return [*split.filename_to_tensors, *([INDEX] if split.is_sharded else [])]
+
+
+def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Delta, Tensors]:
+    """What PEFT saves as a whole module: all of a classifier, what is carried of it, what moves, and what stays."""
+    modules = {saved(key) for key in (*head, *delta) if key in head or _wrapped(key)}
+    rest, moves = Delta(delta.shapes), {}
+    for key in delta:
+        if saved(key) in modules:
+            moves[key] = delta[key]
+        else:
+            rest.write(Slice(key), delta.factors(key) or delta[key])
+    stays = {key: weights[key] for key in weights if saved(key) in modules}
+    return rest, {**stays, **dict(added(weights, moves)), **head}
+
+
+def saved(key: str) -> str:
+    """The module that a head's tensor is saved with."""
+    parts = key.split(".")[:-1]
+    place = next((i for i, part in enumerate(parts) if part.endswith(CLASSIFIERS)), len(parts) - 1)
+    return ".".join(parts[:place + 1])
+
+
+def _wrapped(key: str) -> bool:
+    return any(part.endswith(CLASSIFIERS) for part in key.split(".")[:-1])
 
 
 def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
@@ -96,9 +124,9 @@ def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collectio
     config, tensors = made(delta, matrices, transposed, dtype)
     tensors |= dict(_biases(delta, weights, biases, {_module(key) for key in matrices}))
     tensors |= {PREFIX + key: tensor.contiguous() for key, tensor in head.items()}
-    saved = sorted({_module(key) for key in head}) or None
+    whole_modules = sorted({saved(key) for key in head}) or None
     modules = sorted(_module(key) for key in matrices)
-    return {**config, "target_modules": modules, "modules_to_save": saved, "inference_mode": True}, tensors
+    return {**config, "target_modules": modules, "modules_to_save": whole_modules, "inference_mode": True}, tensors
 
 
 def _lora(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str

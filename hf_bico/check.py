@@ -13,7 +13,6 @@ from hf_bico import __version__
 from hf_bico.blueprint import (
     Blueprint,
     Outline,
-    PortConfig,
     base_of,
     draft,
     eval_size,
@@ -22,6 +21,7 @@ from hf_bico.blueprint import (
     outline_of,
     work_of,
 )
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.core.pairing import depths_of

@@ -10,8 +10,9 @@ from typing import Any
 from torch import nn
 
 from hf_bico import __version__
-from hf_bico.blueprint import Blueprint, PortConfig, check_alpha, draft
+from hf_bico.blueprint import Blueprint, check_alpha, draft
 from hf_bico.compare import Row, compare
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
 from hf_bico.core.transport import Difference, check_fine_tune

@@ -1,8 +1,9 @@
 """Where a port is pushed to, looked at before the work begins."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hf_bico.core.errors import PortError
 from hf_bico.forms import MODEL
@@ -31,8 +32,12 @@ class Destination:
 
 
 def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | None, private: bool | None,
-                   create_pr: bool, commit_message: str | None, form: str = MODEL) -> Destination | None:
+                   create_pr: bool, commit_message: str | None, form: str = MODEL,
+                   same: Callable[[Mapping[str, Any]], bool] = lambda report: True) -> Destination | None:
     """Where to push a port, if a push was asked for.
+
+    Args:
+        same: whether an earlier report, of models of these names, is of the same fine-tune.
 
     Raises:
         PortError: no token, or the repo holds something that is not an earlier push of this same port.
@@ -41,8 +46,10 @@ def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | Non
         return None
 
     def is_mine(head: Pinned) -> bool:
-        report = hub.json(head, REPORT_FILE).get("lineage", {})
-        return all(report.get(role, {}).get("name") == getattr(lineage, role).name for role in ("source", "target"))
+        report = hub.json(head, REPORT_FILE)
+        said = report.get("lineage", {})
+        return same(report) and all(said.get(role, {}).get("name") == getattr(lineage, role).name
+                                    for role in ("source", "target"))
 
     default = "-on-".join(pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target))
     default += "" if form == MODEL else f"-{form}"

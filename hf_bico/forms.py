@@ -106,9 +106,10 @@ def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, d
             whole = alpha * change.float()
             kept = whole.to(dtype).float() if whole.dim() > 1 else whole
             lost = kept - whole
-        if len(change.shape) > 1:
-            errors[key] = float(lost.norm()) / max(abs(alpha) * float(change.norm()), 1e-300)
-        made.write(Slice(key), kept)
+        if alpha and len(change.shape) > 1:
+            errors[key] = float(lost.norm()) / (abs(alpha) * float(change.norm()))
+        if float(kept.norm()):
+            made.write(Slice(key), kept)
     return made, errors
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from hf_bico.api import Ported
 from hf_bico.card import write_live_card
@@ -23,7 +23,7 @@ from hf_bico.core.methods import Job, Method
 from hf_bico.core.transport import Account, Moved, check_scale, holding
 from hf_bico.core.types import Tensors
 from hf_bico.destination import destination_of
-from hf_bico.families import Transformers, library_of
+from hf_bico.families import Transformers, family_of, library_of
 from hf_bico.families.purposes import of_model
 from hf_bico.families.table import is_transposed
 from hf_bico.forms import FORMS, LORA, MODEL, Shaped, as_products, check_form
@@ -119,8 +119,14 @@ def push(ported: Ported, repo: str, kind: Kind, scores: Mapping[str, float], *, 
     hub, names = Hub(token), ported.record["lineage"]
     pinned = [Pinned(names[role]["name"], names[role]["commit"], ()) for role in ("source", "base", "target")]
     lineage = Lineage(*pinned, dataset=Pinned("", None, (), kind="dataset"))
+    size = ported.record["task_vector"]["relative_norm"]
+
+    def same(report: Mapping[str, Any]) -> bool:
+        """Two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
+        return report.get("task_vector", {}).get("relative_norm") == size
+
     destination = destination_of(lineage, hub, push=True, push_to=repo, private=private, create_pr=create_pr,
-                                 commit_message=commit_message, form=kind.form)
+                                 commit_message=commit_message, form=kind.form, same=same)
     message = commit_message or f"Port {pinned[0].name} to {pinned[2].name}"
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
@@ -176,7 +182,7 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
         PortError: nobody says what that is, or the target is no longer what lies there.
     """
     target = ported.target
-    name = kind.base or getattr(getattr(target, "config", None), "_name_or_path", "")
+    name = (kind.base and str(kind.base)) or getattr(getattr(target, "config", None), "_name_or_path", "")
     if not name:
         raise PortError("the target does not say what it was opened from, which a delta is added to: name that with "
                         "base=")
@@ -189,28 +195,32 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
     stored = SafeTensors.of(library, pinned, folder)
     base = Base(pinned, library, of_model(target), folder, Named(stored, library.names(target, stored)))
-    _require_same(ported, base)
+    own = own_head(ported, base)
     delta, cuts = ported.delta, ()
     if kind.form == LORA:
         delta, cuts = as_products(delta, kind.rank, kind.energy)
     shaped = kept_as(delta, kind.alpha, "float32" if kind.form == LORA else kind.dtype, cuts)
     transposed = [f"{name}.weight" for name, module in target.named_modules() if is_transposed(module)]
-    head = {key: tensor.detach().cpu() for key, tensor in ported.head.items()}
+    head = {key: tensor.detach().cpu() for key, tensor in (own | ported.head).items()}
     return write_delta(stage, base, shaped, head, [key for key in transposed if key in shaped.delta]), shaped
 
 
-def _require_same(ported: Ported, base: Base) -> None:
-    """
+def own_head(ported: Ported, base: Base) -> dict[str, Tensor]:
+    """The target's own classifier, where its repo has none or another.
+
     Raises:
-        PortError: the live target holds other weights than its repo, so that the change is not that of the repo.
+        PortError: anything else of the live target is not what its repo holds, so that the change is not that of the
+            repo; the port is in the target already.
     """
-    ported.tensors(0.0)  # refuses where the port is in the target already
-    state = ported.target.state_dict()
-    odd = [key for key in ported.delta if key not in base.weights
-           or not torch.equal(base.weights[key].to(state[key]), state[key])]
+    ported.tensors(0.0)  # refuses where it is
+    on_top = family_of(ported.target).on_top(ported.target)
+    other = {key: p.detach() for key, p in ported.target.named_parameters() if key not in ported.head and (
+        key not in base.weights or not torch.equal(base.weights[key].to(p), p))}
+    odd = [key for key in other if key not in on_top or key in ported.delta]
     if odd:
         raise PortError(f"the target's {listed(odd)} is not what {base.pinned} holds, so its change cannot be added to "
                         "that: write form='model', or open the target anew")
+    return other
 
 
 def _copy_extra(stage: Path, ported: Ported, hub: Hub) -> None:

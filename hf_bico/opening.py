@@ -1,6 +1,7 @@
 """Delta repos, opened: the base at its commit, checked, and the change added to it tensor by tensor."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from hf_bico.core.transport import added, check_scale
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
 from hf_bico.io.checkpoints import Named, SafeTensors, pick_device
-from hf_bico.io.delta import Base, DeltaRecord, StoredDelta, open_delta
+from hf_bico.io.delta import Base, DeltaRecord, StoredDelta, config_sha256, open_delta
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Reference
@@ -35,10 +36,11 @@ class Opened(NamedTuple):
     """open_clip's or transformers' own; None where the base has none."""
 
 
-def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | None = None, base: str | None = None,
-                    device: str | None = None, dtype: torch.dtype | None = None, alpha: float = 1.0,
-                    weights: Sequence[float] | None = None, merge: str = "linear", density: float = 0.5, seed: int = 0,
-                    delta_only: bool = False, verify: str = "fast", token: str | None = None) -> Opened | TaskVector:
+def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | None = None,
+                    base: str | Path | None = None, device: str | None = None, dtype: torch.dtype | None = None,
+                    alpha: float = 1.0, weights: Sequence[float] | None = None, merge: str = "linear",
+                    density: float = 0.5, seed: int = 0, delta_only: bool = False, verify: str = "fast",
+                    token: str | None = None) -> Opened | TaskVector:
     """The model that a delta repo stands for: its base, at the commit that it was made for, and α times its change.
 
     The base's weights are compared with the fingerprint in the delta before anything is built. The sum is made tensor
@@ -65,22 +67,81 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
             deltas of different bases, options that are none.
     """
     single = isinstance(repo, str | Path)
-    names = [str(repo)] if single else [str(each) for each in repo]
-    device = pick_device(device)
-    _check_options(names, weights, merge, density, verify, alpha, single, revision)
-    hub = Hub(token)
-    deltas = [open_delta(hub, hub.resolve(at_revision(name, revision)), full=verify == "full") for name in names]
+    names = [str(each) for each in ([repo] if single else repo)]
+    if not names or (len(names) > 1 and revision is not None):
+        raise PortError("from_pretrained takes one delta repo, or a list of them in which a revision is "
+                        "org/name@revision")
+    summed = Sum.of(len(names), weights, merge, density, seed)
+    device, hub, full = pick_device(device), Hub(token), _is_full(verify)
+    check_scale(alpha)
+    deltas = [open_delta(hub, hub.resolve(at_revision(name, revision)), full=full) for name in names]
     record = _one_base(deltas)
-    found = open_base(hub, record, deltas, base, full=verify == "full")
-    vectors = [vector(delta, found) for delta in deltas]
-    weights = list(weights or [1.0] * len(vectors))
-    plain = len(vectors) == 1 and weights == [1.0]
-    whole = vectors[0] if plain else together(vectors, weights, _rule(merge, density, seed))
+    found = open_base(hub, record, deltas, base, full=full)
+    whole = summed([vector(delta, found) for delta in deltas])
     if delta_only:
         return whole if alpha == 1 else alpha * whole
     loaded = found.library.load(found.folder, device, record.purpose, dtype)
-    put(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, _head(deltas))
+    head = next((delta.head for delta in deltas if delta.record.head), {})
+    put(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, head)
     return Opened(loaded.model, loaded.processor, loaded.tokenizer)
+
+
+def _is_full(verify: str) -> bool:
+    if verify not in ("fast", "full"):
+        raise PortError(f"verify={verify!r}: it is fast or full")
+    return verify == "full"
+
+
+@dataclass(frozen=True)
+class Sum:
+    """How the changes of several deltas become one."""
+
+    weights: tuple[float, ...]
+    merge: str
+    density: float
+    seed: int
+
+    @classmethod
+    def of(cls, count: int, weights: Iterable[float] | None, merge: str, density: float, seed: int) -> "Sum":
+        """
+        Raises:
+            PortError: options that are none, or not as many weights as deltas.
+        """
+        chosen = (1.0,) * count if weights is None else tuple(map(float, weights))
+        if len(chosen) != count:
+            raise PortError(f"there are {len(chosen)} weights for {count} deltas")
+        for weight in chosen:
+            check_scale(weight)
+        if merge not in MERGES:
+            raise PortError(f"merge={merge!r}: it is one of {', '.join(MERGES)}")
+        if not 0 < density <= 1:
+            raise PortError(f"density={density}: a share in (0, 1]")
+        return cls(chosen, merge, density, seed)
+
+    def __call__(self, vectors: Sequence[TaskVector]) -> TaskVector:
+        if self.merge == "linear" and self.weights == (1.0,):
+            return vectors[0]
+        return together(vectors, self.weights, self._rule())
+
+    def _rule(self) -> Rule:
+        """How PEFT merges, one tensor at a time.
+
+        Raises:
+            PortError: PEFT is not installed.
+        """
+        if self.merge == "linear":
+            return weighted_sum
+        try:
+            from peft.utils import merge_utils
+        except ImportError as error:
+            raise PortError(f"merge={self.merge!r} is PEFT's, which is not installed: pip install peft") from error
+        return partial(self._merged, getattr(merge_utils, self.merge))
+
+    def _merged(self, rule: Any, key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """DARE draws which elements stay, every tensor's its own; torch's generators are left as they were."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(crc32(f"{self.seed}/{key}".encode()))
+            return rule(list(tensors), torch.tensor(list(weights)), self.density)
 
 
 def at_revision(name: str, revision: str | None) -> str:
@@ -96,25 +157,6 @@ def at_revision(name: str, revision: str | None) -> str:
     return f"hf://{reference.name}@{revision}"
 
 
-def _check_options(names: Sequence[str], weights: Sequence[float] | None, merge: str, density: float, verify: str,
-                   alpha: float, single: bool, revision: str | None) -> None:
-    check_scale(alpha)
-    if not names:
-        raise PortError("from_pretrained needs a delta repo, and got an empty list")
-    if not single and revision is not None:
-        raise PortError("revision= is for one repo: write org/name@revision in the list")
-    if weights is not None and len(weights) != len(names):
-        raise PortError(f"there are {len(weights)} weights for {len(names)} deltas")
-    for weight in weights or ():
-        check_scale(weight)
-    if verify not in ("fast", "full"):
-        raise PortError(f"verify={verify!r}: it is fast or full")
-    if merge not in MERGES:
-        raise PortError(f"merge={merge!r}: it is one of {', '.join(MERGES)}")
-    if not 0 < density <= 1:
-        raise PortError(f"density={density}: a share in (0, 1]")
-
-
 def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
     """
     Raises:
@@ -125,6 +167,9 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
         if not delta.record.fingerprint.matches(first.fingerprint):
             raise PortError(f"{delta.pinned} is of {delta.record.name} and {deltas[0].pinned} of {first.name}: only "
                             "deltas of one base add up")
+        if delta.record.purpose.kind != first.purpose.kind:
+            raise PortError(f"{delta.pinned} is for {delta.record.purpose.kind} and {deltas[0].pinned} for "
+                            f"{first.purpose.kind}: only deltas for one kind of task add up")
     headed = [delta for delta in deltas if delta.record.head]
     if len(headed) > 1:
         raise PortError(f"{listed([str(delta.pinned) for delta in headed])} each bring a head: only one delta of a sum "
@@ -132,7 +177,8 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
     return headed[0].record if headed else first
 
 
-def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | None, *, full: bool) -> Base:
+def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
+              ) -> Base:
     """The base of some deltas.
 
     Args:
@@ -145,7 +191,7 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
     """
     if base is None and record.commit is None:
         raise PortError(f"the base was a local folder, {record.base}: say where it lies now with base=")
-    pinned = hub.resolve(base or f"hf://{record.base}@{record.commit}")
+    pinned = hub.resolve(str(base) if base else f"hf://{record.base}@{record.commit}")
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model of {record.library} with safe weights")
@@ -156,6 +202,9 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
         what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
         raise PortError(f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has "
                         f"{what}")
+    if config_sha256(folder / library.config_file) != record.config_sha256:
+        raise PortError(f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
+                        "make another function")
     skeleton = library.skeleton(folder, record.purpose)
     weights = Named(stored, library.names(skeleton, stored))
     for delta in deltas:
@@ -166,41 +215,14 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
 def vector(delta: StoredDelta, base: Base) -> TaskVector:
     """A delta's change as a task vector."""
     return TaskVector(delta.changes(base.weights), {"source": str(delta.pinned), "base": str(base.pinned),
-                                                    "base_sha256": delta.record.sha256})
-
-
-def _head(deltas: Sequence[StoredDelta]) -> Mapping[str, Tensor]:
-    return next((delta.head for delta in deltas if delta.record.head), {})
+                                                    "base_sha256": delta.record.fingerprint.full})
 
 
 def put(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:
-    """Write θ_B + α τ_B, made of the base as it is stored and rounded once, and the head into a live model."""
+    """Write θ_B + α τ_B, made of the base as it is stored and rounded once to the model's dtype, and the head."""
     state = model.state_dict()
     with torch.no_grad():
-        for key, tensor in added(base, change, alpha):
+        for key, tensor in added(base, change, alpha, like=state):
             state[key].copy_(tensor)
         for key, tensor in head.items():
             state[key].copy_(tensor)
-
-
-def _rule(merge: str, density: float, seed: int) -> Rule:
-    """How PEFT merges, one tensor at a time.
-
-    Raises:
-        PortError: PEFT is not installed.
-    """
-    if merge == "linear":
-        return weighted_sum
-    try:
-        from peft.utils import merge_utils
-    except ImportError as error:
-        raise PortError(f"merge={merge!r} is PEFT's, which is not installed: pip install peft") from error
-    return partial(_merged, getattr(merge_utils, merge), density, seed)
-
-
-def _merged(rule: Any, density: float, seed: int, key: str, tensors: Sequence[Tensor], weights: Sequence[float]
-            ) -> Tensor:
-    """DARE draws which elements stay, every tensor's its own; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(crc32(f"{seed}/{key}".encode()))
-        return rule(list(tensors), torch.tensor(list(weights)), density)

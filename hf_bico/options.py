@@ -59,9 +59,9 @@ def scale(text: str) -> float | str:
         return text
 
 
-def of_port(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A command's options as fields of a `PortConfig`; those that are not the port's are left out."""
-    from hf_bico.blueprint import PortConfig
+def of_port(given: Mapping[str, Any]):
+    """A command's options as a `PortConfig`; those that are not the port's are left out."""
+    from hf_bico.config import PortConfig
 
     names = {field.name for field in fields(PortConfig)}
     chosen = {name: value for name, value in given.items() if name in names} | {"target": given["to"]}
@@ -69,4 +69,4 @@ def of_port(given: Mapping[str, Any]) -> dict[str, Any]:
         chosen["method_options"] = tuple(chosen["method_options"] or ())
     if "alpha" in chosen:
         chosen["alpha"] = scale(chosen["alpha"])
-    return chosen
+    return PortConfig(**chosen | {"private": chosen.get("private") or None})

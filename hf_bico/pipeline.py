@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_bico import __version__, forms
-from hf_bico.blueprint import Blueprint, PortConfig, cost, draft, matching_record
+from hf_bico.blueprint import Blueprint, cost, draft, matching_record
 from hf_bico.card import write_card
 from hf_bico.carriers import write_delta
+from hf_bico.config import PortConfig
 from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Method, Naive, Track, untracked

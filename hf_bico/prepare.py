@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hf_bico import heads
 from hf_bico.adapted import Adapted, AdapterChange
-from hf_bico.blueprint import CKA, Blueprint, PortConfig, Sampled, eval_size, matching_of, optional_towers
+from hf_bico.blueprint import CKA, Blueprint, Sampled, eval_size, matching_of, optional_towers
+from hf_bico.config import PortConfig
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track

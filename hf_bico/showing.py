@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import length_hint
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -180,5 +181,7 @@ def _hash(digest: Any, item: Any) -> None:
     elif isinstance(item, tuple | list):
         for part in item:
             _hash(digest, part)
-    elif isinstance(item, str | int | float):
+    elif isinstance(item, np.ndarray):
+        _hash(digest, torch.from_numpy(item) if item.dtype.kind in "biuf" else item.tolist())
+    else:
         digest.update(repr(item).encode())

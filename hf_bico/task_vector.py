@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.transport import check_scale
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.writer import require_writable, staged
@@ -30,10 +32,10 @@ class TaskVector:
     tensors: Tensors
     """Name in the model's state dict → change."""
     lineage: Mapping[str, str]
-    """source, base, and the sha256 of their weights."""
+    """source, base, and the sha256 of the tensors of either."""
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, base: str | None = None, *, revision: str | None = None,
+    def from_pretrained(cls, source: str | Path, base: str | Path | None = None, *, revision: str | None = None,
                         token: str | None = None) -> "TaskVector":
         """The change that a repo holds.
 
@@ -49,19 +51,23 @@ class TaskVector:
         """
         from hf_bico.arithmetic import vector_of  # which makes vectors
 
-        return vector_of(str(source), base, revision, token)
+        return vector_of(str(source), None if base is None else str(base), revision, token)
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
         """
         Raises:
             PortError: the two are of different bases, or a tensor has two shapes.
         """
-        return together([self, other], [1.0, 1.0])
+        return together([self, other], [1.0, 1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __sub__(self, other: "TaskVector") -> "TaskVector":
-        return together([self, other], [1.0, -1.0])
+        return together([self, other], [1.0, -1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __mul__(self, scale: float) -> "TaskVector":
+        """Raises PortError for a scale that is NaN or Inf."""
+        if not isinstance(scale, Real):
+            return NotImplemented
+        check_scale(scale)
         return together([self], [float(scale)])
 
     __rmul__ = __mul__
@@ -77,7 +83,7 @@ class TaskVector:
         """Write the tensors that changed to a new .safetensors file; how many there are.
 
         Raises:
-            PortError: the place is taken or cannot be written.
+            PortError: the place is taken or cannot be written; NaN or Inf.
         """
         place = Path(place)
         if place.exists():
@@ -85,6 +91,8 @@ class TaskVector:
         require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
+            if not tensor.isfinite().all():
+                raise PortError(f"NaN or Inf in {key} of the task vector")
             if tensor.any():
                 changed[key] = tensor.contiguous()
         with staged(place) as stage:
@@ -97,7 +105,12 @@ class TaskVector:
         file = SafeTensors(place)
         if LINEAGE not in file.metadata:
             raise PortError(f"{place.name} is not a task vector: it carries no lineage; make one with `extract`")
-        return cls(file, json.loads(file.metadata[LINEAGE]))
+        try:
+            lineage = {str(name): str(value) for name, value in json.loads(file.metadata[LINEAGE]).items()}
+        except (AttributeError, ValueError) as error:
+            raise PortError(f"the lineage in {place.name} is no readable JSON object; make it anew with `extract`"
+                            ) from error
+        return cls(file, lineage)
 
 
 class Together(Mapping[str, Tensor]):
@@ -143,8 +156,8 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
     if len(bases) > 1:
         raise PortError(f"these task vectors are of different bases, {listed(list(bases.values()))}: only those of one "
                         "add up")
-    terms = [(vector.lineage["source"] if weight == 1 else f"{weight:g} × ({vector.lineage['source']})")
-             for vector, weight in zip(vectors, weights, strict=True)]
+    names = [vector.lineage.get("source", "?") for vector in vectors]
+    terms = [name if weight == 1 else f"{weight:g} × ({name})" for name, weight in zip(names, weights, strict=True)]
     return TaskVector(Together([vector.tensors for vector in vectors], weights, rule),
                       {**vectors[0].lineage, "source": " + ".join(terms)})
 

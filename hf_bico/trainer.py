@@ -12,7 +12,7 @@ import datasets
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, untracked
 from hf_bico.families import library_of
@@ -90,13 +90,13 @@ class PortCallback(TrainerCallback):
             PortError: with `strict`, what went wrong.
         """
         with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
-            source = Path(folder) / name
+            source = Path(folder) / "model" / name
             for target in self.to:
                 try:
                     if not source.exists():
-                        save(model, processing_class, Path(folder) / "saving").rename(source)
+                        save(model, processing_class, Path(folder) / "saving").rename(_made(source.parent) / name)
                     chosen = replace(self.config, source=str(source), base=self.base or base_of(model), target=target,
-                                     dataset=written(self.dataset, Path(folder), self.config),
+                                     dataset=written(self.dataset, Path(folder) / "dataset", self.config),
                                      output=self.output and self.output / _last(target))
                     self.outcomes[target] = run(chosen, Hub(self.token))
                     self._tell(target)
@@ -146,8 +146,9 @@ def warm_start(source: str, to: str, dataset: Data, *, base: str | None = None, 
     hub = Hub(token)
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
-        chosen = replace(config, source=source, target=to, dataset=written(dataset, Path(folder), config), base=base,
-                         output=place, push=False, push_to=None, private=None, create_pr=False, commit_message=None)
+        rows = written(dataset, Path(folder) / "dataset", config)
+        chosen = replace(config, source=source, target=to, dataset=rows, base=base, output=place, push=False,
+                         push_to=None, private=None, create_pr=False, commit_message=None)
         return _opened(place, chosen, run(chosen, hub, track))
 
 
@@ -206,6 +207,9 @@ def written(data: Data, folder: Path, config: PortConfig) -> str:
     """
     if isinstance(data, str | Path):
         return str(data)
+    if not isinstance(data, datasets.Dataset | datasets.DatasetDict):
+        raise PortError(f"a {type(data).__name__} cannot be written as parquet: give a Dataset, a DatasetDict or a "
+                        "repo")
     first = data if isinstance(data, datasets.Dataset) else next(iter(data.values()))
     place = folder / (first.info.dataset_name or "dataset-in-memory")
     if place.exists():
@@ -226,4 +230,10 @@ def written(data: Data, folder: Path, config: PortConfig) -> str:
 
 def _last(name: str) -> str:
     """A repo's or a folder's own name, without owner and revision."""
-    return Path(name).name if Path(name).is_dir() else name.removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
+    last = name.removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
+    return Path(name).resolve().name if Path(name).is_dir() or last.strip(".") == "" else last
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

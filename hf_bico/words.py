@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_bico.blueprint import PortConfig, Sampled
+from hf_bico.blueprint import Sampled
 from hf_bico.columns import Kind
+from hf_bico.config import PortConfig
 from hf_bico.io.reference import Pinned
 
 

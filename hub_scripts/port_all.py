@@ -26,7 +26,7 @@ def sources(words: Iterable[str]) -> Iterator[list[str]]:
     """A fine-tune each, with its own options."""
     for word in words:
         path = Path(word)
-        if path.is_file():
+        if path.is_file() and path.suffix == ".txt":
             yield from (shlex.split(line, comments=True) for line in path.read_text().splitlines()
                         if shlex.split(line, comments=True))
         elif path.is_dir() and not is_model(path):
@@ -75,6 +75,8 @@ def main() -> int:
     given, common = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1:]
     found = list(sources(given.source))
     places = [given.output / place_of(source) for source, *_ in found]
+    if not found:
+        parser.error("there is no fine-tune in what was named")
     if len(set(places)) < len(places):
         parser.error("two fine-tunes have one name: rename a folder")
     done = [place for (source, *own), place in zip(found, places, strict=True)

@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 from world import config, fine_tune, write_model
 
 from hf_bico import align
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run
 

@@ -12,7 +12,8 @@ from repos import write_family
 from safetensors.torch import load_file, save_file
 
 from hf_bico.arithmetic import extract
-from hf_bico.blueprint import PortConfig, dry_run
+from hf_bico.blueprint import dry_run
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.methods.gradfix import Mask

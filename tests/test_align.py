@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from world import config, write_model
 
 from hf_bico import align
-from hf_bico.blueprint import PortConfig, dry_run
+from hf_bico.blueprint import dry_run
+from hf_bico.config import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import BilinearMap, Fit, Pair, Site, Slice, Tokens

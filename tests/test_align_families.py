@@ -16,8 +16,8 @@ from twins import distance
 
 from hf_bico import align
 from hf_bico.bases import purpose_of
-from hf_bico.blueprint import PortConfig
 from hf_bico.columns import Columns, Kind
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.data import Task
 from hf_bico.families import LIBRARIES

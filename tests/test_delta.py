@@ -19,10 +19,11 @@ from test_forms import SOURCES, publish
 
 import hf_bico
 from hf_bico import TaskVector
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.families import Transformers
 from hf_bico.io.hub import Hub
+from hf_bico.io.reference import sha256
 from hf_bico.pipeline import run
 
 ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "distilbert", "modernbert", "t5-gated", "gpt2",
@@ -360,5 +361,7 @@ def test_shards_and_an_index_that_leads_elsewhere(world, tmp_path, monkeypatch):
     data = json.loads(index.read_text())
     data["weight_map"][next(iter(data["weight_map"]))] = "../x.safetensors"
     index.write_text(json.dumps(data))
-    with pytest.raises(PortError, match=r"\.\./x\.safetensors"):
-        hf_bico.from_pretrained(tmp_path / "delta", base=str(world / "plus"), device="cpu")
+    for why in ("sha256 differs", r"\.\./x\.safetensors"):
+        with pytest.raises(PortError, match=why):
+            hf_bico.from_pretrained(tmp_path / "delta", base=str(world / "plus"), device="cpu")
+        told(tmp_path / "delta", lambda data: data["files"].update({index.name: sha256(index)}))

@@ -11,7 +11,7 @@ from family_twins import CASES
 from huggingface_hub import HfApi, ModelCard
 from repos import NAMES, batch, processor_of, write_family
 
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.types import Slice

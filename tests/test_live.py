@@ -19,7 +19,7 @@ from twins import Samples, distance, random_fine_tune, tiny_clip
 import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
 from hf_bico.api import job_of, state_of
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub

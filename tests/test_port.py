@@ -18,7 +18,7 @@ from world import config, write_dataset, write_model
 
 from hf_bico import PortError, class_loss, prepare
 from hf_bico import port as port_live
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.collect import Batch
 from hf_bico.core.errors import listed

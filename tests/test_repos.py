@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from twins import distance
 
 from hf_bico.arithmetic import apply, extract
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from twins import distance
 from world import TEMPLATES
 
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.data import draw, read_task
 from hf_bico.evaluate import Batches
 from hf_bico.families import FAMILIES, LIBRARIES

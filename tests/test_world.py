@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.core import linalg
 from hf_bico.io.hub import Hub
 from hf_bico.pipeline import run

@@ -48,10 +48,10 @@ def align(
     """Make the maps from BASE to TARGET alone, and keep them: any fine-tune of BASE ports over them (port --maps)."""
     given = dict(locals())
     voice = Voice(format, quiet)
-    from hf_bico import align, blueprint
+    from hf_bico import align
     from hf_bico.io.hub import Hub
 
-    made = align.run(blueprint.PortConfig(**opt.of_port(given) | {"private": private or None}), Hub(token), voice.track)
+    made = align.run(opt.of_port(given), Hub(token), voice.track)
     files = made.record["files"].values()
     voice.say(f"{len(made.record['maps'])} maps from {made.record['source']['name']} to "
               f"{made.record['target']['name']}, {sum(file['bytes'] for file in files) / 1e6:.1f} MB",

@@ -51,11 +51,10 @@ def check(
     """
     given = dict(locals())
     voice = Voice(format, quiet)
-    from hf_bico.blueprint import PortConfig
     from hf_bico.check import CheckConfig, run
     from hf_bico.io.hub import Hub
 
-    data = run(CheckConfig(PortConfig(**opt.of_port(given))), Hub(token), voice.track)
+    data = run(CheckConfig(opt.of_port(given)), Hub(token), voice.track)
     verdict = data["verdict"]
     voice.say("\n".join(_verdict(data)), data, verdict["grade"])
     if voice.format is Format.HUMAN:

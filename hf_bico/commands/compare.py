@@ -52,11 +52,11 @@ def compare(
     own = ("method", "alpha", "n", "per_class")
     given = {name: value for name, value in locals().items() if name not in own}
     voice = Voice(format, quiet)
-    from hf_bico import blueprint, comparison, tables
+    from hf_bico import comparison, tables
     from hf_bico.io.hub import Hub
 
     chosen = comparison.CompareConfig(
-        blueprint.PortConfig(**opt.of_port(given)), tuple(n or ()), tuple(per_class or ()), seeds, tuple(method or ()),
+        opt.of_port(given), tuple(n or ()), tuple(per_class or ()), seeds, tuple(method or ()),
         tuple(settings or ()), tuple(map(opt.scale, alpha or ("1",))), target_tuned)
     data = comparison.run(chosen, Hub(token), voice.track)
     header, *rows = tables.cells(data)

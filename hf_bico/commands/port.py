@@ -70,7 +70,7 @@ def port(
     from hf_bico import blueprint, pipeline
     from hf_bico.io.hub import Hub
 
-    chosen = blueprint.PortConfig(**opt.of_port(given) | {"private": private or None})
+    chosen = opt.of_port(given)
     hub = Hub(token)
     if dry_run:
         _say_dry_run(voice, *blueprint.dry_run(chosen, hub))

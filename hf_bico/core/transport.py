@@ -192,8 +192,12 @@ def check_scale(alpha: float) -> None:
         raise PortError(f"α = {alpha} is no scale: give a finite --alpha")
 
 
-def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[str, Tensor]]:
-    """θ_B + α τ_B for every tensor of the delta, in the base's dtype.
+def added(base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None
+          ) -> Iterator[tuple[str, Tensor]]:
+    """θ_B + α τ_B for every tensor of the delta, rounded once.
+
+    Args:
+        like: tensors whose dtypes the sums get; the base's unless given.
 
     Raises:
         PortError: a scale or a sum that is NaN or Inf.
@@ -202,9 +206,10 @@ def added(base: Tensors, delta: Tensors, alpha: float = 1.0) -> Iterator[tuple[s
     for key, change in delta.items():
         weight = base[key]
         wide = torch.promote_types(weight.dtype, torch.float32)
-        summed = (weight.to(wide) + alpha * change.to(weight.device, wide)).to(weight.dtype)
+        dtype = weight.dtype if like is None else like[key].dtype
+        summed = (weight.to(wide) + alpha * change.to(weight.device, wide)).to(dtype)
         if not summed.isfinite().all():
-            raise PortError(f"NaN or Inf in {key} of the sum ({weight.dtype}, α = {alpha:g})")
+            raise PortError(f"NaN or Inf in {key} of the sum ({dtype}, α = {alpha:g})")
         yield key, summed
 
 

@@ -219,7 +219,9 @@ class BilinearMap:
 
     def product(self, tau: LowRank) -> LowRank:
         """L (B A) Rᵀ = (L B)(A Rᵀ)"""
-        return LowRank(self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T)
+        b, a = self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T
+        side = b if self.right is None else a
+        return LowRank(b.to(side.device), a.to(side.device))
 
     def bias(self, tau: Tensor) -> Tensor:
         """A bias lives on the output side alone."""

@@ -177,7 +177,7 @@ def _class(config: Any, purpose: Purpose) -> Any:
     import transformers
 
     own = getattr(transformers, purpose.architecture or "", None)
-    if own is not None and own.config_class is type(config):
+    if own is not None and getattr(own, "config_class", None) is type(config):
         return own
     auto = "AutoModel" if purpose.kind == "zero-shot" else next(a for kind, a in KINDS.values() if kind == purpose.kind)
     mapping = getattr(transformers, auto)._model_mapping

@@ -87,9 +87,12 @@ class AdapterConfig:
 
     def scale(self, module: str) -> tuple[int, float]:
         """(r, s) of a module: patterns match the end of its name, the first that does counts."""
-        r, alpha = (_of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
-                    for pattern, name in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")))
-        return r, alpha / (r**0.5 if self.data.get("use_rslora") else r)
+        try:
+            r, alpha = (_of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
+                        for pattern, name in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")))
+            return r, alpha / (r**0.5 if self.data.get("use_rslora") else r)
+        except (AttributeError, TypeError, ZeroDivisionError, re.error) as error:
+            raise PortError(f"the ranks and alphas of {CONFIG} cannot be read ({error})") from error
 
 
 def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:

@@ -47,8 +47,12 @@ class SafeTensors(Mapping[str, Tensor]):
         """
         tensors = cls(*(folder / name for name in shards(library, pinned)))
         for index in (name for name in library.weights(pinned.files) if name.endswith(".json")):
-            said = json.loads((folder / index).read_text()).get("weight_map", {})
-            if set(said.values()) - set(shards(library, pinned)) or set(said) != set(tensors):
+            try:
+                said = dict(json.loads((folder / index).read_text())["weight_map"])
+                named = set(map(str, said.values()))
+            except (KeyError, TypeError, ValueError) as error:
+                raise PortError(f"{index} has no readable weight_map: fetch the repo again") from error
+            if named - set(shards(library, pinned)) or set(said) != set(tensors):
                 raise PortError(f"{index} does not agree with the shards beside it: fetch the repo again")
         return tensors
 

@@ -1,5 +1,6 @@
 """Delta repos on disk: what hf_bico.json says of one, and its tensors under the names of the model that they change."""
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose
+from hf_bico.families.purposes import TASKS
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import Fingerprint
@@ -23,7 +25,11 @@ SECTION = "delta"
 REPORT_FILE = "hf_bico.json"
 PATTERN = "delta{suffix}.safetensors"
 FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
+ASIDE = ("_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+"""Of a config: what may differ between two copies of a model."""
 _SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
+PATTERNS = ("rank_pattern", "alpha_pattern")
+OTHER = "it was not written by hf_bico"
 _LOKR = re.compile(re.escape(PREFIX) + r"(.+)\.lokr_w([12])")
 
 
@@ -35,9 +41,10 @@ class DeltaRecord:
     """The name of the repo that it is added to."""
     commit: str | None
     """None where that was a local folder."""
-    sha256: str
-    """Of the base's weights."""
     fingerprint: Fingerprint
+    """Of the base's weights, in full."""
+    config_sha256: str
+    """Of what the base's config says of its build."""
     library: str
     purpose: Purpose
     changed: tuple[str, ...]
@@ -65,6 +72,7 @@ class DeltaRecord:
             data = dict(report[SECTION])
             purpose = _purpose(data["purpose"])
             data |= {key: tuple(map(str, data[key])) for key in ("changed", "head", "transposed")}
+            data |= {"files": {str(name): str(digest) for name, digest in dict(data["files"]).items()}}
             return cls(**data | {"purpose": purpose, "fingerprint": Fingerprint.of_record(data["fingerprint"])})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PortError(f"{REPORT_FILE} does not say what a delta repo of this version says ({error})") from error
@@ -75,11 +83,25 @@ class DeltaRecord:
 
 
 def _purpose(data: Mapping[str, Any]) -> Purpose:
-    """JSON has made strings of the numbers of classes."""
-    config = dict(data["config"])
-    if config.get("id2label"):
-        config["id2label"] = {int(key): str(label) for key, label in config["id2label"].items()}
-    return Purpose(str(data["kind"]), tuple(map(str, data["labels"])), config, data["architecture"])
+    """Names of classes are all that is taken over into the base's config. JSON has made strings of their numbers."""
+    kind, architecture, config = str(data["kind"]), data["architecture"], dict(data["config"])
+    if kind not in TASKS or not isinstance(architecture, str | None):
+        raise ValueError(f"purpose {kind}, {architecture}")
+    labels = tuple(map(str, data["labels"]))
+    names = dict(enumerate(labels))
+    kept = {"id2label": names, "label2id": {name: k for k, name in names.items()},
+            "problem_type": config.get("problem_type") and str(config["problem_type"])} if labels else {}
+    return Purpose(kind, labels, kept, architecture)
+
+
+def config_sha256(path: Path) -> str:
+    """Of a base's config, less what does not say how it is built.
+
+    Raises:
+        PortError: it is no readable JSON object.
+    """
+    data = {key: value for key, value in read_json(path).items() if key not in ASIDE}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -166,7 +188,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
     with about(pinned):
         record = DeltaRecord.of(hub.json(pinned, REPORT_FILE))
         _check_names(record)
-        folder = hub.fetch(pinned, (*record.files, CONFIG, INDEX))
+        folder = hub.fetch(pinned, tuple(record.files))
         _check_files(folder, record, full)
         found = _adapter(pinned, folder, record) if is_adapter(pinned) else _own(folder, record)
         shapes, broken = _looked_at(found)
@@ -191,7 +213,7 @@ def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str
 
 
 def _check_names(record: DeltaRecord) -> None:
-    odd = [name for name in record.files if name not in (WEIGHTS, FILE) and not _SHARD.fullmatch(name)]
+    odd = [name for name in record.files if name not in (WEIGHTS, CONFIG, FILE, INDEX) and not _SHARD.fullmatch(name)]
     if odd:
         raise PortError(f"{REPORT_FILE} names {listed(odd)}, which is no file of a delta repo")
 
@@ -200,17 +222,18 @@ def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
     missing = [name for name in record.files if not (folder / name).is_file()]
     if missing:
         raise PortError(f"{listed(missing)} is missing: fetch it again")
-    broken = [name for name, said in record.files.items() if full and sha256(folder / name) != said]
+    broken = [name for name, said in record.files.items()
+              if (full or name.endswith(".json")) and sha256(folder / name) != said]
     if broken:
         raise PortError(f"{listed(broken)} is not the file that {REPORT_FILE} was written with: its sha256 differs")
 
 
 def _own(folder: Path, record: DeltaRecord) -> StoredDelta:
-    tensors = SafeTensors(*(folder / name for name in record.files))
-    if (folder / INDEX).exists():
-        said = _json(folder / INDEX).get("weight_map", {})
-        odd = sorted({str(name) for name in said.values()} - set(record.files))
-        if odd or set(said) != set(tensors):
+    tensors = SafeTensors(*(folder / name for name in record.files if name != INDEX))
+    if INDEX in record.files:
+        said = read_json(folder / INDEX).get("weight_map")
+        odd = sorted({str(name) for name in said.values()} - set(record.files)) if isinstance(said, dict) else []
+        if odd or not isinstance(said, dict) or set(said) != set(tensors):
             raise PortError(f"{INDEX} does not agree with the shards beside it"
                             + (f" (it names {listed(odd)})" if odd else "") + ": fetch it again")
     return StoredDelta(None, record, _floats(tensors, tensors), Lazy({}), Lazy({}))
@@ -224,41 +247,48 @@ def _floats(tensors: Tensors, names: Iterable[str] | Mapping[str, str]) -> Lazy:
 
 def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
     config, tensors = AdapterConfig.read(folder, pinned.files), SafeTensors(folder / WEIGHTS)
-    if (config.base, config.revision) != (record.base, record.commit):
+    if (config.base, config.revision) != (record.base if record.commit else None, record.commit):
         raise PortError(f"{CONFIG} is of {config.base}@{config.revision}, {REPORT_FILE} of {record.name}")
-    matrices = (_lokr if config.kind == "LOKR" else _lora)(config, tensors, record)
-    names = {name: key for key in tensors if not _LOKR.fullmatch(key) and (name := stripped(key))}
+    matrices, used = (_lokr if config.kind == "LOKR" else _lora)(config, tensors, record)
+    names = {name: key for key in tensors if key not in used and (name := stripped(key))}
+    unknown = sorted(set(tensors) - used - set(names.values()))
+    if unknown:
+        raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is no part of a delta")
     head = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
     biases = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
     return StoredDelta(pinned, record, matrices, biases, head)
 
 
-def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> Lazy:
-    read = read_lora(config, tensors)
-    if read.unknown:
-        raise PortError(f"{WEIGHTS} has {listed(read.unknown)}, which is no part of a LoRA")
+def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
+    """The changes, and the names of the tensors that they are made of. All scales are 1."""
+    read = read_lora(config, tensors) if config.plain and not config.dora else None
+    if read is None or any(change.scale != 1 or change.magnitude is not None or change.bias is not None or
+                           change.embedding for change in read.modules.values()):
+        raise PortError(f"its LoRA is no plain change: {OTHER}")
+    used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
     return Lazy({name: lambda change=change, name=name: change.product(name in record.transposed).dense()
-                 for module, change in read.modules.items() for name in [f"{module}.weight"]})
+                 for module, change in read.modules.items() for name in [f"{module}.weight"]}), used
 
 
-def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> Lazy:
+def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
     """ΔW = w₁ ⊗ w₂ with w₁ = 1."""
     parts: dict[str, dict[str, str]] = {}
     for key in tensors:
         if match := _LOKR.fullmatch(key):
             parts.setdefault(match[1], {})[match[2]] = key
     odd = [module for module, keys in parts.items() if keys.keys() != {"1", "2"} or not _is_one(tensors[keys["1"]])]
-    if odd or config.data.get("alpha") != config.data.get("r"):
-        raise PortError(f"its LoKr is no plain change ({listed(odd) or 'alpha is not r'}): it was not written by "
-                        "hf_bico")
-    return _floats(tensors, {f"{module}.weight": keys["2"] for module, keys in parts.items()})
+    scaled = config.data.get("alpha") != config.data.get("r") or any(map(config.data.get, PATTERNS))
+    if odd or scaled:
+        raise PortError(f"its LoKr is no plain change ({listed(odd) or 'it is scaled'}): {OTHER}")
+    used = {key for keys in parts.values() for key in keys.values()}
+    return _floats(tensors, {f"{module}.weight": keys["2"] for module, keys in parts.items()}), used
 
 
 def _is_one(tensor: Tensor) -> bool:
     return tuple(tensor.shape) == (1, 1) and float(tensor) == 1.0
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -100,7 +100,8 @@ class Record:
             matching, method = data["matching"], data["method"]
             paths = {tower: path and tuple(block if block is None else int(block) for block in path)
                      for tower, path in matching["paths"].items()}
-            said = {key: str(method[key]) for key in ("name", "citation", "summary")}
+            said = {key: str(method[key]) for key in ("name", "citation", "summary")} | {
+                "options": dict(method["options"])}
             found = cls(*bases, {**method, **said}, str(matching["rule"]), paths, files,
                         {row.target: row for row in rows}, dict(data["calibration"]), dict(data["left"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

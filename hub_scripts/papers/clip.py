@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from hf_bico import comparison
 from hf_bico.api import class_loss
-from hf_bico.blueprint import PortConfig
+from hf_bico.config import PortConfig
 from hf_bico.data import Task, read_task, samples_of
 from hf_bico.evaluate import Exam
 from hf_bico.families.open_clip import OpenClip

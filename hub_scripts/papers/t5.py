@@ -17,8 +17,8 @@ sys.path.append(str(Path(__file__).parents[1] / "world"))
 from text_probe import fit_probe, pooled, probe_loss
 
 from hf_bico.api import job_of
-from hf_bico.blueprint import PortConfig
 from hf_bico.compare import compare as compare_methods
+from hf_bico.config import PortConfig
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job
