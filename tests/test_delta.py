@@ -26,8 +26,8 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import sha256
 from hf_bico.pipeline import run
 
-ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "distilbert", "modernbert", "t5-gated", "gpt2",
-            "llama", "qwen2", "gemma")
+ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert", "t5-gated",
+            "gpt2", "llama", "qwen2", "gemma")
 """A family of every build: with and without biases, some of both, transposed, fused, tied."""
 AUTO = {"text": "AutoModelForSequenceClassification", "image": "AutoModelForImageClassification",
         "causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
@@ -215,7 +215,26 @@ def flipped(tensors) -> None:
     next(tensor for key, tensor in tensors.items() if key.endswith("lokr_w2"))[0, 0] += 1.0
 
 
+def magnitude(tensors) -> None:
+    tensors["base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector"] = torch.ones(8)
+
+
+def configured(folder, change) -> None:
+    """An edited adapter_config.json, whose sha256 is told too."""
+    path = folder / "adapter_config.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    told(folder, lambda record: record["files"].update({path.name: sha256(path)}))
+
+
 MISTAKES = {
+    "stray": (lambda folder: tensors_of(folder, magnitude), "no part of a delta"),
+    "another config": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "sha256 differs"),
+    "scaled by config": (lambda folder: configured(folder, lambda data: data.update(alpha=7)), "it is scaled"),
+    "scaled by pattern": (lambda folder: configured(folder, lambda data: data.update(alpha_pattern={"(": 2})), "scale"),
+    "a list of files": (lambda folder: told(folder, lambda data: data.update(files=["x"])), "does not say"),
+    "for what": (lambda folder: told(folder, lambda data: data["purpose"].update(kind="soup")), "does not say"),
     "truncated": (cut, "not a readable safetensors file"),
     "renamed": (lambda folder: tensors_of(folder, renamed), "missing.*unknown"),
     "lost": (lambda folder: tensors_of(folder, lambda tensors: tensors.popitem()), "no plain change|missing"),
@@ -365,3 +384,78 @@ def test_shards_and_an_index_that_leads_elsewhere(world, tmp_path, monkeypatch):
         with pytest.raises(PortError, match=why):
             hf_bico.from_pretrained(tmp_path / "delta", base=str(world / "plus"), device="cpu")
         told(tmp_path / "delta", lambda data: data["files"].update({index.name: sha256(index)}))
+
+
+def test_a_wider_model_keeps_what_a_narrow_base_would_round_away(llama, tmp_path):
+    _, root = llama
+    base = transformers.LlamaForCausalLM.from_pretrained(root / "plus").bfloat16()
+    base.save_pretrained(tmp_path / "narrow")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(root / "plus" / name, tmp_path / "narrow" / name)
+    run(PortConfig(str(root / "tuned"), str(tmp_path / "narrow"), str(root / "task"), base=str(root / "base"), n=8,
+                   form="delta", dtype="float32", output=tmp_path / "delta"), Hub())
+    place = {"base": tmp_path / "narrow", "device": "cpu"}
+    wide = state(hf_bico.from_pretrained(tmp_path / "delta", alpha=0.01, dtype=torch.float32, **place))
+    tau = hf_bico.from_pretrained(tmp_path / "delta", delta_only=True, **place)
+    for key, change in tau.tensors.items():
+        assert torch.allclose(wide[key] - base.state_dict()[key].float(), 0.01 * change, atol=1e-7)
+    native = hf_bico.from_pretrained(tmp_path / "delta", **place)
+    assert {tensor.dtype for tensor in state(native).values()} == {torch.bfloat16}
+
+
+def test_a_base_of_the_same_weights_and_another_config_is_another_function(llama, tmp_path):
+    _, root = llama
+    shutil.copytree(root / "plus", tmp_path / "plus")
+    config = tmp_path / "plus" / "config.json"
+    data = json.loads(config.read_text())
+    for change, refused in (({"transformers_version": "4.0.0"}, False), ({"rms_norm_eps": 0.5}, True)):
+        config.write_text(json.dumps(data | change))
+        if refused:
+            with pytest.raises(PortError, match="another function"):
+                hf_bico.from_pretrained(root / "delta", base=tmp_path / "plus", device="cpu")
+        else:
+            hf_bico.from_pretrained(root / "delta", base=tmp_path / "plus", device="cpu")
+
+
+def test_a_record_may_not_change_the_bases_config(tmp_path, hub):
+    write_family(tmp_path, "bert")
+    run(PortConfig(str(tmp_path / "ft"), str(tmp_path / "plus"), str(tmp_path / "task"), base=str(tmp_path / "base"),
+                   n=22, form="delta", output=tmp_path / "delta"), Hub())
+    place = {"base": tmp_path / "plus", "device": "cpu"}
+    before = hf_bico.from_pretrained(tmp_path / "delta", **place).model.config
+    told(tmp_path / "delta", lambda data: data["purpose"]["config"].update(hidden_act="relu", quantization_config={}))
+    after = hf_bico.from_pretrained(tmp_path / "delta", **place).model.config
+    assert after.to_dict() == before.to_dict() and tuple(after.id2label.values()) == NAMES
+    config = json.loads((tmp_path / "delta" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None  # a folder's name may be another repo's
+
+
+def test_dare_leaves_the_generator_as_it_was_and_one_delta_is_merged_too(two):
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    one = hf_bico.from_pretrained(two[0], merge="dare_linear", density=0.2, delta_only=True)
+    plain = hf_bico.from_pretrained(two[0], delta_only=True)
+    key = next(iter(plain.tensors))
+    assert 0.1 < float((one.tensors[key] != 0).float().mean()) < 0.4
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_what_no_vector_can_do(two, tmp_path):
+    tau = TaskVector.from_pretrained(two[0])
+    for wrong in (lambda: tau + 1, lambda: tau * "x"):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(PortError, match="no scale"):
+        tau * float("inf")
+    with pytest.raises(PortError, match="NaN or Inf"):
+        TaskVector({"x": torch.tensor([float("nan")])}, {}).save(tmp_path / "nan.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_of_scale_0_is_no_delta(llama, tmp_path):
+    _, root = llama
+    with pytest.raises(PortError, match="nothing of the target changes"):
+        run(PortConfig(str(root / "tuned"), str(root / "plus"), str(root / "task"), base=str(root / "base"), n=8,
+                       form="delta", alpha=0.0, output=tmp_path / "delta"), Hub())
+    assert not (tmp_path / "delta").exists()

@@ -499,6 +499,37 @@ def test_a_change_is_of_what_lies_on_the_hub(published, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_delta_brings_the_targets_own_classifier_where_its_repo_has_none(published, tmp_path):
+    ported, inputs, _ = published
+    own = type(ported)(ported.target, ported.delta, {}, ported.moved, ported.account, ported.record)
+    folder = own.save_pretrained(tmp_path / "own", form="delta", dtype="float32")
+    with torch.no_grad():
+        state = own.target.state_dict() | own.tensors()
+        expected = torch.func.functional_call(own.target.eval(), state, (), inputs).logits
+    opened = hf_bico.from_pretrained(folder, device="cpu").model
+    assert (logits(opened, inputs) - expected).norm() < 1e-4 * expected.norm()
+
+
+def test_a_delta_of_a_target_that_is_no_longer_its_repos_is_refused(published, tmp_path):
+    ported, _, _ = published
+    other = copy.deepcopy(ported.target)
+    with torch.no_grad():
+        other.bert.embeddings.word_embeddings.weight[3] += 1.0
+    copied = type(ported)(other, ported.delta, ported.head, ported.moved, ported.account, ported.record)
+    with pytest.raises(PortError, match=r"word_embeddings.weight is not what demo/live-plus"):
+        copied.save_pretrained(tmp_path / "moved", form="delta")
+
+
+def test_another_fine_tune_in_memory_does_not_take_its_repo(published):
+    ported, _, _ = published
+    ported.push_to_hub("demo/live-mine")
+    size = ported.record["task_vector"] | {"relative_norm": 0.123}
+    other = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account,
+                         ported.record | {"task_vector": size})
+    with pytest.raises(PortError, match="not a port of"):
+        other.push_to_hub("demo/live-mine")
+
+
 def test_other_modules_are_saved_as_a_state_dict(tmp_path):
     clip, samples = tiny_clip(), Samples.make(8)
     ported = port(tuned=random_fine_tune(clip), base=clip, target=tiny_clip(seed=1), loss=samples.loss,

@@ -176,6 +176,25 @@ def test_the_base_is_the_commit_that_was_opened(bases, tmp_path):
     assert (base["name"], base["commit"]) == ("demo/train-moving", opened) != api.model_info("demo/train-moving").sha
 
 
+def test_any_name_will_do(bases, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state, model = transformers.TrainerState(is_world_process_zero=True), model_of()
+    args = TrainingArguments(output_dir=".", report_to=[])
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight.add_(0.01)
+    for given in (args, replace_dir(args, "dataset-in-memory")):  # the rows' own folder is called that
+        callback = PortCallback("demo/train-wide", table(), config=CHOSEN, strict=True)
+        callback.on_train_end(given, state, None, model=model, processing_class=tokenizer_of("text"))
+        name = callback.outcomes["demo/train-wide"].report["lineage"]["source"]["name"]
+        assert name == (tmp_path.name if given is args else "dataset-in-memory")
+    with pytest.raises(PortError, match="cannot be written as parquet"):
+        PortCallback("demo/train-wide", [1], config=CHOSEN, strict=True).port(model, None)
+
+
+def replace_dir(args: TrainingArguments, name: str) -> TrainingArguments:
+    return replace(args, output_dir=name)
+
+
 def test_one_dataset_is_split_by_the_seed(bases, tmp_path):
     whole = table()["train"]
     callback = PortCallback("demo/train-wide", whole, config=replace(CHOSEN, n=40), strict=True)
