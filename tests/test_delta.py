@@ -26,8 +26,8 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import sha256
 from hf_bico.pipeline import run
 
-ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert", "t5-gated",
-            "gpt2", "llama", "qwen2", "gemma")
+ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert",
+            "t5-gated", "gpt2", "llama", "qwen2", "gemma")
 """A family of every build: with and without biases, some of both, transposed, fused, tied."""
 AUTO = {"text": "AutoModelForSequenceClassification", "image": "AutoModelForImageClassification",
         "causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
