@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import peft
@@ -11,6 +13,7 @@ import transformers
 from adapters import write_adapter
 from commands import hf_bico as command
 from family_twins import CASES
+from hub import client_env
 from huggingface_hub import HfApi, ModelCard, hf_hub_download, snapshot_download
 from peft.utils import merge_utils
 from repos import NAMES, batch, processor_of, write_family
@@ -165,6 +168,23 @@ def test_the_base_is_taken_at_its_commit_and_another_is_refused(llama):
     with pytest.raises(PortError, match="names one itself"):
         hf_bico.from_pretrained(f"{delta}@{then}", revision=moved)
     api.upload_file(path_or_fileobj=(root / "plus" / name), path_in_repo=name, repo_id=f"{repo}-plus")
+
+
+def test_what_was_opened_once_opens_offline(llama, hub, tmp_path):
+    repo, _ = llama
+    code = f"""
+import hf_bico
+model = hf_bico.from_pretrained("{repo}-as-delta", device="cpu").model
+print(sum(float(p.abs().sum()) for p in model.parameters()))
+"""
+    said = []
+    for offline in ("0", "1"):
+        env = client_env(hub, tmp_path / "home") | {"HF_HUB_OFFLINE": offline}
+        env |= {"HF_ENDPOINT": "http://127.0.0.1:9"} if offline == "1" else {}
+        ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        said.append(ran.stdout)
+        assert ran.returncode == 0, ran.stderr
+    assert said[0] == said[1]
 
 
 def edited(root, tmp_path, change) -> str:

@@ -38,7 +38,7 @@ class Hub:
         return self.api.token
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
-        """The commit that a reference stands for now, and its files.
+        """The commit that a reference stands for now, and its files; offline, what this machine's cache has of it.
 
         Raises:
             PortError: unknown, private or gated repo, unknown revision, no network.
@@ -47,6 +47,8 @@ class Hub:
         if ref.folder is not None:
             files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
             return Pinned(ref.name, None, files, ref.folder, kind)
+        if constants.HF_HUB_OFFLINE and (cached := of_cache(ref, kind)):
+            return cached
         with self.speaking(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
@@ -183,12 +185,29 @@ class Hub:
             raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
 
 
-def cached_commit(repo: str) -> str | None:
-    """The commit of a model that lies in this machine's cache, None where several do or none: what a live model was
+def cached_commit(repo: str, kind: str = "model") -> str | None:
+    """The commit of a repo that lies in this machine's cache, None where several do or none: what a live model was
     opened from, which transformers does not keep."""
-    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"), "snapshots")
+    folder = _cache(repo, kind) / "snapshots"
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
+
+
+def of_cache(ref: Reference, kind: str) -> Pinned | None:
+    """A reference as this machine's cache has it: its commit, where its branch or tag was last seen, or the only one.
+    """
+    place = _cache(ref.name, kind)
+    seen = place / "refs" / (ref.revision or "main")
+    commit = seen.read_text().strip() if seen.is_file() else ref.revision or cached_commit(ref.name, kind)
+    folder = place / "snapshots" / (commit or "none")
+    if not folder.is_dir():
+        return None
+    files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
+    return Pinned(ref.name, commit, files, kind=kind)
+
+
+def _cache(repo: str, kind: str) -> Path:
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind))
 
 
 def _line(error: Exception) -> str:
