@@ -3,4 +3,5 @@
 set -euo pipefail
 source "$(dirname "$0")/env.sh" test
 ruff check .
-python -m pytest "$@"
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # threads of two processes on two cores wait for one another
+python -m pytest -n 2 --dist loadfile "$@"

@@ -207,7 +207,8 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
     mark = {"header": "0" * 64, "sample": "0" * 64, "full": None}
     base = {"name": "x", "commit": None, "fingerprint": mark}
     record = Record.read(json.dumps({
-        "schema": 1, "source": base, "target": base, "method": {"name": "m", "citation": "c", "summary": "s"},
+        "schema": 1, "source": base, "target": base,
+        "method": {"name": "m", "citation": "c", "summary": "s", "options": {}},
         "matching": {"rule": "index", "paths": {"": [0]}}, "calibration": {}, "left": {}, "files": shards.files,
         "maps": shards.rows}))
     entries = [record.entries[b.name] for _, b in pairs]
