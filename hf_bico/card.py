@@ -71,9 +71,10 @@ def _snippet(report: dict[str, Any], library: Library, purpose: Purpose, repo: s
     native = library.snippet(repo, purpose)
     if form_of(report) == MODEL:
         return native
-    base = "" if report["lineage"]["target"]["commit"] else ', base="where the base lies"'
+    pinned = report["lineage"]["target"]["commit"]
+    base = "" if pinned else ', base="where the base lies"'
     ours = f'import hf_bico\n\nmodel, preprocess, tokenizer = hf_bico.from_pretrained("{repo}"{base})'
-    if library.name != "transformers":
+    if library.name != "transformers" or not pinned:  # PEFT would look for the folder's name on the Hub
         return ours
     built = f", num_labels={len(purpose.labels)}" if purpose.labels else ""
     native = native.replace(f'"{repo}")', f'"{repo}"{built})', 1)

@@ -127,6 +127,15 @@ def test_what_is_stored_is_rounded_once_and_says_how_far_off_it_is():
     assert stored(change, 0.5, "float32").cuts[0].error == 0
 
 
+def test_a_product_is_scaled_once():
+    product = LowRank(matrix()[:, :2], matrix()[:2])
+    delta = Delta({"w": torch.empty(9, 6)})
+    delta.write(Slice("w"), product)
+    shaped = stored(delta, -0.5, "float32")
+    assert torch.allclose(shaped.delta["w"], -0.5 * product.dense()) and shaped.cuts[0].rank == 2
+    assert shaped.cuts[0].error < 1e-6
+
+
 def test_a_rounding_that_can_be_measured_is_not_done():
     b, a = torch.ones(6, 2), torch.full((2, 6), 1.0)
     a[1] = -1.003  # the product of the rounded factors is far from what is left of the product
