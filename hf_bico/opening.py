@@ -37,7 +37,7 @@ class Opened(NamedTuple):
 
 
 def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | None = None,
-                    base: str | Path | None = None, device: str | None = None, dtype: torch.dtype | None = None,
+                    base: str | Path | None = None, device: str | None = None, dtype: torch.dtype | str | None = None,
                     alpha: float = 1.0, weights: Sequence[float] | None = None, merge: str = "linear",
                     density: float = 0.5, seed: int = 0, delta_only: bool = False, verify: str = "fast",
                     token: str | None = None) -> Opened | TaskVector:
@@ -51,7 +51,7 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
         revision: of `repo`, where it is one.
         base: where the base lies now: a repo or a folder, which must hold the same weights.
         device: else CUDA where there is one, else the CPU.
-        dtype: that the model is loaded in; else what its library takes.
+        dtype: that the model is loaded in, torch's or its name; else what its library takes.
         alpha: scale of the change; 0 gives the base bit for bit. A head that the delta brings is no change and stays.
         weights: of several deltas, in order; all 1 unless given.
         merge: linear (the weighted sum), or PEFT's ties, dare_linear, dare_ties.
@@ -74,6 +74,7 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
     summed = Sum.of(len(names), weights, merge, density, seed)
     device, hub, full = pick_device(device), Hub(token), _is_full(verify)
     check_scale(alpha)
+    dtype = _dtype(dtype)
     deltas = [open_delta(hub, hub.resolve(at_revision(name, revision)), full=full) for name in names]
     record = _one_base(deltas)
     found = open_base(hub, record, deltas, base, full=full)
@@ -84,6 +85,13 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
     head = next((delta.head for delta in deltas if delta.record.head), {})
     put(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, head)
     return Opened(loaded.model, loaded.processor, loaded.tokenizer)
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype is not None and (not isinstance(found, torch.dtype) or not found.is_floating_point):
+        raise PortError(f"dtype={dtype!r} is no floating-point dtype of torch, as torch.bfloat16 or 'bfloat16'")
+    return found
 
 
 def _is_full(verify: str) -> bool:

@@ -122,7 +122,7 @@ def test_scale_dtype_and_what_the_native_loader_gives(llama):
     assert same(none, base) and not same(whole, base)
     for key in base:
         assert torch.allclose(half[key] - base[key], (whole[key] - base[key]) / 2, atol=1e-7)
-    opened = hf_bico.from_pretrained(root / "delta", device="cpu", dtype=torch.bfloat16)
+    opened = hf_bico.from_pretrained(root / "delta", device="cpu", dtype="bfloat16")
     assert {tensor.dtype for tensor in state(opened).values()} == {torch.bfloat16} and not opened.model.training
     assert all(torch.equal(state(opened)[key], whole[key].bfloat16()) for key in whole)  # rounded once
     assert opened.tokenizer("a word")["input_ids"] and opened.preprocess is None
@@ -287,7 +287,8 @@ def test_full_verification_sees_one_number(llama, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "why"), [
-    ({"alpha": float("nan")}, "no scale"), ({"verify": "no"}, "fast or full"), ({"merge": "soup"}, "dare_ties"),
+    ({"alpha": float("nan")}, "no scale"), ({"dtype": "int8"}, "no floating"),
+    ({"dtype": "soup"}, "no floating"), ({"verify": "no"}, "fast or full"), ({"merge": "soup"}, "dare_ties"),
     ({"weights": [1.0, 2.0]}, "2 weights for 1"), ({"density": 0.0}, "share"), ({"device": "abacus"}, "no device")])
 def test_options_that_are_none(options, why, llama):
     with pytest.raises(PortError, match=why):

@@ -50,7 +50,8 @@ def port(
     dtype: Annotated[str | None, typer.Option(help="Of a delta's matrices: bfloat16 or float32 [default: bfloat16, "
                                               "unless that is measurable].")] = None,
     output: opt.Output = None,
-    push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET.")] = False,
+    push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET, a delta or lora with "
+                                         "that behind it.")] = False,
     push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
