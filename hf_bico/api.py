@@ -106,7 +106,7 @@ class Ported:
         """
         from hf_bico.live import Kind, save
 
-        return save(self, Path(folder), Kind(alpha, form, rank, energy, dtype, base), scores or {})
+        return save(self, Path(folder).expanduser(), Kind(alpha, form, rank, energy, dtype, base), scores or {})
 
     def push_to_hub(self, repo: str, alpha: float = 1.0, *, form: str = "model", rank: int | None = None,
                     energy: float | None = None, dtype: str | None = None, base: str | None = None,
@@ -141,6 +141,7 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
         PortError: what `job_of` refuses, pairs that the method cannot serve, a NaN, a tensor of τ that nothing
             accounts for, classifiers of another build.
     """
+    _check_kinds(tuned, base, target, method, matching)
     method, clock, tuned_state = method or BiCo(), Clock(), state_of(tuned)
     _require_plain(base)
     top = top_of(tuned_state, base, target, head)
@@ -160,7 +161,8 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
             result = method.carry(replace(job, evidence=evidence))
     from hf_bico.live import lineage_of, record_of
 
-    record = record_of(lineage_of(tuned, base, target), method, job, ratio, whole, result.moved, top.record(fit), clock)
+    record = record_of(lineage_of(tuned, base, target), method, job, ratio, whole, result.moved,
+                       top.record(fit) | {"labels": labels_of(tuned) if made else None}, clock)
     return Ported(target, result.delta, made, result.moved, whole, record)
 
 
@@ -221,6 +223,28 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
     merged = copy.deepcopy(tuned)
     narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in merged.parameters())
     return (merged.float() if narrow else merged).merge_and_unload().state_dict()
+
+
+def labels_of(tuned: nn.Module | Tensors) -> list[str] | None:
+    """A classifier's names of its classes, in order; None where it says none."""
+    named = getattr(getattr(tuned, "config", None), "id2label", None)
+    return named and [str(named[k]) for k in sorted(named)]
+
+
+def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any) -> None:
+    """
+    Raises:
+        PortError: names where live objects are needed.
+    """
+    odd = [name for name, model in (("base", base), ("target", target)) if not isinstance(model, nn.Module)]
+    odd += [] if isinstance(tuned, nn.Module | Mapping) else ["tuned"]
+    if odd:
+        raise PortError(f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); from "
+                        "repos `hf_bico.warm_start` ports, or `hf-bico port`")
+    if method is not None and not isinstance(method, Method):
+        raise PortError(f"method={method!r}: give a method with its options, as hf_bico.Best()")
+    if not callable(matching):
+        raise PortError(f"matching={matching!r}: give a rule of hf_bico.core.pairing, as by_index")
 
 
 def _require_plain(base: nn.Module) -> None:

@@ -20,7 +20,7 @@ from hf_bico.demands import check_search, head_of, read_bank, require_task
 from hf_bico.destination import Destination, destination_of
 from hf_bico.estimate import Estimate, Work, estimate
 from hf_bico.families import Library, Purpose
-from hf_bico.forms import check_form
+from hf_bico.forms import MODEL, check_form
 from hf_bico.heads import Chain
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -125,6 +125,9 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
         require_room(config.output, 0)
     with telling(method, lineage.base, lineage.target):
         found = outline_of(config, library, purpose, models, head, method)
+    if config.form != MODEL and lineage.target.folder is not None and (config.push or config.push_to):
+        raise PortError(f"--as {config.form} of a folder cannot be opened by others: push {lineage.target.name} and "
+                        "name its repo with --to, or push the port --as model")
     destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
                                  create_pr=config.create_pr, commit_message=config.commit_message, form=config.form)
     return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,

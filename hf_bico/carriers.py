@@ -45,8 +45,7 @@ def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transpos
         delta, head = with_whole_heads(delta, base.weights, head)
         config, tensors = adapter(delta, base.weights, head, transposed, shaped.dtype)
         name = pinned.name if pinned.commit else None  # a folder's name may be another repo's on the Hub
-        config |= {"base_model_name_or_path": name, "revision": pinned.commit,
-                   "task_type": library.task_of(base.purpose)}
+        config |= {"base_model_name_or_path": name, "revision": pinned.commit, **_opened_as(base)}
         write_adapter(stage, config, tensors, base.folder, library.extra(pinned.files))
         files = [WEIGHTS, CONFIG]
     else:
@@ -69,6 +68,14 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
     if split.is_sharded:
         write_json(stage / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
     return [*split.filename_to_tensors, *([INDEX] if split.is_sharded else [])]
+
+
+def _opened_as(base: Base) -> dict[str, Any]:
+    """PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
+    task = base.library.task_of(base.purpose)
+    cls = type(base.library.skeleton(base.folder, base.purpose))
+    mapping = {"base_model_class": cls.__name__, "parent_library": cls.__module__}
+    return {"task_type": task} | ({} if task else {"auto_mapping": mapping})
 
 
 def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Delta, Tensors]:

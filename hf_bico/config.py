@@ -53,7 +53,7 @@ class PortConfig:
     """That a delta's matrices are stored in: bfloat16 unless given, or float32 where that would be measurable."""
     rank: int | None = None
     energy: float | None = None
-    """Of a layer's ‖τ_B‖², in [0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
+    """Of a layer's ‖τ_B‖², in (0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
     output: Path | None = None
     push: bool = False
     push_to: str | None = None

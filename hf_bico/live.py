@@ -1,9 +1,11 @@
 """A port between live models as data, as a folder and as a repo."""
 
+import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +28,7 @@ from hf_bico.destination import destination_of
 from hf_bico.families import Transformers, family_of, library_of
 from hf_bico.families.purposes import of_model
 from hf_bico.families.table import is_transposed
-from hf_bico.forms import FORMS, LORA, MODEL, Shaped, as_products, check_form
+from hf_bico.forms import LORA, MODEL, Shaped, as_products, check_form
 from hf_bico.forms import stored as kept_as
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.delta import SECTION, Base
@@ -139,10 +141,9 @@ def push(ported: Ported, repo: str, kind: Kind, scores: Mapping[str, float], *, 
 def write(stage: Path, ported: Ported, kind: Kind, scores: Mapping[str, float], repo: str | None, hub: Hub) -> None:
     """The folder of a port: the model or its change, what opens it, its report and its card."""
     stage.mkdir()
-    report = ported.report | {"alpha": kind.alpha, "scores": ported.scores | dict(scores)}
+    report = ported.report | {"alpha": kind.alpha, "scores": kept_scores(ported.scores, kind) | dict(scores)}
     check_scale(kind.alpha)
-    if kind.form not in FORMS:
-        raise PortError(f"form={kind.form!r}: it is one of {', '.join(FORMS)}")
+    check_form(kind.form, kind.rank, kind.energy, kind.dtype, "transformers")
     if kind.form == MODEL:
         _write_model(stage, ported, kind.alpha, hub)
         shaped = Shaped(ported.delta, kind.alpha)
@@ -155,6 +156,15 @@ def write(stage: Path, ported: Ported, kind: Kind, scores: Mapping[str, float], 
     write_live_card(stage, report, repo, type(ported.target).__name__, is_transformers(ported.target))
 
 
+def kept_scores(scores: Mapping[str, float], kind: Kind) -> dict[str, float]:
+    """Without those of `evaluate` that are of another model than what is written: of another α, or before a cut."""
+    cut = kind.rank is not None or kind.energy is not None
+    other = [name for name in scores if "(α = " in name and (cut or f"(α = {kind.alpha:g})" not in name)]
+    if other:
+        logger.warning("Left off the card: %s; what is written is another model", ", ".join(other))
+    return {name: value for name, value in scores.items() if name not in other}
+
+
 def is_transformers(model: nn.Module) -> bool:
     return hasattr(model, "save_pretrained") and hasattr(model, "config")
 
@@ -164,7 +174,8 @@ def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
     target = ported.target
     state = target.state_dict() | ported.tensors(alpha)
     if is_transformers(target):
-        target.save_pretrained(stage, state_dict=state)
+        with naming(target, ported):
+            target.save_pretrained(stage, state_dict=state)
         _copy_extra(stage, ported, hub)
         return
     held: set[int] = set()
@@ -173,6 +184,20 @@ def _write_model(stage: Path, ported: Ported, alpha: float, hub: Hub) -> None:
         held.add(tensor.data_ptr())
         state[key] = tensor.detach().clone() if shared else tensor.detach().contiguous()
     save_file(state, stage / WEIGHTS, metadata={"format": "pt"})
+
+
+@contextmanager
+def naming(target: nn.Module, ported: Ported) -> Iterator[None]:
+    """The target with the names of classes that a carried classifier has."""
+    labels, before = ported.record["head"].get("labels"), target.config
+    if labels:
+        target.config = copy.deepcopy(before)
+        target.config.id2label = dict(enumerate(labels))
+        target.config.label2id = {name: k for k, name in enumerate(labels)}
+    try:
+        yield
+    finally:
+        target.config = before
 
 
 def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dict[str, Any], Shaped]:
@@ -194,7 +219,9 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     check_form(kind.form, kind.rank, kind.energy, kind.dtype, library.name)
     folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
     stored = SafeTensors.of(library, pinned, folder)
-    base = Base(pinned, library, of_model(target), folder, Named(stored, library.names(target, stored)))
+    with naming(target, ported) if is_transformers(target) else nullcontext():
+        purpose = of_model(target)
+    base = Base(pinned, library, purpose, folder, Named(stored, library.names(target, stored)))
     own = own_head(ported, base)
     delta, cuts = ported.delta, ()
     if kind.form == LORA:

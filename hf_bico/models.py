@@ -99,8 +99,11 @@ def _library(pinned: Sequence[Pinned]) -> Library:
     libraries = [library_of(each.files) for each in pinned]
     for each, library in zip(pinned, libraries, strict=True):
         if library is None:
-            what = "is a PEFT adapter; only SOURCE may be one" if is_adapter(each) else (
-                "is no model that can be opened: it has neither open_clip_config.json nor config.json")
+            what = "is no model that can be opened: it has neither open_clip_config.json nor config.json"
+            if is_adapter(each):
+                what = "is a PEFT adapter; only SOURCE may be one"
+            elif any(name.startswith("delta") and name.endswith(".safetensors") for name in each.files):
+                what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
             raise PortError(f"{each} {what}")
         if library is not libraries[0]:
             raise PortError(f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -115,15 +116,18 @@ class Sum:
         Raises:
             PortError: options that are none, or not as many weights as deltas.
         """
-        chosen = (1.0,) * count if weights is None else tuple(map(float, weights))
+        try:
+            chosen = (1.0,) * count if weights is None else tuple(map(float, weights))
+        except (TypeError, ValueError) as error:
+            raise PortError(f"weights={weights!r}: a list of numbers, one a delta") from error
         if len(chosen) != count:
-            raise PortError(f"there are {len(chosen)} weights for {count} deltas")
+            raise PortError(f"the weights are {len(chosen)}, the deltas {count}")
         for weight in chosen:
             check_scale(weight)
         if merge not in MERGES:
             raise PortError(f"merge={merge!r}: it is one of {', '.join(MERGES)}")
-        if not 0 < density <= 1:
-            raise PortError(f"density={density}: a share in (0, 1]")
+        if not isinstance(density, Real) or not 0 < density <= 1:
+            raise PortError(f"density={density!r}: a share in (0, 1]")
         return cls(chosen, merge, density, seed)
 
     def __call__(self, vectors: Sequence[TaskVector]) -> TaskVector:

@@ -69,4 +69,6 @@ def of_port(given: Mapping[str, Any]):
         chosen["method_options"] = tuple(chosen["method_options"] or ())
     if "alpha" in chosen:
         chosen["alpha"] = scale(chosen["alpha"])
+    if chosen.get("output"):
+        chosen["output"] = chosen["output"].expanduser()
     return PortConfig(**chosen | {"private": chosen.get("private") or None})

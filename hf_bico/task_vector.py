@@ -72,6 +72,10 @@ class TaskVector:
 
     __rmul__ = __mul__
 
+    def __radd__(self, other: Any) -> "TaskVector":
+        """For `sum`, which begins at 0."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     def __neg__(self) -> "TaskVector":
         return self * -1.0
 
@@ -85,7 +89,7 @@ class TaskVector:
         Raises:
             PortError: the place is taken or cannot be written; NaN or Inf.
         """
-        place = Path(place)
+        place = Path(place).expanduser()
         if place.exists():
             raise PortError(f"{place} exists; name another")
         require_writable(place)
@@ -159,7 +163,8 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
     names = [vector.lineage.get("source", "?") for vector in vectors]
     terms = [name if weight == 1 else f"{weight:g} × ({name})" for name, weight in zip(names, weights, strict=True)]
     return TaskVector(Together([vector.tensors for vector in vectors], weights, rule),
-                      {**vectors[0].lineage, "source": " + ".join(terms)})
+                      {key: value for key, value in vectors[0].lineage.items() if key != "source_sha256"}
+                      | {"source": " + ".join(terms)})
 
 
 def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:

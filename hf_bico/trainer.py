@@ -14,17 +14,19 @@ from transformers import TrainerCallback
 
 from hf_bico.config import PortConfig
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Track, untracked
+from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.families import library_of
 from hf_bico.forms import MODEL
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub, cached_commit
-from hf_bico.io.writer import staged
+from hf_bico.io.writer import require_room, staged
 from hf_bico.pipeline import Outcome, run
 
 logger = logging.getLogger(__name__)
 
 Data = str | Path | datasets.Dataset | datasets.DatasetDict
+HELD_OUT = "held_out"
+"""Split of a single dataset in memory. A Trainer that was given all of it has seen these rows."""
 TEST_SHARE = 0.2
 """Of a single dataset in memory: what is scored on and not calibrated with."""
 DEFAULTS = PortConfig(source="", target="", dataset="")
@@ -44,7 +46,8 @@ class PortCallback(TrainerCallback):
         Args:
             to: the new bases.
             dataset: as on the command line, or raw rows in memory, as they are before they are tokenized: splits as
-                they are named, or one Dataset, a fifth of which is kept to score on.
+                they are named, or one Dataset, of which a fifth is held out to score on; what the Trainer has seen
+                of that flatters the source's score.
             config: all other options; its source, target, dataset, base, output and push are replaced.
             output: a folder that gets one for every new base.
             push: publish each as USER/MODEL-on-BASE, or the only one as `config.push_to`.
@@ -55,6 +58,8 @@ class PortCallback(TrainerCallback):
             PortError: bases whose ports would have one name.
         """
         self.to = [to] if isinstance(to, str) else list(to)
+        if not self.to:
+            raise PortError("to= names no new base")
         self.dataset, self.base, self.token, self.strict = dataset, base, token, strict
         self.output = None if output is None else Path(output)
         self.config = replace(config, push=push)
@@ -70,6 +75,26 @@ class PortCallback(TrainerCallback):
         """By new base: report, scores, folder and URL."""
         self.errors: dict[str, Exception] = {}
         """By new base: why there is no port."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        """What Trainer calls: what would stop every port is said before the training.
+
+        Raises:
+            PortError: a new base that cannot be had, a folder in use, a method that there is not.
+        """
+        if not state.is_world_process_zero:
+            return
+        hub = Hub(self.token)
+        method_of(self.config.method, self.config.method_options)
+        for target in self.to:
+            if self.output:
+                require_room(self.output / _last(target), 0)
+            try:
+                hub.resolve(target)
+            except PortError as error:
+                logger.error("There will be no port to %s: %s", target, error)
+                if self.strict:
+                    raise
 
     def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:
         """What Trainer calls; see `port`."""
@@ -96,6 +121,7 @@ class PortCallback(TrainerCallback):
                     if not source.exists():
                         save(model, processing_class, Path(folder) / "saving").rename(_made(source.parent) / name)
                     chosen = replace(self.config, source=str(source), base=self.base or base_of(model), target=target,
+                                     eval_split=scored_on(self.dataset, self.config),
                                      dataset=written(self.dataset, Path(folder) / "dataset", self.config),
                                      output=self.output and self.output / _last(target))
                     self.outcomes[target] = run(chosen, Hub(self.token))
@@ -147,7 +173,8 @@ def warm_start(source: str, to: str, dataset: Data, *, base: str | None = None, 
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
         rows = written(dataset, Path(folder) / "dataset", config)
-        chosen = replace(config, source=source, target=to, dataset=rows, base=base, output=place, push=False,
+        chosen = replace(config, source=str(source), target=str(to), dataset=rows, base=base, output=place, push=False,
+                         eval_split=scored_on(dataset, config),
                          push_to=None, private=None, create_pr=False, commit_message=None)
         return _opened(place, chosen, run(chosen, hub, track))
 
@@ -199,6 +226,10 @@ def base_of(model: nn.Module) -> str:
     return f"hf://{name}" + (f"@{commit}" if commit else "")
 
 
+def scored_on(data: Data, config: PortConfig) -> str | None:
+    return HELD_OUT if isinstance(data, datasets.Dataset) else config.eval_split
+
+
 def written(data: Data, folder: Path, config: PortConfig) -> str:
     """A dataset as the pipeline takes it: one in memory is written as parquet into the folder, once.
 
@@ -218,9 +249,8 @@ def written(data: Data, folder: Path, config: PortConfig) -> str:
     if isinstance(data, datasets.Dataset):
         if len(data) < 2:
             raise PortError(f"the dataset has {len(data)} rows, too few to calibrate on some and score on others")
-        splits = data.train_test_split(test_size=TEST_SHARE, seed=config.seed)
-        if config.split != "train":
-            splits = datasets.DatasetDict({config.split: splits["train"], "test": splits["test"]})
+        parts = data.train_test_split(test_size=TEST_SHARE, seed=config.seed)
+        splits = datasets.DatasetDict({config.split: parts["train"], HELD_OUT: parts["test"]})
     with staged(place) as stage:
         (stage / "data").mkdir(parents=True)
         for name, split in splits.items():

@@ -59,12 +59,14 @@ def table(folders: Iterable[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def port(source: str, options: Iterable[str], place: Path) -> bool:
-    """One port, unless it is there; whether it is there now."""
-    if not place.exists():
-        print(f"{source} …", file=sys.stderr)
-        subprocess.run([*PORT, source, *options, "--output", str(place), "-q"], stdout=subprocess.DEVNULL, check=False)
-    return (place / "hf_bico.json").exists()
+def port(source: str, options: Iterable[str], place: Path) -> int:
+    """One port, unless it is there; the exit code."""
+    if place.exists():
+        print(f"{source}: {place} is there, so it is neither ported nor pushed again", file=sys.stderr)
+        return 0
+    print(f"{source} …", file=sys.stderr)
+    words = [*PORT, source, *options, "--output", str(place), "-q"]
+    return subprocess.run(words, stdout=subprocess.DEVNULL, check=False).returncode
 
 
 def main() -> int:
@@ -79,15 +81,17 @@ def main() -> int:
         parser.error("there is no fine-tune in what was named")
     if len(set(places)) < len(places):
         parser.error("two fine-tunes have one name: rename a folder")
-    done = [place for (source, *own), place in zip(found, places, strict=True)
-            if port(source, [*common, *own], place)]  # what is given twice holds as it is given last
+    codes = [port(source, [*common, *own], place)  # what is given twice holds as it is given last
+             for (source, *own), place in zip(found, places, strict=True)]
+    done = [place for place in places if (place / "hf_bico.json").exists()]
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "scores.md").write_text(table(done), encoding="utf-8")
     print(table(done), end="")
-    for place in places:
-        if place not in done:
-            print(f"{place.name} was not ported", file=sys.stderr)
-    return 1 if len(done) < len(places) else 0
+    for code, place in zip(codes, places, strict=True):
+        if code:
+            what = "was ported and not pushed" if place in done else "was not ported"
+            print(f"{place.name} {what}: see above", file=sys.stderr)
+    return 1 if any(codes) else 0
 
 
 if __name__ == "__main__":

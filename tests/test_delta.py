@@ -289,7 +289,7 @@ def test_full_verification_sees_one_number(llama, tmp_path):
 @pytest.mark.parametrize(("options", "why"), [
     ({"alpha": float("nan")}, "no scale"), ({"dtype": "int8"}, "no floating"),
     ({"dtype": "soup"}, "no floating"), ({"verify": "no"}, "fast or full"), ({"merge": "soup"}, "dare_ties"),
-    ({"weights": [1.0, 2.0]}, "2 weights for 1"), ({"density": 0.0}, "share"), ({"device": "abacus"}, "no device")])
+    ({"weights": [1.0, 2.0]}, "weights are 2"), ({"density": 0.0}, "share"), ({"device": "abacus"}, "no device")])
 def test_options_that_are_none(options, why, llama):
     with pytest.raises(PortError, match=why):
         hf_bico.from_pretrained(llama[1] / "delta", **options)

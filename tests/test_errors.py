@@ -204,7 +204,7 @@ def test_a_broken_target_is_not_written_either_way(port, copy, world, capsys, mo
 
 @pytest.mark.parametrize("alpha", ["nan", "inf"])
 def test_no_scale(port, alpha):
-    assert_refused(port("--alpha", alpha), "give a finite --alpha")
+    assert_refused(port("--alpha", alpha), "give a finite number")
 
 
 def test_neither_scale_nor_auto(port):

@@ -10,7 +10,7 @@ import torch
 import transformers
 from family_twins import CASES, CLASSES, END, gradient_step, turned, twin
 from huggingface_hub import HfApi, ModelCard
-from repos import batch, case_of, loss, processor_of, tokenizer_of, write_family
+from repos import NAMES, batch, case_of, loss, processor_of, tokenizer_of, write_family
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
@@ -508,6 +508,23 @@ def test_a_delta_brings_the_targets_own_classifier_where_its_repo_has_none(publi
         expected = torch.func.functional_call(own.target.eval(), state, (), inputs).logits
     opened = hf_bico.from_pretrained(folder, device="cpu").model
     assert (logits(opened, inputs) - expected).norm() < 1e-4 * expected.norm()
+
+
+@pytest.mark.parametrize("form", ["model", "delta"])
+def test_class_names_and_scores_are_of_what_is_written(published, form, tmp_path):
+    ported, _, _ = published
+    assert tuple(ported.record["head"]["labels"]) == NAMES
+    names = tuple(f"other {name}" for name in NAMES)
+    record = ported.record | {"head": ported.record["head"] | {"labels": list(names)}}
+    copied = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account, record)
+    copied.evaluate(lambda model: 0.25)
+    folder = copied.save_pretrained(tmp_path / form, 0.5, form=form)
+    opened = hf_bico.from_pretrained(folder, device="cpu").model if form == "delta" else \
+        transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    assert tuple(opened.config.id2label.values()) == names
+    assert tuple(ported.target.config.id2label.values()) == NAMES  # it is left as it was
+    card = (folder / "README.md").read_text()
+    assert "without the port | 0.25" in card and "α = 1)" not in card
 
 
 def test_a_delta_of_a_target_that_is_no_longer_its_repos_is_refused(published, tmp_path):

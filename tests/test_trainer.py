@@ -202,7 +202,7 @@ def test_one_dataset_is_split_by_the_seed(bases, tmp_path):
     callback.port(model, tokenizer_of("text"), "mine")
     report = callback.outcomes["demo/train-wide"].report
     assert report["evaluation"]["ported"]["n"] == 14
-    assert report["lineage"]["source"]["name"] == "mine"
+    assert report["lineage"]["source"]["name"] == "mine" and report["evaluation"]["split"] == "held_out"
     with pytest.raises(PortError, match="has 1 rows, too few"):
         PortCallback("demo/train-wide", whole.select([0]), config=CHOSEN, strict=True).port(model, None)
 

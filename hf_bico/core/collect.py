@@ -116,6 +116,9 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
 
 def _labelled(side: Side, batch: Any) -> None:
     loss = side.loss(side.model, batch)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        raise PortError("the loss is to be one number as a tensor, summed over the batch's samples; it is "
+                        + (f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"))
     if not loss.isfinite():
         raise PortError("the calibration loss is NaN or Inf; a weight or a sample is broken")
     if loss.requires_grad:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -187,9 +188,9 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
 
 
 def check_scale(alpha: float) -> None:
-    """Raises PortError for an α that is NaN or Inf."""
-    if not isfinite(alpha):
-        raise PortError(f"α = {alpha} is no scale: give a finite --alpha")
+    """Raises PortError for an α that is NaN, Inf or no number."""
+    if not isinstance(alpha, Real) or not isfinite(alpha):
+        raise PortError(f"α = {alpha!r} is no scale: give a finite number")
 
 
 def added(base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None

@@ -27,12 +27,13 @@ class SafeTensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, *paths: Path) -> None:
-        self.files = {}
+        self.files, self.opened = {}, []
         for path in paths:
             try:
                 file = safe_open(path, framework="pt")
             except (SafetensorError, OSError) as error:
                 raise PortError(f"{path.name} is not a readable safetensors file ({error}); fetch it again") from error
+            self.opened.append(file)
             for key in file.keys():  # noqa: SIM118
                 if key in self.files:
                     raise PortError(f"{path.name} holds {key}, which another shard holds too")
@@ -58,7 +59,7 @@ class SafeTensors(Mapping[str, Tensor]):
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {key: value for file in dict.fromkeys(self.files.values()) for key, value in
+        return {key: value for file in self.opened for key, value in
                 (file.metadata() or {}).items()}
 
     def shape(self, key: str) -> tuple[int, ...]:

@@ -25,7 +25,8 @@ SECTION = "delta"
 REPORT_FILE = "hf_bico.json"
 PATTERN = "delta{suffix}.safetensors"
 FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
-ASIDE = ("_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache")
+ASIDE = ("_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
+         "id2label", "label2id", "problem_type", "finetuning_task")
 """Of a config: what may differ between two copies of a model."""
 _SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
 PATTERNS = ("rank_pattern", "alpha_pattern")

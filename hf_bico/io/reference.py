@@ -26,6 +26,8 @@ class Reference:
         Raises:
             PortError: it is neither a folder nor a repo's name.
         """
+        if not text.strip():
+            raise PortError("an empty name is neither a folder nor a repo")
         path = Path(text).expanduser()
         if not text.startswith("hf://") and path.is_dir():
             return cls(path.resolve().name, folder=path.resolve())
