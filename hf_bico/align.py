@@ -3,8 +3,6 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,7 @@ from hf_bico.io.writer import require_room, staged
 from hf_bico.maps_card import write_maps_card
 from hf_bico.pipeline import calibrate
 from hf_bico.prepare import Ready, models_key
-from hf_bico.report import Clock, bank_record, environment
+from hf_bico.report import Clock, bank_record, environment, method_record, stamp
 from hf_bico.tasks import objective_of
 from hf_bico.weigh import fetch, open_model
 from hf_bico.words import drawing_words, given_words, method_words, ref
@@ -170,11 +168,9 @@ def record(config: PortConfig, ready: Ready, drawn: Draw, prints: Sequence[Finge
     calibration = {"dataset": dataset.name, "commit": dataset.commit, "local": dataset.folder is not None,
                    "config": plan.dataset.config, "head": plan.head, "purpose": plan.purpose.kind,
                    **drawn.record(), **asdict(plan.task), **bank_record(plan.bank)}
-    method = {"name": plan.method.name, "citation": plan.method.citation, "summary": plan.method.summary,
-              "options": asdict(plan.method), "signals": sorted(signal.value for signal in plan.method.signals)}
     matching = matching_record(config, found) | {"paths": paths_of(config, ready, left, found)}
-    return {"schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
-            "command": redo(config, plan), **models, "method": method, "calibration": calibration,
+    return {**stamp(SCHEMA), "command": redo(config, plan), **models, "method": method_record(plan.method),
+            "calibration": calibration,
             "matching": matching, "left": left, "files": shards.files, "maps": shards.rows, "environment": made_in}
 
 

@@ -7,7 +7,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite, shards
-from hf_bico.io.delta import REPORT_FILE, SECTION, open_delta
+from hf_bico.io.delta import REPORT_FILE, SECTION, Base, open_delta
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
@@ -77,35 +77,31 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
     Raises:
         PortError: the vector does not fit the target, or the target cannot be had; a delta repo of another base.
     """
-    pinned = hub.resolve(target)
     if not Path(delta).is_file():
         if Path(delta).suffix == ".safetensors":
             raise PortError(f"there is no file {delta}: make one with `extract`")
-        return pinned, _apply_repo(str(delta), target, output, alpha, hub)
-    found = TaskVector.load(Path(delta))
+        stored = open_delta(hub, hub.resolve(str(delta)))
+        base, head = open_base(hub, stored.record, [stored], target, full=False), stored.head
+        found = vector(stored, base)
+        change = found.tensors
+    else:
+        found, head = TaskVector.load(Path(delta)), {}
+        base, change = _onto(found, hub.resolve(target), hub)
+    weights = base.weights.without(head)
+    require_finite(base.pinned, weights)
+    check_fits(change, weights, str(base.pinned))
+    require_room(output, sum(tensor.nbytes for tensor in weights.values()))
+    with staged(output) as stage:
+        write_model(stage, base.library, base.library.skeleton(base.folder, base.purpose), base.folder,
+                    base.pinned.files, weights, change, alpha, head)
+    return base.pinned, dict(found.lineage)
+
+
+def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[Base, Tensors]:
+    """Any model of a vector's shapes, and the change by its names."""
     library, purpose, (model,) = anatomies((pinned,), hub, None)
-    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    folder = hub.fetch(pinned, opening_files(library, pinned))
     weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
     named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix
     change = {**named, **{key: found.tensors[key] for key in found.tensors.keys() - named.used}}
-    skeleton = library.skeleton(folder, purpose)
-    _write(output, library, skeleton, folder, pinned, weights, change, alpha, {})
-    return pinned, dict(found.lineage)
-
-
-def _apply_repo(name: str, target: str, output: Path, alpha: float, hub: Hub) -> dict[str, str]:
-    delta = open_delta(hub, hub.resolve(name))
-    base = open_base(hub, delta.record, [delta], target, full=False)
-    found = vector(delta, base)
-    _write(output, base.library, base.library.skeleton(base.folder, base.purpose), base.folder, base.pinned,
-           base.weights.without(delta.head), found.tensors, alpha, delta.head)
-    return dict(found.lineage)
-
-
-def _write(output: Path, library, skeleton, folder: Path, pinned: Pinned, weights: Named, change: Tensors, alpha: float,
-           head: Tensors) -> None:
-    require_finite(pinned, weights)
-    check_fits(change, weights, str(pinned))
-    require_room(output, sum(tensor.nbytes for tensor in weights.values()))
-    with staged(output) as stage:
-        write_model(stage, library, skeleton, folder, pinned.files, weights, change, alpha, head)
+    return Base(pinned, library, purpose, folder, weights), change

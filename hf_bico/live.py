@@ -2,13 +2,10 @@
 
 import copy
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +31,19 @@ from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.delta import SECTION, Base
 from hf_bico.io.hub import Hub, cached_commit
 from hf_bico.io.reference import Pinned
-from hf_bico.io.writer import require_room, staged
-from hf_bico.report import SCHEMA, Clock, Lineage, environment, layer_table, write_report
+from hf_bico.io.writer import copy_files, require_room, staged
+from hf_bico.report import (
+    SCHEMA,
+    Clock,
+    Lineage,
+    environment,
+    layer_table,
+    method_record,
+    stamp,
+    task_vector_record,
+    write_report,
+)
+from hf_bico.weigh import opening_files
 
 UNNAMED = "a model in memory"
 WEIGHTS = "model.safetensors"
@@ -71,16 +79,12 @@ def record_of(lineage: dict[str, dict[str, Any]], method: Method, job: Job, rati
     Args:
         ratio: ‖τ‖/‖θ_A‖
     """
-    shown, norms = job.batches(), sum(entry.norm**2 for entry in moved)
-    kept = sum(entry.kept * entry.norm**2 for entry in moved) / norms if norms else 1.0
+    shown = job.batches()
     device = str(next(job.target.model.parameters()).device)
     return {
-        "schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
-        "live": True, "lineage": lineage,
-        "method": {"name": method.name, "citation": method.citation, "summary": method.summary,
-                   "options": asdict(method), "signals": sorted(signal.value for signal in method.signals)},
+        **stamp(SCHEMA), "live": True, "lineage": lineage, "method": method_record(method),
         "calibration": {"n": shown.samples, "batches": len(shown.hashes), "content_sha256": shown.sha256},
-        "task_vector": {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept},
+        "task_vector": task_vector_record(ratio, whole, moved),
         "layers": layer_table(tuple(job.pairs)), "head": head, "moved": [asdict(entry) for entry in moved],
         "left": [asdict(entry) for entry in whole.left], "environment": environment(device, clock)}
 
@@ -211,13 +215,12 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     if not name:
         raise PortError("the target does not say what it was opened from, which a delta is added to: name that with "
                         "base=")
-    commit = None if kind.base or Path(name).is_dir() else ported.record["lineage"]["target"]["commit"]
-    pinned = hub.resolve(name + (f"@{commit}" if commit else ""))
+    pinned = hub.resolve(name if kind.base else opened_from(ported, name))
     library = library_of(pinned.files)
     if library is None or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model with safe weights, which a delta needs: write form='model'")
     check_form(kind.form, kind.rank, kind.energy, kind.dtype, library.name)
-    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    folder = hub.fetch(pinned, opening_files(library, pinned))
     stored = SafeTensors.of(library, pinned, folder)
     with naming(target, ported) if is_transformers(target) else nullcontext():
         purpose = of_model(target)
@@ -250,20 +253,22 @@ def own_head(ported: Ported, base: Base) -> dict[str, Tensor]:
     return other
 
 
+def opened_from(ported: Ported, name: str) -> str:
+    """The target's name as a reference, at its commit where that is known."""
+    commit = ported.record["lineage"]["target"]["commit"]
+    return name if Path(name).is_dir() else f"hf://{name}" + (f"@{commit}" if commit else "")
+
+
 def _copy_extra(stage: Path, ported: Ported, hub: Hub) -> None:
     """Tokenizer, processor and the like of where the target was opened from; a warning where that is out of reach."""
     name = getattr(ported.target.config, "_name_or_path", "")
     if not name:
         return
-    commit, local = ported.record["lineage"]["target"]["commit"], Path(name).is_dir()
     try:
-        pinned = hub.resolve(name if local else f"hf://{name}" + (f"@{commit}" if commit else ""))
+        pinned = hub.resolve(opened_from(ported, name))
         extra = Transformers().extra(pinned.files)
         folder = hub.fetch(pinned, extra)
     except PortError as error:
         logger.warning("No tokenizer or processor was copied: %s", error)
         return
-    for file in extra:
-        if not (stage / file).exists():
-            (stage / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / file, stage / file)
+    copy_files(folder, stage, [file for file in extra if not (stage / file).exists()])

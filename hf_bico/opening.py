@@ -21,6 +21,7 @@ from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Reference
 from hf_bico.task_vector import Rule, TaskVector, together, weighted_sum
+from hf_bico.weigh import opening_files
 
 MERGES = ("linear", "ties", "dare_linear", "dare_ties")
 """Ways to add several deltas."""
@@ -207,7 +208,7 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model of {record.library} with safe weights")
-    folder = hub.fetch(pinned, (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files)))
+    folder = hub.fetch(pinned, opening_files(library, pinned))
     stored = SafeTensors.of(library, pinned, folder)
     seen = fingerprint(stored, full)
     if not seen.matches(record.fingerprint, full):

@@ -18,7 +18,7 @@ from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Method, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
-from hf_bico.core.transport import Account, Moved, Transported, added, holding
+from hf_bico.core.transport import Transported, added, holding
 from hf_bico.data import Draw
 from hf_bico.destination import Destination
 from hf_bico.estimate import measured
@@ -36,8 +36,10 @@ from hf_bico.report import (
     bank_record,
     environment,
     layer_table,
+    method_record,
     peak,
     search_record,
+    task_vector_record,
     write_report,
 )
 from hf_bico.scores import Score
@@ -89,7 +91,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
         method=_method_record(plan.method, alpha, search),
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
-        task_vector=_task_vector_record(ready.ratio, ready.account, ported.moved) | {
+        task_vector=task_vector_record(ready.ratio, ready.account, ported.moved) | {
             "adapter": ready.adapter, "written": shaped.record(config.form)},
         layers=layer_table(plan.pairs),
         matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
@@ -165,13 +167,6 @@ def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, ported: forms.Shape
                       with_delta("the port", ported), ready.comparable(source))
 
 
-def _task_vector_record(ratio: float, whole: Account, moved: list[Moved]) -> dict[str, Any]:
-    """How large τ is, what share of ‖τ‖² the pairs take, and what of the weights lies inside the span of their maps."""
-    taken = sum(entry.norm**2 for entry in moved)
-    kept = sum(entry.kept * entry.norm**2 for entry in moved)
-    return {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept / taken if taken else 1.0}
-
-
 def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     """The command that does this port again, with every input pinned; a search is not done again, its α is named."""
     lineage = plan.lineage
@@ -186,9 +181,7 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
 
 def _method_record(method: Method, alpha: float, search: Search | None) -> dict[str, Any]:
     kept = {"maps": method.about_maps()} if isinstance(method, Kept) else {}
-    return {"name": method.name, "citation": method.citation, "summary": method.summary, "options": asdict(method),
-            **kept, "alpha": alpha, "search": search_record(search),
-            "signals": sorted(signal.value for signal in method.signals)}
+    return method_record(method) | kept | {"alpha": alpha, "search": search_record(search)}
 
 
 def _head_record(ready: Ready) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from hf_bico.core.meter import peak_memory
+from hf_bico.core.methods import Method
 from hf_bico.core.search import Search
-from hf_bico.core.transport import Left, Moved
+from hf_bico.core.transport import Account, Left, Moved
 from hf_bico.core.types import Pair
 from hf_bico.io.delta import REPORT_FILE
 from hf_bico.io.reference import Pinned
@@ -107,8 +108,24 @@ class Report:
         """Plain JSON data."""
         evaluation = asdict(self.evaluation) | {
             "recovered": self.evaluation.recovered, "regressed": self.evaluation.regressed}
-        return {"schema": SCHEMA, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds"),
-                **asdict(self), "evaluation": evaluation}
+        return {**stamp(SCHEMA), **asdict(self), "evaluation": evaluation}
+
+
+def stamp(schema: int) -> dict[str, Any]:
+    """What every file of ours begins with."""
+    return {"schema": schema, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds")}
+
+
+def method_record(method: Method) -> dict[str, Any]:
+    return {"name": method.name, "citation": method.citation, "summary": method.summary, "options": asdict(method),
+            "signals": sorted(signal.value for signal in method.signals)}
+
+
+def task_vector_record(ratio: float, whole: Account, moved: Sequence[Moved]) -> dict[str, Any]:
+    """How large τ is, what share of ‖τ‖² the pairs take, and what of the weights lies inside the span of their maps."""
+    taken = sum(entry.norm**2 for entry in moved)
+    kept = sum(entry.kept * entry.norm**2 for entry in moved)
+    return {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept / taken if taken else 1.0}
 
 
 def bank_record(bank: Sequence[str]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """τ as named tensors with a lineage: added, scaled, saved; `extract` writes one, `apply` adds one to a model."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import check_scale
 from hf_bico.core.types import Tensors
 from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.delta import Lazy
 from hf_bico.io.writer import require_writable, staged
 
 LINEAGE = "hf_bico"
@@ -117,32 +119,6 @@ class TaskVector:
         return cls(file, lineage)
 
 
-class Together(Mapping[str, Tensor]):
-    """Changes that several vectors make together; a tensor that one of them has not is zero in it."""
-
-    def __init__(self, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> None:
-        self.parts, self.weights, self.rule = parts, weights, rule
-        self.keys_ = tuple(dict.fromkeys(key for part in parts for key in part))
-
-    def __getitem__(self, key: str) -> Tensor:
-        found = [part[key].float() if key in part else None for part in self.parts]
-        like = next((tensor for tensor in found if tensor is not None), None)
-        if like is None:
-            raise KeyError(key)
-        if any(tensor is not None and tensor.shape != like.shape for tensor in found):
-            raise PortError(f"{key} has several shapes: these are not vectors of one base")
-        return self.rule(key, [torch.zeros_like(like) if tensor is None else tensor for tensor in found], self.weights)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys_)
-
-    def __contains__(self, key: object) -> bool:
-        return any(key in part for part in self.parts)
-
-    def __len__(self) -> int:
-        return len(self.keys_)
-
-
 def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """Σ w τ, in order."""
     total = weights[0] * tensors[0]
@@ -162,9 +138,19 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
                         "add up")
     names = [vector.lineage.get("source", "?") for vector in vectors]
     terms = [name if weight == 1 else f"{weight:g} × ({name})" for name, weight in zip(names, weights, strict=True)]
-    return TaskVector(Together([vector.tensors for vector in vectors], weights, rule),
-                      {key: value for key, value in vectors[0].lineage.items() if key != "source_sha256"}
-                      | {"source": " + ".join(terms)})
+    parts = [vector.tensors for vector in vectors]
+    made = {key: partial(_made, key, parts, weights, rule) for key in dict.fromkeys(k for part in parts for k in part)}
+    lineage = {key: value for key, value in vectors[0].lineage.items() if key != "source_sha256"}
+    return TaskVector(Lazy(made), lineage | {"source": " + ".join(terms)})
+
+
+def _made(key: str, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> Tensor:
+    """A tensor's change of all vectors together; it is zero in one that has it not."""
+    found = [part[key].float() if key in part else None for part in parts]
+    like = next(tensor for tensor in found if tensor is not None)
+    if any(tensor is not None and tensor.shape != like.shape for tensor in found):
+        raise PortError(f"{key} has several shapes: these are not vectors of one base")
+    return rule(key, [torch.zeros_like(like) if tensor is None else tensor for tensor in found], weights)
 
 
 def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:

@@ -48,14 +48,25 @@ class SafeTensors(Mapping[str, Tensor]):
         """
         tensors = cls(*(folder / name for name in shards(library, pinned)))
         for index in (name for name in library.weights(pinned.files) if name.endswith(".json")):
-            try:
-                said = dict(json.loads((folder / index).read_text())["weight_map"])
-                named = set(map(str, said.values()))
-            except (KeyError, TypeError, ValueError) as error:
-                raise PortError(f"{index} has no readable weight_map: fetch the repo again") from error
-            if named - set(shards(library, pinned)) or set(said) != set(tensors):
-                raise PortError(f"{index} does not agree with the shards beside it: fetch the repo again")
+            tensors.check_index(folder / index, shards(library, pinned))
         return tensors
+
+    def check_index(self, index: Path, files: Iterable[str]) -> None:
+        """
+        Args:
+            files: those that the tensors were read from.
+
+        Raises:
+            PortError: the index names other files than those, or other tensors than they have.
+        """
+        try:
+            said = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            odd = sorted(set(map(str, said.values())) - set(files))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PortError(f"{index.name} has no readable weight_map: fetch the repo again") from error
+        if odd or set(said) != set(self):
+            raise PortError(f"{index.name} does not agree with the shards beside it"
+                            + (f" (it names {listed(odd)})" if odd else "") + ": fetch the repo again")
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose
 from hf_bico.families.purposes import TASKS
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
-from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.fingerprint import Fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, about, sha256
@@ -113,7 +113,7 @@ class Base:
     library: Library
     purpose: Purpose
     folder: Path
-    weights: Tensors
+    weights: Named
     """By their names in the model."""
 
 
@@ -191,7 +191,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
         _check_names(record)
         folder = hub.fetch(pinned, tuple(record.files))
         _check_files(folder, record, full)
-        found = _adapter(pinned, folder, record) if is_adapter(pinned) else _own(folder, record)
+        found = (_adapter if is_adapter(pinned) else _own)(pinned, folder, record)
         shapes, broken = _looked_at(found)
         wanted = {*record.changed, *record.head}
         odd = [f"{key} is missing" for key in sorted(wanted - shapes.keys())]
@@ -199,7 +199,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
         odd += [f"{key} has NaN or Inf" for key in broken]
         if odd:
             raise PortError(f"its tensors are not what {REPORT_FILE} says: {listed(odd)}; fetch it again")
-    return replace(found, pinned=pinned, shapes=shapes)
+    return replace(found, shapes=shapes)
 
 
 def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str]]:
@@ -229,21 +229,17 @@ def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
         raise PortError(f"{listed(broken)} is not the file that {REPORT_FILE} was written with: its sha256 differs")
 
 
-def _own(folder: Path, record: DeltaRecord) -> StoredDelta:
-    tensors = SafeTensors(*(folder / name for name in record.files if name != INDEX))
+def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    names = [name for name in record.files if name != INDEX]
+    tensors = SafeTensors(*(folder / name for name in names))
     if INDEX in record.files:
-        said = read_json(folder / INDEX).get("weight_map")
-        odd = sorted({str(name) for name in said.values()} - set(record.files)) if isinstance(said, dict) else []
-        if odd or not isinstance(said, dict) or set(said) != set(tensors):
-            raise PortError(f"{INDEX} does not agree with the shards beside it"
-                            + (f" (it names {listed(odd)})" if odd else "") + ": fetch it again")
-    return StoredDelta(None, record, _floats(tensors, tensors), Lazy({}), Lazy({}))
+        tensors.check_index(folder / INDEX, names)
+    return StoredDelta(pinned, record, _floats(tensors, {key: key for key in tensors}), Lazy({}), Lazy({}))
 
 
-def _floats(tensors: Tensors, names: Iterable[str] | Mapping[str, str]) -> Lazy:
-    """Some of a file's tensors in float32, under their own names or others (name → the file's)."""
-    pairs = names.items() if isinstance(names, dict) else ((key, key) for key in names)
-    return Lazy({name: lambda key=key: tensors[key].float() for name, key in pairs})
+def _floats(tensors: Tensors, names: Mapping[str, str]) -> Lazy:
+    """Tensors of a file in float32; name → the file's name."""
+    return Lazy({name: lambda key=key: tensors[key].float() for name, key in names.items()})
 
 
 def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:

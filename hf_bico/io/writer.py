@@ -79,9 +79,7 @@ def write_adapter(stage: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     stage.mkdir(exist_ok=True)
     (stage / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(dict(tensors), stage / WEIGHTS, metadata={"format": "pt"})
-    for name in extra:
-        (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(base / name, stage / name)
+    copy_files(base, stage, extra)
 
 
 def write_model(stage: Path, library: Library, model: nn.Module, base: Path, base_files: Iterable[str],
@@ -102,7 +100,11 @@ def write_model(stage: Path, library: Library, model: nn.Module, base: Path, bas
     tensors = dict(weights) | dict(added(weights, delta, alpha)) | {key: t.to(dtype) for key, t in head.items()}
     library.write(stage, model, base, tensors.items())
     kept = () if (stage / library.config_file).exists() else (library.config_file,)
-    for name in (*kept, *library.extra(base_files)):
-        if name in base_files:
-            (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(base / name, stage / name)
+    copy_files(base, stage, (name for name in (*kept, *library.extra(base_files)) if name in base_files))
+
+
+def copy_files(folder: Path, stage: Path, names: Iterable[str]) -> None:
+    """Some files of a folder, at the same places in another."""
+    for name in names:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, stage / name)
