@@ -5,16 +5,56 @@ from importlib.metadata import version
 
 __version__ = version("hf-bico")
 
-_METHODS = ("Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Naive", "OutputOnly", "Theseus",
-            "TransFusion")
+_METHODS = (
+    "Best",
+    "BiCo",
+    "FewShot",
+    "GradFix",
+    "GradientOnly",
+    "InputOnly",
+    "Naive",
+    "OutputOnly",
+    "Theseus",
+    "TransFusion",
+)
 _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
-    "port": "hf_bico.api", "Ported": "hf_bico.api", "class_loss": "hf_bico.api", "class_scores": "hf_bico.api",
-    "Batch": "hf_bico.core.collect", "PortError": "hf_bico.core.errors", "PortConfig": "hf_bico.config",
-    "PortCallback": "hf_bico.trainer", "warm_start": "hf_bico.trainer", "from_pretrained": "hf_bico.opening",
-    "Opened": "hf_bico.opening", "TaskVector": "hf_bico.task_vector"}
-__all__ = ["Batch", "Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Naive", "Opened", "OutputOnly",
-           "PortCallback", "PortConfig", "PortError", "Ported", "TaskVector", "Theseus", "TransFusion", "class_loss",
-           "class_scores", "from_pretrained", "port", "warm_start"]
+    "port": "hf_bico.api",
+    "Ported": "hf_bico.api",
+    "class_loss": "hf_bico.api",
+    "class_scores": "hf_bico.api",
+    "Batch": "hf_bico.core.collect",
+    "PortError": "hf_bico.core.errors",
+    "PortConfig": "hf_bico.config",
+    "PortCallback": "hf_bico.trainer",
+    "warm_start": "hf_bico.trainer",
+    "from_pretrained": "hf_bico.opening",
+    "Opened": "hf_bico.opening",
+    "TaskVector": "hf_bico.task_vector",
+}
+__all__ = [
+    "Batch",
+    "Best",
+    "BiCo",
+    "FewShot",
+    "GradFix",
+    "GradientOnly",
+    "InputOnly",
+    "Naive",
+    "Opened",
+    "OutputOnly",
+    "PortCallback",
+    "PortConfig",
+    "PortError",
+    "Ported",
+    "TaskVector",
+    "Theseus",
+    "TransFusion",
+    "class_loss",
+    "class_scores",
+    "from_pretrained",
+    "port",
+    "warm_start",
+]
 
 
 def __getattr__(name: str):

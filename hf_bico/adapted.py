@@ -84,8 +84,11 @@ class AdapterChange(Factored):
 
     def __init__(self, tuned: Adapted, base: Named) -> None:
         self.tuned, self.base = tuned, base
-        odd = [f"{key} is {tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
-               for key in tuned.whole & tuned.keys() & base.keys() if tuned.plain[key].shape != tuned.shapes[key].shape]
+        odd = [
+            f"{key} is {tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
+            for key in tuned.whole & tuned.keys() & base.keys()
+            if tuned.plain[key].shape != tuned.shapes[key].shape
+        ]
         odd += [f"{key} is only in the adapter" for key in tuned.keys() - base.keys()]
         if odd:
             raise PortError(f"not an adapter of this base; name the right one with --base: {listed(sorted(odd))}")
@@ -118,8 +121,9 @@ class AdapterChange(Factored):
         return len(self.base)
 
 
-def open_adapted(library: Library, purpose: Purpose, source: Anatomy, base: Named, shapes: Mapping,
-                 folders: Sequence[Path]) -> Adapted:
+def open_adapted(
+    library: Library, purpose: Purpose, source: Anatomy, base: Named, shapes: Mapping, folders: Sequence[Path]
+) -> Adapted:
     """The base with its adapter: read here if it is a plain LoRA, else merged by PEFT.
 
     Args:

@@ -74,8 +74,9 @@ def size_of(method: Method, pairs: Sequence[Pair]) -> int:
     """Bytes of the factors in float32; pairs that read one input share its factor."""
     left, right = method.sides
     inputs = {pair.streams(Signal.INPUT): pair for pair in pairs}
-    return 4 * (sum(a.d_out * b.d_out for a, b in pairs if left) + sum(a.d_in * b.d_in for a, b in inputs.values()
-                                                                       if right))
+    return 4 * (
+        sum(a.d_out * b.d_out for a, b in pairs if left) + sum(a.d_in * b.d_in for a, b in inputs.values() if right)
+    )
 
 
 def opened(plan: Sampled, hub: Hub, track: Track, clock: Clock) -> tuple[Ready, tuple[Fingerprint, Fingerprint]]:
@@ -88,21 +89,32 @@ def opened(plan: Sampled, hub: Hub, track: Track, clock: Clock) -> tuple[Ready, 
     with clock("download"):
         folders = [fetch(plan, each, hub) for each in track(pinned, "Downloading", 2)]
     with clock("load"):
-        prints = tuple(fingerprint(SafeTensors.of(plan.library, *each), full=True)
-                       for each in zip(pinned, folders, strict=True))
+        prints = tuple(
+            fingerprint(SafeTensors.of(plan.library, *each), full=True) for each in zip(pinned, folders, strict=True)
+        )
         tensors = [open_model(plan.library, *each) for each in zip(models, folders, strict=True)]
         for each, read in zip(pinned, tensors, strict=True):
             require_finite(each, read)
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders]
         objectives = tuple(objective_of(plan, side) for side in sides)
         gains = _gains(plan, tensors[0])
-    return Ready(plan, [folders[0], *folders], {}, tensors[0], {}, tensors[1].without(plan.chain.target_keys), gains,
-                 0.0, Account(0.0, []), sides, objectives), prints
+    return Ready(
+        plan,
+        [folders[0], *folders],
+        {},
+        tensors[0],
+        {},
+        tensors[1].without(plan.chain.target_keys),
+        gains,
+        0.0,
+        Account(0.0, []),
+        sides,
+        objectives,
+    ), prints
 
 
 def _gains(plan: Sampled, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The base's gains in a head that either base lacks: its own where its files have them, else those of a fresh norm.
-    """
+    """The base's gains in a head that either base lacks: its own where its files have them, else those of a fresh norm."""
     state = plan.models[1].skeleton.state_dict()
     return {a: tensors[a] if a in tensors else fresh(a, state[a].shape) for a, _ in plan.chain.gains}
 
@@ -118,8 +130,15 @@ def parts_of(ready: Ready) -> Iterator[Ready]:
             yield replace(ready, plan=part, objectives=tuple(objective_of(part, side) for side in ready.sides))
 
 
-def _keep(part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards, track: Track,
-          clock: Clock) -> dict[str, str]:
+def _keep(
+    part: Ready,
+    config: PortConfig,
+    drawn: Draw,
+    prints: Sequence[Fingerprint],
+    shards: Shards,
+    track: Track,
+    clock: Clock,
+) -> dict[str, str]:
     """Make a part's maps and write them; of towers that need not run, why there are none, if there are none.
 
     Raises:
@@ -141,49 +160,82 @@ def _keep(part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerp
     return {}
 
 
-def _gather(part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerprint], track: Track, clock: Clock
-            ) -> tuple[Evidence, Workspace]:
+def _gather(
+    part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerprint], track: Track, clock: Clock
+) -> tuple[Evidence, Workspace]:
     """What the samples show of a part's pairs; an interrupted collection goes on where it was."""
     plan, size = part.plan, config.batch_size
     with clock("draw"):
         part.equip(drawn, size, track)
-    workspace = Workspace({
-        "hf_bico": __version__, "maps": [each.full for each in prints], "models": models_key(part), "head": plan.head,
-        "method": [plan.method.name, asdict(plan.method), size, [[a.name, b.name] for a, b in plan.pairs]],
-        "calibration": [drawn.sha256, asdict(plan.task), plan.bank, config.max_length]})
+    workspace = Workspace(
+        {
+            "hf_bico": __version__,
+            "maps": [each.full for each in prints],
+            "models": models_key(part),
+            "head": plan.head,
+            "method": [plan.method.name, asdict(plan.method), size, [[a.name, b.name] for a, b in plan.pairs]],
+            "calibration": [drawn.sha256, asdict(plan.task), plan.bank, config.max_length],
+        }
+    )
     evidence = workspace.evidence(plan.pairs, plan.method)
     with clock("calibrate"):
         calibrate(replace(part.job(drawn, size, track), evidence=evidence), workspace)
     return evidence, workspace
 
 
-def record(config: PortConfig, ready: Ready, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards,
-           left: dict[str, str], found: dict[str, Any] | None, made_in: dict[str, Any]) -> dict[str, Any]:
+def record(
+    config: PortConfig,
+    ready: Ready,
+    drawn: Draw,
+    prints: Sequence[Fingerprint],
+    shards: Shards,
+    left: dict[str, str],
+    found: dict[str, Any] | None,
+    made_in: dict[str, Any],
+) -> dict[str, Any]:
     """All that a port needs to know of the maps, and a reader to judge them."""
     plan = ready.plan
-    models = {role: {"name": each.name, "commit": each.commit, "local": each.folder is not None,
-                     "fingerprint": mark.record()}
-              for role, each, mark in zip(("source", "target"), plan.lineage.models[1:], prints, strict=True)}
+    models = {
+        role: {"name": each.name, "commit": each.commit, "local": each.folder is not None, "fingerprint": mark.record()}
+        for role, each, mark in zip(("source", "target"), plan.lineage.models[1:], prints, strict=True)
+    }
     dataset = plan.lineage.dataset
-    calibration = {"dataset": dataset.name, "commit": dataset.commit, "local": dataset.folder is not None,
-                   "config": plan.dataset.config, "head": plan.head, "purpose": plan.purpose.kind,
-                   **drawn.record(), **asdict(plan.task), **bank_record(plan.bank)}
+    calibration = {
+        "dataset": dataset.name,
+        "commit": dataset.commit,
+        "local": dataset.folder is not None,
+        "config": plan.dataset.config,
+        "head": plan.head,
+        "purpose": plan.purpose.kind,
+        **drawn.record(),
+        **asdict(plan.task),
+        **bank_record(plan.bank),
+    }
     matching = matching_record(config, found) | {"paths": paths_of(config, ready, left, found)}
-    return {**stamp(SCHEMA), "command": redo(config, plan), **models, "method": method_record(plan.method),
-            "calibration": calibration,
-            "matching": matching, "left": left, "files": shards.files, "maps": shards.rows, "environment": made_in}
+    return {
+        **stamp(SCHEMA),
+        "command": redo(config, plan),
+        **models,
+        "method": method_record(plan.method),
+        "calibration": calibration,
+        "matching": matching,
+        "left": left,
+        "files": shards.files,
+        "maps": shards.rows,
+        "environment": made_in,
+    }
 
 
-def paths_of(config: PortConfig, ready: Ready, left: dict[str, str], found: dict[str, Any] | None
-             ) -> dict[str, Blocks]:
+def paths_of(config: PortConfig, ready: Ready, left: dict[str, str], found: dict[str, Any] | None) -> dict[str, Blocks]:
     """What the rule says of every tower that has maps, whatever --layers and --skip leave out."""
     if config.matching == CKA:
         paths = {tower: list(path) for tower, path in found["paths"].items()}
     else:
         rule = by_index if config.matching == "index" else read_matching(Path(config.matching))
         towers = optional_towers(ready.plan) & left.keys()
-        sides = ([site for site in model.sites(every=True) if site.tower not in towers]
-                 for model in ready.plan.models[1:])
+        sides = (
+            [site for site in model.sites(every=True) if site.tower not in towers] for model in ready.plan.models[1:]
+        )
         paths = {tower: list(path) for tower, path in matched(*sides, rule).items()}
     return {tower: path for tower, path in paths.items() if tower not in left}
 
@@ -191,8 +243,19 @@ def paths_of(config: PortConfig, ready: Ready, left: dict[str, str], found: dict
 def redo(config: PortConfig, plan: Sampled) -> str:
     """The command that makes these maps again, with every input pinned."""
     lineage = plan.lineage
-    words = ["hf-bico", "align", ref(lineage.base), ref(lineage.target), "--dataset", ref(lineage.dataset), "--split",
-             config.split, *drawing_words(config, plan), *method_words(config), *given_words({"--head": config.head})]
+    words = [
+        "hf-bico",
+        "align",
+        ref(lineage.base),
+        ref(lineage.target),
+        "--dataset",
+        ref(lineage.dataset),
+        "--split",
+        config.split,
+        *drawing_words(config, plan),
+        *method_words(config),
+        *given_words({"--head": config.head}),
+    ]
     return shlex.join([*words, "--output", "maps"])
 
 
@@ -206,8 +269,15 @@ def _push(config: PortConfig, hub: Hub, plan: Plan, track: Track) -> str | None:
     for to in track([plan.destination] if plan.destination else [], "Pushing", 1):
         try:
             stale = () if config.create_pr else [name for name in to.files if SHARD_NAME.fullmatch(name)]
-            url = hub.push(config.output, to.repo, parent=to.parent, message=message, private=config.private,
-                           create_pr=config.create_pr, stale=stale)
+            url = hub.push(
+                config.output,
+                to.repo,
+                parent=to.parent,
+                message=message,
+                private=config.private,
+                create_pr=config.create_pr,
+                stale=stale,
+            )
         except PortError as error:
             raise PortError(f"{error} (the maps are kept in {config.output})") from error
     return url

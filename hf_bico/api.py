@@ -56,8 +56,10 @@ class Ported:
             PortError: a scale or a sum that is NaN or Inf; the port is in the target already.
         """
         if self.applied:
-            raise PortError("the port is in the target already (apply_), and would be added twice: evaluate and save "
-                            "it before apply_, or save the target itself")
+            raise PortError(
+                "the port is in the target already (apply_), and would be added twice: evaluate and save "
+                "it before apply_, or save the target itself"
+            )
         state = self.target.state_dict()
         return dict(added(state, self.delta, alpha)) | {key: tensor.to(state[key]) for key, tensor in self.head.items()}
 
@@ -73,8 +75,9 @@ class Ported:
         self.applied.append(alpha)
         return self.target
 
-    def evaluate(self, score: Callable[[nn.Module], float], metric: str = "accuracy", alpha: float = 1.0
-                 ) -> dict[str, float]:
+    def evaluate(
+        self, score: Callable[[nn.Module], float], metric: str = "accuracy", alpha: float = 1.0
+    ) -> dict[str, float]:
         """Score the target without the port and with it, and keep both for the card; it is as it was afterwards.
 
         Args:
@@ -87,9 +90,18 @@ class Ported:
         self.scores.update(found)
         return found
 
-    def save_pretrained(self, folder: str | Path, alpha: float = 1.0, *, form: str = "model", rank: int | None = None,
-                        energy: float | None = None, dtype: str | None = None, base: str | None = None,
-                        scores: Mapping[str, float] | None = None) -> Path:
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        alpha: float = 1.0,
+        *,
+        form: str = "model",
+        rank: int | None = None,
+        energy: float | None = None,
+        dtype: str | None = None,
+        base: str | None = None,
+        scores: Mapping[str, float] | None = None,
+    ) -> Path:
         """Write θ_B + α τ_B, or α τ_B alone, as a folder with its card and hf_bico.json; the target stays as it is.
 
         Args:
@@ -108,10 +120,22 @@ class Ported:
 
         return save(self, Path(folder).expanduser(), Kind(alpha, form, rank, energy, dtype, base), scores or {})
 
-    def push_to_hub(self, repo: str, alpha: float = 1.0, *, form: str = "model", rank: int | None = None,
-                    energy: float | None = None, dtype: str | None = None, base: str | None = None,
-                    private: bool | None = None, token: str | None = None, commit_message: str | None = None,
-                    create_pr: bool = False, scores: Mapping[str, float] | None = None) -> str:
+    def push_to_hub(
+        self,
+        repo: str,
+        alpha: float = 1.0,
+        *,
+        form: str = "model",
+        rank: int | None = None,
+        energy: float | None = None,
+        dtype: str | None = None,
+        base: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        scores: Mapping[str, float] | None = None,
+    ) -> str:
         """The same as one commit to a repo, or one pull request; its URL.
 
         Raises:
@@ -119,14 +143,31 @@ class Ported:
         """
         from hf_bico.live import Kind, push
 
-        return push(self, repo, Kind(alpha, form, rank, energy, dtype, base), scores or {}, private=private,
-                    token=token, commit_message=commit_message, create_pr=create_pr)
+        return push(
+            self,
+            repo,
+            Kind(alpha, form, rank, energy, dtype, base),
+            scores or {},
+            private=private,
+            token=token,
+            commit_message=commit_message,
+            create_pr=create_pr,
+        )
 
 
-def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
-         loss: Loss | tuple[Loss, Loss] | None = None, scores: tuple[Scores, Scores] | None = None,
-         method: Method | None = None, matching: Matching = by_index, head: str = TRANSPORT, track: Track = untracked
-         ) -> Ported:
+def port(
+    *,
+    tuned: nn.Module | Tensors,
+    base: nn.Module,
+    target: nn.Module,
+    calibration: Iterable[Any],
+    loss: Loss | tuple[Loss, Loss] | None = None,
+    scores: tuple[Scores, Scores] | None = None,
+    method: Method | None = None,
+    matching: Matching = by_index,
+    head: str = TRANSPORT,
+    track: Track = untracked,
+) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
 
     A classifier that the fine-tune brings is carried over whole, through the map of its input: it has no τ, for its
@@ -161,14 +202,29 @@ def port(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, cali
             result = method.carry(replace(job, evidence=evidence))
     from hf_bico.live import lineage_of, record_of
 
-    record = record_of(lineage_of(tuned, base, target), method, job, ratio, whole, result.moved,
-                       top.record(fit) | {"labels": labels_of(tuned) if made else None}, clock)
+    record = record_of(
+        lineage_of(tuned, base, target),
+        method,
+        job,
+        ratio,
+        whole,
+        result.moved,
+        top.record(fit) | {"labels": labels_of(tuned) if made else None},
+        clock,
+    )
     return Ported(target, result.delta, made, result.moved, whole, record)
 
 
-def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
-           loss: Loss | tuple[Loss, Loss] | None = None, scores: tuple[Scores, Scores] | None = None,
-           matching: Matching = by_index) -> Job:
+def job_of(
+    *,
+    tuned: nn.Module | Tensors,
+    base: nn.Module,
+    target: nn.Module,
+    calibration: Iterable[Any],
+    loss: Loss | tuple[Loss, Loss] | None = None,
+    scores: tuple[Scores, Scores] | None = None,
+    matching: Matching = by_index,
+) -> Job:
     """All that a method needs of live models but the evidence; `hf_bico.compare.compare` takes it. Classifiers stay.
 
     Args:
@@ -194,9 +250,17 @@ def job_of(*, tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module, ca
     return _job(state_of(tuned), base, target, calibration, loss, scores, matching, Top(), untracked)[0]
 
 
-def _job(tuned: Tensors, base: nn.Module, target: nn.Module, calibration: Iterable[Any],
-         loss: Loss | tuple[Loss, Loss] | None, scores: tuple[Scores, Scores] | None, matching: Matching, top: Top,
-         track: Track) -> tuple[Job, float]:
+def _job(
+    tuned: Tensors,
+    base: nn.Module,
+    target: nn.Module,
+    calibration: Iterable[Any],
+    loss: Loss | tuple[Loss, Loss] | None,
+    scores: tuple[Scores, Scores] | None,
+    matching: Matching,
+    top: Top,
+    track: Track,
+) -> tuple[Job, float]:
     """The job, and ‖τ‖/‖θ_A‖."""
     models = base, target
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else tuple(map(loss_of, models))
@@ -239,8 +303,10 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
     odd = [name for name, model in (("base", base), ("target", target)) if not isinstance(model, nn.Module)]
     odd += [] if isinstance(tuned, nn.Module | Mapping) else ["tuned"]
     if odd:
-        raise PortError(f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); from "
-                        "repos `hf_bico.warm_start` ports, or `hf-bico port`")
+        raise PortError(
+            f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); from "
+            "repos `hf_bico.warm_start` ports, or `hf-bico port`"
+        )
     if method is not None and not isinstance(method, Method):
         raise PortError(f"method={method!r}: give a method with its options, as hf_bico.Best()")
     if not callable(matching):
@@ -249,8 +315,10 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
 
 def _require_plain(base: nn.Module) -> None:
     if any(hasattr(module, "base_layer") for module in base.modules()):
-        raise PortError("the base has PEFT's layers in it, as a model has that was given to get_peft_model: open a "
-                        "fresh one with from_pretrained")
+        raise PortError(
+            "the base has PEFT's layers in it, as a model has that was given to get_peft_model: open a "
+            "fresh one with from_pretrained"
+        )
 
 
 def class_loss(head: Tensor) -> Loss:
@@ -260,11 +328,14 @@ def class_loss(head: Tensor) -> Loss:
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = logits(model, batch)
         return of_classes(scores, batch[1].to(scores.device))
+
     return loss
 
 
 def class_scores(head: Tensor) -> Scores:
     """(n, M) scores of (inputs, …) under a classifier head (M, d); with a bank of general prompts, label-free."""
+
     def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return clip_logits(model, batch[0], head)
+
     return scores

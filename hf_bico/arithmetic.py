@@ -41,8 +41,10 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
     library, purpose, models = anatomies((tuned, root), hub, None)
     check_models(library, models)
     folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
-    hashes = [fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full
-              for pinned, folder in zip((tuned, root), folders, strict=True)]
+    hashes = [
+        fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full
+        for pinned, folder in zip((tuned, root), folders, strict=True)
+    ]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
     views = open_source(library, purpose, models, folders)
     tau = change_of(*(mine.without(mine.keys() - theirs.keys()) for mine, theirs in (views, views[::-1])))
@@ -92,8 +94,17 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
     check_fits(change, weights, str(base.pinned))
     require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
-        write_model(stage, base.library, base.library.skeleton(base.folder, base.purpose), base.folder,
-                    base.pinned.files, weights, change, alpha, head)
+        write_model(
+            stage,
+            base.library,
+            base.library.skeleton(base.folder, base.purpose),
+            base.folder,
+            base.pinned.files,
+            weights,
+            change,
+            alpha,
+            head,
+        )
     return base.pinned, dict(found.lineage)
 
 

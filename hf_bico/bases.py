@@ -23,8 +23,11 @@ from hf_bico.kept import require_maps
 from hf_bico.models import bases
 from hf_bico.report import Lineage
 
-CLASSIFIERS = {Kind.IMAGE: "ForImageClassification", Kind.TEXT: "ForSequenceClassification",
-               Kind.PAIR: "ForSequenceClassification"}
+CLASSIFIERS = {
+    Kind.IMAGE: "ForImageClassification",
+    Kind.TEXT: "ForSequenceClassification",
+    Kind.PAIR: "ForSequenceClassification",
+}
 """Labelled samples → the end of the name of the class that tells them apart."""
 
 
@@ -62,9 +65,18 @@ def draft(config: PortConfig, hub: Hub) -> Plan:
     found = outline_of(config, library, purpose, (models[0], *models), head, method, tuned=False)
     if head == RIDGE:
         top = models[0].family.head_sites(models[0].skeleton)
-        found = replace(found, chain=replace(found.chain, fresh=top[len(found.chain.moved):]))
-    sampled = Sampled(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,
-                      labels=labels, task=task, max_length=config.max_length)
+        found = replace(found, chain=replace(found.chain, fresh=top[len(found.chain.moved) :]))
+    sampled = Sampled(
+        **vars(found),
+        lineage=lineage,
+        calibration=calibration,
+        bank=bank,
+        dataset=dataset,
+        split=split,
+        labels=labels,
+        task=task,
+        max_length=config.max_length,
+    )
     sampled, left = _reachable(sampled)
     return Plan(sampled, left, _destination(config, lineage, hub))
 
@@ -100,8 +112,9 @@ def base_head(named: str | None, purpose: Purpose, task: Task) -> str:
     if not purpose.kind.endswith("classification"):
         return head_of(named, purpose, task)
     if named not in (None, RIDGE):
-        raise PortError(f"--head {named} is not for two bases: no fine-tune brings a head, so one is fitted to both "
-                        f"({RIDGE})")
+        raise PortError(
+            f"--head {named} is not for two bases: no fine-tune brings a head, so one is fitted to both ({RIDGE})"
+        )
     return RIDGE
 
 
@@ -124,5 +137,12 @@ def _destination(config: PortConfig, lineage: Lineage, hub: Hub) -> Destination 
         return [said.get(role, {}).get("name") for role in ("source", "target")] == names
 
     default = "-to-".join(name.split("/")[-1] for name in names) + "-maps"
-    return place_for(hub, config.push_to, default, private=config.private, create_pr=config.create_pr,
-                     is_mine=is_mine, what=f"maps from {names[0]} to {names[1]}")
+    return place_for(
+        hub,
+        config.push_to,
+        default,
+        private=config.private,
+        create_pr=config.create_pr,
+        is_mine=is_mine,
+        what=f"maps from {names[0]} to {names[1]}",
+    )

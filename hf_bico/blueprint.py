@@ -95,8 +95,12 @@ def resolve(config: PortConfig, hub: Hub) -> Lineage:
         PortError: any of them is not to be had, or no base is known.
     """
     source = hub.resolve(config.source)
-    return Lineage(source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target),
-                   hub.resolve(config.dataset, "dataset"))
+    return Lineage(
+        source,
+        hub.resolve(config.base or base_of(source, hub)),
+        hub.resolve(config.target),
+        hub.resolve(config.dataset, "dataset"),
+    )
 
 
 def draft(config: PortConfig, hub: Hub) -> Blueprint:
@@ -126,13 +130,35 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     with telling(method, lineage.base, lineage.target):
         found = outline_of(config, library, purpose, models, head, method)
     if config.form != MODEL and lineage.target.folder is not None and (config.push or config.push_to):
-        raise PortError(f"--as {config.form} of a folder cannot be opened by others: push {lineage.target.name} and "
-                        "name its repo with --to, or push the port --as model")
-    destination = destination_of(lineage, hub, push=config.push, push_to=config.push_to, private=config.private,
-                                 create_pr=config.create_pr, commit_message=config.commit_message, form=config.form)
-    return Blueprint(**vars(found), lineage=lineage, calibration=calibration, bank=bank, dataset=dataset, split=split,
-                     labels=labels, task=task, max_length=config.max_length, eval_name=eval_name, eval_split=eval_split,
-                     licenses=_licenses(lineage, hub), destination=destination)
+        raise PortError(
+            f"--as {config.form} of a folder cannot be opened by others: push {lineage.target.name} and "
+            "name its repo with --to, or push the port --as model"
+        )
+    destination = destination_of(
+        lineage,
+        hub,
+        push=config.push,
+        push_to=config.push_to,
+        private=config.private,
+        create_pr=config.create_pr,
+        commit_message=config.commit_message,
+        form=config.form,
+    )
+    return Blueprint(
+        **vars(found),
+        lineage=lineage,
+        calibration=calibration,
+        bank=bank,
+        dataset=dataset,
+        split=split,
+        labels=labels,
+        task=task,
+        max_length=config.max_length,
+        eval_name=eval_name,
+        eval_split=eval_split,
+        licenses=_licenses(lineage, hub),
+        destination=destination,
+    )
 
 
 def check_options(config: PortConfig) -> None:
@@ -163,8 +189,15 @@ def drawing(config: PortConfig, split: Split, task: Task) -> tuple[Calibration, 
     return calibration, labels
 
 
-def outline_of(config: PortConfig, library: Library, purpose: Purpose, models: tuple[Anatomy, ...], head: str,
-               method: Method, tuned: bool = True) -> Outline:
+def outline_of(
+    config: PortConfig,
+    library: Library,
+    purpose: Purpose,
+    models: tuple[Anatomy, ...],
+    head: str,
+    method: Method,
+    tuned: bool = True,
+) -> Outline:
     """What moves where between the models.
 
     Args:
@@ -178,8 +211,17 @@ def outline_of(config: PortConfig, library: Library, purpose: Purpose, models: t
     pairs, unpaired = pair_models(models, matching_of(config, method.matching if isinstance(method, Kept) else None))
     pairs = (*pairs, *links.moved)
     method.check(pairs)
-    return Outline(library=library, purpose=purpose, models=models, head=head, chain=links, pairs=pairs,
-                   unpaired=unpaired, method=method, device=pick_device(config.device))
+    return Outline(
+        library=library,
+        purpose=purpose,
+        models=models,
+        head=head,
+        chain=links,
+        pairs=pairs,
+        unpaired=unpaired,
+        method=method,
+        device=pick_device(config.device),
+    )
 
 
 def matching_of(config: PortConfig, found: Matching | None = None) -> Matching:
@@ -215,8 +257,10 @@ def _eval_name(config: PortConfig, dataset: HubDataset) -> str:
     found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
     found = [name for name in found if name != config.split]
     if not found or found[0] not in dataset.splits:
-        raise PortError(f"no split to evaluate on beside {config.split!r}: name one with --eval-split; "
-                        f"{dataset.pinned} has {', '.join(dataset.splits)}")
+        raise PortError(
+            f"no split to evaluate on beside {config.split!r}: name one with --eval-split; "
+            f"{dataset.pinned} has {', '.join(dataset.splits)}"
+        )
     return found[0]
 
 
@@ -239,8 +283,18 @@ def work_of(config: PortConfig, plan: Outline, n: int, scored: int) -> Work:
     sites = [site for site in plan.source_sites if site.tower not in optional]
     heads = [getattr(each.skeleton, "get_output_embeddings", lambda: None)() for each in plan.models[1:]]
     on_top = tuple(head.weight.numel() if head is not None and hasattr(head, "weight") else 0 for head in heads)
-    return Work(main, sites, plan.method, n, [each.shapes for each in plan.models[1:]], config.max_length, on_top,
-                scored, config.alpha == AUTO, config.batch_size)
+    return Work(
+        main,
+        sites,
+        plan.method,
+        n,
+        [each.shapes for each in plan.models[1:]],
+        config.max_length,
+        on_top,
+        scored,
+        config.alpha == AUTO,
+        config.batch_size,
+    )
 
 
 def optional_towers(plan: Outline) -> set[str]:

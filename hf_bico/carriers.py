@@ -52,10 +52,17 @@ def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transpos
         files = write_shards(stage, delta, shaped.dtype)
     stored = SafeTensors.of(library, pinned, base.folder)
     record = DeltaRecord(
-        base=pinned.name, commit=pinned.commit, fingerprint=fingerprint(stored, full=True),
-        config_sha256=config_sha256(base.folder / library.config_file), library=library.name, purpose=base.purpose,
-        changed=tuple(key for key in delta if key not in head), head=tuple(head), transposed=tuple(transposed),
-        files={name: sha256(stage / name) for name in files})
+        base=pinned.name,
+        commit=pinned.commit,
+        fingerprint=fingerprint(stored, full=True),
+        config_sha256=config_sha256(base.folder / library.config_file),
+        library=library.name,
+        purpose=base.purpose,
+        changed=tuple(key for key in delta if key not in head),
+        head=tuple(head),
+        transposed=tuple(transposed),
+        files={name: sha256(stage / name) for name in files},
+    )
     return record.data()
 
 
@@ -95,15 +102,16 @@ def saved(key: str) -> str:
     """The module that a head's tensor is saved with."""
     parts = key.split(".")[:-1]
     place = next((i for i, part in enumerate(parts) if part.endswith(CLASSIFIERS)), len(parts) - 1)
-    return ".".join(parts[:place + 1])
+    return ".".join(parts[: place + 1])
 
 
 def _wrapped(key: str) -> bool:
     return any(part.endswith(CLASSIFIERS) for part in key.split(".")[:-1])
 
 
-def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
-            ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def adapter(
+    delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """adapter_config.json, but for what it is of, and adapter_model.safetensors; all scales are 1.
 
     Products go as a LoRA, dense changes as a LoKr.
@@ -122,8 +130,9 @@ def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collectio
     biases = [key for key in delta if key not in head and key not in matrices]
     odd = [key for keys, end in ((matrices, ".weight"), (biases, ".bias")) for key in keys if not key.endswith(end)]
     if odd:
-        raise PortError(f"PEFT cannot hold the change of {listed(odd)}, which is no layer's weight or bias: use --as "
-                        "model")
+        raise PortError(
+            f"PEFT cannot hold the change of {listed(odd)}, which is no layer's weight or bias: use --as model"
+        )
     if not matrices:
         raise PortError("nothing of the target changes, so there is no adapter to write")
     products = all(delta.factors(key) is not None for key in matrices)
@@ -136,8 +145,9 @@ def adapter(delta: Delta, weights: Tensors, head: Tensors, transposed: Collectio
     return {**config, "target_modules": modules, "modules_to_save": whole_modules, "inference_mode": True}, tensors
 
 
-def _lora(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
-          ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _lora(
+    delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors, ranks = {}, {}
     for key in keys:
         product = delta.factors(key) or whole(delta[key])
@@ -147,9 +157,19 @@ def _lora(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype:
         ranks[module] = product.rank
     most = max(ranks.values(), key=list(ranks.values()).count)
     odd = {module: r for module, r in ranks.items() if r != most}
-    return {"peft_type": "LORA", "r": most, "lora_alpha": most, "rank_pattern": odd, "alpha_pattern": odd,
-            "fan_in_fan_out": bool(set(keys) & set(transposed)), "bias": "all", "lora_dropout": 0.0,
-            "init_lora_weights": True, "use_rslora": False, "use_dora": False}, tensors
+    return {
+        "peft_type": "LORA",
+        "r": most,
+        "lora_alpha": most,
+        "rank_pattern": odd,
+        "alpha_pattern": odd,
+        "fan_in_fan_out": bool(set(keys) & set(transposed)),
+        "bias": "all",
+        "lora_dropout": 0.0,
+        "init_lora_weights": True,
+        "use_rslora": False,
+        "use_dora": False,
+    }, tensors
 
 
 def whole(matrix: Tensor) -> LowRank:
@@ -160,20 +180,30 @@ def whole(matrix: Tensor) -> LowRank:
     return LowRank(torch.eye(rows), matrix)
 
 
-def _lokr(delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
-          ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _lokr(
+    delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, and the scale 1."""
     tensors, most = {}, 1
     for key in keys:
         matrix, name = _to(delta[key], dtype).contiguous(), PREFIX + _module(key)
         tensors[f"{name}.lokr_w1"], tensors[f"{name}.lokr_w2"] = torch.ones(1, 1, dtype=matrix.dtype), matrix
         most = max(most, *matrix.shape)
-    return {"peft_type": "LOKR", "r": most, "alpha": most, "decompose_both": False, "decompose_factor": 1,
-            "rank_dropout": 0.0, "module_dropout": 0.0, "init_weights": True}, tensors
+    return {
+        "peft_type": "LOKR",
+        "r": most,
+        "alpha": most,
+        "decompose_both": False,
+        "decompose_factor": 1,
+        "rank_dropout": 0.0,
+        "module_dropout": 0.0,
+        "init_weights": True,
+    }, tensors
 
 
-def _biases(delta: Delta, weights: Tensors, keys: Iterable[str], wrapped: Collection[str]
-            ) -> Iterable[tuple[str, Tensor]]:
+def _biases(
+    delta: Delta, weights: Tensors, keys: Iterable[str], wrapped: Collection[str]
+) -> Iterable[tuple[str, Tensor]]:
     """Whole, in the target's dtype, where PEFT will have them."""
     for key, bias in added(weights, {key: delta[key] for key in keys}):
         module = _module(key)
@@ -187,4 +217,3 @@ def _to(tensor: Tensor, dtype: str) -> Tensor:
 
 def _module(key: str) -> str:
     return key.rpartition(".")[0]
-

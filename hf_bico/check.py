@@ -70,9 +70,14 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
     with clock("resolve"):
         source = hub.resolve(port.source)
         pinned = (source, hub.resolve(port.base or base_of(source, hub)), hub.resolve(port.target))
-    data = {"schema": SCHEMA, "hf_bico": __version__,
-            "lineage": {role: {"name": each.name, "commit": each.commit, "local": each.folder is not None}
-                        for role, each in zip(("source", "base", "target"), pinned, strict=True)}}
+    data = {
+        "schema": SCHEMA,
+        "hf_bico": __version__,
+        "lineage": {
+            role: {"name": each.name, "commit": each.commit, "local": each.folder is not None}
+            for role, each in zip(("source", "base", "target"), pinned, strict=True)
+        },
+    }
     try:
         with clock("headers"):
             library, purpose, models = anatomies(pinned, hub, port.family)
@@ -87,8 +92,10 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         if _elsewhere(error):
             raise
         return data | _end(config, impossible(str(error)), clock)
-    data |= {"pairs": layer_table(plan.pairs),
-             "task_vector": shares(weighed.tau, plan.pairs, weighed.account, weighed.ratio)}
+    data |= {
+        "pairs": layer_table(plan.pairs),
+        "task_vector": shares(weighed.tau, plan.pairs, weighed.account, weighed.ratio),
+    }
     if not port.dataset:
         cost = estimate(work_of(port, plan, PORTED, 0), plan.device)
         return data | {"estimate": asdict(cost)} | _end(config, unseen(), clock)
@@ -101,8 +108,9 @@ def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> 
     with clock("resolve"):
         plan = draft(port, hub)
     if plan.calibration.size(len(plan.task.class_names)) < FEWEST:
-        raise PortError(f"a check makes a port of one half of its samples and tries it on the other: give -n {FEWEST} "
-                        "or more")
+        raise PortError(
+            f"a check makes a port of one half of its samples and tries it on the other: give -n {FEWEST} or more"
+        )
     ready = prepare(plan, hub, track, clock)
     with clock("draw"):
         drawn = ready.draw(port, plan.calibration, track)
@@ -114,37 +122,67 @@ def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> 
     cost = estimate(work_of(port, plan, PORTED, eval_size(port, plan.eval_split)), plan.device)
     cost = retimed(cost, _stages(found, n, eval_size(port, plan.eval_split)))
     verdict = judge(found.signs, found.trial, n)
-    return {"lineage": plan.lineage.record(ready.hashes), "estimate": asdict(cost),
-            "matching": matching_record(port, matched),
-            "samples": drawn.record(), "signs": asdict(found.signs), "trial": found.trial and asdict(found.trial),
-            "scores": {name: score and asdict(score) for name, score in found.scores.items()},
-            "cka": {tower: matrix.tolist() for tower, matrix in found.cka.items()},
-            "blocks": found.blocks} | _end(config, verdict, clock, plan)
+    return {
+        "lineage": plan.lineage.record(ready.hashes),
+        "estimate": asdict(cost),
+        "matching": matching_record(port, matched),
+        "samples": drawn.record(),
+        "signs": asdict(found.signs),
+        "trial": found.trial and asdict(found.trial),
+        "scores": {name: score and asdict(score) for name, score in found.scores.items()},
+        "cka": {tower: matrix.tolist() for tower, matrix in found.cka.items()},
+        "blocks": found.blocks,
+    } | _end(config, verdict, clock, plan)
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
     """Seconds of a port of `PORTED` samples, scored on so many, from what n took."""
     took = found.seconds
-    return {"calibrate": took["collect"] * PORTED / n, "move": took["move"],
-            "evaluate": (3 * took["score target"] + took["score source"]) * scored / n}
+    return {
+        "calibrate": took["collect"] * PORTED / n,
+        "move": took["move"],
+        "evaluate": (3 * took["score target"] + took["score source"]) * scored / n,
+    }
 
 
 def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Blueprint | None = None) -> dict[str, Any]:
     device, rows = (plan.device, plan.split.num_rows) if plan else ("cpu", PORTED)
     rivals = RIVALS if plan is None or plan.head != "none" else WITHOUT_LOSS
-    return {"verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows), rivals)},
-            "environment": environment(device, clock)}
+    return {
+        "verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows), rivals)},
+        "environment": environment(device, clock),
+    }
 
 
 def next_command(port: PortConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
     """What to do about a verdict, with n samples; `rivals` are what a doubtful port is compared with."""
     plain = PortConfig("", "", "")
-    named = ("base", "config", "split", "eval_split", "columns", "templates", "max_length", "head", "family",
-             "matching", "layers", "skip")
-    words = ["--to", port.target, *(["--dataset", port.dataset] if port.dataset else []),
-             *(str(word) for name in named if getattr(port, name) != getattr(plain, name)
-               for word in (f"--{name.replace('_', '-')}", getattr(port, name))),
-             *(["--streaming"] if port.streaming else [])]
+    named = (
+        "base",
+        "config",
+        "split",
+        "eval_split",
+        "columns",
+        "templates",
+        "max_length",
+        "head",
+        "family",
+        "matching",
+        "layers",
+        "skip",
+    )
+    words = [
+        "--to",
+        port.target,
+        *(["--dataset", port.dataset] if port.dataset else []),
+        *(
+            str(word)
+            for name in named
+            if getattr(port, name) != getattr(plain, name)
+            for word in (f"--{name.replace('_', '-')}", getattr(port, name))
+        ),
+        *(["--streaming"] if port.streaming else []),
+    ]
     if grade is Grade.IMPOSSIBLE:
         return ""
     if not port.dataset:
@@ -154,14 +192,27 @@ def next_command(port: PortConfig, grade: Grade, n: int, rivals: Sequence[str] =
         method += [word for option in port.method_options for word in ("--set", option)]
         return shlex.join(["hf-bico", "port", port.source, *words, *method, "-n", str(n), "--output", "ported"])
     methods = dict.fromkeys((port.method, *rivals))
-    return shlex.join(["hf-bico", "compare", port.source, *words, "-n", str(n),
-                       *(word for name in methods for word in ("--method", name))])
+    return shlex.join(
+        [
+            "hf-bico",
+            "compare",
+            port.source,
+            *words,
+            "-n",
+            str(n),
+            *(word for name in methods for word in ("--method", name)),
+        ]
+    )
 
 
 def _elsewhere(error: BaseException | None) -> bool:
     """Whether the network or the Hub is to blame, and not the models."""
-    outer = (hub_errors.HTTPError, hub_errors.HfHubHTTPError, hub_errors.LocalEntryNotFoundError,
-             hub_errors.OfflineModeIsEnabled)
+    outer = (
+        hub_errors.HTTPError,
+        hub_errors.HfHubHTTPError,
+        hub_errors.LocalEntryNotFoundError,
+        hub_errors.OfflineModeIsEnabled,
+    )
     while error is not None:
         if isinstance(error, outer):
             return True
@@ -173,9 +224,14 @@ def _models(plan: Outline) -> dict[str, dict[str, Any]]:
     def record(each: Anatomy) -> dict[str, Any]:
         sites = each.sites()
         widths = sorted({(s.d_out, s.d_in) for s in sites})
-        return {"family": each.family.name, "purpose": plan.purpose.kind, "blocks": depths_of(sites),
-                "linear_maps": len(sites), "width": min(min(pair) for pair in widths),
-                "parameters": sum(prod(each.shapes[key].shape) for key in each.shapes)}
+        return {
+            "family": each.family.name,
+            "purpose": plan.purpose.kind,
+            "blocks": depths_of(sites),
+            "linear_maps": len(sites),
+            "width": min(min(pair) for pair in widths),
+            "parameters": sum(prod(each.shapes[key].shape) for key in each.shapes),
+        }
 
     return {role: record(each) for role, each in zip(("source", "base", "target"), plan.models, strict=True)}
 
@@ -194,9 +250,13 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
     reasons: dict[str, list[float]] = defaultdict(list)
     for entry in ledger.left:
         reasons[entry.reason].append(entry.norm**2 / total)
-    return {"relative_norm": ratio, "moved_share": ledger.moved_share, "by_role": dict(roles),
-            "by_block": dict(blocks),
-            "left": [{"reason": why, "tensors": len(parts), "share": sum(parts)} for why, parts in reasons.items()]}
+    return {
+        "relative_norm": ratio,
+        "moved_share": ledger.moved_share,
+        "by_role": dict(roles),
+        "by_block": dict(blocks),
+        "left": [{"reason": why, "tensors": len(parts), "share": sum(parts)} for why, parts in reasons.items()],
+    }
 
 
 def _block(tower: str, depth: int | None) -> str:

@@ -13,8 +13,7 @@ from hf_bico.commands import COMMANDS
 from hf_bico.core.errors import PortError
 from hf_bico.voice import interrupted, stderr
 
-app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None,
-                  pretty_exceptions_enable=False)
+app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in COMMANDS:
     app.command()(command)
 INTERRUPTED = 130
@@ -27,8 +26,12 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def common(context: typer.Context, version: Annotated[bool, typer.Option(
-        "--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Carry a fine-tune over to a new base model, without training."""
     if context.invoked_subcommand is None:
         print(context.get_help())

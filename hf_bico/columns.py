@@ -34,9 +34,17 @@ MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 
 LABEL_NAMES = ("label", "labels", "cls", "fine_label")
 TEXT_NAMES = ("text", "sentence", "content", "review", "question", "utterance", "tweet", "document")
-PAIR_NAMES = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
-              ("text1", "text2"), ("question", "context"), ("question", "sentence"), ("question", "passage"),
-              ("query", "passage"))
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text", "text_pair"),
+    ("text1", "text2"),
+    ("question", "context"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+)
 PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
 COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
 MESSAGES_NAMES = ("messages", "conversations", "conversation")
@@ -51,7 +59,7 @@ class Columns:
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
-    """"image=img,label=y" as roles and their columns.
+    """ "image=img,label=y" as roles and their columns.
 
     Raises:
         PortError: it is not of that form, or a role is unknown or named twice.
@@ -115,8 +123,11 @@ class _Table:
     def strings(self, names: Iterable[str] | None = None) -> list[str]:
         """The columns of strings, of these names if given."""
         taken = set(self.named.values())
-        return [name for name in (self.features if names is None else names)
-                if name in self.features and name not in taken and _is_string(self.features[name])]
+        return [
+            name
+            for name in (self.features if names is None else names)
+            if name in self.features and name not in taken and _is_string(self.features[name])
+        ]
 
     def one(self, role: str, candidates: list[str]) -> str | None:
         """The column of a role: the one named, else the only candidate, None where there is none.
@@ -159,9 +170,14 @@ def _completion(table: _Table) -> dict[str, str] | None:
 
 def _pair(table: _Table) -> dict[str, str] | None:
     named = [table.named.get(role) for role in ("text", "text_pair")]
-    found = [names for names in PAIR_NAMES
-             if all(own in (None, name) and name in table.features and _is_string(table.features[name])
-                    for own, name in zip(named, names, strict=True))]
+    found = [
+        names
+        for names in PAIR_NAMES
+        if all(
+            own in (None, name) and name in table.features and _is_string(table.features[name])
+            for own, name in zip(named, names, strict=True)
+        )
+    ]
     if all(named):
         found = [(named[0], named[1])]
     label = table.label() if found else {}
@@ -183,13 +199,20 @@ def _plain(table: _Table) -> dict[str, str] | None:
 
 def _single(table: _Table, without: str | None = None) -> str | None:
     """The column of a text: of a known name, else the only one of strings."""
-    known, strings = ([name for name in names if name != without]
-                      for names in (table.strings(TEXT_NAMES), table.strings()))
+    known, strings = (
+        [name for name in names if name != without] for names in (table.strings(TEXT_NAMES), table.strings())
+    )
     return table.one("text", known or strings)
 
 
-FINDERS = {Kind.IMAGE: _image, Kind.CHAT: _chat, Kind.COMPLETION: _completion, Kind.PAIR: _pair, Kind.TEXT: _text,
-           Kind.PLAIN: _plain}
+FINDERS = {
+    Kind.IMAGE: _image,
+    Kind.CHAT: _chat,
+    Kind.COMPLETION: _completion,
+    Kind.PAIR: _pair,
+    Kind.TEXT: _text,
+    Kind.PLAIN: _plain,
+}
 
 
 def _fits(role: str, feature: Any) -> bool:

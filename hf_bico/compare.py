@@ -49,8 +49,15 @@ class _Carried:
     peak_bytes: int
 
 
-def compare(job: Job, methods: Mapping[str, Method], n: int, score: Callable[[nn.Module], float], *,
-            alphas: Sequence[float | str] = (1.0,), once: Once = lambda name, compute: compute()) -> list[Row]:
+def compare(
+    job: Job,
+    methods: Mapping[str, Method],
+    n: int,
+    score: Callable[[nn.Module], float],
+    *,
+    alphas: Sequence[float | str] = (1.0,),
+    once: Once = lambda name, compute: compute(),
+) -> list[Row]:
     """A row for every method and α, in order.
 
     The statistics of the samples are collected once, all that any of the methods wants, and serve every method and α.
@@ -76,6 +83,7 @@ def compare(job: Job, methods: Mapping[str, Method], n: int, score: Callable[[nn
         seen = cache(lambda method=method: gather(_draws(method, serving)) if method.signals else _nothing(job))
         carried = cache(lambda method=method, seen=seen: _carry(job, method, *seen()))
         for alpha in alphas:
+
             def row(name=name, alpha=alpha, carried=carried, seen=seen) -> dict[str, Any]:
                 seen()  # what is wrong with the samples is wrong for all methods, and no row of one
                 return asdict(_row(job, name, alpha, n, score, carried))
@@ -122,8 +130,14 @@ def _carry(job: Job, method: Method, evidence: Evidence, shared: Meter) -> _Carr
     return _Carried(result, meter.seconds, shared.seconds if shares else 0.0, meter.peak_bytes)
 
 
-def _row(job: Job, name: str, alpha: float | str, n: int, score: Callable[[nn.Module], float],
-         carried: Callable[[], _Carried]) -> Row:
+def _row(
+    job: Job,
+    name: str,
+    alpha: float | str,
+    n: int,
+    score: Callable[[nn.Module], float],
+    carried: Callable[[], _Carried],
+) -> Row:
     try:
         done, search = carried(), None
         delta, seconds, peak = done.result.delta, done.seconds, done.peak_bytes

@@ -66,8 +66,11 @@ class CompareConfig:
         if self.seeds < 1:
             raise PortError(f"--seeds {self.seeds} asks for no draws")
         sizes = [(None, k) for k in dict.fromkeys(self.per_class)] or [(n, None) for n in dict.fromkeys(self.sizes)]
-        return [Calibration(n, per_class, self.port.strategy, seed)
-                for n, per_class in sizes or [(100, None)] for seed in range(self.seeds)]
+        return [
+            Calibration(n, per_class, self.port.strategy, seed)
+            for n, per_class in sizes or [(100, None)]
+            for seed in range(self.seeds)
+        ]
 
     def chosen(self) -> dict[str, Method]:
         """The methods by name, with their options.
@@ -117,11 +120,14 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
             drawn = ready.draw(config.port, calibration, track)
             ready.match(config.port, drawn, config.port.batch_size, track)
             ready.equip(drawn, config.port.batch_size, track)
-            space = Workspace(_key(config, ready) | {"draw": drawn.sha256, "options": config.options,
-                                                     "bank": plan.bank, "tuned": tuned and str(tuned)})
+            space = Workspace(
+                _key(config, ready)
+                | {"draw": drawn.sha256, "options": config.options, "bank": plan.bank, "tuned": tuned and str(tuned)}
+            )
             if not draws or plan.head == PROBE:  # a probe is fitted to the draw
-                source, reference = _scores(config, hub, ready, drawn, examine, tuned,
-                                            space if plan.head == PROBE else workspace)
+                source, reference = _scores(
+                    config, hub, ready, drawn, examine, tuned, space if plan.head == PROBE else workspace
+                )
             start, some = _rows(config, ready, drawn, examine, methods, calibration, track, space)
             spaces.append(space)
             draws.append(drawn.record() | {"start": asdict(start)})
@@ -129,21 +135,33 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
             rows += [_record(row, calibration, len(drawn.samples), start, goal) for row in some]
     start = Score(**draws[0]["start"])
     data = {
-        "schema": SCHEMA, "hf_bico": __version__, "lineage": plan.lineage.record(ready.hashes),
-        "evaluation": {"split": plan.eval_name, "metric": start.metric, "source": asdict(source), "zero_shot": asdict(
-            replace(start, value=fmean(draw["start"]["value"] for draw in draws)))},
+        "schema": SCHEMA,
+        "hf_bico": __version__,
+        "lineage": plan.lineage.record(ready.hashes),
+        "evaluation": {
+            "split": plan.eval_name,
+            "metric": start.metric,
+            "source": asdict(source),
+            "zero_shot": asdict(replace(start, value=fmean(draw["start"]["value"] for draw in draws))),
+        },
         "reference": {"what": reference.what, "model": str(reference.pinned)} | asdict(reference.score),
-        "methods": {name: asdict(method) for name, method in methods.items()}, "calibration": draws,
-        "head": plan.head, "task": asdict(plan.task), "rows": rows, "summary": summary(rows),
-        "environment": environment(plan.device, clock)}
+        "methods": {name: asdict(method) for name, method in methods.items()},
+        "calibration": draws,
+        "head": plan.head,
+        "task": asdict(plan.task),
+        "rows": rows,
+        "summary": summary(rows),
+        "environment": environment(plan.device, clock),
+    }
     _write(config.port.output, data)
     for space in spaces:
         space.clear()
     return data
 
 
-def _draft(config: CompareConfig, hub: Hub, methods: dict[str, Method],
-           calibrations: Sequence[Calibration]) -> tuple[Blueprint, Pinned | None]:
+def _draft(
+    config: CompareConfig, hub: Hub, methods: dict[str, Method], calibrations: Sequence[Calibration]
+) -> tuple[Blueprint, Pinned | None]:
     """The blueprint, checked for every draw, and the target's own fine-tune if one is named."""
     first = calibrations[0]
     plan = draft(replace(config.port, n=first.n, per_class=first.per_class, method="naive", bank=None), hub)
@@ -158,8 +176,15 @@ def _draft(config: CompareConfig, hub: Hub, methods: dict[str, Method],
     return replace(plan, bank=bank), tuned
 
 
-def _scores(config: CompareConfig, hub: Hub, ready: Ready, drawn: Draw, examine: Exam, tuned: Pinned | None,
-            workspace: Workspace) -> tuple[Score, Reference]:
+def _scores(
+    config: CompareConfig,
+    hub: Hub,
+    ready: Ready,
+    drawn: Draw,
+    examine: Exam,
+    tuned: Pinned | None,
+    workspace: Workspace,
+) -> tuple[Score, Reference]:
     """The source's score and the reference's, each taken once."""
     source = score_source(ready, drawn, config.port.batch_size, examine, workspace)
     if tuned is None:
@@ -167,8 +192,9 @@ def _scores(config: CompareConfig, hub: Hub, ready: Ready, drawn: Draw, examine:
     with about(tuned):
         folder = _target_tuned(hub, ready, tuned)
         model, objective = own_side(ready, folder, drawn, config.port.batch_size)
-        score = workspace.once("the target's fine-tune",
-                               lambda: asdict(examine("the target's fine-tune", objective, model)))
+        score = workspace.once(
+            "the target's fine-tune", lambda: asdict(examine("the target's fine-tune", objective, model))
+        )
     return source, Reference("the target's own fine-tune", tuned, Score(**score))
 
 
@@ -182,8 +208,9 @@ def _target_tuned(hub: Hub, ready: Ready, tuned: Pinned) -> Path:
     folder = fetch(plan, tuned, hub)
     stored = SafeTensors.of(plan.library, tuned, folder)
     skeleton = plan.library.skeleton(folder, plan.purpose)
-    names = Named(stored, {key: name for key, name in plan.library.names(skeleton, stored).items()
-                           if key in ready.weights})
+    names = Named(
+        stored, {key: name for key, name in plan.library.names(skeleton, stored).items() if key in ready.weights}
+    )
     check_fine_tune(Difference(names, ready.weights), ready.weights, [pair.target for pair in plan.pairs])
     return folder
 
@@ -191,13 +218,27 @@ def _target_tuned(hub: Hub, ready: Ready, tuned: Pinned) -> Path:
 def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
     """All that the scores depend on, but for the draw and the method."""
     plan, port = ready.plan, config.port
-    return {"hf_bico": __version__, "models": models_key(ready), "task": asdict(plan.task), "batch": port.batch_size,
-            "head": plan.head, "pairs": [[a.name, b.name] for a, b in plan.pairs],
-            "evaluation": evaluation_key(port, plan)}
+    return {
+        "hf_bico": __version__,
+        "models": models_key(ready),
+        "task": asdict(plan.task),
+        "batch": port.batch_size,
+        "head": plan.head,
+        "pairs": [[a.name, b.name] for a, b in plan.pairs],
+        "evaluation": evaluation_key(port, plan),
+    }
 
 
-def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, methods: dict[str, Method],
-          calibration: Calibration, track: Track, space: Workspace) -> tuple[Score, list[Row]]:
+def _rows(
+    config: CompareConfig,
+    ready: Ready,
+    drawn: Draw,
+    examine: Exam,
+    methods: dict[str, Method],
+    calibration: Calibration,
+    track: Track,
+    space: Workspace,
+) -> tuple[Score, list[Row]]:
     """The target's score without a port, and every method and α on one draw."""
     n, size, model = len(drawn.samples), config.port.batch_size, ready.sides[1].model
     what = f"N = {n}, seed {calibration.seed}"
@@ -212,12 +253,14 @@ def _rows(config: CompareConfig, ready: Ready, drawn: Draw, examine: Exam, metho
         return start, compare(job, methods, n, lambda live: score(live).value, alphas=alphas, once=space.once)
 
 
-def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None
-            ) -> dict[str, Any]:
+def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None) -> dict[str, Any]:
     known = row.score is not None and reference is not None
     gap = recovered(row.score, start.value, reference.value, start.metric) if known else None
-    return {"n": n, "per_class": calibration.per_class, "seed": calibration.seed} | asdict(row) | {
-        "recovered": gap, "search": search_record(row.search)}
+    return (
+        {"n": n, "per_class": calibration.per_class, "seed": calibration.seed}
+        | asdict(row)
+        | {"recovered": gap, "search": search_record(row.search)}
+    )
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -230,8 +273,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((row["method"], row["alpha"], row["n"], row["per_class"]), []).append(row)
     entries = []
     for (method, alpha, n, per_class), some in groups.items():
-        entry = {"method": method, "alpha": alpha, "n": n, "per_class": per_class, "seeds": len(some),
-                 "refusal": next((row["refusal"] for row in some if row["refusal"]), None)}
+        entry = {
+            "method": method,
+            "alpha": alpha,
+            "n": n,
+            "per_class": per_class,
+            "seeds": len(some),
+            "refusal": next((row["refusal"] for row in some if row["refusal"]), None),
+        }
         for name in ("score", "recovered", "scale", "seconds", "shared_seconds"):
             values = [row[name] for row in some]
             whole = entry["refusal"] is None and None not in values

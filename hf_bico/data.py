@@ -65,8 +65,16 @@ class Draw:
 
     def record(self) -> dict[str, Any]:
         choice, window = self.calibration, {} if self.window is None else {"window": self.window}
-        return {"split": self.split, "strategy": choice.kind, "n": len(self.samples), "per_class": choice.per_class,
-                "seed": choice.seed, **window, "indices": list(self.indices), "content_sha256": self.sha256}
+        return {
+            "split": self.split,
+            "strategy": choice.kind,
+            "n": len(self.samples),
+            "per_class": choice.per_class,
+            "seed": choice.seed,
+            **window,
+            "indices": list(self.indices),
+            "content_sha256": self.sha256,
+        }
 
 
 def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
@@ -125,8 +133,10 @@ def check_columns(split: Split, name: str, columns: Columns) -> None:
     """Refuse a split that lacks the task's columns."""
     missing = [column for column in columns.names.values() if column not in split.features]
     if missing:
-        raise PortError(f"the split {name!r} has no column {' and no column '.join(map(repr, missing))}; "
-                        f"it has {', '.join(split.features)}")
+        raise PortError(
+            f"the split {name!r} has no column {' and no column '.join(map(repr, missing))}; "
+            f"it has {', '.join(split.features)}"
+        )
 
 
 def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray:
@@ -138,8 +148,10 @@ def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray
     if calibration.kind == "random":
         return np.broadcast_to(0, split.num_rows)
     if "label" not in task.columns.names:
-        raise PortError(f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
-                        "label have none: use random, or name the label with --columns label=…")
+        raise PortError(
+            f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
+            "label have none: use random, or name the label with --columns label=…"
+        )
     with _reading():
         labels = split.column(task.columns.names["label"])
     return np.array([_class(task, index, label) for index, label in enumerate(labels)], dtype=np.int64)
@@ -156,14 +168,16 @@ def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibrati
         counts = np.bincount(labels, minlength=len(task.class_names))
         few = [f"{task.class_names[i]!r} has {counts[i]}" for i in np.flatnonzero(counts < calibration.per_class)]
         if few:
-            raise PortError(f"{calibration.per_class} samples of every class asked for, but of the split {name!r} "
-                            f"{listed(few)}")
+            raise PortError(
+                f"{calibration.per_class} samples of every class asked for, but of the split {name!r} {listed(few)}"
+            )
     _require_size(len(labels), name, n)
     chosen(labels, calibration.kind, n, calibration.seed, lambda indices: np.zeros((len(indices), 1)))
 
 
-def draw(split: Split, name: str, task: Task, calibration: Calibration, labels: np.ndarray,
-         features: Features | None = None) -> Draw:
+def draw(
+    split: Split, name: str, task: Task, calibration: Calibration, labels: np.ndarray, features: Features | None = None
+) -> Draw:
     """Calibration samples of a split.
 
     Args:
@@ -185,8 +199,9 @@ def _content(sample: Sample) -> bytes:
     """What tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
     if isinstance(sample.inputs, Image):
         return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
-    return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True,
-                      separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
 
 
 def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
@@ -244,11 +259,18 @@ def _text(index: int, what: str, value: Any) -> str:
 
 def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
     """With role and content each, whatever the dataset calls them."""
-    messages = tuple({"role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
-                      "content": one["content"] if "content" in one else one.get("value")} for one in value or ())
+    messages = tuple(
+        {
+            "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
+            "content": one["content"] if "content" in one else one.get("value"),
+        }
+        for one in value or ()
+    )
     if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
-        raise PortError(f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
-                        "name another split")
+        raise PortError(
+            f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
+            "name another split"
+        )
     return messages
 
 

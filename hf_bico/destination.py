@@ -11,8 +11,10 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 from hf_bico.report import REPORT_FILE, Lineage
 
-OPENS = re.compile(r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?"
-                   r"|(adapter_|open_clip_)?config\.json")
+OPENS = re.compile(
+    r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?"
+    r"|(adapter_|open_clip_)?config\.json"
+)
 """Weights and configs of a model, a delta or an adapter."""
 
 
@@ -31,9 +33,18 @@ class Destination:
         return [name for name in self.files if OPENS.fullmatch(name)]
 
 
-def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | None, private: bool | None,
-                   create_pr: bool, commit_message: str | None, form: str = MODEL,
-                   same: Callable[[Mapping[str, Any]], bool] = lambda report: True) -> Destination | None:
+def destination_of(
+    lineage: Lineage,
+    hub: Hub,
+    *,
+    push: bool,
+    push_to: str | None,
+    private: bool | None,
+    create_pr: bool,
+    commit_message: str | None,
+    form: str = MODEL,
+    same: Callable[[Mapping[str, Any]], bool] = lambda report: True,
+) -> Destination | None:
     """Where to push a port, if a push was asked for.
 
     Args:
@@ -48,17 +59,26 @@ def destination_of(lineage: Lineage, hub: Hub, *, push: bool, push_to: str | Non
     def is_mine(head: Pinned) -> bool:
         report = hub.json(head, REPORT_FILE)
         said = report.get("lineage", {})
-        return same(report) and all(said.get(role, {}).get("name") == getattr(lineage, role).name
-                                    for role in ("source", "target"))
+        return same(report) and all(
+            said.get(role, {}).get("name") == getattr(lineage, role).name for role in ("source", "target")
+        )
 
     default = "-on-".join(pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target))
     default += "" if form == MODEL else f"-{form}"
-    return place_for(hub, push_to, default, private=private, create_pr=create_pr, is_mine=is_mine,
-                     what=f"a port of {lineage.source.name} to {lineage.target.name}")
+    return place_for(
+        hub,
+        push_to,
+        default,
+        private=private,
+        create_pr=create_pr,
+        is_mine=is_mine,
+        what=f"a port of {lineage.source.name} to {lineage.target.name}",
+    )
 
 
-def asked_for(push: bool, push_to: str | None, private: bool | None, create_pr: bool, commit_message: str | None
-              ) -> bool:
+def asked_for(
+    push: bool, push_to: str | None, private: bool | None, create_pr: bool, commit_message: str | None
+) -> bool:
     """Whether a push was asked for.
 
     Raises:
@@ -73,8 +93,16 @@ def asked_for(push: bool, push_to: str | None, private: bool | None, create_pr: 
     return True
 
 
-def place_for(hub: Hub, push_to: str | None, default: str, *, private: bool | None, create_pr: bool,
-              is_mine: Callable[[Pinned], bool], what: str) -> Destination:
+def place_for(
+    hub: Hub,
+    push_to: str | None,
+    default: str,
+    *,
+    private: bool | None,
+    create_pr: bool,
+    is_mine: Callable[[Pinned], bool],
+    what: str,
+) -> Destination:
     """The repo to push to, and its head now.
 
     Args:
@@ -92,6 +120,7 @@ def place_for(hub: Hub, push_to: str | None, default: str, *, private: bool | No
     if head is not None and private and not hub.is_private(repo):
         raise PortError(f"{repo} exists and is public, so --private cannot hold: name another with --push-to")
     if head is not None and not create_pr and set(head.files) - {".gitattributes", "README.md"} and not is_mine(head):
-        raise PortError(f"{repo} holds something that is not {what}: name another with --push-to, or propose it with "
-                        "--create-pr")
+        raise PortError(
+            f"{repo} holds something that is not {what}: name another with --push-to, or propose it with --create-pr"
+        )
     return Destination(repo, head and head.commit, head.files if head else ())

@@ -82,14 +82,30 @@ def estimate(work: Work, device: str) -> Estimate:
     calls = CALL_SECONDS * -(-n // work.batch_size) * (len(work.source_sites) + len(work.pairs))
     collecting, steps = (passes + moments) / rate + calls * bool(passes), getattr(method, "steps", 1)
     few_shot = isinstance(method, FewShot)  # it runs the target as it moves τ; so does a path, after its first step
-    stages = {"calibrate": 0.0 if few_shot else collecting,
-              "move": steps * maps / rate + (steps if few_shot else steps - 1) * collecting,
-              "search": search / rate, "evaluate": scoring / rate}
+    stages = {
+        "calibrate": 0.0 if few_shot else collecting,
+        "move": steps * maps / rate + (steps if few_shot else steps - 1) * collecting,
+        "search": search / rate,
+        "evaluate": scoring / rate,
+    }
     size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
     weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
     deltas = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)  # the naive copy's is the other
-    return Estimate(method.name, n, steps * passes, steps * moments, steps * maps, search, scoring, size, weights,
-                    _held(device) + weights + size + deltas + _batch(work), rate, stages, sum(stages.values()))
+    return Estimate(
+        method.name,
+        n,
+        steps * passes,
+        steps * moments,
+        steps * maps,
+        search,
+        scoring,
+        size,
+        weights,
+        _held(device) + weights + size + deltas + _batch(work),
+        rate,
+        stages,
+        sum(stages.values()),
+    )
 
 
 def _pass(method: Method, a: float, b: float) -> float:
@@ -109,8 +125,9 @@ def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
     """Parameters times tokens of one sample's pass."""
     sites = list(sites)
     text = any(site.tokens.sequence for site in sites)
-    return sum(float(site.d_out * site.d_in * _tokens(work, site)) for site in sites) + \
-        work.on_top[side] * (work.length if text else 1)
+    return sum(float(site.d_out * site.d_in * _tokens(work, site)) for site in sites) + work.on_top[side] * (
+        work.length if text else 1
+    )
 
 
 def _tokens(work: Work, site: Site) -> int:
@@ -120,8 +137,10 @@ def _tokens(work: Work, site: Site) -> int:
 def _moments(work: Work) -> list[tuple[int, int, int]]:
     """(d_B, d_A, rows a sample) of every cross-moment."""
     crossings = {pair.streams(signal): pair for signal in work.method.signals & ROWS for pair in work.pairs}
-    return [(_width(b, pair.target), _width(a, pair.source), min(_tokens(work, site) for site in pair))
-            for (a, b), pair in crossings.items()]
+    return [
+        (_width(b, pair.target), _width(a, pair.source), min(_tokens(work, site) for site in pair))
+        for (a, b), pair in crossings.items()
+    ]
 
 
 def _width(stream: Stream, site: Site) -> int:
@@ -142,10 +161,15 @@ def _held(device: str) -> int:
 def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) -> dict[str, Any]:
     """An estimate as data, beside what it came to: how many times as long and as large."""
     took = {stage: seconds.get(stage, 0.0) for stage in before.stages}
-    return asdict(before) | {"measured": {
-        "stages": took, "seconds": sum(took.values()), "memory_bytes": memory_bytes,
-        "times_as_long": sum(took.values()) / before.seconds if before.seconds else None,
-        "times_as_large": memory_bytes / before.memory_bytes}}
+    return asdict(before) | {
+        "measured": {
+            "stages": took,
+            "seconds": sum(took.values()),
+            "memory_bytes": memory_bytes,
+            "times_as_long": sum(took.values()) / before.seconds if before.seconds else None,
+            "times_as_large": memory_bytes / before.memory_bytes,
+        }
+    }
 
 
 def retimed(before: Estimate, stages: Mapping[str, float]) -> Estimate:

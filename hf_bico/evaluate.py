@@ -35,8 +35,12 @@ class Exam:
         samples = samples_of(self.split, self.indices, self.task)
         samples = self.track(samples, f"Evaluating {what}", len(self.indices))
         with torch.no_grad():
-            return torch.cat([objective.marks(model, objective.encode(batch)).float().cpu()
-                              for batch in batched(samples, self.batch_size)])
+            return torch.cat(
+                [
+                    objective.marks(model, objective.encode(batch)).float().cpu()
+                    for batch in batched(samples, self.batch_size)
+                ]
+            )
 
     def __call__(self, what: str, objective: Objective, model: nn.Module) -> Score:
         return objective.score(self.marks(what, objective, model), self.reference)
@@ -45,8 +49,9 @@ class Exam:
 def embedded(objective: Objective, model: nn.Module, samples: Iterable[Sample], batch_size: int) -> Tensor:
     """Unit features of samples, (n, d), on the CPU in float32."""
     with torch.no_grad():
-        return torch.cat([objective.features(model, objective.encode(batch)).float().cpu()
-                          for batch in batched(samples, batch_size)])
+        return torch.cat(
+            [objective.features(model, objective.encode(batch)).float().cpu() for batch in batched(samples, batch_size)]
+        )
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ def met(a: Encoded, b: Encoded) -> dict[str, Tensor]:
         if ids not in a.inputs or "text" in found:
             continue
         if not torch.equal(a.inputs[ids], b.inputs[ids]):
-            raise PortError("the two models cut a text into different tokens, and a tokenizer does not say which "
-                            "characters they cover (it is a slow one): their rows cannot be paired")
+            raise PortError(
+                "the two models cut a text into different tokens, and a tokenizer does not say which "
+                "characters they cover (it is a slow one): their rows cannot be paired"
+            )
         found["text"] = torch.diag_embed(a.inputs[mask].float())
         if a.labels is not None and a.labels.ndim == 2:
             found["labels"] = torch.diag_embed((a.labels != UNASKED).float())

@@ -55,8 +55,10 @@ def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping
         PortError: the method cannot make its maps of so few samples, or a NaN.
     """
     method, seconds = ready.plan.method, {}
-    halves = [replace(drawn, samples=tuple(drawn.samples[i] for i in half))
-              for half in probe.halved([sample.label for sample in drawn.samples])]
+    halves = [
+        replace(drawn, samples=tuple(drawn.samples[i] for i in half))
+        for half in probe.halved([sample.label for sample in drawn.samples])
+    ]
     job = ready.job(drawn, size, track)
     with _timed(seconds, "collect"):
         parts = probe.gather(job, method, [ready.batches(half, size) for half in halves])
@@ -80,12 +82,15 @@ def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping
 def _compared(ready: Ready, job: Job, track: Track) -> Matrices:
     towers = list(dict.fromkeys(pair.target.tower for pair in ready.plan.pairs if pair.target.depth is not None))
     sites = tuple(each.sites(every=True) for each in ready.plan.models[1:])
-    return {tower: cka_matrix(job.source, job.target, sites, tower, job.batches)
-            for tower in track(towers, "Comparing blocks", len(towers))}
+    return {
+        tower: cka_matrix(job.source, job.target, sites, tower, job.batches)
+        for tower in track(towers, "Comparing blocks", len(towers))
+    }
 
 
-def _losses(ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int
-            ) -> tuple[float, float]:
+def _losses(
+    ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int
+) -> tuple[float, float]:
     """The target's without a port and with one, on samples that neither port nor a fitted head was made of."""
     model, fitted = ready.sides[1].model, ready.plan.head in FITTED
 
@@ -122,8 +127,9 @@ def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int, fitted
 
 def _marks(objective: Objective, model: nn.Module, drawn: Draw, size: int) -> Tensor:
     with torch.no_grad():
-        return torch.cat([objective.marks(model, objective.encode(some)).float().cpu()
-                          for some in batched(drawn.samples, size)])
+        return torch.cat(
+            [objective.marks(model, objective.encode(some)).float().cpu() for some in batched(drawn.samples, size)]
+        )
 
 
 @contextmanager
@@ -142,8 +148,9 @@ def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, Blocks]:
     return found
 
 
-def rows_of(pairs: Sequence[Pair], moved: Sequence[Moved], cka: Matrices, base: Tensors, target: Tensors
-            ) -> list[dict[str, Any]]:
+def rows_of(
+    pairs: Sequence[Pair], moved: Sequence[Moved], cka: Matrices, base: Tensors, target: Tensors
+) -> list[dict[str, Any]]:
     """How alike matched blocks are: CKA of their inputs, and over their layers the means of the maps' residuals, the
     shares of rank, what of τ is kept, and how far apart the weights are where their shapes are equal.
     """
@@ -155,8 +162,12 @@ def rows_of(pairs: Sequence[Pair], moved: Sequence[Moved], cka: Matrices, base: 
     for (tower, depth), some in blocks.items():
         entries = [told[pair.target.name] for pair in some if pair.target.name in told]
         sides = {side: [fit for entry in entries if (fit := getattr(entry, side))] for side in ("input", "output")}
-        row = {"tower": tower, "target": depth, "source": some[0].source.depth,
-               "cka": None if depth is None else float(cka[tower][depth, some[0].source.depth])}
+        row = {
+            "tower": tower,
+            "target": depth,
+            "source": some[0].source.depth,
+            "cka": None if depth is None else float(cka[tower][depth, some[0].source.depth]),
+        }
         for side, fits in sides.items():
             row |= {f"{side}_residual": _mean([fit.residual for fit in fits]), f"{side}_rank": _rank(fits)}
         rows.append(row | {"kept": _mean([entry.kept for entry in entries]), "apart": _apart(some, base, target)})

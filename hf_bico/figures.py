@@ -61,9 +61,17 @@ def _draw_path(panel, matched: Matched) -> None:
 
     for target, source in enumerate(matched.path):
         if source is not None:
-            panel.add_patch(Rectangle((source - 0.46, target - 0.46), 0.92, 0.92, fill=False, edgecolor="tab:red",
-                                      linewidth=1.8))
+            panel.add_patch(
+                Rectangle((source - 0.46, target - 0.46), 0.92, 0.92, fill=False, edgecolor="tab:red", linewidth=1.8)
+            )
     if max(matched.matrix.shape) <= MOST_VALUES:
         for (target, source), value in np.ndenumerate(matched.matrix):
-            panel.text(source, target, f"{value:.2f}", ha="center", va="center", fontsize=6,
-                       color="black" if value > 0.6 else "white")
+            panel.text(
+                source,
+                target,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="black" if value > 0.6 else "white",
+            )

@@ -66,8 +66,9 @@ def fresh(name: str, shape: Sequence[int]) -> Tensor:
     return torch.zeros(*shape) if name.endswith("bias") else torch.ones(*shape)
 
 
-def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str],
-          kind: str) -> Chain:
+def chain(
+    source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str], kind: str
+) -> Chain:
     """Which layers of a head move, and which are carried.
 
     Args:
@@ -81,18 +82,27 @@ def chain(source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str]
     in_base, in_target = set(in_base), set(in_target)
     roles = [[site.role for site in side] for side in (source, target)]
     if kind != RIDGE and roles[0] != roles[1]:
-        raise PortError(f"the source's head ({listed(roles[0]) or 'none'}) is built unlike the target's "
-                        f"({listed(roles[1]) or 'none'}): fit one with --head ridge")
+        raise PortError(
+            f"the source's head ({listed(roles[0]) or 'none'}) is built unlike the target's "
+            f"({listed(roles[1]) or 'none'}): fit one with --head ridge"
+        )
     pairs = [Pair(*each) for each in zip(source, target, strict=False)]
-    new = next((i for i, (a, b) in enumerate(pairs) if a.role != b.role or a.role == LAST
-                or a.weight.key not in in_base or b.weight.key not in in_target), len(pairs))
+    new = next(
+        (
+            i
+            for i, (a, b) in enumerate(pairs)
+            if a.role != b.role or a.role == LAST or a.weight.key not in in_base or b.weight.key not in in_target
+        ),
+        len(pairs),
+    )
     if kind == RIDGE:
         return Chain(tuple(pairs[:new]), made=tuple(target[new:]))
     return Chain(tuple(pairs[:new]), tuple(pairs[new:]))
 
 
-def carried(links: Sequence[Pair], head: Tensors, source: Side, target: Side, batches: Iterable[Batch]
-            ) -> tuple[dict[str, Tensor], Fit]:
+def carried(
+    links: Sequence[Pair], head: Tensors, source: Side, target: Side, batches: Iterable[Batch]
+) -> tuple[dict[str, Tensor], Fit]:
     """The target's head: what the source's reads is mapped, what it makes of it stays.
 
     R is the Procrustes map of the inputs of the first layer on either base, and W_B = s W_A Rᵀ with s = ‖X_A‖/‖X_B‖,
@@ -120,8 +130,11 @@ def carried(links: Sequence[Pair], head: Tensors, source: Side, target: Side, ba
     made: dict[str, Tensor] = {}
     for (a, b), after in zip(links, [*links[1:], None], strict=True):
         weight = a.weight.of(head[a.weight.key]).float()
-        keep = torch.eye(b.d_out, a.d_out) if after is None else _units(
-            after.source.weight.of(head[after.source.weight.key]), b.d_out)
+        keep = (
+            torch.eye(b.d_out, a.d_out)
+            if after is None
+            else _units(after.source.weight.of(head[after.source.weight.key]), b.d_out)
+        )
         made[b.weight.key] = keep @ weight @ reads.to(weight).T
         if b.bias is not None:
             made[b.bias.key] = keep @ (a.bias.of(head[a.bias.key]).float() if a.bias else torch.zeros(a.d_out))
@@ -138,8 +151,9 @@ def _units(after: Tensor, wanted: int) -> Tensor:
     return keep
 
 
-def fitted(sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Encoded], classes: int
-           ) -> dict[str, Tensor]:
+def fitted(
+    sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Encoded], classes: int
+) -> dict[str, Tensor]:
     """A head for a body as it is: layers between are the identity, the last is a ridge classifier of the samples.
 
     Args:
@@ -155,8 +169,11 @@ def fitted(sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Enco
     last, rows, labels = sites[-1], [], []
     for batch in batches:
         seen: list[Tensor] = []
-        with torch.no_grad(), frozen(model), taps(model, [last], [Signal.INPUT], lambda _, x, to=seen: to.append(x),
-                                                  samples_in(batch)):
+        with (
+            torch.no_grad(),
+            frozen(model),
+            taps(model, [last], [Signal.INPUT], lambda _, x, to=seen: to.append(x), samples_in(batch)),
+        ):
             loss(model, batch)
         rows.append(_read(seen[0], batch))
         labels.append(batch.labels)

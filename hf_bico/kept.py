@@ -79,22 +79,35 @@ class Kept(Method):
         """For reports: which maps, between which bases, made how and of which samples."""
         made, calibration = self._record, self._record.calibration
         shown = ("dataset", "commit", "split", "n", "per_class", "strategy", "seed", "content_sha256")
-        return {"reference": self.reference, "commit": self.commit, "sha256": self.sha256,
-                "source": self.between[0], "target": self.between[1], "options": dict(made.method.get("options", {})),
-                "calibration": {key: calibration.get(key) for key in shown}}
+        return {
+            "reference": self.reference,
+            "commit": self.commit,
+            "sha256": self.sha256,
+            "source": self.between[0],
+            "target": self.between[1],
+            "options": dict(made.method.get("options", {})),
+            "calibration": {key: calibration.get(key) for key in shown},
+        }
 
     def check(self, pairs: Sequence[Pair]) -> None:
         entries = self._record.entries
         lacking = [b.name for _, b in pairs if b.name not in entries]
-        other = [f"{b.name} takes from {a.name}, in the maps from {entries[b.name].source}" for a, b in pairs
-                 if b.name in entries and entries[b.name].source != a.name]
+        other = [
+            f"{b.name} takes from {a.name}, in the maps from {entries[b.name].source}"
+            for a, b in pairs
+            if b.name in entries and entries[b.name].source != a.name
+        ]
         shapes = {b.name: ((a.d_out, a.d_in), (b.d_out, b.d_in)) for a, b in pairs}
-        sized = [f"{name} is {shape[1]} of {shape[0]}, in the maps {entries[name].shapes[1]} of "
-                 f"{entries[name].shapes[0]}" for name, shape in shapes.items()
-                 if name in entries and entries[name].shapes != shape]
+        sized = [
+            f"{name} is {shape[1]} of {shape[0]}, in the maps {entries[name].shapes[1]} of {entries[name].shapes[0]}"
+            for name, shape in shapes.items()
+            if name in entries and entries[name].shapes != shape
+        ]
         if lacking:
-            raise PortError(f"{self.where} have none of {listed(lacking)}: leave those blocks out (--layers, --skip), "
-                            "or align with them")
+            raise PortError(
+                f"{self.where} have none of {listed(lacking)}: leave those blocks out (--layers, --skip), "
+                "or align with them"
+            )
         if other or sized:
             raise PortError(f"{self.where} are of other layers: {listed(other + sized)}")
 
@@ -116,9 +129,13 @@ class Kept(Method):
         Raises:
             PortError: either holds other weights.
         """
-        odd = [f"they lead {word} {said}, and {pinned} holds other weights" for word, said, pinned, folder in
-               zip(("from", "to"), (self._record.source, self._record.target), models, folders, strict=True)
-               if not _same(said, library, pinned, folder)]
+        odd = [
+            f"they lead {word} {said}, and {pinned} holds other weights"
+            for word, said, pinned, folder in zip(
+                ("from", "to"), (self._record.source, self._record.target), models, folders, strict=True
+            )
+            if not _same(said, library, pinned, folder)
+        ]
         if odd:
             raise PortError(f"{self.where} do not fit this port: {'; '.join(odd)}")
 
@@ -134,8 +151,9 @@ class Kept(Method):
             missing = [name for name in names if name not in self._pinned.files]
             if missing:
                 raise PortError(f"the maps are damaged: {listed(missing)} is missing")
-            object.__setattr__(self, "_shelf", Shelf(hub.fetch(self._pinned, tuple(names)), self._record, entries,
-                                                     device))
+            object.__setattr__(
+                self, "_shelf", Shelf(hub.fetch(self._pinned, tuple(names)), self._record, entries, device)
+            )
 
     def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
@@ -161,8 +179,9 @@ def telling(method: Method, base: Pinned, target: Pinned):
         made = method.between if isinstance(method, Kept) else (str(base), str(target))
         if made == (str(base), str(target)):
             raise
-        raise PortError(f"{method.where} lead from {made[0]} to {made[1]}, this port goes from {base} to {target}: "
-                        f"{error}") from error
+        raise PortError(
+            f"{method.where} lead from {made[0]} to {made[1]}, this port goes from {base} to {target}: {error}"
+        ) from error
 
 
 def open_maps(reference: str, hub: Hub) -> Kept:
@@ -180,8 +199,9 @@ def open_maps(reference: str, hub: Hub) -> Kept:
     return Kept(pinned.name, pinned.commit, hashlib.sha256(raw).hexdigest(), pinned, record)
 
 
-def method_for(maps: str | None, name: str, options: Sequence[str], bank: Path | None, matching: str, hub: Hub
-               ) -> Method:
+def method_for(
+    maps: str | None, name: str, options: Sequence[str], bank: Path | None, matching: str, hub: Hub
+) -> Method:
     """The method of this name, or maps that were made before.
 
     Args:

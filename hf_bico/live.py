@@ -72,8 +72,16 @@ def _entry(name: str, commit: str | None, *, local: bool) -> dict[str, Any]:
     return {"name": name, "commit": commit, "local": local}
 
 
-def record_of(lineage: dict[str, dict[str, Any]], method: Method, job: Job, ratio: float, whole: Account,
-              moved: list[Moved], head: dict[str, Any], clock: Clock) -> dict[str, Any]:
+def record_of(
+    lineage: dict[str, dict[str, Any]],
+    method: Method,
+    job: Job,
+    ratio: float,
+    whole: Account,
+    moved: list[Moved],
+    head: dict[str, Any],
+    clock: Clock,
+) -> dict[str, Any]:
     """The report of a port between live models, but for scores.
 
     Args:
@@ -82,11 +90,18 @@ def record_of(lineage: dict[str, dict[str, Any]], method: Method, job: Job, rati
     shown = job.batches()
     device = str(next(job.target.model.parameters()).device)
     return {
-        **stamp(SCHEMA), "live": True, "lineage": lineage, "method": method_record(method),
+        **stamp(SCHEMA),
+        "live": True,
+        "lineage": lineage,
+        "method": method_record(method),
         "calibration": {"n": shown.samples, "batches": len(shown.hashes), "content_sha256": shown.sha256},
         "task_vector": task_vector_record(ratio, whole, moved),
-        "layers": layer_table(tuple(job.pairs)), "head": head, "moved": [asdict(entry) for entry in moved],
-        "left": [asdict(entry) for entry in whole.left], "environment": environment(device, clock)}
+        "layers": layer_table(tuple(job.pairs)),
+        "head": head,
+        "moved": [asdict(entry) for entry in moved],
+        "left": [asdict(entry) for entry in whole.left],
+        "environment": environment(device, clock),
+    }
 
 
 def measured(ported: Ported, score: Callable[[nn.Module], float], metric: str, alpha: float) -> dict[str, float]:
@@ -94,8 +109,10 @@ def measured(ported: Ported, score: Callable[[nn.Module], float], metric: str, a
     with frozen(ported.target) as target, torch.no_grad():
         without = float(score(target))
         with holding(target, ported.tensors(alpha).items()):
-            return {f"{metric} of the new base without the port": without,
-                    f"{metric} with the port (α = {alpha:g})": float(score(target))}
+            return {
+                f"{metric} of the new base without the port": without,
+                f"{metric} with the port (α = {alpha:g})": float(score(target)),
+            }
 
 
 @dataclass(frozen=True)
@@ -119,8 +136,17 @@ def save(ported: Ported, folder: Path, kind: Kind, scores: Mapping[str, float]) 
     return folder
 
 
-def push(ported: Ported, repo: str, kind: Kind, scores: Mapping[str, float], *, private: bool | None,
-         token: str | None, commit_message: str | None, create_pr: bool) -> str:
+def push(
+    ported: Ported,
+    repo: str,
+    kind: Kind,
+    scores: Mapping[str, float],
+    *,
+    private: bool | None,
+    token: str | None,
+    commit_message: str | None,
+    create_pr: bool,
+) -> str:
     """See `Ported.push_to_hub`."""
     hub, names = Hub(token), ported.record["lineage"]
     pinned = [Pinned(names[role]["name"], names[role]["commit"], ()) for role in ("source", "base", "target")]
@@ -131,15 +157,31 @@ def push(ported: Ported, repo: str, kind: Kind, scores: Mapping[str, float], *, 
         """Two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
         return report.get("task_vector", {}).get("relative_norm") == size
 
-    destination = destination_of(lineage, hub, push=True, push_to=repo, private=private, create_pr=create_pr,
-                                 commit_message=commit_message, form=kind.form, same=same)
+    destination = destination_of(
+        lineage,
+        hub,
+        push=True,
+        push_to=repo,
+        private=private,
+        create_pr=create_pr,
+        commit_message=commit_message,
+        form=kind.form,
+        same=same,
+    )
     message = commit_message or f"Port {pinned[0].name} to {pinned[2].name}"
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
         with staged(place) as stage:
             write(stage, ported, kind, scores, destination.repo, hub)
-        return hub.push(place, destination.repo, parent=destination.parent, message=message, private=private,
-                        create_pr=create_pr, stale=() if create_pr else destination.left_over)
+        return hub.push(
+            place,
+            destination.repo,
+            parent=destination.parent,
+            message=message,
+            private=private,
+            create_pr=create_pr,
+            stale=() if create_pr else destination.left_over,
+        )
 
 
 def write(stage: Path, ported: Ported, kind: Kind, scores: Mapping[str, float], repo: str | None, hub: Hub) -> None:
@@ -153,8 +195,11 @@ def write(stage: Path, ported: Ported, kind: Kind, scores: Mapping[str, float], 
         shaped = Shaped(ported.delta, kind.alpha)
     else:
         report[SECTION], shaped = _write_delta(stage, ported, kind, hub)
-        report["lineage"] = report["lineage"] | {"target": _entry(
-            report[SECTION]["base"], report[SECTION]["commit"], local=report[SECTION]["commit"] is None)}
+        report["lineage"] = report["lineage"] | {
+            "target": _entry(
+                report[SECTION]["base"], report[SECTION]["commit"], local=report[SECTION]["commit"] is None
+            )
+        }
     report["task_vector"] = report["task_vector"] | {"written": shaped.record(kind.form)}
     write_report(stage, report)
     write_live_card(stage, report, repo, type(ported.target).__name__, is_transformers(ported.target))
@@ -213,8 +258,9 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     target = ported.target
     name = (kind.base and str(kind.base)) or getattr(getattr(target, "config", None), "_name_or_path", "")
     if not name:
-        raise PortError("the target does not say what it was opened from, which a delta is added to: name that with "
-                        "base=")
+        raise PortError(
+            "the target does not say what it was opened from, which a delta is added to: name that with base="
+        )
     pinned = hub.resolve(name if kind.base else opened_from(ported, name))
     library = library_of(pinned.files)
     if library is None or not library.weights(pinned.files):
@@ -244,12 +290,17 @@ def own_head(ported: Ported, base: Base) -> dict[str, Tensor]:
     """
     ported.tensors(0.0)  # refuses where it is
     on_top = family_of(ported.target).on_top(ported.target)
-    other = {key: p.detach() for key, p in ported.target.named_parameters() if key not in ported.head and (
-        key not in base.weights or not torch.equal(base.weights[key].to(p), p))}
+    other = {
+        key: p.detach()
+        for key, p in ported.target.named_parameters()
+        if key not in ported.head and (key not in base.weights or not torch.equal(base.weights[key].to(p), p))
+    }
     odd = [key for key in other if key not in on_top or key in ported.delta]
     if odd:
-        raise PortError(f"the target's {listed(odd)} is not what {base.pinned} holds, so its change cannot be added to "
-                        "that: write form='model', or open the target anew")
+        raise PortError(
+            f"the target's {listed(odd)} is not what {base.pinned} holds, so its change cannot be added to "
+            "that: write form='model', or open the target anew"
+        )
     return other
 
 

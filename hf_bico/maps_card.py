@@ -19,13 +19,24 @@ def write_maps_card(folder: Path, record: dict[str, Any], repo: str | None, endp
     source, target, calibration = record["source"], record["target"], record["calibration"]
     name = repo or "-to-".join(side["name"].split("/")[-1] for side in (source, target)) + "-maps"
     data = ModelCardData(
-        model_name=name, base_model=None if target["local"] else target["name"], library_name="hf_bico",
+        model_name=name,
+        base_model=None if target["local"] else target["name"],
+        library_name="hf_bico",
         datasets=None if calibration["local"] else [calibration["dataset"]],
-        tags=["hf-bico", "hf-bico-maps", "task-vector", record["method"]["name"]])
+        tags=["hf-bico", "hf-bico-maps", "task-vector", record["method"]["name"]],
+    )
     labelled = bool(set(record["method"]["signals"]) - {signal.value for signal in INPUTS})
     card = ModelCard.from_template(
-        data, template_path=str(TEMPLATE), name=name, record=record, endpoint=endpoint, repo=repo or "FOLDER",
-        labelled=labelled, size=sum(file["bytes"] for file in record["files"].values()), mean=_means(record["maps"]))
+        data,
+        template_path=str(TEMPLATE),
+        name=name,
+        record=record,
+        endpoint=endpoint,
+        repo=repo or "FOLDER",
+        labelled=labelled,
+        size=sum(file["bytes"] for file in record["files"].values()),
+        mean=_means(record["maps"]),
+    )
     card.save(folder / "README.md")
 
 
@@ -35,6 +46,8 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     for side in ("output", "input"):
         fits = [row[side] for row in rows if row[side]]
         if fits:
-            found[side] = {"share": sum(fit["rank"] / fit["full"] for fit in fits) / len(fits),
-                           "residual": sum(fit["residual"] for fit in fits) / len(fits)}
+            found[side] = {
+                "share": sum(fit["rank"] / fit["full"] for fit in fits) / len(fits),
+                "residual": sum(fit["residual"] for fit in fits) / len(fits),
+            }
     return found

@@ -35,8 +35,9 @@ class Anatomy:
         return self.family.sites(self.skeleton, every=every)
 
 
-def bases(pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
-          ) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+def bases(
+    pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
+) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
     """The insides of models of which none is a fine-tune.
 
     Args:
@@ -49,12 +50,14 @@ def bases(pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Ca
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
     with about(pinned[0]):
         purpose = purpose_of(library, folders[0])
-    return library, purpose, tuple(_anatomy(*each, hub, library, purpose, family)
-                                   for each in zip(pinned, folders, strict=True))
+    return (
+        library,
+        purpose,
+        tuple(_anatomy(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+    )
 
 
-def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
-              ) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
     """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
 
     Raises:
@@ -67,8 +70,9 @@ def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None
     library = _library(opened)
     folders = [hub.fetch(each, (library.config_file,)) for each in opened]
     with about(pinned[0]):
-        purpose = _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(
-            folders[0])
+        purpose = (
+            _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
+        )
     found = [_anatomy(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
     if adapter:
         with about(pinned[0]):
@@ -106,8 +110,10 @@ def _library(pinned: Sequence[Pinned]) -> Library:
                 what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
             raise PortError(f"{each} {what}")
         if library is not libraries[0]:
-            raise PortError(f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "
-                            "models of one library")
+            raise PortError(
+                f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "
+                "models of one library"
+            )
         require_weights(each, library)
     return libraries[0]
 
@@ -143,8 +149,10 @@ def with_adapter(base: Anatomy, adapter: AdapterConfig, pinned: Pinned, stored: 
     whole = {name: key for key in stored if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = base.shapes.names | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
-    both = {found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
-            for found in names.values()}
+    both = {
+        found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
+        for found in names.values()
+    }
     return Anatomy(pinned, base.family, base.skeleton, Named(both, names), adapter)
 
 
@@ -179,8 +187,11 @@ def check_models(library: Library, models: tuple[Anatomy, ...], tuned: bool = Tr
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
         check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
     for each in models if library.exact else models[:1] if tuned else ():
-        lost = [key for key in each.shapes.stored if key not in each.shapes.used
-                and (library.exact or not each.family.left_reason(key))]
+        lost = [
+            key
+            for key in each.shapes.stored
+            if key not in each.shapes.used and (library.exact or not each.family.left_reason(key))
+        ]
         if lost:
             raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 

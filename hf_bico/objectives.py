@@ -275,15 +275,18 @@ def _classes(samples: Sequence[Any]) -> Tensor:
 
 def _images(side: Loaded, samples: Sequence[Any]) -> Tensor:
     if side.preprocess is None:
-        raise PortError("the model's repo has no image processor that can be opened (preprocessor_config.json): copy "
-                        "one to it")
+        raise PortError(
+            "the model's repo has no image processor that can be opened (preprocessor_config.json): copy one to it"
+        )
     return torch.stack([side.preprocess(sample.inputs) for sample in samples])
 
 
 def _tokenizer(side: Loaded) -> Any:
     if side.tokenizer is None:
-        raise PortError("the model's repo has no tokenizer that can be opened (tokenizer.json, tokenizer_config.json): "
-                        "copy one to it")
+        raise PortError(
+            "the model's repo has no tokenizer that can be opened (tokenizer.json, tokenizer_config.json): "
+            "copy one to it"
+        )
     return side.tokenizer
 
 

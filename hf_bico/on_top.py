@@ -63,8 +63,10 @@ def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> T
     if choice == OWN or not sides[1] or not _changed(tuned, base, sides[0]):
         return Top()
     _require_alike(tuned, *sides, target)
-    bodies = [{key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
-              for model in (base, target)]
+    bodies = [
+        {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
+        for model in (base, target)
+    ]
     gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in bodies[0] or b not in bodies[1])
     chain = replace(heads.chain(*sides, *bodies, TRANSPORT), gains=lacking)
@@ -78,17 +80,23 @@ def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> T
 def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
     before = base.state_dict()
     keys = [s.key for site in sites for s in site.slices if s.key in tuned]
-    return any(tuned[key].shape != before[key].shape or not bool((tuned[key].to(before[key]) == before[key]).all())
-               for key in keys)
+    return any(
+        tuned[key].shape != before[key].shape or not bool((tuned[key].to(before[key]) == before[key]).all())
+        for key in keys
+    )
 
 
 def _require_alike(tuned: Tensors, source: tuple[Site, ...], target: tuple[Site, ...], model: nn.Module) -> None:
     what = [", ".join(site.role for site in side) or "none" for side in (source, target)]
     if what[0] != what[1]:
-        raise PortError(f"the fine-tune's classifier ({what[0]}) is built unlike the target's ({what[1]}): give a "
-                        f'target with one of that build, or leave its own with head="{OWN}"')
+        raise PortError(
+            f"the fine-tune's classifier ({what[0]}) is built unlike the target's ({what[1]}): give a "
+            f'target with one of that build, or leave its own with head="{OWN}"'
+        )
     last, theirs = source[-1], target[-1]
     classes = last.weight.of(tuned[last.weight.key]).shape[0]
     if classes != theirs.d_out:
-        raise PortError(f"the fine-tune's classifier has {classes} classes and the target's {theirs.d_out}: open the "
-                        f"{type(model).__name__} with num_labels={classes}")
+        raise PortError(
+            f"the fine-tune's classifier has {classes} classes and the target's {theirs.d_out}: open the "
+            f"{type(model).__name__} with num_labels={classes}"
+        )

@@ -38,11 +38,22 @@ class Opened(NamedTuple):
     """open_clip's or transformers' own; None where the base has none."""
 
 
-def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | None = None,
-                    base: str | Path | None = None, device: str | None = None, dtype: torch.dtype | str | None = None,
-                    alpha: float = 1.0, weights: Sequence[float] | None = None, merge: str = "linear",
-                    density: float = 0.5, seed: int = 0, delta_only: bool = False, verify: str = "fast",
-                    token: str | None = None) -> Opened | TaskVector:
+def from_pretrained(
+    repo: str | Path | Sequence[str | Path],
+    *,
+    revision: str | None = None,
+    base: str | Path | None = None,
+    device: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    alpha: float = 1.0,
+    weights: Sequence[float] | None = None,
+    merge: str = "linear",
+    density: float = 0.5,
+    seed: int = 0,
+    delta_only: bool = False,
+    verify: str = "fast",
+    token: str | None = None,
+) -> Opened | TaskVector:
     """The model that a delta repo stands for: its base, at the commit that it was made for, and α times its change.
 
     The base's weights are compared with the fingerprint in the delta before anything is built. The sum is made tensor
@@ -71,8 +82,9 @@ def from_pretrained(repo: str | Path | Sequence[str | Path], *, revision: str | 
     single = isinstance(repo, str | Path)
     names = [str(each) for each in ([repo] if single else repo)]
     if not names or (len(names) > 1 and revision is not None):
-        raise PortError("from_pretrained takes one delta repo, or a list of them in which a revision is "
-                        "org/name@revision")
+        raise PortError(
+            "from_pretrained takes one delta repo, or a list of them in which a revision is org/name@revision"
+        )
     summed = Sum.of(len(names), weights, merge, density, seed)
     device, hub, full = pick_device(device), Hub(token), _is_full(verify)
     check_scale(alpha)
@@ -178,20 +190,26 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
     first = deltas[0].record
     for delta in deltas[1:]:
         if not delta.record.fingerprint.matches(first.fingerprint):
-            raise PortError(f"{delta.pinned} is of {delta.record.name} and {deltas[0].pinned} of {first.name}: only "
-                            "deltas of one base add up")
+            raise PortError(
+                f"{delta.pinned} is of {delta.record.name} and {deltas[0].pinned} of {first.name}: only "
+                "deltas of one base add up"
+            )
         if delta.record.purpose.kind != first.purpose.kind:
-            raise PortError(f"{delta.pinned} is for {delta.record.purpose.kind} and {deltas[0].pinned} for "
-                            f"{first.purpose.kind}: only deltas for one kind of task add up")
+            raise PortError(
+                f"{delta.pinned} is for {delta.record.purpose.kind} and {deltas[0].pinned} for "
+                f"{first.purpose.kind}: only deltas for one kind of task add up"
+            )
     headed = [delta for delta in deltas if delta.record.head]
     if len(headed) > 1:
-        raise PortError(f"{listed([str(delta.pinned) for delta in headed])} each bring a head: only one delta of a sum "
-                        "may")
+        raise PortError(
+            f"{listed([str(delta.pinned) for delta in headed])} each bring a head: only one delta of a sum may"
+        )
     return headed[0].record if headed else first
 
 
-def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
-              ) -> Base:
+def open_base(
+    hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
+) -> Base:
     """The base of some deltas.
 
     Args:
@@ -213,11 +231,14 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
     seen = fingerprint(stored, full)
     if not seen.matches(record.fingerprint, full):
         what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
-        raise PortError(f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has "
-                        f"{what}")
+        raise PortError(
+            f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has {what}"
+        )
     if config_sha256(folder / library.config_file) != record.config_sha256:
-        raise PortError(f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
-                        "make another function")
+        raise PortError(
+            f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
+            "make another function"
+        )
     skeleton = library.skeleton(folder, record.purpose)
     weights = Named(stored, library.names(skeleton, stored))
     for delta in deltas:
@@ -227,8 +248,10 @@ def open_base(hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base
 
 def vector(delta: StoredDelta, base: Base) -> TaskVector:
     """A delta's change as a task vector."""
-    return TaskVector(delta.changes(base.weights), {"source": str(delta.pinned), "base": str(base.pinned),
-                                                    "base_sha256": delta.record.fingerprint.full})
+    return TaskVector(
+        delta.changes(base.weights),
+        {"source": str(delta.pinned), "base": str(base.pinned), "base_sha256": delta.record.fingerprint.full},
+    )
 
 
 def put(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:

@@ -17,32 +17,61 @@ Config = Annotated[str | None, typer.Option(help="The dataset's configuration.")
 Split = Annotated[str, typer.Option(help="Split that the calibration samples are drawn from.")]
 EvalSplit = Annotated[str | None, typer.Option(help="Split to score on; else test or validation.")]
 EvalN = Annotated[int | None, typer.Option(help="Score on so many samples of it; else on all.")]
-Columns = Annotated[str | None, typer.Option(help="What is in which column, as role=column,… (image, label, text, "
-                                             "text_pair, prompt, completion, messages); else found by name and type.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="What is in which column, as role=column,… (image, label, text, "
+        "text_pair, prompt, completion, messages); else found by name and type."
+    ),
+]
 Streaming = Annotated[bool, typer.Option("--streaming", help="Read the dataset as it comes, not whole.")]
 MaxLength = Annotated[int, typer.Option(help="Tokens of a text sample; longer ones are cut.", min=1)]
-Family = Annotated[str | None, typer.Option(help="generic pairs the plain linear layers of any model by name; "
-                                            "else the family is found.")]
-Head = Annotated[str | None, typer.Option(help="What the target is scored with: transport (the source's, carried), "
-                                          "ridge (fitted to the samples), zero-shot, lm [default: what suits SOURCE].")]
-Matching = Annotated[str, typer.Option(help="Which block takes from which: index (the paper's rule), cka (by likeness "
-                                       "on the samples), or a YAML file of target: source.")]
+Family = Annotated[
+    str | None,
+    typer.Option(help="generic pairs the plain linear layers of any model by name; else the family is found."),
+]
+Head = Annotated[
+    str | None,
+    typer.Option(
+        help="What the target is scored with: transport (the source's, carried), "
+        "ridge (fitted to the samples), zero-shot, lm [default: what suits SOURCE]."
+    ),
+]
+Matching = Annotated[
+    str,
+    typer.Option(
+        help="Which block takes from which: index (the paper's rule), cka (by likeness "
+        "on the samples), or a YAML file of target: source."
+    ),
+]
 Layers = Annotated[str | None, typer.Option(help="Move into these blocks of the target alone, as 0-5,8.")]
 Skip = Annotated[str | None, typer.Option(help="Leave these blocks of the target as they are.")]
-Templates = Annotated[Path | None, typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.",
-                                                exists=True, dir_okay=False)]
+Templates = Annotated[
+    Path | None,
+    typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.", exists=True, dir_okay=False),
+]
 Samples = Annotated[int | None, typer.Option("-n", help="Calibration samples [default: 100].")]
 PerClass = Annotated[int | None, typer.Option(help="So many of every class, in place of -n.")]
-Strategy = Annotated[str | None, typer.Option(help="How samples are drawn: random, class-balanced, centroid-near, "
-                                              "centroid-far, half-class, one-class [default: random].")]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        help="How samples are drawn: random, class-balanced, centroid-near, "
+        "centroid-far, half-class, one-class [default: random]."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of the draw.", min=0)]
 Method = Annotated[str, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="An option of the method, as name=value; may be "
-                                                    "repeated.")]
-Alpha = Annotated[str, typer.Option(help="Scale of the ported task vector: a number, or auto for a line search of the "
-                                    "calibration loss.")]
-Bank = Annotated[Path | None, typer.Option(help="General prompts, a line each, for gradients without labels "
-                                           "[default: ImageNet's class names].")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="An option of the method, as name=value; may be repeated.")
+]
+Alpha = Annotated[
+    str,
+    typer.Option(help="Scale of the ported task vector: a number, or auto for a line search of the calibration loss."),
+]
+Bank = Annotated[
+    Path | None,
+    typer.Option(help="General prompts, a line each, for gradients without labels [default: ImageNet's class names]."),
+]
 BatchSize = Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)]
 Device = Annotated[str | None, typer.Option(help="Else CUDA where there is one, else the CPU.")]
 Output = Annotated[Path | None, typer.Option(help="A folder to write to; it must be new or empty.")]

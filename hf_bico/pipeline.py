@@ -88,15 +88,21 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     with clock("evaluate"):
         evaluation = _evaluate(config, ready, drawn, shaped, forms.Shaped(naive.delta, alpha), workspace, track)
     report = Report(
-        command=redo(config, plan, alpha), lineage=plan.lineage.record(ready.hashes),
+        command=redo(config, plan, alpha),
+        lineage=plan.lineage.record(ready.hashes),
         method=_method_record(plan.method, alpha, search),
         calibration=drawn.record() | asdict(plan.task) | {"config": plan.dataset.config} | bank_record(plan.bank),
-        task_vector=task_vector_record(ready.ratio, ready.account, ported.moved) | {
-            "adapter": ready.adapter, "written": shaped.record(config.form)},
+        task_vector=task_vector_record(ready.ratio, ready.account, ported.moved)
+        | {"adapter": ready.adapter, "written": shaped.record(config.form)},
         layers=layer_table(plan.pairs),
-        matching=matching_record(config, matched), head=_head_record(ready), moved=ported.moved,
-        left=ready.account.left, evaluation=evaluation, environment=environment(plan.device, clock),
-        estimate=measured(expected, clock.seconds, peak(plan.device))).data()
+        matching=matching_record(config, matched),
+        head=_head_record(ready),
+        moved=ported.moved,
+        left=ready.account.left,
+        evaluation=evaluation,
+        environment=environment(plan.device, clock),
+        estimate=measured(expected, clock.seconds, peak(plan.device)),
+    ).data()
     outcome = _deliver(config, hub, ready, drawn, shaped, report, evaluation, track)
     workspace.clear()
     return outcome
@@ -105,10 +111,25 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 def _key(config: PortConfig, ready: Ready, drawn: Draw) -> dict[str, Any]:
     """All that moments and scores depend on, but for rounding."""
     plan = ready.plan
-    method = [plan.method.name, asdict(plan.method), config.alpha, config.batch_size, plan.head,
-              [[a.name, b.name] for a, b in plan.pairs], config.form, config.rank, config.energy, config.dtype]
-    return {"hf_bico": __version__, "models": models_key(ready), "method": method,
-            "evaluation": evaluation_key(config, plan), "calibration": [drawn.sha256, asdict(plan.task), plan.bank]}
+    method = [
+        plan.method.name,
+        asdict(plan.method),
+        config.alpha,
+        config.batch_size,
+        plan.head,
+        [[a.name, b.name] for a, b in plan.pairs],
+        config.form,
+        config.rank,
+        config.energy,
+        config.dtype,
+    ]
+    return {
+        "hf_bico": __version__,
+        "models": models_key(ready),
+        "method": method,
+        "evaluation": evaluation_key(config, plan),
+        "calibration": [drawn.sha256, asdict(plan.task), plan.bank],
+    }
 
 
 def calibrate(job: Job, workspace: Workspace) -> None:
@@ -120,8 +141,9 @@ def calibrate(job: Job, workspace: Workspace) -> None:
         collect(job.source, job.target, job.pairs, batches, job.evidence, workspace.after_batch)
 
 
-def _shaped(config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace, clock: Clock
-            ) -> tuple[Transported, Search | None, forms.Shaped]:
+def _shaped(
+    config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace, clock: Clock
+) -> tuple[Transported, Search | None, forms.Shaped]:
     """The change as it will be written, so that what is scored is what is written; and the search for its α."""
     cuts: list[forms.Cut] = []
     if config.form == forms.LORA:
@@ -141,12 +163,20 @@ def _shaped(config: PortConfig, job: Job, ported: Transported, n: int, workspace
 def _search(config: PortConfig, job: Job, ported: Transported, n: int, workspace: Workspace) -> Search | None:
     if config.alpha != AUTO:
         return None
-    return workspace.once("the search", lambda: refined_search(job.target, job.batches, n, job.weights, ported.delta,
-                                                               job.track))
+    return workspace.once(
+        "the search", lambda: refined_search(job.target, job.batches, n, job.weights, ported.delta, job.track)
+    )
 
 
-def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, ported: forms.Shaped, naive: forms.Shaped,
-              workspace: Workspace, track: Track) -> Evaluation:
+def _evaluate(
+    config: PortConfig,
+    ready: Ready,
+    drawn: Draw,
+    ported: forms.Shaped,
+    naive: forms.Shaped,
+    workspace: Workspace,
+    track: Track,
+) -> Evaluation:
     """Scores of what would be written: the sums are made in the target's own dtype."""
     examine = exam(config, ready.plan, track)
     ready.sides[0] = None  # the base has done its part: the fine-tune takes its place
@@ -156,6 +186,7 @@ def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, ported: forms.Shape
         def compute() -> dict[str, Any]:
             with ready.dressed(drawn, size) as (objective, _):
                 return asdict(examine(what, objective, model))
+
         return Score(**workspace.once(what, compute))
 
     def with_delta(what: str, change: forms.Shaped) -> Score:
@@ -163,19 +194,47 @@ def _evaluate(config: PortConfig, ready: Ready, drawn: Draw, ported: forms.Shape
             return score(what)
 
     source = score_source(ready, drawn, size, examine, workspace)
-    return Evaluation(examine.name, source, score("the target"), with_delta("the naive copy", naive),
-                      with_delta("the port", ported), ready.comparable(source))
+    return Evaluation(
+        examine.name,
+        source,
+        score("the target"),
+        with_delta("the naive copy", naive),
+        with_delta("the port", ported),
+        ready.comparable(source),
+    )
 
 
 def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
     """The command that does this port again, with every input pinned; a search is not done again, its α is named."""
     lineage = plan.lineage
-    words = ["hf-bico", "port", ref(lineage.source), "--base", ref(lineage.base), "--to", ref(lineage.target),
-             "--dataset", ref(lineage.dataset), "--split", config.split, "--eval-split", plan.eval_name,
-             "--alpha", repr(alpha), "--head", plan.head, *drawing_words(config, plan)]
+    words = [
+        "hf-bico",
+        "port",
+        ref(lineage.source),
+        "--base",
+        ref(lineage.base),
+        "--to",
+        ref(lineage.target),
+        "--dataset",
+        ref(lineage.dataset),
+        "--split",
+        config.split,
+        "--eval-split",
+        plan.eval_name,
+        "--alpha",
+        repr(alpha),
+        "--head",
+        plan.head,
+        *drawing_words(config, plan),
+    ]
     words += ["--maps", plan.method.pinned_name] if isinstance(plan.method, Kept) else method_words(config)
-    optional = {"--eval-n": config.eval_n, "--as": None if config.form == forms.MODEL else config.form,
-                "--rank": config.rank, "--energy": config.energy, "--dtype": config.dtype}
+    optional = {
+        "--eval-n": config.eval_n,
+        "--as": None if config.form == forms.MODEL else config.form,
+        "--rank": config.rank,
+        "--energy": config.energy,
+        "--dtype": config.dtype,
+    }
     return shlex.join([*words, *given_words(optional), "--output", "ported"])
 
 
@@ -187,18 +246,31 @@ def _method_record(method: Method, alpha: float, search: Search | None) -> dict[
 def _head_record(ready: Ready) -> dict[str, Any]:
     """Which head the target has, and how well the map of its input fits, where it was carried."""
     links = ready.plan.chain
-    return {"kind": ready.plan.head, "carried": [pair.target.name for pair in links.carried],
-            "input": ready.head_fit and asdict(ready.head_fit)}
+    return {
+        "kind": ready.plan.head,
+        "carried": [pair.target.name for pair in links.carried],
+        "input": ready.head_fit and asdict(ready.head_fit),
+    }
 
 
-def _deliver(config: PortConfig, hub: Hub, ready: Ready, drawn: Draw, shaped: forms.Shaped, report: dict[str, Any],
-             evaluation: Evaluation, track: Track) -> Outcome:
+def _deliver(
+    config: PortConfig,
+    hub: Hub,
+    ready: Ready,
+    drawn: Draw,
+    shaped: forms.Shaped,
+    report: dict[str, Any],
+    evaluation: Evaluation,
+    track: Track,
+) -> Outcome:
     """Write the folder, with its card and report, and push it."""
     plan = ready.plan
     url = refusal = None
     if plan.destination and evaluation.regressed and not config.allow_regression:
-        refusal = (f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
-                   f"({evaluation.zero_shot}); --allow-regression pushes it all the same")
+        refusal = (
+            f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
+            f"({evaluation.zero_shot}); --allow-regression pushes it all the same"
+        )
     destination = None if refusal else plan.destination
     if config.output is None and destination is None:
         return Outcome(report, evaluation, None, None, refusal)
@@ -229,8 +301,9 @@ def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: f
         head = {key: tensor.clone() for key, tensor in head.items()}
     target = plan.lineage.target
     if config.form == forms.MODEL:
-        write_model(stage, plan.library, model, ready.folders[2], target.files, ready.weights, shaped.delta,
-                    shaped.alpha, head)
+        write_model(
+            stage, plan.library, model, ready.folders[2], target.files, ready.weights, shaped.delta, shaped.alpha, head
+        )
         return None
     base = Base(target, plan.library, plan.purpose, ready.folders[2], ready.weights)
     return write_delta(stage, base, shaped, head, [b.weight.key for _, b in plan.pairs if b.weight.transposed])
@@ -238,5 +311,12 @@ def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: f
 
 def _push(config: PortConfig, hub: Hub, plan: Blueprint, destination: Destination, place: Path) -> str:
     message = config.commit_message or f"Port {plan.lineage.source.name} to {plan.lineage.target.name}"
-    return hub.push(place, destination.repo, parent=destination.parent, message=message, private=config.private,
-                    create_pr=config.create_pr, stale=() if config.create_pr else destination.left_over)
+    return hub.push(
+        place,
+        destination.repo,
+        parent=destination.parent,
+        message=message,
+        private=config.private,
+        create_pr=config.create_pr,
+        stale=() if config.create_pr else destination.left_over,
+    )

@@ -78,10 +78,19 @@ class Ready:
 
     def job(self, drawn: Draw, size: int, track: Track) -> Job:
         """With no evidence yet; `size` samples a batch."""
-        live = [Side(side.model, objective.loss, self._label_free(side, objective))
-                for side, objective in zip(self.sides, self.objectives, strict=True)]
-        return Job(self.tau, self.plan.pairs, *live, self.weights, self.batches(drawn, size),
-                   Evidence(self.plan.pairs, ()), track)
+        live = [
+            Side(side.model, objective.loss, self._label_free(side, objective))
+            for side, objective in zip(self.sides, self.objectives, strict=True)
+        ]
+        return Job(
+            self.tau,
+            self.plan.pairs,
+            *live,
+            self.weights,
+            self.batches(drawn, size),
+            Evidence(self.plan.pairs, ()),
+            track,
+        )
 
     def comparable(self, score: Score) -> bool:
         """Whether the source's score and the target's are of one scale: a loss a token is not, of other tokens."""
@@ -125,7 +134,8 @@ class Ready:
             live = [Side(model, objective.loss) for model, objective in zip(models, self.objectives, strict=True)]
             batches = self.batches(drawn, size)()
             self.head, self.head_fit = heads.carried(
-                links.carried, self.own_head, *live, track(batches, "Carrying the head", len(batches)))
+                links.carried, self.own_head, *live, track(batches, "Carrying the head", len(batches))
+            )
             heads.place(models[1], self.head)
             self.head |= gains
         elif self.plan.head in (heads.RIDGE, heads.PROBE):
@@ -156,8 +166,12 @@ class Ready:
                 yield objective, self.head | tensors
         elif isinstance(objective, ZeroShot) and objective.prompts:
             task = self.plan.task
-            yield replace(objective, head=zero_shot_head(objective.library, self.sides[1], task.class_names,
-                                                         task.templates)), {}
+            yield (
+                replace(
+                    objective, head=zero_shot_head(objective.library, self.sides[1], task.class_names, task.templates)
+                ),
+                {},
+            )
         else:
             yield objective, self.head
 
@@ -170,8 +184,10 @@ class Ready:
         dropped = optional_towers(self.plan) - {pair.target.tower for pair in self.plan.pairs}
         sites = tuple([site for site in each.sites(every=True) if site.tower not in dropped] for each in (base, target))
         towers = list(dict.fromkeys(site.tower for site in sites[0] if site.depth is not None))
-        matrices = {tower: cka_matrix(*live, sites, tower, self.batches(drawn, size))
-                    for tower in track(towers, "Comparing blocks", len(towers))}
+        matrices = {
+            tower: cka_matrix(*live, sites, tower, self.batches(drawn, size))
+            for tower in track(towers, "Comparing blocks", len(towers))
+        }
         paths = {tower: monotone_path(matrix) for tower, matrix in matrices.items()}
         pairs, _ = pair_models(self.plan.models, matching_of(config, by_path(paths | dict.fromkeys(dropped))))
         pairs = tuple(pair for pair in (*pairs, *self.plan.chain.moved) if pair.target.tower not in dropped)
@@ -179,8 +195,10 @@ class Ready:
         self.plan.method.check(pairs)
         if self.tau:
             self.account = account(self.tau, pairs, base.family.left_reason, self.plan.source_sites)
-        return {"paths": {tower: list(path) for tower, path in paths.items()},
-                "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()}}
+        return {
+            "paths": {tower: list(path) for tower, path in paths.items()},
+            "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
+        }
 
 
 def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
@@ -203,18 +221,32 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(objective_of(plan, side) for side in sides)
     own_head = {key: tuned[key] for key in new_in_source(plan) | plan.chain.source_keys if key in tuned}
-    return Ready(plan, folders, hashes, tuned, tau, target.without(plan.chain.target_keys), own_head, ratio, ledger,
-                 sides, objectives)
+    return Ready(
+        plan,
+        folders,
+        hashes,
+        tuned,
+        tau,
+        target.without(plan.chain.target_keys),
+        own_head,
+        ratio,
+        ledger,
+        sides,
+        objectives,
+    )
 
 
 def hashes_of(plan: Sampled, folders: Sequence[Path]) -> dict[str, str]:
     """sha256 of the three models' weights, by role; of several shards, of their hashes in order."""
-    return {role: sha256(*(folder / name for name in shards(plan.library, pinned))) for role, pinned, folder in
-            zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)}
+    return {
+        role: sha256(*(folder / name for name in shards(plan.library, pinned)))
+        for role, pinned, folder in zip(("source", "base", "target"), plan.lineage.models, folders, strict=True)
+    }
 
 
-def own_side(ready: Ready, folder: Path, drawn: Draw, size: int, change: Weights | None = None
-             ) -> tuple[nn.Module, Objective]:
+def own_side(
+    ready: Ready, folder: Path, drawn: Draw, size: int, change: Weights | None = None
+) -> tuple[nn.Module, Objective]:
     """A fine-tune live, with its own head; a model of features gets a probe of its own.
 
     Args:
@@ -233,8 +265,10 @@ def own_side(ready: Ready, folder: Path, drawn: Draw, size: int, change: Weights
 def probed(objective: Embedding, model: nn.Module, drawn: Draw, size: int, classes: int) -> Embedding:
     """With a linear probe of the samples, in closed form, on the body as it is."""
     with torch.no_grad():
-        parts = [(objective.raw(model, batch).float().cpu(), batch.labels) for batch in
-                 map(objective.encode, batched(drawn.samples, size))]
+        parts = [
+            (objective.raw(model, batch).float().cpu(), batch.labels)
+            for batch in map(objective.encode, batched(drawn.samples, size))
+        ]
     x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
     return replace(objective, probe=heads.ridge(x, labels, classes))
 
@@ -269,8 +303,16 @@ def models_key(ready: Ready) -> list[Any]:
 
 def evaluation_key(config: PortConfig, plan: Blueprint) -> list[Any]:
     """What tells these evaluation samples from all others."""
-    return [_dataset_key(plan.lineage.dataset), plan.dataset.config, plan.eval_name, config.eval_n, config.seed,
-            config.max_length, config.columns, config.streaming]
+    return [
+        _dataset_key(plan.lineage.dataset),
+        plan.dataset.config,
+        plan.eval_name,
+        config.eval_n,
+        config.seed,
+        config.max_length,
+        config.columns,
+        config.streaming,
+    ]
 
 
 def _dataset_key(pinned: Pinned) -> list[Any]:

@@ -79,8 +79,9 @@ def together(job: Job, method: Method, parts: Iterable[Evidence]) -> Evidence:
     return whole
 
 
-def trial_loss(job: Job, method: Method, parts: Sequence[Evidence], halves: Sequence[Half],
-               loss: Callable[[int], float]) -> float:
+def trial_loss(
+    job: Job, method: Method, parts: Sequence[Evidence], halves: Sequence[Half], loss: Callable[[int], float]
+) -> float:
     """The target's loss with a port made of one half on the other, and the other way round, summed.
 
     Args:
@@ -94,12 +95,18 @@ def trial_loss(job: Job, method: Method, parts: Sequence[Evidence], halves: Sequ
     return total
 
 
-def signs_of(moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks],
-             recovered: float | None) -> Signs:
+def signs_of(
+    moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks], recovered: float | None
+) -> Signs:
     """One number each from what every site and every block shows; `cka` and `paths` by tower."""
     alike = [float(matrix[b, a]) for tower, matrix in cka.items() for b, a in enumerate(paths[tower]) if a is not None]
-    return Signs(float(np.mean(alike)) if alike else float("nan"), _weighed(moved, lambda m: m.input),
-                 _weighed(moved, lambda m: m.output), _mean([m.kept for m in moved], moved), recovered)
+    return Signs(
+        float(np.mean(alike)) if alike else float("nan"),
+        _weighed(moved, lambda m: m.input),
+        _weighed(moved, lambda m: m.output),
+        _mean([m.kept for m in moved], moved),
+        recovered,
+    )
 
 
 def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> float:

@@ -24,8 +24,16 @@ from hf_bico.io.reference import Pinned
 from hf_bico.scores import Score, better, recovered
 
 SCHEMA = 3
-LIBRARIES = ("hf-bico", "torch", "transformers", "open_clip_torch", "huggingface_hub", "datasets", "safetensors",
-             "numpy")
+LIBRARIES = (
+    "hf-bico",
+    "torch",
+    "transformers",
+    "open_clip_torch",
+    "huggingface_hub",
+    "datasets",
+    "safetensors",
+    "numpy",
+)
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,15 @@ class Lineage:
 
     def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
         """Each with its commit; a local folder has none, its weights' sha256 stands for it."""
-        return {role: {"name": pinned.name, "commit": pinned.commit, "local": pinned.folder is not None,
-                       "sha256": weights.get(role)} for role, pinned in vars(self).items()}
+        return {
+            role: {
+                "name": pinned.name,
+                "commit": pinned.commit,
+                "local": pinned.folder is not None,
+                "sha256": weights.get(role),
+            }
+            for role, pinned in vars(self).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -65,8 +80,7 @@ class Evaluation:
 
     @property
     def recovered(self) -> float | None:
-        """Share of the way from the target without the port to the source's own score; None where there is no way up.
-        """
+        """Share of the way from the target without the port to the source's own score; None where there is no way up."""
         if not self.comparable:
             return None
         return recovered(self.ported.value, self.zero_shot.value, self.source.value, self.ported.metric)
@@ -107,7 +121,9 @@ class Report:
     def data(self) -> dict[str, Any]:
         """Plain JSON data."""
         evaluation = asdict(self.evaluation) | {
-            "recovered": self.evaluation.recovered, "regressed": self.evaluation.regressed}
+            "recovered": self.evaluation.recovered,
+            "regressed": self.evaluation.regressed,
+        }
         return {**stamp(SCHEMA), **asdict(self), "evaluation": evaluation}
 
 
@@ -117,8 +133,13 @@ def stamp(schema: int) -> dict[str, Any]:
 
 
 def method_record(method: Method) -> dict[str, Any]:
-    return {"name": method.name, "citation": method.citation, "summary": method.summary, "options": asdict(method),
-            "signals": sorted(signal.value for signal in method.signals)}
+    return {
+        "name": method.name,
+        "citation": method.citation,
+        "summary": method.summary,
+        "options": asdict(method),
+        "signals": sorted(signal.value for signal in method.signals),
+    }
 
 
 def task_vector_record(ratio: float, whole: Account, moved: Sequence[Moved]) -> dict[str, Any]:
@@ -155,11 +176,15 @@ def search_record(search: Search | None) -> list[dict[str, float]] | None:
 def environment(device: str, clock: Clock) -> dict[str, Any]:
     """Versions, device, time and peak memory of this process."""
     on_device = peak(device) if device.startswith("cuda") else None
-    return {"versions": {name: version(name) for name in LIBRARIES}, "python": platform.python_version(),
-            "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-            "threads": torch.get_num_threads(),
-            "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
-            "peak_memory_bytes": peak_memory(), "peak_device_memory_bytes": on_device}
+    return {
+        "versions": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "threads": torch.get_num_threads(),
+        "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
+        "peak_memory_bytes": peak_memory(),
+        "peak_device_memory_bytes": on_device,
+    }
 
 
 def peak(device: str) -> int:

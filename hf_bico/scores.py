@@ -23,13 +23,26 @@ class Metric:
         return f"{value:.1%}" if self.share else f"{value:.4g}"
 
 
-METRICS = {metric.name: metric for metric in (
-    Metric("accuracy", "Top-1 accuracy; Wilson intervals"),
-    Metric("exact match", "Share of the samples whose whole answer is what greedy decoding gives; Wilson intervals"),
-    Metric("perplexity", "Perplexity of the tokens that are asked for; intervals from the spread over samples",
-           higher=False, share=False),
-    Metric("agreement", "Correlation of the cosine similarities between samples with those of the fine-tuned source; "
-                        "Fisher's intervals, as if samples were pairs"))}
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "Top-1 accuracy; Wilson intervals"),
+        Metric(
+            "exact match", "Share of the samples whose whole answer is what greedy decoding gives; Wilson intervals"
+        ),
+        Metric(
+            "perplexity",
+            "Perplexity of the tokens that are asked for; intervals from the spread over samples",
+            higher=False,
+            share=False,
+        ),
+        Metric(
+            "agreement",
+            "Correlation of the cosine similarities between samples with those of the fine-tuned source; "
+            "Fisher's intervals, as if samples were pairs",
+        ),
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -90,8 +103,10 @@ MOST = 2000
 def better(a: Score, b: Score) -> bool:
     """Whether a is better than b; of equals, by what else was measured."""
     if a.value == b.value:
-        return any((a.also[name] > b.also[name]) == METRICS[name].higher and a.also[name] != b.also[name]
-                   for name in a.also.keys() & b.also.keys())
+        return any(
+            (a.also[name] > b.also[name]) == METRICS[name].higher and a.also[name] != b.also[name]
+            for name in a.also.keys() & b.also.keys()
+        )
     return (a.value > b.value) == METRICS[a.metric].higher
 
 

@@ -97,8 +97,10 @@ class Shown:
             raise PortError(_CHANGED)
 
 
-_CHANGED = ("the calibration batches are not the same when they are iterated again: give a DataLoader without "
-            "shuffling and random augmentation, or list() of it")
+_CHANGED = (
+    "the calibration batches are not the same when they are iterated again: give a DataLoader without "
+    "shuffling and random augmentation, or list() of it"
+)
 
 
 def shown(item: Any, viewers: tuple[Viewer, Viewer], sequences: frozenset[str]) -> Batch:
@@ -109,8 +111,10 @@ def shown(item: Any, viewers: tuple[Viewer, Viewer], sequences: frozenset[str]) 
     """
     if not isinstance(item, Batch):
         if isinstance(item, tuple) and len(item) == 2 and all(isinstance(each, tuple | Mapping) for each in item):
-            raise PortError("a batch is a pair of batches: say hf_bico.Batch(source, target) where each model has its "
-                            "own; a plain tuple is shown to both as it is")
+            raise PortError(
+                "a batch is a pair of batches: say hf_bico.Batch(source, target) where each model has its "
+                "own; a plain tuple is shown to both as it is"
+            )
         item = Batch(item, item)
     sides = [item.source, item.target]
     if not item.meeting:
@@ -164,9 +168,11 @@ def met(a: Any, b: Any, sequences: frozenset[str], *, decodes: bool = False) -> 
 def _require_same(a: Tensor, b: Tensor, name: str, sequence: str) -> None:
     if a is b or (a.shape == b.shape and torch.equal(a.cpu(), b.cpu())):
         return
-    raise PortError(f"the two models' {name} {tuple(a.shape)} and {tuple(b.shape)} are not the same tokens: say which "
-                    f"rows meet, hf_bico.Batch(source, target, {{{sequence!r}: P}}) with P (n, T_target, T_source); or "
-                    "port by name (hf-bico port, hf_bico.PortCallback), which cuts the texts for either model itself")
+    raise PortError(
+        f"the two models' {name} {tuple(a.shape)} and {tuple(b.shape)} are not the same tokens: say which "
+        f"rows meet, hf_bico.Batch(source, target, {{{sequence!r}: P}}) with P (n, T_target, T_source); or "
+        "port by name (hf-bico port, hf_bico.PortCallback), which cuts the texts for either model itself"
+    )
 
 
 def _hash(digest: Any, item: Any) -> None:

@@ -57,8 +57,9 @@ class Calibration:
         return 100 if self.n is None else self.n
 
 
-def chosen(labels: Sequence[int] | np.ndarray, strategy: str, n: int, seed: int,
-           features: Features | None = None) -> tuple[int, ...]:
+def chosen(
+    labels: Sequence[int] | np.ndarray, strategy: str, n: int, seed: int, features: Features | None = None
+) -> tuple[int, ...]:
     """Indices of N samples, sorted; the same for the same seed.
 
     - random: without replacement.
@@ -81,7 +82,7 @@ def chosen(labels: Sequence[int] | np.ndarray, strategy: str, n: int, seed: int,
     rows = np.arange(len(labels))
     if strategy in ("half-class", "one-class"):
         classes = rng.permutation(np.unique(labels))
-        rows = rows[np.isin(labels, classes[:1 if strategy == "one-class" else max(1, len(classes) // 2)])]
+        rows = rows[np.isin(labels, classes[: 1 if strategy == "one-class" else max(1, len(classes) // 2)])]
     if not 1 <= n <= len(rows):
         raise PortError(f"{n} samples asked for, but the strategy {strategy} (seed {seed}) has {len(rows)}")
     if strategy in BALANCED:
@@ -97,8 +98,12 @@ def _balanced(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarra
     """N rows at random, class by class."""
     classes, counts = np.unique(labels, return_counts=True)
     quotas = _quotas(counts, n, rng)
-    return np.concatenate([rng.choice(np.flatnonzero(labels == name), quota, replace=False)
-                           for name, quota in zip(classes, quotas, strict=True)])
+    return np.concatenate(
+        [
+            rng.choice(np.flatnonzero(labels == name), quota, replace=False)
+            for name, quota in zip(classes, quotas, strict=True)
+        ]
+    )
 
 
 def _quotas(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,8 +114,9 @@ def _quotas(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     return quotas
 
 
-def _by_distance(labels: np.ndarray, pool: np.ndarray, n: int, rng: np.random.Generator, features: Features | None,
-                 *, far: bool) -> np.ndarray:
+def _by_distance(
+    labels: np.ndarray, pool: np.ndarray, n: int, rng: np.random.Generator, features: Features | None, *, far: bool
+) -> np.ndarray:
     """N rows of the pool, of every class those nearest to its centroid or farthest from it."""
     if features is None:
         raise ValueError("the centroid strategies need features")

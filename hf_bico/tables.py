@@ -13,14 +13,22 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     numbers = _numbers(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
-        where = [entry["method"], alpha if isinstance(alpha, str) else f"{alpha:g}",
-                 f"{entry['n']}" + (f" ({k} a class)" if k else "")]
+        where = [
+            entry["method"],
+            alpha if isinstance(alpha, str) else f"{alpha:g}",
+            f"{entry['n']}" + (f" ({k} a class)" if k else ""),
+        ]
         if entry["refusal"]:
             yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–"]
         else:
             peak = entry["peak_bytes"]
-            yield [*where, metric.show(entry["score"]), _gap(entry),
-                   f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}", f"{peak / 1e9:.2f} GB" if peak else "–"]
+            yield [
+                *where,
+                metric.show(entry["score"]),
+                _gap(entry),
+                f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
+                f"{peak / 1e9:.2f} GB" if peak else "–",
+            ]
 
 
 def _gap(entry: dict[str, Any]) -> str:
@@ -44,10 +52,12 @@ def caption(data: dict[str, Any]) -> str:
     scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
     start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))
-    return (f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
-            f"{start}, the fine-tuned source {source}. A row is the mean over {seeds} seed{'s'[:seeds != 1]}, the "
-            f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
-            f"method's own + the collection's that all share), and the most memory.")
+    return (
+        f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
+        f"{start}, the fine-tuned source {source}. A row is the mean over {seeds} seed{'s'[: seeds != 1]}, the "
+        f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
+        f"method's own + the collection's that all share), and the most memory."
+    )
 
 
 def _metric(data: dict[str, Any]) -> Metric:
@@ -57,6 +67,13 @@ def _metric(data: dict[str, Any]) -> Metric:
 def markdown(data: dict[str, Any]) -> str:
     header, *rows = cells(data)
     lineage = data["lineage"]
-    lines = [f"# {lineage['source']['name']} on {lineage['target']['name']}", "", caption(data), "",
-             f"| {' | '.join(header)} |", "|" + "---|" * len(header), *(f"| {' | '.join(row)} |" for row in rows)]
+    lines = [
+        f"# {lineage['source']['name']} on {lineage['target']['name']}",
+        "",
+        caption(data),
+        "",
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
     return "\n".join([*lines, *(f"\n{line}" for line in refusals(data))]) + "\n"

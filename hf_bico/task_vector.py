@@ -37,8 +37,14 @@ class TaskVector:
     """source, base, and the sha256 of the tensors of either."""
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, base: str | Path | None = None, *, revision: str | None = None,
-                        token: str | None = None) -> "TaskVector":
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        base: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> "TaskVector":
         """The change that a repo holds.
 
         Args:
@@ -114,8 +120,9 @@ class TaskVector:
         try:
             lineage = {str(name): str(value) for name, value in json.loads(file.metadata[LINEAGE]).items()}
         except (AttributeError, ValueError) as error:
-            raise PortError(f"the lineage in {place.name} is no readable JSON object; make it anew with `extract`"
-                            ) from error
+            raise PortError(
+                f"the lineage in {place.name} is no readable JSON object; make it anew with `extract`"
+            ) from error
         return cls(file, lineage)
 
 
@@ -134,8 +141,9 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
     """
     bases = {vector.lineage.get("base_sha256"): vector.lineage.get("base", "?") for vector in vectors}
     if len(bases) > 1:
-        raise PortError(f"these task vectors are of different bases, {listed(list(bases.values()))}: only those of one "
-                        "add up")
+        raise PortError(
+            f"these task vectors are of different bases, {listed(list(bases.values()))}: only those of one add up"
+        )
     names = [vector.lineage.get("source", "?") for vector in vectors]
     terms = [name if weight == 1 else f"{weight:g} × ({name})" for name, weight in zip(names, weights, strict=True)]
     parts = [vector.tensors for vector in vectors]

@@ -22,8 +22,9 @@ def objective_of(plan: Blueprint, side: Loaded) -> Objective:
     if purpose.kind == "zero-shot":
         moves = any(pair.target.tower for pair in plan.pairs)
         prompts = tuple(task.templates[0].format(name) for name in task.class_names) if moves else ()
-        return ZeroShot(plan.library, side, zero_shot_head(plan.library, side, task.class_names, task.templates),
-                        prompts)
+        return ZeroShot(
+            plan.library, side, zero_shot_head(plan.library, side, task.class_names, task.templates), prompts
+        )
     if purpose.kind == "causal-lm":
         asked = Causal if task.columns.kind in (Kind.PLAIN, Kind.CHAT) else Completion
         return asked(side, length, task.class_names)
@@ -49,8 +50,10 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
     numbers = all(name.isdigit() for name in plain[0])
     if nameless or numbers:
         return ()
-    raise PortError(f"the dataset's classes ({', '.join(dataset[:5])} …) are not the model's "
-                    f"({', '.join(model[:5])} …): name the dataset that it was fine-tuned on")
+    raise PortError(
+        f"the dataset's classes ({', '.join(dataset[:5])} …) are not the model's "
+        f"({', '.join(model[:5])} …): name the dataset that it was fine-tuned on"
+    )
 
 
 def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:

@@ -39,9 +39,18 @@ class PortCallback(TrainerCallback):
     What goes wrong with one base is logged and kept in `errors`, and neither the others nor the training are lost.
     """
 
-    def __init__(self, to: str | Sequence[str], dataset: Data, *, config: PortConfig = DEFAULTS,
-                 output: str | Path | None = None, push: bool = False, base: str | None = None,
-                 token: str | None = None, strict: bool = False) -> None:
+    def __init__(
+        self,
+        to: str | Sequence[str],
+        dataset: Data,
+        *,
+        config: PortConfig = DEFAULTS,
+        output: str | Path | None = None,
+        push: bool = False,
+        base: str | None = None,
+        token: str | None = None,
+        strict: bool = False,
+    ) -> None:
         """
         Args:
             to: the new bases.
@@ -66,11 +75,15 @@ class PortCallback(TrainerCallback):
         names = [_last(name) for name in self.to]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise PortError(f"two of the new bases are called {', '.join(twice)}, so their ports would have one name: "
-                            "give each a callback of its own")
+            raise PortError(
+                f"two of the new bases are called {', '.join(twice)}, so their ports would have one name: "
+                "give each a callback of its own"
+            )
         if config.push_to is not None and len(self.to) > 1:
-            raise PortError(f"push_to names one repo ({config.push_to}) and there are {len(self.to)} new bases: leave "
-                            "it out, and each gets its own")
+            raise PortError(
+                f"push_to names one repo ({config.push_to}) and there are {len(self.to)} new bases: leave "
+                "it out, and each gets its own"
+            )
         self.outcomes: dict[str, Outcome] = {}
         """By new base: report, scores, folder and URL."""
         self.errors: dict[str, Exception] = {}
@@ -120,10 +133,15 @@ class PortCallback(TrainerCallback):
                 try:
                     if not source.exists():
                         save(model, processing_class, Path(folder) / "saving").rename(_made(source.parent) / name)
-                    chosen = replace(self.config, source=str(source), base=self.base or base_of(model), target=target,
-                                     eval_split=scored_on(self.dataset, self.config),
-                                     dataset=written(self.dataset, Path(folder) / "dataset", self.config),
-                                     output=self.output and self.output / _last(target))
+                    chosen = replace(
+                        self.config,
+                        source=str(source),
+                        base=self.base or base_of(model),
+                        target=target,
+                        eval_split=scored_on(self.dataset, self.config),
+                        dataset=written(self.dataset, Path(folder) / "dataset", self.config),
+                        output=self.output and self.output / _last(target),
+                    )
                     self.outcomes[target] = run(chosen, Hub(self.token))
                     self._tell(target)
                 except Exception as error:  # whatever it is, a trained model must not be lost to it
@@ -134,8 +152,13 @@ class PortCallback(TrainerCallback):
 
     def _tell(self, target: str) -> None:
         outcome = self.outcomes[target]
-        logger.info("Ported to %s: %s, without the port %s%s", target, outcome.evaluation.ported,
-                    outcome.evaluation.zero_shot, f"; {outcome.url}" if outcome.url else "")
+        logger.info(
+            "Ported to %s: %s, without the port %s%s",
+            target,
+            outcome.evaluation.ported,
+            outcome.evaluation.zero_shot,
+            f"; {outcome.url}" if outcome.url else "",
+        )
         if outcome.refusal:
             logger.warning("The port to %s was %s", target, outcome.refusal)
 
@@ -154,8 +177,16 @@ class WarmStart:
     """Report and scores of the port."""
 
 
-def warm_start(source: str, to: str, dataset: Data, *, base: str | None = None, config: PortConfig = DEFAULTS,
-               token: str | None = None, track: Track = untracked) -> WarmStart:
+def warm_start(
+    source: str,
+    to: str,
+    dataset: Data,
+    *,
+    base: str | None = None,
+    config: PortConfig = DEFAULTS,
+    token: str | None = None,
+    track: Track = untracked,
+) -> WarmStart:
     """Port, and open the result for training; nothing is left on disk. Between live models `Ported.apply_` is that.
 
     Args:
@@ -173,9 +204,20 @@ def warm_start(source: str, to: str, dataset: Data, *, base: str | None = None, 
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
         place = Path(folder) / "ported"
         rows = written(dataset, Path(folder) / "dataset", config)
-        chosen = replace(config, source=str(source), target=str(to), dataset=rows, base=base, output=place, push=False,
-                         eval_split=scored_on(dataset, config),
-                         push_to=None, private=None, create_pr=False, commit_message=None)
+        chosen = replace(
+            config,
+            source=str(source),
+            target=str(to),
+            dataset=rows,
+            base=base,
+            output=place,
+            push=False,
+            eval_split=scored_on(dataset, config),
+            push_to=None,
+            private=None,
+            create_pr=False,
+            commit_message=None,
+        )
         return _opened(place, chosen, run(chosen, hub, track))
 
 
@@ -198,8 +240,10 @@ def save(model: nn.Module, processing_class: Any, folder: Path) -> Path:
         PortError: it is not of transformers.
     """
     if not hasattr(model, "save_pretrained"):
-        raise PortError(f"a {type(model).__name__} is no model of transformers or PEFT, which PortCallback saves: use "
-                        "hf_bico.port on the live models")
+        raise PortError(
+            f"a {type(model).__name__} is no model of transformers or PEFT, which PortCallback saves: use "
+            "hf_bico.port on the live models"
+        )
     model.save_pretrained(folder)
     if hasattr(model, "peft_config"):
         whole = model.get_base_model()
@@ -239,8 +283,9 @@ def written(data: Data, folder: Path, config: PortConfig) -> str:
     if isinstance(data, str | Path):
         return str(data)
     if not isinstance(data, datasets.Dataset | datasets.DatasetDict):
-        raise PortError(f"a {type(data).__name__} cannot be written as parquet: give a Dataset, a DatasetDict or a "
-                        "repo")
+        raise PortError(
+            f"a {type(data).__name__} cannot be written as parquet: give a Dataset, a DatasetDict or a repo"
+        )
     first = data if isinstance(data, datasets.Dataset) else next(iter(data.values()))
     place = folder / (first.info.dataset_name or "dataset-in-memory")
     if place.exists():

@@ -50,27 +50,42 @@ def impossible(reason: str) -> Verdict:
 
 def unseen() -> Verdict:
     """Of models that were compared on no samples."""
-    return Verdict(Grade.UNCERTAIN, ("the layers fit; how alike the two models are, and so what a port would bring, "
-                                     "only samples show: give --dataset",))
+    return Verdict(
+        Grade.UNCERTAIN,
+        (
+            "the layers fit; how alike the two models are, and so what a port would bring, "
+            "only samples show: give --dataset",
+        ),
+    )
 
 
 def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
     """The verdict on models that were compared on n samples."""
-    alike = (f"the maps' residuals are {signs.input_residual:.2f} on the input side and {signs.output_residual:.2f} on "
-             f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)")
+    alike = (
+        f"the maps' residuals are {signs.input_residual:.2f} on the input side and {signs.output_residual:.2f} on "
+        f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)"
+    )
     if trial is None:
         return Verdict(Grade.UNCERTAIN, ("without labels there is no loss to try a port in small on", alike))
     before, after, source = (f"{summed / n:.3g}" for summed in (trial.before, trial.after, trial.source))
     told = {"loss": "loss", "errors": "share of errors"}[trial.what]
     if signs.recovered is None:
-        return Verdict(Grade.POOR, (f"there is nothing to gain: on these samples the target without a port has a "
-                                    f"{told} of {before}, the fine-tuned source {source}",))
+        return Verdict(
+            Grade.POOR,
+            (
+                f"there is nothing to gain: on these samples the target without a port has a "
+                f"{told} of {before}, the fine-tuned source {source}",
+            ),
+        )
     found = grade(signs.recovered)
     record = RECORDS[found]
-    reasons = [f"ports made of one half of the {n} samples took the target's {told} on the other half from {before} to "
-               f"{after}, {signs.recovered:.0%} of the way to the fine-tuned source's {source}",
-               f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
-               f"recovered {record.median:.0%} of the gap to a fine-tune of the target", alike]
+    reasons = [
+        f"ports made of one half of the {n} samples took the target's {told} on the other half from {before} to "
+        f"{after}, {signs.recovered:.0%} of the way to the fine-tuned source's {source}",
+        f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
+        f"recovered {record.median:.0%} of the gap to a fine-tune of the target",
+        alike,
+    ]
     doubts = [f"{FITTED} samples, here are {n}"] * (n < FITTED) + ["losses, here are errors"] * (trial.what != "loss")
     reasons += [f"that was found with {doubt}: it says less" for doubt in doubts]
     return Verdict(found, tuple(reasons))

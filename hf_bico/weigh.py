@@ -61,8 +61,11 @@ def new_in_source(plan: Outline) -> set[str]:
 def still(plan: Outline, tau: Tensors) -> set[str]:
     """Optional towers that τ leaves as they are."""
     towers = optional_towers(plan)
-    changed = {site.tower for site in plan.source_sites if site.tower in towers
-               and any(float(part_of(tau, s).norm()) > 0 for s in site.slices)}
+    changed = {
+        site.tower
+        for site in plan.source_sites
+        if site.tower in towers and any(float(part_of(tau, s).norm()) > 0 for s in site.slices)
+    }
     return towers - changed
 
 
@@ -90,8 +93,9 @@ def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
     return (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files), *adapter)
 
 
-def open_source(library: Library, purpose: Purpose, models: Sequence[Anatomy], folders: Sequence[Path]
-                ) -> tuple[Named | Adapted, Named]:
+def open_source(
+    library: Library, purpose: Purpose, models: Sequence[Anatomy], folders: Sequence[Path]
+) -> tuple[Named | Adapted, Named]:
     """The fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's with it."""
     base = open_model(library, models[1], folders[1])
     if models[0].adapter is None:

@@ -24,15 +24,25 @@ def drawing_words(config: PortConfig, plan: Sampled) -> list[str]:
     """Which samples, how they go in, and which blocks they are for."""
     calibration = plan.calibration
     words = ["--seed", str(config.seed)]
-    words += ["-n", str(calibration.size(0))] if calibration.per_class is None else [
-        "--per-class", str(calibration.per_class)]
+    words += (
+        ["-n", str(calibration.size(0))]
+        if calibration.per_class is None
+        else ["--per-class", str(calibration.per_class)]
+    )
     words += ["--strategy", calibration.kind] if calibration.kind != "random" else []
     words += ["--streaming"] if config.streaming else []
     templates = config.templates and config.templates.name
-    return words + given_words({
-        "--config": config.config, "--columns": config.columns, "--templates": templates,
-        "--family": config.family, "--layers": config.layers, "--skip": config.skip,
-        "--max-length": None if plan.task.columns.kind is Kind.IMAGE else config.max_length})
+    return words + given_words(
+        {
+            "--config": config.config,
+            "--columns": config.columns,
+            "--templates": templates,
+            "--family": config.family,
+            "--layers": config.layers,
+            "--skip": config.skip,
+            "--max-length": None if plan.task.columns.kind is Kind.IMAGE else config.max_length,
+        }
+    )
 
 
 def method_words(config: PortConfig) -> list[str]:

@@ -21,9 +21,14 @@ def align(
     templates: opt.Templates = None,
     max_length: opt.MaxLength = 256,
     family: opt.Family = None,
-    head: Annotated[str | None, typer.Option(help="What gradients are taken under: ridge (of a classifier, fitted to "
-                                             "both), probe (of a model of features), zero-shot, lm [default: what "
-                                             "suits BASE and the samples].")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="What gradients are taken under: ridge (of a classifier, fitted to "
+            "both), probe (of a model of features), zero-shot, lm [default: what "
+            "suits BASE and the samples]."
+        ),
+    ] = None,
     matching: opt.Matching = "index",
     layers: opt.Layers = None,
     skip: opt.Skip = None,
@@ -53,8 +58,14 @@ def align(
 
     made = align.run(opt.of_port(given), Hub(token), voice.track)
     files = made.record["files"].values()
-    voice.say(f"{len(made.record['maps'])} maps from {made.record['source']['name']} to "
-              f"{made.record['target']['name']}, {sum(file['bytes'] for file in files) / 1e6:.1f} MB",
-              made.record | {"output": str(made.output), "url": made.url}, made.url or str(made.output))
-    voice.add(*(f"No maps of the {tower} tower: {why}" for tower, why in made.record["left"].items()),
-              f"Written to {made.output}", *([f"Pushed to {made.url}"] if made.url else []))
+    voice.say(
+        f"{len(made.record['maps'])} maps from {made.record['source']['name']} to "
+        f"{made.record['target']['name']}, {sum(file['bytes'] for file in files) / 1e6:.1f} MB",
+        made.record | {"output": str(made.output), "url": made.url},
+        made.url or str(made.output),
+    )
+    voice.add(
+        *(f"No maps of the {tower} tower: {why}" for tower, why in made.record["left"].items()),
+        f"Written to {made.output}",
+        *([f"Pushed to {made.url}"] if made.url else []),
+    )

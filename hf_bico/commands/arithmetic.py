@@ -23,8 +23,11 @@ def extract(
     from hf_bico.io.hub import Hub
 
     vector, count = extract(source, base, output, Hub(token))
-    voice.say(f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; "
-              f"written to {output}", dict(vector.lineage) | {"tensors": count, "output": str(output)}, str(output))
+    voice.say(
+        f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
+        dict(vector.lineage) | {"tensors": count, "output": str(output)},
+        str(output),
+    )
 
 
 def apply(
@@ -42,5 +45,8 @@ def apply(
     from hf_bico.io.hub import Hub
 
     target, lineage = apply(delta, to, output, alpha, Hub(token))
-    voice.say(f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
-              {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)}, str(output))
+    voice.say(
+        f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
+        {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)},
+        str(output),
+    )

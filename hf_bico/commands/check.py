@@ -75,26 +75,80 @@ def _verdict(data: dict[str, Any]) -> Iterator[str]:
 def _parts(data: dict[str, Any]) -> Iterator[Any]:
     """Tables and lines of what was found, as far as it went."""
     if "models" in data:
-        yield _table("", "family", "blocks", "layers", "parameters", title="Models", rows=(
-            [role, entry["family"], _blocks(entry["blocks"]), str(entry["linear_maps"]),
-             f"{entry['parameters'] / 1e6:,.1f} M"] for role, entry in data["models"].items()))
+        yield _table(
+            "",
+            "family",
+            "blocks",
+            "layers",
+            "parameters",
+            title="Models",
+            rows=(
+                [
+                    role,
+                    entry["family"],
+                    _blocks(entry["blocks"]),
+                    str(entry["linear_maps"]),
+                    f"{entry['parameters'] / 1e6:,.1f} M",
+                ]
+                for role, entry in data["models"].items()
+            ),
+        )
     if "pairs" in data and "blocks" not in data:
-        yield _table("target block", "source block", "layers, out × in", title="Pairs", rows=(
-            [_depth(row["target"]), _depth(row["source"]), _widths(row["sites"])] for row in data["pairs"]))
+        yield _table(
+            "target block",
+            "source block",
+            "layers, out × in",
+            title="Pairs",
+            rows=([_depth(row["target"]), _depth(row["source"]), _widths(row["sites"])] for row in data["pairs"]),
+        )
     if "task_vector" in data:
         yield "\n".join(_moves(data["task_vector"]))
     if "blocks" in data:
-        yield _table("target", "source", "CKA", "residual in", "out", "rank in", "out", "τ kept", "apart", rows=(
-            [_place(row["tower"], row["target"]), _depth(row["source"]), *(_figure(row[name]) for name in (
-                "cka", "input_residual", "output_residual", "input_rank", "output_rank", "kept", "apart"))]
-            for row in data["blocks"]), title="Blocks")
+        yield _table(
+            "target",
+            "source",
+            "CKA",
+            "residual in",
+            "out",
+            "rank in",
+            "out",
+            "τ kept",
+            "apart",
+            rows=(
+                [
+                    _place(row["tower"], row["target"]),
+                    _depth(row["source"]),
+                    *(
+                        _figure(row[name])
+                        for name in (
+                            "cka",
+                            "input_residual",
+                            "output_residual",
+                            "input_rank",
+                            "output_rank",
+                            "kept",
+                            "apart",
+                        )
+                    ),
+                ]
+                for row in data["blocks"]
+            ),
+            title="Blocks",
+        )
     if "estimate" in data:
         yield "\n".join(_cost(data["estimate"]))
 
 
 def _table(*header: str, rows, title: str) -> Table:
-    table = Table(*header, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False, title=title,
-                  title_justify="left", title_style="")
+    table = Table(
+        *header,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="",
+    )
     for row in rows:
         table.add_row(*row)
     return table
@@ -123,8 +177,10 @@ def _figure(value: float | None) -> str:
 
 
 def _moves(vector: dict[str, Any]) -> Iterator[str]:
-    yield (f"Of the task vector, {vector['relative_norm']:.3f} × as large as its base's weights, "
-           f"{vector['moved_share']:.1%} would move (shares are of ‖τ‖²):")
+    yield (
+        f"Of the task vector, {vector['relative_norm']:.3f} × as large as its base's weights, "
+        f"{vector['moved_share']:.1%} would move (shares are of ‖τ‖²):"
+    )
     for name, parts in (("by layer", vector["by_role"]), ("by block", vector["by_block"])):
         yield f"  {name}: " + ", ".join(f"{key} {share:.1%}" for key, share in parts.items())
     for entry in vector["left"]:
@@ -134,8 +190,12 @@ def _moves(vector: dict[str, Any]) -> Iterator[str]:
 def _cost(cost: dict[str, Any]) -> Iterator[str]:
     """What a port would take; the timed stages are those that samples were there for."""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost["stages"].items() if seconds)
-    yield (f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "
-           f"and {cost['memory_bytes'] / 1e9:.2f} GB; loading comes on top.")
-    yield (f"  passes {cost['passes_flops'] / 1e9:.3g}, moments {cost['moments_flops'] / 1e9:.3g}, maps "
-           f"{cost['maps_flops'] / 1e9:.3g}, evaluation {cost['evaluation_flops'] / 1e9:.3g} GFLOP; moments "
-           f"{cost['moments_bytes'] / 1e6:.0f} MB, weights {cost['weights_bytes'] / 1e6:.0f} MB")
+    yield (
+        f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "
+        f"and {cost['memory_bytes'] / 1e9:.2f} GB; loading comes on top."
+    )
+    yield (
+        f"  passes {cost['passes_flops'] / 1e9:.3g}, moments {cost['moments_flops'] / 1e9:.3g}, maps "
+        f"{cost['maps_flops'] / 1e9:.3g}, evaluation {cost['evaluation_flops'] / 1e9:.3g} GFLOP; moments "
+        f"{cost['moments_bytes'] / 1e6:.0f} MB, weights {cost['weights_bytes'] / 1e6:.0f} MB"
+    )

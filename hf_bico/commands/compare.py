@@ -15,16 +15,23 @@ def compare(
     to: opt.To,
     dataset: opt.Dataset,
     base: opt.Base = None,
-    target_tuned: Annotated[str | None, typer.Option(help="A fine-tune of the new base itself, to measure the gap to; "
-                                                          "else it is to the source's own score.")] = None,
+    target_tuned: Annotated[
+        str | None,
+        typer.Option(
+            help="A fine-tune of the new base itself, to measure the gap to; else it is to the source's own score."
+        ),
+    ] = None,
     method: Annotated[list[str] | None, typer.Option(help="May be repeated [default: all].")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="An option of a method, as METHOD:name=value; may "
-                                                                     "be repeated.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of a method, as METHOD:name=value; may be repeated.")
+    ] = None,
     alpha: Annotated[list[str] | None, typer.Option(help="A number or auto; may be repeated [default: 1].")] = None,
-    n: Annotated[list[int] | None, typer.Option("-n", help="Calibration samples; may be repeated [default: 100].")
-                 ] = None,
-    per_class: Annotated[list[int] | None, typer.Option(help="So many of every class, in place of -n; may be "
-                                                             "repeated.")] = None,
+    n: Annotated[
+        list[int] | None, typer.Option("-n", help="Calibration samples; may be repeated [default: 100].")
+    ] = None,
+    per_class: Annotated[
+        list[int] | None, typer.Option(help="So many of every class, in place of -n; may be repeated.")
+    ] = None,
     strategy: opt.Strategy = None,
     seeds: Annotated[int, typer.Option(help="Draws of every size, by the seeds 0, 1, 2 …", min=1)] = 3,
     config: opt.Config = None,
@@ -56,8 +63,15 @@ def compare(
     from hf_bico.io.hub import Hub
 
     chosen = comparison.CompareConfig(
-        opt.of_port(given), tuple(n or ()), tuple(per_class or ()), seeds, tuple(method or ()),
-        tuple(settings or ()), tuple(map(opt.scale, alpha or ("1",))), target_tuned)
+        opt.of_port(given),
+        tuple(n or ()),
+        tuple(per_class or ()),
+        seeds,
+        tuple(method or ()),
+        tuple(settings or ()),
+        tuple(map(opt.scale, alpha or ("1",))),
+        target_tuned,
+    )
     data = comparison.run(chosen, Hub(token), voice.track)
     header, *rows = tables.cells(data)
     table = Table(*header, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)

@@ -33,31 +33,43 @@ def port(
     per_class: opt.PerClass = None,
     strategy: opt.Strategy = None,
     seed: opt.Seed = 0,
-    method: Annotated[str | None, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all "
-                                               "[default: bico].")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all [default: bico].")
+    ] = None,
     method_options: opt.Settings = None,
     bank: opt.Bank = None,
-    maps: Annotated[str | None, typer.Option(help="Move through maps that `hf-bico align` made, a repo or a folder, "
-                                             "in place of a method of one's own.")] = None,
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            help="Move through maps that `hf-bico align` made, a repo or a folder, in place of a method of one's own."
+        ),
+    ] = None,
     alpha: opt.Alpha = "1",
     batch_size: opt.BatchSize = 8,
     device: opt.Device = None,
-    form: Annotated[str, typer.Option("--as", help="Write the whole model, a delta of --to, or a lora of it.")
-                    ] = "model",
+    form: Annotated[
+        str, typer.Option("--as", help="Write the whole model, a delta of --to, or a lora of it.")
+    ] = "model",
     rank: Annotated[int | None, typer.Option(help="Of a lora, where the change is not of low rank already.")] = None,
-    energy: Annotated[float | None, typer.Option(help="The same by the share of every layer's ‖τ‖² that is kept "
-                                                 "[default: all of it].")] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of a delta's matrices: bfloat16 or float32 [default: bfloat16, "
-                                              "unless that is measurable].")] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(help="The same by the share of every layer's ‖τ‖² that is kept [default: all of it]."),
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="Of a delta's matrices: bfloat16 or float32 [default: bfloat16, unless that is measurable]."),
+    ] = None,
     output: opt.Output = None,
-    push: Annotated[bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET, a delta or lora with "
-                                         "that behind it.")] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET, a delta or lora with that behind it.")
+    ] = False,
     push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
     commit_message: Annotated[str | None, typer.Option(help="Of the push.")] = None,
-    allow_regression: Annotated[bool, typer.Option("--allow-regression", help="Push a port that is worse than its "
-                                                   "base.")] = False,
+    allow_regression: Annotated[
+        bool, typer.Option("--allow-regression", help="Push a port that is worse than its base.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")] = False,
     token: opt.Token = None,
     format: opt.Formatting = Format.HUMAN,
@@ -86,23 +98,35 @@ def _say_outcome(voice: Voice, outcome) -> None:
     """
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
     voice.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
-    voice.add(*filter(None, (outcome.output and f"Written to {outcome.output}",
-                             outcome.url and f"Pushed to {outcome.url}")))
+    voice.add(
+        *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
+    )
     if voice.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
     if outcome.evaluation.regressed and not outcome.refusal:
-        voice.warn("Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base "
-                   "what it started from?")
+        voice.warn(
+            "Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base "
+            "what it started from?"
+        )
     if outcome.refusal:
         raise PortError(outcome.refusal)
 
 
 def _score_table(evaluation) -> Table:
     also = list(evaluation.ported.also)
-    table = Table("model", evaluation.ported.metric, "95 % interval", *also,
-                  title=f"{evaluation.split}, {evaluation.ported.n} samples")
-    rows = {"fine-tuned source": evaluation.source, "target without the port": evaluation.zero_shot,
-            "target + naive copy": evaluation.naive, "target + ported": evaluation.ported}
+    table = Table(
+        "model",
+        evaluation.ported.metric,
+        "95 % interval",
+        *also,
+        title=f"{evaluation.split}, {evaluation.ported.n} samples",
+    )
+    rows = {
+        "fine-tuned source": evaluation.source,
+        "target without the port": evaluation.zero_shot,
+        "target + naive copy": evaluation.naive,
+        "target + ported": evaluation.ported,
+    }
     for name, score in rows.items():
         table.add_row(name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
     return table
@@ -117,9 +141,12 @@ def _say_dry_run(voice: Voice, plan, cost) -> None:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost.stages.items() if seconds)
     rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
         "blocks": ", ".join(f"{target} ← {source}" for target, source in blocks),
-        "linear maps": f"{len(certain)}" + (f", and {len(plan.pairs) - len(certain)} more if the fine-tune changed "
-                                            f"the {', '.join(sorted(optional))}" if len(certain) < len(plan.pairs)
-                                            else ""),
+        "linear maps": f"{len(certain)}"
+        + (
+            f", and {len(plan.pairs) - len(certain)} more if the fine-tune changed the {', '.join(sorted(optional))}"
+            if len(certain) < len(plan.pairs)
+            else ""
+        ),
         "method": f"{cost.method}, N = {cost.n}",
         "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP",
         "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
@@ -127,9 +154,16 @@ def _say_dry_run(voice: Voice, plan, cost) -> None:
         "search and evaluation": f"{cost.search_flops / 1e9:.3g} and {cost.evaluation_flops / 1e9:.3g} GFLOP",
         "weights": f"{cost.weights_bytes / 1e6:.0f} MB, at most {cost.memory_bytes / 1e9:.2f} GB in all",
         "these take": f"about {cost.seconds:.1f} s here ({stages}); loading and decoding come on top",
-        "would be pushed to": repo or "nowhere"}
-    data = {"lineage": plan.lineage.record({}), "destination": repo, "estimate": asdict(cost),
-            "pairs": [{"source": a.name, "target": b.name, "tower": b.tower, "certain": b.tower not in optional}
-                      for a, b in plan.pairs]}
+        "would be pushed to": repo or "nowhere",
+    }
+    data = {
+        "lineage": plan.lineage.record({}),
+        "destination": repo,
+        "estimate": asdict(cost),
+        "pairs": [
+            {"source": a.name, "target": b.name, "tower": b.tower, "certain": b.tower not in optional}
+            for a, b in plan.pairs
+        ],
+    }
     lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
     voice.say("\n".join(lines), data, repo or "")

@@ -34,8 +34,7 @@ class Spans(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The characters [start, end) of a sample's text that a token covers; a special one stands before character start.
-    """
+    """The characters [start, end) of a sample's text that a token covers; a special one stands before character start."""
 
     start: int
     end: int
@@ -63,8 +62,11 @@ def meeting(a: Spans, b: Spans) -> Tensor:
 
 def same(a: Spans, b: Spans) -> bool:
     """Whether every token of A meets its twin alone: `meeting` is the identity on the mask."""
-    return a.mask.shape == b.mask.shape and torch.equal(a.mask, b.mask) and all(
-        torch.equal(x * a.mask, y * a.mask) for x, y in zip(a[:2], b[:2], strict=True))
+    return (
+        a.mask.shape == b.mask.shape
+        and torch.equal(a.mask, b.mask)
+        and all(torch.equal(x * a.mask, y * a.mask) for x, y in zip(a[:2], b[:2], strict=True))
+    )
 
 
 def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
@@ -110,8 +112,10 @@ def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         own = owners[character]
         return PLACES * character + PLACES * (own.index(number) + side) // len(own)
 
-    return [(edge(number, start, 0), edge(number, end - 1, 1)) if start < end else (0, 0)
-            for number, (start, end) in enumerate(spans)]
+    return [
+        (edge(number, start, 0), edge(number, end - 1, 1)) if start < end else (0, 0)
+        for number, (start, end) in enumerate(spans)
+    ]
 
 
 def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> list[tuple[int, int, int, int]]:

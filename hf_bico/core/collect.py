@@ -49,8 +49,14 @@ Run = Callable[[Side, Any], None]
 """(side, a model's batch): one pass, with its backward where gradients are watched."""
 
 
-def collect(source: Side, target: Side, pairs: Iterable[Pair], batches: Iterable[Batch], evidence: Evidence,
-            after_batch: Callable[[Evidence], None] = lambda evidence: None) -> Evidence:
+def collect(
+    source: Side,
+    target: Side,
+    pairs: Iterable[Pair],
+    batches: Iterable[Batch],
+    evidence: Evidence,
+    after_batch: Callable[[Evidence], None] = lambda evidence: None,
+) -> Evidence:
     """Add the batches to what is known of every pair; the same evidence.
 
     A's rows of a batch wait for B's, meet them as B's taps fire, and are gone with the batch.
@@ -84,14 +90,22 @@ def _add_batch(evidence: Evidence, source: Side, target: Side, pairs: list[Pair]
         evidence.samples += n
 
 
-def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], batch: Batch,
-          signals: dict[Signal, Signal], run: Run) -> int:
+def _pass(
+    evidence: Evidence,
+    source: Side,
+    target: Side,
+    pairs: list[Pair],
+    batch: Batch,
+    signals: dict[Signal, Signal],
+    run: Run,
+) -> int:
     """`signals`: what is watched → as what it is kept. How many samples there were."""
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
     if rows:
-        with taps(source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__,
-                  samples_in(batch.source)):
+        with taps(
+            source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__, samples_in(batch.source)
+        ):
             run(source, batch.source)
 
     inputs: dict[str, Tensor] = {}
@@ -117,8 +131,10 @@ def _pass(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], bat
 def _labelled(side: Side, batch: Any) -> None:
     loss = side.loss(side.model, batch)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise PortError("the loss is to be one number as a tensor, summed over the batch's samples; it is "
-                        + (f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"))
+        raise PortError(
+            "the loss is to be one number as a tensor, summed over the batch's samples; it is "
+            + (f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}")
+        )
     if not loss.isfinite():
         raise PortError("the calibration loss is NaN or Inf; a weight or a sample is broken")
     if loss.requires_grad:
@@ -127,12 +143,16 @@ def _labelled(side: Side, batch: Any) -> None:
 
 def _label_free(first: int, draw: int) -> Run:
     """Backward from the scores with standard normal cotangents, a sample's own whatever batch it comes in."""
+
     def run(side: Side, batch: Any) -> None:
         scores = side.scores(side.model, batch)
         generator = torch.Generator()
-        cotangents = [torch.randn(scores.shape[1], generator=generator.manual_seed(((first + i) << 16) + draw))
-                      for i in range(len(scores))]
+        cotangents = [
+            torch.randn(scores.shape[1], generator=generator.manual_seed(((first + i) << 16) + draw))
+            for i in range(len(scores))
+        ]
         scores.backward(torch.stack(cotangents).to(scores))
+
     return run
 
 

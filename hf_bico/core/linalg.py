@@ -17,8 +17,9 @@ class PolarFactor(NamedTuple):
     nuclear: float
 
 
-def polar_factor(cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None,
-                 removed: float = 0.0) -> PolarFactor:
+def polar_factor(
+    cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None, removed: float = 0.0
+) -> PolarFactor:
     """The canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
 
     With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is

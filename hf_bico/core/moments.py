@@ -67,14 +67,24 @@ class CrossMoment:
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
             cross = self.cross[:-1, :-1]
-            taken = [float(total[-1] + total[:-1].square().sum() / total[-1])
-                     for total in (self.total_source, self.total_target)]
+            taken = [
+                float(total[-1] + total[:-1].square().sum() / total[-1])
+                for total in (self.total_source, self.total_target)
+            ]
         else:
             mean_b, mean_a, weights, cross = self.total_target, self.total_source, self.rows, self.cross
             taken = [float(total.square().sum()) / self.rows for total in (mean_a, mean_b)]
         removed = torch.outer(mean_b, mean_a) / weights
-        return CrossMoment(False, cross - removed, None, None, self.energy_source - taken[0],
-                           self.energy_target - taken[1], self.rows, float(removed.norm()))
+        return CrossMoment(
+            False,
+            cross - removed,
+            None,
+            None,
+            self.energy_source - taken[0],
+            self.energy_target - taken[1],
+            self.rows,
+            float(removed.norm()),
+        )
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
         """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
@@ -86,8 +96,9 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=fill and fill.cross,
-                                             removed=self.removed)
+        factor, rank, nuclear = polar_factor(
+            self.cross, rtol=rtol, free=free, fill=fill and fill.cross, removed=self.removed
+        )
         energies = self.energy_source * self.energy_target
         match = nuclear**2 / energies if energies > 0 else 0.0
         return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
@@ -140,8 +151,10 @@ class Evidence:
         """
         moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
         if resample is None and rows_a.shape[1] != rows_b.shape[1]:
-            raise PortError(f"{a.name} (source) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
-                            f"{rows_b.shape[1]}: say in the batch which of them meet")
+            raise PortError(
+                f"{a.name} (source) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
+                f"{rows_b.shape[1]}: say in the batch which of them meet"
+            )
         moment.add(rows_a, rows_b, resample)
         if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
@@ -168,8 +181,9 @@ class Evidence:
         for name, part in self._parts():
             for field in part.SUMS:
                 value = getattr(part, field)
-                state[f"{name}/{field}"] = torch.tensor(value, dtype=torch.float64) if isinstance(value, float) \
-                    else torch.as_tensor(value)
+                state[f"{name}/{field}"] = (
+                    torch.tensor(value, dtype=torch.float64) if isinstance(value, float) else torch.as_tensor(value)
+                )
         return state
 
     def load_state_dict(self, state: Tensors) -> None:

@@ -45,11 +45,14 @@ def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> M
     Args:
         told: who says so, for errors.
     """
+
     def matching(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
         where = f" of tower {tower!r}" if tower else ""
         if tower not in paths:
-            raise PortError(f"{told} says nothing of the blocks{where or ' of the one tower'}; it names "
-                            f"{', '.join(repr(name) for name in paths) or 'nothing'}")
+            raise PortError(
+                f"{told} says nothing of the blocks{where or ' of the one tower'}; it names "
+                f"{', '.join(repr(name) for name in paths) or 'nothing'}"
+            )
         path = paths[tower]
         if path is None:
             return (None,) * depths_target
@@ -57,8 +60,10 @@ def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> M
             raise PortError(f"{told} is for {len(path)} target blocks{where}, and the target has {depths_target}")
         odd = sorted({str(block) for block in path if block is not None and not 0 <= block < depths_source})
         if odd:
-            raise PortError(f"{told} names source blocks{where} that there are not: {listed(odd)}; there are 0 to "
-                            f"{depths_source - 1}")
+            raise PortError(
+                f"{told} names source blocks{where} that there are not: {listed(odd)}; there are 0 to "
+                f"{depths_source - 1}"
+            )
         return tuple(path)
 
     return matching
@@ -95,8 +100,10 @@ def _table(path: Path, said: Any) -> dict[int, int | None] | None:
         return None
     rows = list(said.items()) if isinstance(said, dict) else said
     if not (isinstance(rows, list) and rows and all(_is_pair(row) for row in rows)):
-        raise PortError(f"the matching {path} is no table of blocks: write target: source, a line each, or "
-                        "[target, source] in a list")
+        raise PortError(
+            f"the matching {path} is no table of blocks: write target: source, a line each, or "
+            "[target, source] in a list"
+        )
     table = dict(rows)
     if len(table) < len(rows):
         raise PortError(f"the matching {path} names a target block twice")
@@ -113,12 +120,16 @@ def _is_pair(row: Any) -> bool:
 def _filled(path: Path, table: Mapping[int, int | None], depths: int) -> Blocks:
     odd = sorted(set(table) - set(range(depths)))
     if odd:
-        raise PortError(f"the matching {path} names target blocks that there are not: {listed(list(map(str, odd)))}; "
-                        f"there are 0 to {depths - 1}")
+        raise PortError(
+            f"the matching {path} names target blocks that there are not: {listed(list(map(str, odd)))}; "
+            f"there are 0 to {depths - 1}"
+        )
     untold = sorted(set(range(depths)) - set(table))
     if untold:
-        raise PortError(f"the matching {path} says nothing of target blocks {listed(list(map(str, untold)))}: give "
-                        "each a source block, or null to leave it as it is")
+        raise PortError(
+            f"the matching {path} says nothing of target blocks {listed(list(map(str, untold)))}: give "
+            "each a source block, or null to leave it as it is"
+        )
     return tuple(table[depth] for depth in range(depths))
 
 
@@ -180,8 +191,11 @@ def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching =
         PortError: as the matching does.
     """
     theirs = depths_of(source)
-    return {tower: matching(tower, theirs[tower], depths) for tower, depths in depths_of(target).items()
-            if depths and theirs.get(tower)}
+    return {
+        tower: matching(tower, theirs[tower], depths)
+        for tower, depths in depths_of(target).items()
+        if depths and theirs.get(tower)
+    }
 
 
 def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> tuple[Pair, ...]:
@@ -210,8 +224,11 @@ def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matchin
             pairs.append(Pair(partner, site))
         elif site.depth is not None:
             misses.append(f"{site.name} (target) has no {site.role} in the source")
-    misses += [f"{s.name} (source) has no {s.role} in the target" for s in source
-               if s.depth is not None and (s.tower, s.role) not in taken]
+    misses += [
+        f"{s.name} (source) has no {s.role} in the target"
+        for s in source
+        if s.depth is not None and (s.tower, s.role) not in taken
+    ]
     if misses:
         raise PortError("layers without a partner: " + "; ".join(misses))
     if not pairs:

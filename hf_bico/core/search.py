@@ -21,14 +21,26 @@ Search = list[tuple[float, float]]
 """(α, mean calibration loss a sample) of every α tried, ascending."""
 
 
-def line_search(side: Side, batches: Callable[[], Iterable[Batch]], n: int, weights: Tensors, delta: Tensors,
-                alphas: Iterable[float] = GRID) -> Search:
+def line_search(
+    side: Side,
+    batches: Callable[[], Iterable[Batch]],
+    n: int,
+    weights: Tensors,
+    delta: Tensors,
+    alphas: Iterable[float] = GRID,
+) -> Search:
     """The loss of the target at θ_B + α τ_B on the N calibration samples, for every α; `alphas` may be any numbers."""
     return sorted((float(alpha), _loss(side, batches(), weights, delta, alpha) / n) for alpha in alphas)
 
 
-def refined_search(side: Side, batches: Callable[[], Iterable[Batch]], n: int, weights: Tensors,
-                   delta: Tensors, track: Track = untracked) -> Search:
+def refined_search(
+    side: Side,
+    batches: Callable[[], Iterable[Batch]],
+    n: int,
+    weights: Tensors,
+    delta: Tensors,
+    track: Track = untracked,
+) -> Search:
     """`line_search` over `GRID`, then beside its best.
 
     Raises:

@@ -68,8 +68,15 @@ def block_inputs(sites: Iterable[Site], tower: str) -> list[Site]:
     return [first[depth] for depth in sorted(first)]
 
 
-def cka_matrix(source: Side, target: Side, sites: tuple[Iterable[Site], Iterable[Site]], tower: str,
-               batches: Callable[[], Iterable[Batch]], *, memory: int = MEMORY) -> np.ndarray:
+def cka_matrix(
+    source: Side,
+    target: Side,
+    sites: tuple[Iterable[Site], Iterable[Site]],
+    tower: str,
+    batches: Callable[[], Iterable[Batch]],
+    *,
+    memory: int = MEMORY,
+) -> np.ndarray:
     """(L_B, L_A): linear CKA between the inputs of every block of B and every block of A; forward passes only.
 
     Args:

@@ -58,8 +58,9 @@ def _checkpointing_off(model: nn.Module):
 
 
 class _Taps(TorchFunctionMode):
-    def __init__(self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit,
-                 samples: int | None) -> None:
+    def __init__(
+        self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None
+    ) -> None:
         super().__init__()
         self.signals, self.emit, self.samples = frozenset(signals), emit, samples
         parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -139,17 +140,42 @@ _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__}
 """Calls that multiply rows, their first argument, by a weight, their second."""
 
 
-def _attention(query, key, value, embed_dim_to_check, num_heads, in_proj_weight, in_proj_bias, bias_k, bias_v,
-               add_zero_attn, dropout_p, out_proj_weight, out_proj_bias, training=True, key_padding_mask=None,
-               need_weights=True, attn_mask=None, use_separate_proj_weight=False,
-               average_attn_weights=True, **rest):
+def _attention(
+    query,
+    key,
+    value,
+    embed_dim_to_check,
+    num_heads,
+    in_proj_weight,
+    in_proj_bias,
+    bias_k,
+    bias_v,
+    add_zero_attn,
+    dropout_p,
+    out_proj_weight,
+    out_proj_bias,
+    training=True,
+    key_padding_mask=None,
+    need_weights=True,
+    attn_mask=None,
+    use_separate_proj_weight=False,
+    average_attn_weights=True,
+    **rest,
+):
     """`F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
 
     query (T, n, d), as `nn.MultiheadAttention` hands it over; the linear maps see (n, T, d).
     """
     odd = [bias_k, bias_v, key_padding_mask, *rest.values()]
-    if query is not key or key is not value or add_zero_attn or use_separate_proj_weight or training or \
-            need_weights or any(x is not None and x is not False for x in odd):
+    if (
+        query is not key
+        or key is not value
+        or add_zero_attn
+        or use_separate_proj_weight
+        or training
+        or need_weights
+        or any(x is not None and x is not False for x in odd)
+    ):
         raise PortError("an nn.MultiheadAttention does more than plain self-attention in eval mode; not supported")
     x = query.transpose(0, 1)
     qkv = F.linear(x, in_proj_weight, in_proj_bias)

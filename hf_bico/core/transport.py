@@ -27,10 +27,16 @@ class Difference(Mapping[str, Tensor]):
 
     def __init__(self, tuned: Tensors, base: Tensors) -> None:
         self.tuned, self.base = tuned, base
-        odd = [f"{key} is only in the {side}" for side, a, b in
-               (("fine-tuned model", tuned, base), ("base", base, tuned)) for key in a.keys() - b.keys()]
-        odd += [f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
-                for key in base.keys() & tuned.keys() if tuned[key].shape != base[key].shape]
+        odd = [
+            f"{key} is only in the {side}"
+            for side, a, b in (("fine-tuned model", tuned, base), ("base", base, tuned))
+            for key in a.keys() - b.keys()
+        ]
+        odd += [
+            f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
+            for key in base.keys() & tuned.keys()
+            if tuned[key].shape != base[key].shape
+        ]
         if odd:
             raise PortError(f"not a fine-tune of this base; name the right one with --base: {listed(sorted(odd))}")
 
@@ -133,8 +139,9 @@ def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
     return where.of(tau[where.key] if factors is None else factors)
 
 
-def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None],
-            sites: Iterable[Site]) -> Account:
+def account(
+    tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None], sites: Iterable[Site]
+) -> Account:
     """What of τ the pairs take and what stays; tensors that did not change are not listed.
 
     Args:
@@ -147,8 +154,11 @@ def account(tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], st
     moved = {s for pair in pairs for s in pair.moving}
     keys = {s.key for s in moved}
     unused = {s.key: f"no block of the target takes {site.name}" for site in sites for s in site.slices}
-    unused |= {a.bias.key: "the target's layers of this kind have no bias" for a, b in pairs
-               if a.bias is not None and b.bias is None}
+    unused |= {
+        a.bias.key: "the target's layers of this kind have no bias"
+        for a, b in pairs
+        if a.bias is not None and b.bias is None
+    }
     left, orphans = [], []
     for key in tau:
         if key in keys:
@@ -182,8 +192,10 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
     if ratio == 0:
         raise PortError("the fine-tuned model and its base are the same: there is nothing to port")
     if not ratio < LARGEST_TAU:
-        raise PortError(f"the task vector is {ratio:.2f} times as large as the base (a fine-tune's is below "
-                        f"{LARGEST_TAU}): this is not the base of that fine-tune; name the right one with --base")
+        raise PortError(
+            f"the task vector is {ratio:.2f} times as large as the base (a fine-tune's is below "
+            f"{LARGEST_TAU}): this is not the base of that fine-tune; name the right one with --base"
+        )
     return ratio
 
 
@@ -193,8 +205,9 @@ def check_scale(alpha: float) -> None:
         raise PortError(f"α = {alpha!r} is no scale: give a finite number")
 
 
-def added(base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None
-          ) -> Iterator[tuple[str, Tensor]]:
+def added(
+    base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None
+) -> Iterator[tuple[str, Tensor]]:
     """θ_B + α τ_B for every tensor of the delta, rounded once.
 
     Args:
@@ -235,4 +248,3 @@ def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]):
         with torch.no_grad():
             for key, tensor in kept.items():
                 state[key].copy_(tensor)
-

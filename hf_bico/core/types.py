@@ -46,8 +46,15 @@ INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
 """Signals of what a site reads; sites with one `space` share them."""
 ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
-OF_LOSS = frozenset({Signal.OUTPUT_GRADIENT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT, Signal.WEIGHTED_GRADIENT,
-                     Signal.WEIGHT_GRADIENT})
+OF_LOSS = frozenset(
+    {
+        Signal.OUTPUT_GRADIENT,
+        Signal.INPUT_GRADIENT,
+        Signal.WEIGHTED_INPUT,
+        Signal.WEIGHTED_GRADIENT,
+        Signal.WEIGHT_GRADIENT,
+    }
+)
 """Signals that are gradients of the task's loss."""
 
 

@@ -16,8 +16,19 @@ FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
 LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
 """How repos are opened; the first whose config file is there."""
 
-__all__ = ["FAMILIES", "LIBRARIES", "Contrastive", "Family", "Library", "Loaded", "Purpose", "Transformers",
-           "family_of", "library_of", "logits"]
+__all__ = [
+    "FAMILIES",
+    "LIBRARIES",
+    "Contrastive",
+    "Family",
+    "Library",
+    "Loaded",
+    "Purpose",
+    "Transformers",
+    "family_of",
+    "library_of",
+    "logits",
+]
 
 
 def family_of(model: nn.Module, named: str | None = None) -> Family:
@@ -35,8 +46,10 @@ def family_of(model: nn.Module, named: str | None = None) -> Family:
             return family
     kind = getattr(getattr(model, "config", None), "model_type", None)
     known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
-    raise PortError(f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family; known: {known}. "
-                    "--family generic pairs its plain linear layers by name")
+    raise PortError(
+        f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family; known: {known}. "
+        "--family generic pairs its plain linear layers by name"
+    )
 
 
 def library_of(files: Collection[str]) -> Library | None:

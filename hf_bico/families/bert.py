@@ -17,11 +17,13 @@ BERT = Anatomy(
     model_types=("bert",),
     towers=(Tower("encoder.layer", BLOCK, TEXT, heads="attention.self.num_attention_heads", required=roles(BLOCK)),),
     head=(Layer(HEAD_DENSE, "pooler.dense"), Layer(HEAD, "classifier")),
-    left={r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary", **COUNTER})
+    left={r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary", **COUNTER},
+)
 
 ROBERTA = Anatomy(
     name="roberta",
     model_types=("roberta", "xlm-roberta", "camembert"),
     towers=BERT.towers,
     head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj")),
-    left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER})
+    left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER},
+)

@@ -44,17 +44,20 @@ def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
         return _plain(messages)
 
     def render(some: Messages, prompt: bool = False) -> str:
-        return tokenizer.apply_chat_template([dict(each) for each in some], tokenize=False,
-                                             add_generation_prompt=prompt)
+        return tokenizer.apply_chat_template(
+            [dict(each) for each in some], tokenize=False, add_generation_prompt=prompt
+        )
 
     import jinja2
+
     try:
         text = render(messages)
         parts = _located(render, messages, text)
         asked = _marked(tokenizer, messages) or _turns(render, messages, text, parts)
     except (jinja2.TemplateError, ValueError) as error:
-        raise PortError(f"sample {number} does not fit the tokenizer's chat template: {' '.join(str(error).split())}"
-                        ) from error
+        raise PortError(
+            f"sample {number} does not fit the tokenizer's chat template: {' '.join(str(error).split())}"
+        ) from error
     return Rendered(text, parts, asked, special=False)
 
 
@@ -64,8 +67,11 @@ def _plain(messages: Messages) -> Rendered:
     text = "\n".join(lines)
     sizes = [len(message["content"].strip()) for message in messages]
     parts = [Part(end - 1 - size, size) for end, size in zip(ends, sizes, strict=True)]
-    asked = [(part.start - 1, min(end, len(text))) for message, part, end in zip(messages, parts, ends, strict=True)
-             if message["role"] == ASSISTANT]
+    asked = [
+        (part.start - 1, min(end, len(text)))
+        for message, part, end in zip(messages, parts, ends, strict=True)
+        if message["role"] == ASSISTANT
+    ]
     return Rendered(text, parts, asked, close=messages[-1]["role"] == ASSISTANT)
 
 
@@ -98,8 +104,12 @@ def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
     if not tokenizer.is_fast or not MARKS.search(tokenizer.get_chat_template()):
         return []
     made = tokenizer.apply_chat_template(
-        [dict(each) for each in messages], tokenize=True, return_dict=True, return_assistant_tokens_mask=True,
-        tokenizer_kwargs={"return_offsets_mapping": True})
+        [dict(each) for each in messages],
+        tokenize=True,
+        return_dict=True,
+        return_assistant_tokens_mask=True,
+        tokenizer_kwargs={"return_offsets_mapping": True},
+    )
     runs = groupby(zip(made["offset_mapping"], made["assistant_masks"], strict=True), key=lambda each: each[1])
     spans = [[span for span, _ in run] for own, run in runs if own]
     return [(run[0][0], run[-1][1]) for run in spans]
@@ -109,12 +119,13 @@ def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Seq
     """From the prompt for the assistant's turn to the end of that turn; what it says alone, where earlier turns read
     otherwise as soon as later ones follow."""
     import jinja2
+
     found = []
     for number, (message, part) in enumerate(zip(messages, parts, strict=True)):
         if message["role"] != ASSISTANT:
             continue
         try:
-            head, whole = render(messages[:number], True), render(messages[:number + 1])
+            head, whole = render(messages[:number], True), render(messages[: number + 1])
         except (jinja2.TemplateError, ValueError):  # a turn that may not be the first, or the last
             head = whole = ""
         if whole and whole.startswith(head) and text.startswith(whole):

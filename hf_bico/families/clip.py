@@ -26,12 +26,20 @@ def _tower(blocks: str, prefix: int | None, optional: bool = False) -> Tower:
 
 CLASSIFIER = (Layer(HEAD, "classifier"),)
 
-CLIP = Anatomy("clip", ("clip",), (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)), PROJECTIONS, CLASSIFIER,
-               left=LEFT)
-SIGLIP = Anatomy("siglip", ("siglip",), (_tower(BOTH, 0), _tower(TEXT_TOWER, None, optional=True)),
-                 (Layer("text proj", "^text_model.head", tower="text"),), CLASSIFIER, left=LEFT)
+CLIP = Anatomy(
+    "clip", ("clip",), (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)), PROJECTIONS, CLASSIFIER, left=LEFT
+)
+SIGLIP = Anatomy(
+    "siglip",
+    ("siglip",),
+    (_tower(BOTH, 0), _tower(TEXT_TOWER, None, optional=True)),
+    (Layer("text proj", "^text_model.head", tower="text"),),
+    CLASSIFIER,
+    left=LEFT,
+)
 CLIP_VISION = Anatomy("clip_vision", ("clip_vision_model",), (_tower(ALONE, 1),), PROJECTIONS[:1])
 SIGLIP_VISION = Anatomy("siglip_vision", ("siglip_vision_model",), (_tower(ALONE, 0),), left=LEFT)
 CLIP_TEXT = Anatomy("clip_text", ("clip_text_model",), (_tower(ALONE, None),), PROJECTIONS[1:])
-SIGLIP_TEXT = Anatomy("siglip_text", ("siglip_text_model",), (_tower(ALONE, None),),
-                      (Layer("text proj", "^head", tower="text"),))
+SIGLIP_TEXT = Anatomy(
+    "siglip_text", ("siglip_text_model",), (_tower(ALONE, None),), (Layer("text proj", "^head", tower="text"),)
+)

@@ -12,6 +12,14 @@ GATED = (
 DINOV2 = Anatomy(
     name="dinov2",
     model_types=("dinov2", "dinov2_with_registers"),
-    towers=(Tower("encoder.layer", ATTENTION + PLAIN + GATED, image_tokens("num_register_tokens"), heads=HEADS,
-                  required=roles(ATTENTION + PLAIN)),),
-    head=(Layer(HEAD, "classifier"),))
+    towers=(
+        Tower(
+            "encoder.layer",
+            ATTENTION + PLAIN + GATED,
+            image_tokens("num_register_tokens"),
+            heads=HEADS,
+            required=roles(ATTENTION + PLAIN),
+        ),
+    ),
+    head=(Layer(HEAD, "classifier"),),
+)

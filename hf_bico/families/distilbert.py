@@ -16,4 +16,5 @@ DISTILBERT = Anatomy(
     model_types=("distilbert",),
     towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK)),),
     head=(Layer(HEAD_DENSE, "pre_classifier"), Layer(HEAD, "classifier")),
-    left={r"^vocab_(transform|projector)\.": VOCABULARY})
+    left={r"^vocab_(transform|projector)\.": VOCABULARY},
+)

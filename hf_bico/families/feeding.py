@@ -44,9 +44,12 @@ class Encoded:
         return len(next(iter(self.inputs.values())))
 
     def to(self, device: torch.device | str) -> "Encoded":
-        return replace(self, inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
-                       labels=None if self.labels is None else self.labels.to(device),
-                       spans={name: spans.to(device) for name, spans in self.spans.items()})
+        return replace(
+            self,
+            inputs={name: tensor.to(device) for name, tensor in self.inputs.items()},
+            labels=None if self.labels is None else self.labels.to(device),
+            spans={name: spans.to(device) for name, spans in self.spans.items()},
+        )
 
 
 class Row(NamedTuple):
@@ -70,12 +73,14 @@ def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | Non
     labels = [sample.label for sample in samples]
     if any(label is not None for label in labels) and not all(isinstance(label, int) for label in labels):
         raise PortError("some samples have a class and some have none: name the label's column with --columns")
-    return Encoded(_inputs(tokenizer, rows, types=True), torch.tensor(labels) if labels[:1] != [None] else None,
-                   _spans(TEXT, rows))
+    return Encoded(
+        _inputs(tokenizer, rows, types=True), torch.tensor(labels) if labels[:1] != [None] else None, _spans(TEXT, rows)
+    )
 
 
-def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | None,
-                  class_names: Sequence[str] = ()) -> Encoded:
+def encode_causal(
+    tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
+) -> Encoded:
     """Texts for a model of the next token.
 
     - A text alone: every token is asked for.
@@ -92,20 +97,24 @@ def encode_causal(tokenizer: Any, samples: Sequence[Sample], max_length: int | N
     for number, sample in enumerate(samples):
         text = _rendered(tokenizer, sample, number, class_names)
         answers = not text.every and tokenizer.is_fast
-        row = _row(tokenizer, (text.text,), None if answers else max_length, text.parts, special=text.special,
-                   close=text.close)
+        row = _row(
+            tokenizer, (text.text,), None if answers else max_length, text.parts, special=text.special, close=text.close
+        )
         row = _end(row, max_length) if answers else row
         asked = _asked(tokenizer, text, row)
         if not any(asked[1:]):
-            raise PortError(f"sample {number} ({_start(text.text)}) has nothing left to ask for in its first "
-                            f"{len(row.ids)} tokens: give a larger --max-length or leave the sample out")
+            raise PortError(
+                f"sample {number} ({_start(text.text)}) has nothing left to ask for in its first "
+                f"{len(row.ids)} tokens: give a larger --max-length or leave the sample out"
+            )
         rows.append(row)
         labels.append([token if ask else UNASKED for token, ask in zip(row.ids, asked, strict=True)])
     return Encoded(_inputs(tokenizer, rows), _padded(labels, UNASKED), _spans(TEXT, rows))
 
 
-def encode_seq2seq(tokenizer: Any, samples: Sequence[Sample], max_length: int | None,
-                   class_names: Sequence[str] = ()) -> Encoded:
+def encode_seq2seq(
+    tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
+) -> Encoded:
     """Texts or pairs for an encoder, and the completion or class name as the decoder's labels.
 
     Raises:
@@ -115,8 +124,11 @@ def encode_seq2seq(tokenizer: Any, samples: Sequence[Sample], max_length: int | 
     for number, sample in enumerate(samples):
         rows.append(_row(tokenizer, _texts(sample, number), max_length))
         answers.append(_row(tokenizer, (_answer(sample, number, class_names),), max_length, target=True))
-    return Encoded(_inputs(tokenizer, rows), _padded([row.ids for row in answers], UNASKED),
-                   _spans(TEXT, rows) | _spans(LABELS, answers))
+    return Encoded(
+        _inputs(tokenizer, rows),
+        _padded([row.ids for row in answers], UNASKED),
+        _spans(TEXT, rows) | _spans(LABELS, answers),
+    )
 
 
 def _texts(sample: Sample, number: int) -> tuple[str, ...]:
@@ -131,8 +143,10 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
     if isinstance(answer, int) and 0 <= answer < len(class_names):
         answer = class_names[answer]
     if not isinstance(answer, str) or not answer:
-        raise PortError(f"sample {number} has no text to answer with (its label is {answer!r}): name the completion's "
-                        "column with --columns")
+        raise PortError(
+            f"sample {number} has no text to answer with (its label is {answer!r}): name the completion's "
+            "column with --columns"
+        )
     return answer
 
 
@@ -155,8 +169,16 @@ def _limit(tokenizer: Any, max_length: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: Sequence[Part] | None = None, *,
-         special: bool = True, close: bool = False, target: bool = False) -> Row:
+def _row(
+    tokenizer: Any,
+    texts: tuple[str, ...],
+    max_length: int | None,
+    parts: Sequence[Part] | None = None,
+    *,
+    special: bool = True,
+    close: bool = False,
+    target: bool = False,
+) -> Row:
     """Texts, one after the other, as one row.
 
     Args:
@@ -166,8 +188,14 @@ def _row(tokenizer: Any, texts: tuple[str, ...], max_length: int | None, parts: 
         target: the texts are what a decoder says.
     """
     named = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
-    made = tokenizer(**named, add_special_tokens=special, truncation=max_length is not None, max_length=max_length,
-                     return_offsets_mapping=bool(tokenizer.is_fast), verbose=False)
+    made = tokenizer(
+        **named,
+        add_special_tokens=special,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_offsets_mapping=bool(tokenizer.is_fast),
+        verbose=False,
+    )
     ids = list(made["input_ids"])
     end = tokenizer.eos_token_id
     close = close and end is not None and ids[-1:] != [end] and (max_length is None or len(ids) < max_length)
@@ -189,7 +217,7 @@ def _end(row: Row, max_length: int | None) -> Row:
     if cut <= 0:
         return row
     first = 1 if row.tokens and row.tokens[0].special and cut + 1 < len(row.ids) else 0
-    return Row(*(None if part is None else part[:first] + part[cut + first:] for part in row))
+    return Row(*(None if part is None else part[:first] + part[cut + first :] for part in row))
 
 
 def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Sequence[int | None]) -> list[Token]:
@@ -218,7 +246,7 @@ def _with_space(text: str, start: int, end: int, floor: int) -> Token:
     make tokens of that they then say cover nothing."""
     while start > floor and text[start - 1].isspace():
         start -= 1
-    if start == end >= floor and text[end:end + 1].isspace():
+    if start == end >= floor and text[end : end + 1].isspace():
         end += 1
     return Token(start, end)
 
@@ -233,8 +261,9 @@ def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
             first, last = (_agreeing(tokenizer, text, row, at) for at in span)
             asked[first:last] = [True] * (last - first)
     else:
-        asked = [not token.special and any(start < token.end <= end for start, end in text.asked)
-                 for token in row.tokens]
+        asked = [
+            not token.special and any(start < token.end <= end for start, end in text.asked) for token in row.tokens
+        ]
     if text.close and row.ids[-1] == tokenizer.eos_token_id:
         asked[-1] = True
     return asked
@@ -253,8 +282,10 @@ def padding(tokenizer: Any) -> int:
 
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
-    inputs = {"input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
-              "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0)}
+    inputs = {
+        "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
+        "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),
+    }
     if types and all(row.types is not None for row in rows):
         inputs["token_type_ids"] = _padded([row.types for row in rows], 0)
     return inputs

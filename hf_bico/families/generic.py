@@ -48,14 +48,18 @@ class Generic:
         if not linears:
             raise PortError(f"{type(model).__name__} has no nn.Linear inside numbered blocks: nothing pairs by name")
         stacks = {place.tower for _, place, _ in linears}
-        return tuple(_site(name, Place("" if len(stacks) == 1 else place.tower, *place[1:]), layer)
-                     for name, place, layer in linears)
+        return tuple(
+            _site(name, Place("" if len(stacks) == 1 else place.tower, *place[1:]), layer)
+            for name, place, layer in linears
+        )
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """The one layer outside the blocks that is named like a classifier."""
         found = [(name, layer) for name, layer in model.named_children() if name in HEADS and type(layer) is nn.Linear]
-        return tuple(Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
-                     for name, layer in found[:1])
+        return tuple(
+            Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
+            for name, layer in found[:1]
+        )
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
         return frozenset(s.key for site in self.head_sites(model) for s in site.slices)
@@ -71,8 +75,10 @@ class Generic:
         """What was done, for whoever asked for it."""
         sites = self.sites(model)
         blocks = {(site.tower, site.depth) for site in sites}
-        return (f"{type(model).__name__}: {len(sites)} linear layers in {len(blocks)} numbered blocks pair by name "
-                f"({', '.join(dict.fromkeys(site.role for site in sites))}); nothing is known of what they do")
+        return (
+            f"{type(model).__name__}: {len(sites)} linear layers in {len(blocks)} numbered blocks pair by name "
+            f"({', '.join(dict.fromkeys(site.role for site in sites))}); nothing is known of what they do"
+        )
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
@@ -85,8 +91,17 @@ def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
 
 def _site(name: str, place: Place, layer: nn.Linear) -> Site:
     own = f"{place.tower} block {place.depth} {place.role}".strip()
-    return Site(own, place.role, place.depth, *_slices(name, layer), layer.out_features, layer.in_features, own, TEXT,
-                tower=place.tower)
+    return Site(
+        own,
+        place.role,
+        place.depth,
+        *_slices(name, layer),
+        layer.out_features,
+        layer.in_features,
+        own,
+        TEXT,
+        tower=place.tower,
+    )
 
 
 def _slices(name: str, layer: nn.Linear) -> tuple[Slice, Slice | None]:

@@ -18,10 +18,12 @@ from hf_bico.families.protocol import Loaded, Purpose, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
 
 INDEX = "model.safetensors.index.json"
-EXTRA = re.compile(r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
-                   r"chat_template|preprocessor_config|processor_config|generation_config|"
-                   r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
-                   r"|1_Pooling/config\.json")
+EXTRA = re.compile(
+    r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
+    r"chat_template|preprocessor_config|processor_config|generation_config|"
+    r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
+    r"|1_Pooling/config\.json"
+)
 """Names of files that open a model beside its config and weights."""
 
 
@@ -62,8 +64,9 @@ class Transformers:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
 
-        own = dict(model.named_parameters()) | {name: buffer for name, buffer in model.named_buffers()
-                                                if name in model.state_dict()}
+        own = dict(model.named_parameters()) | {
+            name: buffer for name, buffer in model.named_buffers() if name in model.state_dict()
+        }
         changes = get_model_conversion_mapping(model)
         kinds: tuple[list, list] = ([], [])
         for change in changes:
@@ -81,7 +84,8 @@ class Transformers:
         config = _config(folder, purpose)
         with _opening(folder):
             model = _class(config, purpose).from_pretrained(
-                folder, config=config, dtype=dtype or "auto", use_safetensors=True, ignore_mismatched_sizes=True)
+                folder, config=config, dtype=dtype or "auto", use_safetensors=True, ignore_mismatched_sizes=True
+            )
         processor = _processor(folder)
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
         if purpose.kind == "text-classification" and side.tokenizer is not None:
@@ -102,13 +106,17 @@ class Transformers:
             task = self.task_type(purpose)
             return f'from transformers import pipeline\n\nclassify = pipeline("{task}", "{repo}")'
         if purpose.kind == "features":
-            return ("from transformers import AutoModel, AutoTokenizer\n\n"
-                    f'model = AutoModel.from_pretrained("{repo}")\n'
-                    f'tokenizer = AutoTokenizer.from_pretrained("{repo}")')
+            return (
+                "from transformers import AutoModel, AutoTokenizer\n\n"
+                f'model = AutoModel.from_pretrained("{repo}")\n'
+                f'tokenizer = AutoTokenizer.from_pretrained("{repo}")'
+            )
         auto = next(auto for kind, auto in KINDS.values() if kind == purpose.kind)
         feeder = "AutoImageProcessor" if purpose.kind.startswith("image") else "AutoTokenizer"
-        return (f'from transformers import {feeder}, {auto}\n\nmodel = {auto}.from_pretrained("{repo}")\n'
-                f'{"processor" if feeder != "AutoTokenizer" else "tokenizer"} = {feeder}.from_pretrained("{repo}")')
+        return (
+            f'from transformers import {feeder}, {auto}\n\nmodel = {auto}.from_pretrained("{repo}")\n'
+            f'{"processor" if feeder != "AutoTokenizer" else "tokenizer"} = {feeder}.from_pretrained("{repo}")'
+        )
 
     def task_type(self, purpose: Purpose) -> str:
         return TASKS[purpose.kind]
@@ -128,14 +136,21 @@ class Transformers:
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """At the text tower's full length; padding is not read by CLIP's causal tower, and is by SigLIP's."""
         length = loaded.model.config.text_config.max_position_embeddings
-        got = loaded.tokenizer(list(texts), padding="max_length", truncation=True, max_length=length,
-                               return_attention_mask=True, return_tensors="pt")
+        got = loaded.tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
         reads_all = loaded.model.config.model_type == "siglip"
         return got["input_ids"], got["attention_mask"].bool() | reads_all
 
 
-def _parts(model: nn.Module, key: str, name: str, converted: str | None, converters: Sequence[Any]
-           ) -> list[tuple[tuple[int, int], str]]:
+def _parts(
+    model: nn.Module, key: str, name: str, converted: str | None, converters: Sequence[Any]
+) -> list[tuple[tuple[int, int], str]]:
     """(which part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
 
     Raises:
@@ -146,8 +161,9 @@ def _parts(model: nn.Module, key: str, name: str, converted: str | None, convert
     change = next(each for each in converters if converted in each.source_patterns)
     kinds = [(type(op).__name__, getattr(op, "dim", None)) for op in change.operations]
     if kinds != [("Chunk", 0)]:
-        raise PortError(f"{key} is stored in another layout than a {type(model).__name__} has it in memory; not "
-                        "supported")
+        raise PortError(
+            f"{key} is stored in another layout than a {type(model).__name__} has it in memory; not supported"
+        )
     targets = change.target_patterns
     return [((i, len(targets)), name.replace(targets[0], target)) for i, target in enumerate(targets)]
 

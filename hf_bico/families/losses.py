@@ -34,11 +34,15 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
     name, kind = type(model).__name__, kind_of(type(model).__name__)
     pairs_up = kind == "features" and getattr(model.config, "model_type", None) in CONTRASTIVE
     if OPEN_CLIP.knows(model) or pairs_up:
-        raise PortError(f"a {name} compares images with texts, so it has no classes of its own: give "
-                        "loss=class_loss(head) with its text features of the classes (K, d)")
+        raise PortError(
+            f"a {name} compares images with texts, so it has no classes of its own: give "
+            "loss=class_loss(head) with its text features of the classes (K, d)"
+        )
     if kind not in _LOSSES or (kind == "seq2seq" and not model.config.is_encoder_decoder):
-        raise PortError(f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch) "
-                        "that is summed over the batch's samples")
+        raise PortError(
+            f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch) "
+            "that is summed over the batch's samples"
+        )
     return _LOSSES[kind]
 
 
@@ -47,12 +51,16 @@ def _parted(model: nn.Module, batch: Any, *, needs_labels: bool = True) -> tuple
     if isinstance(batch, tuple | list) and len(batch) == 2:
         batch = {model.main_input_name: batch[0], "labels": batch[1]}
     if not isinstance(batch, Mapping):
-        raise PortError(f"a {type(model).__name__}'s own loss takes batches by name ({model.main_input_name}, labels "
-                        f"…), not a {type(batch).__name__}: give such batches, or loss=")
+        raise PortError(
+            f"a {type(model).__name__}'s own loss takes batches by name ({model.main_input_name}, labels "
+            f"…), not a {type(batch).__name__}: give such batches, or loss="
+        )
     inputs = {name: part for name, part in batch.items() if name != "labels" and isinstance(part, Tensor)}
     if batch.get("labels") is None and needs_labels:
-        raise PortError(f"a batch has no labels, which a {type(model).__name__}'s loss is taken of (it has "
-                        f"{', '.join(batch)}): add them, or give loss=")
+        raise PortError(
+            f"a batch has no labels, which a {type(model).__name__}'s loss is taken of (it has "
+            f"{', '.join(batch)}): add them, or give loss="
+        )
     return inputs, batch.get("labels")
 
 
@@ -61,11 +69,14 @@ def _classifier(model: nn.Module, batch: Any) -> Tensor:
     logits = model(**inputs).logits
     labels = labels.flatten()
     if labels.is_floating_point() or len(labels) != len(logits):
-        raise PortError(f"the labels are not one class a sample, which a {type(model).__name__}'s loss is taken of "
-                        "here: give loss=")
+        raise PortError(
+            f"the labels are not one class a sample, which a {type(model).__name__}'s loss is taken of here: give loss="
+        )
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[-1]:
-        raise PortError(f"the labels are {int(labels.min())} to {int(labels.max())}, and the {type(model).__name__} "
-                        f"has {logits.shape[-1]} classes: open it with num_labels=")
+        raise PortError(
+            f"the labels are {int(labels.min())} to {int(labels.max())}, and the {type(model).__name__} "
+            f"has {logits.shape[-1]} classes: open it with num_labels="
+        )
     return of_classes(logits, labels)
 
 
@@ -87,6 +98,11 @@ def _masked(model: nn.Module, batch: Any) -> Tensor:
     return of_tokens(model(**inputs).logits, labels)
 
 
-_LOSSES = {"image-classification": _classifier, "text-classification": _classifier, "causal-lm": _causal,
-           "seq2seq": _seq2seq, "masked-lm": _masked}
+_LOSSES = {
+    "image-classification": _classifier,
+    "text-classification": _classifier,
+    "causal-lm": _causal,
+    "seq2seq": _seq2seq,
+    "masked-lm": _masked,
+}
 """By the kinds of `hf_bico.families.hf`."""

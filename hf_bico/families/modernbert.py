@@ -16,4 +16,5 @@ MODERNBERT = Anatomy(
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
     head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
     head_norms=("head.norm",),
-    left={r"^(head\.dense|decoder)\.": VOCABULARY})
+    left={r"^(head\.dense|decoder)\.": VOCABULARY},
+)

@@ -21,15 +21,19 @@ from hf_bico.families.timm import heads as timm_heads
 
 
 def _fused(role: str, index: int, gives: str) -> Layer:
-    return Layer(role, "attn", reads="attention", gives=gives, part=(index, 3), weight="in_proj_weight",
-                 bias="in_proj_bias")
+    return Layer(
+        role, "attn", reads="attention", gives=gives, part=(index, 3), weight="in_proj_weight", bias="in_proj_bias"
+    )
 
 
 BLOCK = (
-    _fused("q", 0, "qk"), _fused("k", 1, "qk"), _fused("v", 2, "v"),
+    _fused("q", 0, "qk"),
+    _fused("k", 1, "qk"),
+    _fused("v", 2, "v"),
     Layer("attention output", "attn.out_proj", uses="v"),
     Layer("MLP up", "mlp.c_fc", gives=MLP),
-    Layer("MLP down", "mlp.c_proj", uses=MLP))
+    Layer("MLP down", "mlp.c_proj", uses=MLP),
+)
 REQUIRED = roles(BLOCK)
 
 
@@ -47,8 +51,9 @@ class _OpenClipAnatomy(Anatomy):
 
     def knows(self, model: nn.Module) -> bool:
         visual = getattr(model, "visual", None)
-        return hasattr(getattr(visual, "transformer", None), "resblocks") or \
-            hasattr(getattr(visual, "trunk", None), "blocks")
+        return hasattr(getattr(visual, "transformer", None), "resblocks") or hasattr(
+            getattr(visual, "trunk", None), "blocks"
+        )
 
 
 OPEN_CLIP = _OpenClipAnatomy(
@@ -57,18 +62,31 @@ OPEN_CLIP = _OpenClipAnatomy(
     towers=(
         Tower("^visual.transformer.resblocks", BLOCK, _grid, heads="attn.num_heads", required=REQUIRED),
         Tower("^visual.trunk.blocks", TIMM_BLOCK + GATED, _trunk_grid, heads=timm_heads, required=roles(TIMM_BLOCK)),
-        *(Tower(f"^{place}transformer.resblocks", BLOCK, TEXT, name="text", heads="attn.num_heads", required=REQUIRED,
-                optional=True) for place in ("", "text."))),
+        *(
+            Tower(
+                f"^{place}transformer.resblocks",
+                BLOCK,
+                TEXT,
+                name="text",
+                heads="attn.num_heads",
+                required=REQUIRED,
+                optional=True,
+            )
+            for place in ("", "text.")
+        ),
+    ),
     outside=(
         Layer("proj", "^visual.proj", tokens=SINGLE),
         Layer("proj", "^visual.head.proj", tokens=SINGLE),
-        *(Layer("text proj", f"^{place}text_projection", tokens=SINGLE, tower="text") for place in ("", "text."))),
+        *(Layer("text proj", f"^{place}text_projection", tokens=SINGLE, tower="text") for place in ("", "text.")),
+    ),
     left={
         r"^visual\.trunk\.attn_pool\.": "the attention pooling is the target's own",
         r"^visual\.attn_pool\.": "the attention pooling is the target's own",
-        r"^(text\.)?(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b":
-            "the text tower is the target's own",
-        r"^text\.": "the text tower is the target's own"})
+        r"^(text\.)?(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b": "the text tower is the target's own",
+        r"^text\.": "the text tower is the target's own",
+    },
+)
 
 
 class OpenClip:
@@ -78,8 +96,16 @@ class OpenClip:
     config_file = "open_clip_config.json"
     exact = True
     weights_file = "open_clip_model.safetensors"
-    extra_files = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-                   "vocab.txt", "spiece.model", "preprocessor_config.json")
+    extra_files = (
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "spiece.model",
+        "preprocessor_config.json",
+    )
 
     def weights(self, files: Collection[str]) -> tuple[str, ...]:
         return (self.weights_file,) if self.weights_file in files else ()
@@ -95,8 +121,11 @@ class OpenClip:
         import open_clip
 
         config = _config(folder)
-        custom = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"] or \
-            "timm_model_name" in config["vision_cfg"]
+        custom = (
+            config.pop("custom_text", False)
+            or "hf_model_name" in config["text_cfg"]
+            or "timm_model_name" in config["vision_cfg"]
+        )
         with torch.device("meta"), _opening():
             model = (open_clip.CustomTextCLIP if custom else open_clip.CLIP)(**config)
         return self._checked(model)
@@ -105,8 +134,9 @@ class OpenClip:
         own = model.state_dict()
         return {key: Stored(key) for key in stored if key in own}
 
-    def load(self, folder: Path, device: str, purpose: Purpose | None = None,
-             dtype: torch.dtype | None = torch.float32) -> Loaded:
+    def load(
+        self, folder: Path, device: str, purpose: Purpose | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> Loaded:
         import open_clip
 
         from_hub = "hf_tokenizer_name" in _config(folder)["text_cfg"]
@@ -119,8 +149,10 @@ class OpenClip:
 
     def _checked(self, model: nn.Module) -> nn.Module:
         if not OPEN_CLIP.knows(model):
-            raise PortError(f"the vision tower is a {type(model.visual).__name__}; this version ports vision "
-                            "transformers, open_clip's own and timm's")
+            raise PortError(
+                f"the vision tower is a {type(model.visual).__name__}; this version ports vision "
+                "transformers, open_clip's own and timm's"
+            )
         return model
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -130,8 +162,10 @@ class OpenClip:
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
         name = f"local-dir:{repo}" if repo == "." else f"hf-hub:{repo}"
-        return (f'import open_clip\n\nmodel, _, preprocess = open_clip.create_model_and_transforms("{name}")\n'
-                f'tokenizer = open_clip.get_tokenizer("{name}")')
+        return (
+            f'import open_clip\n\nmodel, _, preprocess = open_clip.create_model_and_transforms("{name}")\n'
+            f'tokenizer = open_clip.get_tokenizer("{name}")'
+        )
 
     def task_type(self, purpose: Purpose) -> str:
         return "zero-shot-image-classification"
@@ -176,8 +210,9 @@ def _config(folder: Path) -> dict[str, Any]:
     if not isinstance(vision.get("layers", 0), int) or "multimodal_cfg" in config:
         raise PortError("the vision tower is not a vision transformer (ResNet and CoCa models are not supported)")
     if "timm_model_name" in vision and not re.match(r"(vit|deit)", vision["timm_model_name"]):
-        raise PortError(f"the vision tower is timm's {vision['timm_model_name']}; of timm's this version ports vision "
-                        "transformers")
+        raise PortError(
+            f"the vision tower is timm's {vision['timm_model_name']}; of timm's this version ports vision transformers"
+        )
     if config["text_cfg"].get("tokenizer_kwargs", {}).keys() & {"trust_remote_code", "auto_map", "code_revision"}:
         raise PortError("its text_cfg asks for code of a repo to be run (tokenizer_kwargs), which is never done")
     if vision.get("attentional_pool"):

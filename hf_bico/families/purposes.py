@@ -21,11 +21,21 @@ KINDS = {
 }
 """End of a class's name → what it is for, and the class that opens another model for the same."""
 CONTRASTIVE = ("clip", "siglip")
-TASKS = {"image-classification": "image-classification", "text-classification": "text-classification",
-         "causal-lm": "text-generation", "seq2seq": "text2text-generation", "features": "feature-extraction",
-         "masked-lm": "fill-mask", "zero-shot": "zero-shot-image-classification"}
-PEFT_TASKS = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM",
-              "SEQ_2_SEQ_LM": "ForConditionalGeneration", "FEATURE_EXTRACTION": "Model"}
+TASKS = {
+    "image-classification": "image-classification",
+    "text-classification": "text-classification",
+    "causal-lm": "text-generation",
+    "seq2seq": "text2text-generation",
+    "features": "feature-extraction",
+    "masked-lm": "fill-mask",
+    "zero-shot": "zero-shot-image-classification",
+}
+PEFT_TASKS = {
+    "SEQ_CLS": "ForSequenceClassification",
+    "CAUSAL_LM": "ForCausalLM",
+    "SEQ_2_SEQ_LM": "ForConditionalGeneration",
+    "FEATURE_EXTRACTION": "Model",
+}
 """An adapter's task type → the end of the name of the class that it was trained on."""
 HEADS = ("id2label", "label2id", "problem_type")
 
@@ -81,8 +91,10 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
     end = PEFT_TASKS.get(task) if task else cls or own
     kind = kind_of(end) if end else None
     if kind is None:
-        raise PortError(f"an adapter for {task or cls} is for a task that this version does not know; it ports "
-                        f"{', '.join(PEFT_TASKS)}")
+        raise PortError(
+            f"an adapter for {task or cls} is for a task that this version does not know; it ports "
+            f"{', '.join(PEFT_TASKS)}"
+        )
     same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
     if kind.endswith("classification") and classes not in (None, len(config.id2label)):
         config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
@@ -102,4 +114,4 @@ def _architecture(config: Any) -> str:
         return config.architectures[0]
     if config.model_type == "timm_wrapper":
         return "TimmWrapperForImageClassification"
-    raise PortError("config.json names no architecture: add \"architectures\": [\"…For…\"] to it")
+    raise PortError('config.json names no architecture: add "architectures": ["…For…"] to it')

@@ -32,13 +32,10 @@ COMMON = {
     r"(^|\.)\w*(LayerNorm|_layrnorm|layernorm)\w*\.(weight|bias)$": GAIN,
     r"(^|\.)((layer_scale|ls)_?\d\.(lambda1|gamma)|gamma_\d)$": SCALE,
     r"(patch_embed\w*|conv1)\.(\w+\.)*(weight|bias)$": "the patch convolution is the target's own",
-    r"(^|\.)(cls|class|dist|distillation|mask|reg|register)_?(token|tokens|embedding)$":
-        "special tokens are the target's own",
-    r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$":
-        "position embeddings belong to the target's grid",
+    r"(^|\.)(cls|class|dist|distillation|mask|reg|register)_?(token|tokens|embedding)$": "special tokens are the target's own",
+    r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$": "position embeddings belong to the target's grid",
     r"token_type_embeddings\.weight$": "segment embeddings are the target's own",
-    r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$":
-        "token embeddings belong to the target's vocabulary",
+    r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$": "token embeddings belong to the target's vocabulary",
     r"(^|\.)lm_head\.": VOCABULARY,
     r"(^|\.)position_ids$": "a counter, not a weight",
     r"(^|\.)(rotary_emb\.)?(original_)?inv_freq$": "rotary frequencies are no weights",
@@ -148,8 +145,7 @@ class Anatomy:
         return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
 
     def left_reason(self, key: str) -> str | None:
-        """Why a tensor that does not move with a site stays behind, None for one that the family cannot account for.
-        """
+        """Why a tensor that does not move with a site stays behind, None for one that the family cannot account for."""
         on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
         patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
         return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
@@ -165,11 +161,13 @@ def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], T
 
     A prefix that is a name is the config's number of registers, after the class token.
     """
+
     def tokens(model: nn.Module) -> Tokens:
         own = getattr(model.config, config, model.config) if config else model.config
         special = 1 + getattr(own, prefix, 0) if isinstance(prefix, str) else prefix
         sizes = (side if isinstance(side, list | tuple) else (side, side) for side in (own.image_size, own.patch_size))
         return Tokens(special, tuple(image // patch for image, patch in zip(*sizes, strict=True)))
+
     return tokens
 
 
@@ -191,12 +189,17 @@ def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
     sites = []
     for depth, block in enumerate(model.get_submodule(place)):
         name = f"{tower.name} block {depth}".strip()
-        found = [site for layer in tower.layers
-                 for site in _site(block, layer, f"{place}.{depth}", name, depth, tokens, tower)]
+        found = [
+            site
+            for layer in tower.layers
+            for site in _site(block, layer, f"{place}.{depth}", name, depth, tokens, tower)
+        ]
         missing = set(tower.required) - {site.role for site in found}
         if missing:
-            raise PortError(f"{name} of {type(model).__name__} has no {', '.join(sorted(missing))} where "
-                            "its family has: a shape of block that is not supported")
+            raise PortError(
+                f"{name} of {type(model).__name__} has no {', '.join(sorted(missing))} where "
+                "its family has: a shape of block that is not supported"
+            )
         sites += found
     return sites
 
@@ -206,12 +209,20 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
     if place is None:
         return []
     owner, _, path = place.rpartition(".")
-    return _site(model.get_submodule(owner), replace(layer, path=path), owner, "", None, layer.tokens or SINGLE,
-                 Tower("", (), SINGLE, layer.tower))
+    return _site(
+        model.get_submodule(owner),
+        replace(layer, path=path),
+        owner,
+        "",
+        None,
+        layer.tokens or SINGLE,
+        Tower("", (), SINGLE, layer.tower),
+    )
 
 
-def _site(block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | None, tokens: Tokens,
-          tower: Tower) -> list[Site]:
+def _site(
+    block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | None, tokens: Tokens, tower: Tower
+) -> list[Site]:
     """A layer of a block as a site; none where the block lacks it."""
     module = _attribute(block, layer.path)
     weight = module if isinstance(module, nn.Parameter) else getattr(module, layer.weight, None)
@@ -226,12 +237,22 @@ def _site(block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | N
     rows = None if parts == 1 else (i * d_out // parts, (i + 1) * d_out // parts)
     has_bias = not bare and getattr(module, layer.bias, None) is not None
     own, reads = f"{name} {layer.role}".strip(), layer.reads or layer.role
-    return [Site(
-        own, layer.role, depth, Slice(key if bare else f"{key}.{layer.weight}", rows, transposed),
-        Slice(f"{key}.{layer.bias}", rows) if has_bias else None, d_out // parts, d_in,
-        f"{tower.name} {reads[1:]}".strip() if reads.startswith("^") else f"{name} {reads}".strip(),
-        layer.tokens or tokens, _hidden(name, layer.gives, block, tower), _hidden(name, layer.uses, block, tower),
-        tower.name)]
+    return [
+        Site(
+            own,
+            layer.role,
+            depth,
+            Slice(key if bare else f"{key}.{layer.weight}", rows, transposed),
+            Slice(f"{key}.{layer.bias}", rows) if has_bias else None,
+            d_out // parts,
+            d_in,
+            f"{tower.name} {reads[1:]}".strip() if reads.startswith("^") else f"{name} {reads}".strip(),
+            layer.tokens or tokens,
+            _hidden(name, layer.gives, block, tower),
+            _hidden(name, layer.uses, block, tower),
+            tower.name,
+        )
+    ]
 
 
 def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | None:
@@ -247,8 +268,11 @@ def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | No
 def _place(model: nn.Module, path: str) -> str | None:
     """The full name of the module or parameter that ends in `path`; the shortest, where blocks hold more of them."""
     whole = path.removeprefix("^")
-    names = [name for name, _ in (*model.named_modules(), *model.named_parameters())
-             if name == whole or (whole == path and name.endswith(f".{path}"))]
+    names = [
+        name
+        for name, _ in (*model.named_modules(), *model.named_parameters())
+        if name == whole or (whole == path and name.endswith(f".{path}"))
+    ]
     return min(names, key=lambda name: name.count("."), default=None)
 
 

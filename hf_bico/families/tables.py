@@ -12,5 +12,22 @@ from hf_bico.families.table import Anatomy
 from hf_bico.families.timm import TIMM
 from hf_bico.families.vit import DEIT, VIT
 
-TABLES: tuple[Anatomy, ...] = (VIT, DEIT, DINOV2, TIMM, CLIP, SIGLIP, CLIP_VISION, SIGLIP_VISION, CLIP_TEXT,
-                               SIGLIP_TEXT, BERT, ROBERTA, DISTILBERT, MODERNBERT, T5, GPT2, LLAMA)
+TABLES: tuple[Anatomy, ...] = (
+    VIT,
+    DEIT,
+    DINOV2,
+    TIMM,
+    CLIP,
+    SIGLIP,
+    CLIP_VISION,
+    SIGLIP_VISION,
+    CLIP_TEXT,
+    SIGLIP_TEXT,
+    BERT,
+    ROBERTA,
+    DISTILBERT,
+    MODERNBERT,
+    T5,
+    GPT2,
+    LLAMA,
+)

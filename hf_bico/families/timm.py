@@ -20,14 +20,20 @@ def _gate_last(block: nn.Module) -> bool:
 
 HIDDEN = {"q": "qk", "k": "qk", "v": "v"}
 BLOCK = (
-    *(Layer(role, "attn.qkv", reads="attention", gives=HIDDEN[role], part=(part, 3))
-      for part, role in enumerate("qkv")),
+    *(
+        Layer(role, "attn.qkv", reads="attention", gives=HIDDEN[role], part=(part, 3))
+        for part, role in enumerate("qkv")
+    ),
     Layer("attention output", "attn.proj", uses="v"),
     Layer("MLP up", "mlp.fc1", reads="MLP", gives=MLP, only=_plain),
     Layer("MLP down", "mlp.fc2", uses=MLP),
 )
-FUSED = (("MLP gate", 0, _gate_first), ("MLP up", 1, _gate_first),
-         ("MLP up", 0, _gate_last), ("MLP gate", 1, _gate_last))
+FUSED = (
+    ("MLP gate", 0, _gate_first),
+    ("MLP up", 1, _gate_first),
+    ("MLP up", 0, _gate_last),
+    ("MLP gate", 1, _gate_last),
+)
 GATED = (
     Layer("MLP gate", "mlp.fc1_g", reads="MLP", gives=MLP),
     Layer("MLP up", "mlp.fc1_x", reads="MLP", gives=MLP),
@@ -48,8 +54,10 @@ def heads(block: nn.Module) -> int | None:
 TIMM = Anatomy(
     name="timm",
     model_types=("timm_wrapper",),
-    towers=(Tower("^timm_model.blocks", BLOCK + GATED, _tokens, heads=heads,
-                  required=roles(BLOCK)),),
+    towers=(Tower("^timm_model.blocks", BLOCK + GATED, _tokens, heads=heads, required=roles(BLOCK)),),
     head=(Layer(HEAD, "^timm_model.head"),),
-    left={r"^timm_model\.attn_pool\.": "the attention that pools the patches is the target's own",
-          r"^timm_model\.head_dist\.": "the head of distillation is the target's own"})
+    left={
+        r"^timm_model\.attn_pool\.": "the attention that pools the patches is the target's own",
+        r"^timm_model\.head_dist\.": "the head of distillation is the target's own",
+    },
+)

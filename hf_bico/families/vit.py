@@ -16,12 +16,16 @@ VIT = Anatomy(
     model_types=("vit",),
     towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(1), heads=HEADS, required=roles(ATTENTION + PLAIN)),),
     head=(Layer(HEAD, "classifier"),),
-    left={r"pooler\.dense\.": "no classifier reads the pooler",
-          r"^decoder\.": "what paints masked patches is the target's own"})
+    left={
+        r"pooler\.dense\.": "no classifier reads the pooler",
+        r"^decoder\.": "what paints masked patches is the target's own",
+    },
+)
 
 DEIT = Anatomy(
     name="deit",
     model_types=("deit",),
     towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(2), heads=HEADS, required=roles(ATTENTION + PLAIN)),),
     head=VIT.head,
-    left={r"^(cls|distillation)_classifier\.": "the two heads of distillation are the target's own", **VIT.left})
+    left={r"^(cls|distillation)_classifier\.": "the two heads of distillation are the target's own", **VIT.left},
+)

@@ -22,11 +22,39 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 """Ways to begin a LoRA that leave the base as it is."""
-SPECIAL = ("layer_replication", "use_qalora", "alora_invocation_tokens", "trainable_token_indices",
-           "target_parameters", "arrow_config", "use_bdlora", "monteclora_config", "kasa_config", "velora_config")
+SPECIAL = (
+    "layer_replication",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "trainable_token_indices",
+    "target_parameters",
+    "arrow_config",
+    "use_bdlora",
+    "monteclora_config",
+    "kasa_config",
+    "velora_config",
+)
 """What makes a LoRA more than s B A."""
-MERGEABLE = ("LORA", "ADALORA", "LOHA", "LOKR", "OFT", "BOFT", "IA3", "VERA", "FOURIERFT", "HRA", "LN_TUNING", "VBLORA",
-             "MISS", "RANDLORA", "SHIRA", "C3A", "ROAD", "DELORA")
+MERGEABLE = (
+    "LORA",
+    "ADALORA",
+    "LOHA",
+    "LOKR",
+    "OFT",
+    "BOFT",
+    "IA3",
+    "VERA",
+    "FOURIERFT",
+    "HRA",
+    "LN_TUNING",
+    "VBLORA",
+    "MISS",
+    "RANDLORA",
+    "SHIRA",
+    "C3A",
+    "ROAD",
+    "DELORA",
+)
 """Types whose change PEFT can merge into the weights."""
 _FACTOR = re.compile(r"(.+)\.lora_(?:(embedding)_)?([AB])(?:\.(weight|bias))?")
 _MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
@@ -62,15 +90,20 @@ class AdapterConfig:
         if kind not in MERGEABLE:
             raise PortError(f"a {kind} adapter is no change of weights that can be ported; {', '.join(MERGEABLE)} are")
         if WEIGHTS not in files:
-            raise PortError(f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when "
-                            "opened and are not read: convert them")
+            raise PortError(
+                f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when "
+                "opened and are not read: convert them"
+            )
         return cls(kind, data.get("base_model_name_or_path") or None, data.get("revision") or None, data)
 
     @property
     def plain(self) -> bool:
         """Whether it is read here; else PEFT merges it."""
-        return (self.kind == "LORA" and self.data.get("init_lora_weights", True) in PLAIN_INIT
-                and not any(self.data.get(name) for name in SPECIAL))
+        return (
+            self.kind == "LORA"
+            and self.data.get("init_lora_weights", True) in PLAIN_INIT
+            and not any(self.data.get(name) for name in SPECIAL)
+        )
 
     @property
     def dora(self) -> bool:
@@ -88,8 +121,10 @@ class AdapterConfig:
     def scale(self, module: str) -> tuple[int, float]:
         """(r, s) of a module: patterns match the end of its name, the first that does counts."""
         try:
-            r, alpha = (_of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
-                        for pattern, name in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha")))
+            r, alpha = (
+                _of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
+                for pattern, name in (("rank_pattern", "r"), ("alpha_pattern", "lora_alpha"))
+            )
             return r, alpha / (r**0.5 if self.data.get("use_rslora") else r)
         except (AttributeError, TypeError, ZeroDivisionError, re.error) as error:
             raise PortError(f"the ranks and alphas of {CONFIG} cannot be read ({error})") from error
@@ -155,8 +190,9 @@ def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
     odd = []
     for module, change in modules.items():
         r, change.scale = config.scale(module)
-        ranks = [getattr(change, side) is not None and getattr(change, side).shape[dim]
-                 for side, dim in (("b", 1), ("a", 0))]
+        ranks = [
+            getattr(change, side) is not None and getattr(change, side).shape[dim] for side, dim in (("b", 1), ("a", 0))
+        ]
         if ranks != [r, r]:
             odd.append(f"{module} has factors of rank {ranks[0] or 'none'} and {ranks[1] or 'none'}, not {r}")
         if any(not x.isfinite().all() for x in (change.b, change.a, change.bias, change.magnitude) if x is not None):

@@ -65,13 +65,15 @@ class SafeTensors(Mapping[str, Tensor]):
         except (KeyError, TypeError, ValueError) as error:
             raise PortError(f"{index.name} has no readable weight_map: fetch the repo again") from error
         if odd or set(said) != set(self):
-            raise PortError(f"{index.name} does not agree with the shards beside it"
-                            + (f" (it names {listed(odd)})" if odd else "") + ": fetch the repo again")
+            raise PortError(
+                f"{index.name} does not agree with the shards beside it"
+                + (f" (it names {listed(odd)})" if odd else "")
+                + ": fetch the repo again"
+            )
 
     @property
     def metadata(self) -> dict[str, str]:
-        return {key: value for file in self.opened for key, value in
-                (file.metadata() or {}).items()}
+        return {key: value for file in self.opened for key, value in (file.metadata() or {}).items()}
 
     def shape(self, key: str) -> tuple[int, ...]:
         """From the header alone."""
@@ -133,7 +135,7 @@ class Named(Mapping):
         rows = found.shape[0] // m
         if isinstance(found, SimpleNamespace):
             return SimpleNamespace(shape=(rows, *found.shape[1:]))
-        return found[i * rows:(i + 1) * rows]
+        return found[i * rows : (i + 1) * rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)
@@ -172,13 +174,16 @@ def require_weights(pinned: Pinned, library: Library) -> None:
     pickled = [name for name in pinned.files if name.endswith((".bin", ".pt", ".pth"))]
     wanted = "open_clip_model.safetensors" if library.name == "open_clip" else "model.safetensors"
     if pickled:
-        raise PortError(f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened; "
-                        f"convert them to {wanted}")
+        raise PortError(
+            f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened; "
+            f"convert them to {wanted}"
+        )
     raise PortError(f"{pinned} has no {wanted}")
 
 
-def check_shapes(pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str],
-                 unknown: Iterable[str] = ()) -> None:
+def check_shapes(
+    pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str], unknown: Iterable[str] = ()
+) -> None:
     """Refuse weights that are not those of the config, before anything heavy.
 
     Args:

@@ -25,8 +25,19 @@ SECTION = "delta"
 REPORT_FILE = "hf_bico.json"
 PATTERN = "delta{suffix}.safetensors"
 FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
-ASIDE = ("_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache",
-         "id2label", "label2id", "problem_type", "finetuning_task")
+ASIDE = (
+    "_name_or_path",
+    "_commit_hash",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "finetuning_task",
+)
 """Of a config: what may differ between two copies of a model."""
 _SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
 PATTERNS = ("rank_pattern", "alpha_pattern")
@@ -67,8 +78,10 @@ class DeltaRecord:
             PortError: hf_bico.json is not of a delta, or not readable.
         """
         if not report.get(SECTION):
-            raise PortError(f"it is no delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
-                            "with its own library")
+            raise PortError(
+                f"it is no delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
+                "with its own library"
+            )
         try:
             data = dict(report[SECTION])
             purpose = _purpose(data["purpose"])
@@ -90,8 +103,15 @@ def _purpose(data: Mapping[str, Any]) -> Purpose:
         raise ValueError(f"purpose {kind}, {architecture}")
     labels = tuple(map(str, data["labels"]))
     names = dict(enumerate(labels))
-    kept = {"id2label": names, "label2id": {name: k for k, name in names.items()},
-            "problem_type": config.get("problem_type") and str(config["problem_type"])} if labels else {}
+    kept = (
+        {
+            "id2label": names,
+            "label2id": {name: k for k, name in names.items()},
+            "problem_type": config.get("problem_type") and str(config["problem_type"]),
+        }
+        if labels
+        else {}
+    )
     return Purpose(kind, labels, kept, architecture)
 
 
@@ -223,8 +243,11 @@ def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
     missing = [name for name in record.files if not (folder / name).is_file()]
     if missing:
         raise PortError(f"{listed(missing)} is missing: fetch it again")
-    broken = [name for name, said in record.files.items()
-              if (full or name.endswith(".json")) and sha256(folder / name) != said]
+    broken = [
+        name
+        for name, said in record.files.items()
+        if (full or name.endswith(".json")) and sha256(folder / name) != said
+    ]
     if broken:
         raise PortError(f"{listed(broken)} is not the file that {REPORT_FILE} was written with: its sha256 differs")
 
@@ -259,12 +282,19 @@ def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
     """The changes, and the names of the tensors that they are made of. All scales are 1."""
     read = read_lora(config, tensors) if config.plain and not config.dora else None
-    if read is None or any(change.scale != 1 or change.magnitude is not None or change.bias is not None or
-                           change.embedding for change in read.modules.values()):
+    if read is None or any(
+        change.scale != 1 or change.magnitude is not None or change.bias is not None or change.embedding
+        for change in read.modules.values()
+    ):
         raise PortError(f"its LoRA is no plain change: {OTHER}")
     used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
-    return Lazy({name: lambda change=change, name=name: change.product(name in record.transposed).dense()
-                 for module, change in read.modules.items() for name in [f"{module}.weight"]}), used
+    return Lazy(
+        {
+            name: lambda change=change, name=name: change.product(name in record.transposed).dense()
+            for module, change in read.modules.items()
+            for name in [f"{module}.weight"]
+        }
+    ), used
 
 
 def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:

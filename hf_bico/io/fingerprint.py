@@ -34,8 +34,11 @@ class Fingerprint:
             PortError: it is no such record.
         """
         names = cls.__dataclass_fields__
-        if not isinstance(data, Mapping) or set(data) - set(names) or not all(
-                _is_hash(data.get(name)) or (name == "full" and data.get(name) is None) for name in names):
+        if (
+            not isinstance(data, Mapping)
+            or set(data) - set(names)
+            or not all(_is_hash(data.get(name)) or (name == "full" and data.get(name) is None) for name in names)
+        ):
             raise PortError("a fingerprint has the sha256 header, sample and, if it was taken, full")
         return cls(**data)
 

@@ -60,8 +60,11 @@ class Hub:
         if pinned.folder is not None:
             return pinned.folder
         with self.speaking(str(pinned), pinned.name, pinned.kind):
-            return Path(self.api.snapshot_download(
-                pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(names)))
+            return Path(
+                self.api.snapshot_download(
+                    pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(names)
+                )
+            )
 
     def card(self, pinned: Pinned) -> ModelCardData:
         """The metadata of the repo's card; empty without a card.
@@ -113,8 +116,17 @@ class Hub:
         with self.speaking(repo, repo, "model"):
             return bool(self.api.repo_info(repo).private)
 
-    def push(self, folder: Path, repo: str, *, parent: str | None, message: str, private: bool | None = None,
-             create_pr: bool = False, stale: Iterable[str] = ()) -> str:
+    def push(
+        self,
+        folder: Path,
+        repo: str,
+        *,
+        parent: str | None,
+        message: str,
+        private: bool | None = None,
+        create_pr: bool = False,
+        stale: Iterable[str] = (),
+    ) -> str:
         """The folder as one commit (or one pull request) on top of `parent`; its URL.
 
         Args:
@@ -124,8 +136,11 @@ class Hub:
         Raises:
             PortError: the head is another one now; nothing is overwritten.
         """
-        files = [CommitOperationAdd(path.relative_to(folder).as_posix(), path)
-                 for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = [
+            CommitOperationAdd(path.relative_to(folder).as_posix(), path)
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
         gone = [CommitOperationDelete(name) for name in sorted(set(stale) - {file.path_in_repo for file in files})]
         with self.speaking(repo, repo, "model"), ExitStack() as undo:
             try:
@@ -134,12 +149,14 @@ class Hub:
                     self.api.create_repo(repo, private=private)
                     parent = self.api.repo_info(repo).sha
                 commit = self.api.create_commit(
-                    repo, [*files, *gone], commit_message=message, parent_commit=parent, create_pr=create_pr)
+                    repo, [*files, *gone], commit_message=message, parent_commit=parent, create_pr=create_pr
+                )
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
                     undo.pop_all()  # it is not ours
-                    raise PortError(f"{repo} has moved since this began; nothing was pushed. Look at it, then run the "
-                                    "command again") from error
+                    raise PortError(
+                        f"{repo} has moved since this began; nothing was pushed. Look at it, then run the command again"
+                    ) from error
                 raise
             undo.pop_all()
         return commit.pr_url or commit.commit_url
@@ -157,16 +174,21 @@ class Hub:
             yield
         except hub_errors.GatedRepoError as error:  # a RepositoryNotFoundError too: first
             prefix = "" if kind == "model" else f"{kind}s/"
-            raise PortError(f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
-                            "a token that has it (--token or HF_TOKEN)") from error
+            raise PortError(
+                f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
+                "a token that has it (--token or HF_TOKEN)"
+            ) from error
         except hub_errors.RevisionNotFoundError as error:
             raise PortError(f"{what}: no such revision") from error
         except hub_errors.RepositoryNotFoundError as error:
-            raise PortError(f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
-                            "read it (--token or HF_TOKEN)") from error
+            raise PortError(
+                f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
+                "read it (--token or HF_TOKEN)"
+            ) from error
         except hub_errors.OfflineModeIsEnabled as error:
-            raise PortError(f"{what} is on the Hub, and HF_HUB_OFFLINE is set: give local folders, or unset it"
-                            ) from error
+            raise PortError(
+                f"{what} is on the Hub, and HF_HUB_OFFLINE is set: give local folders, or unset it"
+            ) from error
         except hub_errors.LocalEntryNotFoundError as error:
             raise PortError(f"{what} cannot be had: the network failed") from error
         except (hub_errors.SafetensorsParsingError, hub_errors.NotASafetensorsRepoError) as error:
@@ -175,12 +197,15 @@ class Hub:
             raise PortError(f"{what}: {_line(error)}") from error
         except hub_errors.HfHubHTTPError as error:
             if error.response.status_code == 401:
-                raise PortError(f"{self.api.endpoint} does not accept the token: run `hf auth login`, or give "
-                                "another with --token or HF_TOKEN") from error
+                raise PortError(
+                    f"{self.api.endpoint} does not accept the token: run `hf auth login`, or give "
+                    "another with --token or HF_TOKEN"
+                ) from error
             raise PortError(f"{what}: the Hub refused: {_line(error)}") from error
         except hub_errors.HTTPError as error:
-            raise PortError(f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
-                            ) from error
+            raise PortError(
+                f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
+            ) from error
         except OSError as error:
             raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
 
@@ -194,8 +219,7 @@ def cached_commit(repo: str, kind: str = "model") -> str | None:
 
 
 def of_cache(ref: Reference, kind: str) -> Pinned | None:
-    """A reference as this machine's cache has it: its commit, where its branch or tag was last seen, or the only one.
-    """
+    """A reference as this machine's cache has it: its commit, where its branch or tag was last seen, or the only one."""
     place = _cache(ref.name, kind)
     seen = place / "refs" / (ref.revision or "main")
     commit = seen.read_text().strip() if seen.is_file() else ref.revision or cached_commit(ref.name, kind)

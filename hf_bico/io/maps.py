@@ -93,26 +93,47 @@ class Record:
             data = json.loads(text)
             if data["schema"] != SCHEMA:
                 raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads {SCHEMA}")
-            bases = [Base(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
-                     for role in ("source", "target")]
+            bases = [
+                Base(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
+                for role in ("source", "target")
+            ]
             files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in data["files"].items()}
             rows = [_entry(row) for row in data["maps"]]
             matching, method = data["matching"], data["method"]
-            paths = {tower: path and tuple(block if block is None else int(block) for block in path)
-                     for tower, path in matching["paths"].items()}
+            paths = {
+                tower: path and tuple(block if block is None else int(block) for block in path)
+                for tower, path in matching["paths"].items()
+            }
             said = {key: str(method[key]) for key in ("name", "citation", "summary")} | {
-                "options": dict(method["options"])}
-            found = cls(*bases, {**method, **said}, str(matching["rule"]), paths, files,
-                        {row.target: row for row in rows}, dict(data["calibration"]), dict(data["left"]))
+                "options": dict(method["options"])
+            }
+            found = cls(
+                *bases,
+                {**method, **said},
+                str(matching["rule"]),
+                paths,
+                files,
+                {row.target: row for row in rows},
+                dict(data["calibration"]),
+                dict(data["left"]),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PortError(f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
-                            ) from error
+            raise PortError(
+                f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
+            ) from error
         odd = [f"{name!r} is no file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
-        odd += [f"{factor.file!r} is none of its files" for row in rows for factor, _ in row.expected()
-                if factor.file not in files]
-        odd += [f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other"
-                for row in rows for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True)
-                if factor is None and a != b]
+        odd += [
+            f"{factor.file!r} is none of its files"
+            for row in rows
+            for factor, _ in row.expected()
+            if factor.file not in files
+        ]
+        odd += [
+            f"{row.target} has no factor for a side that is {a} wide in one base and {b} in the other"
+            for row in rows
+            for factor, a, b in zip((row.left, row.right), *row.shapes, strict=True)
+            if factor is None and a != b
+        ]
         odd += [f"{row.target} is there twice" for row in rows if found.entries[row.target] is not row]
         odd += [f"{row.target} has the scale {row.scale}" for row in rows if not 0 < row.scale < float("inf")]
         if odd:
@@ -125,8 +146,9 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     if len(shapes) != 2 or not isfinite(row["scale"]):
         raise ValueError(f"the map of {row['target']} has shapes {row['shapes']} and scale {row['scale']}")
     left, right = (row[side] and Factor(str(row[side]["file"]), str(row[side]["tensor"])) for side in ("left", "right"))
-    output_fit, input_fit = (fit and Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"]))
-                             for fit in (row["output"], row["input"]))
+    output_fit, input_fit = (
+        fit and Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"])) for fit in (row["output"], row["input"])
+    )
     return Entry(str(row["source"]), str(row["target"]), shapes, left, right, output_fit, input_fit, row["scale"])
 
 
@@ -146,12 +168,20 @@ class Shards:
         if map_.right is not self._last[0]:
             self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
         right = self._last[1]  # in an earlier file, if the left one begins another
-        self.rows.append({
-            "source": a.name, "target": b.name, "tower": b.tower, "blocks": [a.depth, b.depth],
-            "shapes": [[a.d_out, a.d_in], [b.d_out, b.d_in]],
-            "left": self._put(map_.left, f"{len(self.rows):05d}.left"), "right": right,
-            "output": map_.output_fit and asdict(map_.output_fit), "input": map_.input_fit and asdict(map_.input_fit),
-            "scale": map_.scale})
+        self.rows.append(
+            {
+                "source": a.name,
+                "target": b.name,
+                "tower": b.tower,
+                "blocks": [a.depth, b.depth],
+                "shapes": [[a.d_out, a.d_in], [b.d_out, b.d_in]],
+                "left": self._put(map_.left, f"{len(self.rows):05d}.left"),
+                "right": right,
+                "output": map_.output_fit and asdict(map_.output_fit),
+                "input": map_.input_fit and asdict(map_.input_fit),
+                "scale": map_.scale,
+            }
+        )
 
     def _put(self, factor: Tensor | None, name: str) -> dict[str, str] | None:
         if factor is None:
@@ -201,11 +231,14 @@ class Shelf:
         if odd:
             raise PortError(f"the maps are damaged: {listed(odd)}; fetch them again")
         self.tensors = {name: SafeTensors(folder / name) for name in names}
-        odd = [f"{factor.tensor} of {factor.file} is not there" if factor.tensor not in self.tensors[factor.file]
-               else f"{factor.tensor} is {self.tensors[factor.file].shape(factor.tensor)}, not {shape}"
-               for entry in entries for factor, shape in entry.expected()
-               if factor.tensor not in self.tensors[factor.file]
-               or self.tensors[factor.file].shape(factor.tensor) != shape]
+        odd = [
+            f"{factor.tensor} of {factor.file} is not there"
+            if factor.tensor not in self.tensors[factor.file]
+            else f"{factor.tensor} is {self.tensors[factor.file].shape(factor.tensor)}, not {shape}"
+            for entry in entries
+            for factor, shape in entry.expected()
+            if factor.tensor not in self.tensors[factor.file] or self.tensors[factor.file].shape(factor.tensor) != shape
+        ]
         if odd:
             raise PortError(f"{MAPS_FILE} does not fit the files beside it: {listed(list(dict.fromkeys(odd)))}")
         self._last: tuple[Factor | None, Tensor | None] = (None, None)
@@ -217,8 +250,9 @@ class Shelf:
         """
         if entry.right != self._last[0]:
             self._last = entry.right, self._factor(entry, entry.right)
-        return BilinearMap(self._factor(entry, entry.left), self._last[1], entry.output_fit, entry.input_fit,
-                           entry.scale)
+        return BilinearMap(
+            self._factor(entry, entry.left), self._last[1], entry.output_fit, entry.input_fit, entry.scale
+        )
 
     def _factor(self, entry: Entry, factor: Factor | None) -> Tensor | None:
         if factor is None:
@@ -226,8 +260,9 @@ class Shelf:
         # a copy: where in a file a tensor lies is no place that BLAS rounds alike at
         tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
         if not tensor.isfinite().all():
-            raise PortError(f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the "
-                            "maps again")
+            raise PortError(
+                f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the maps again"
+            )
         return tensor
 
 

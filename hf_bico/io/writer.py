@@ -33,8 +33,9 @@ def require_room(place: Path, needed: int) -> None:
         raise PortError(f"{place} is no new or empty folder; name another with --output")
     free = shutil.disk_usage(require_writable(place)).free
     if free < needed:
-        raise PortError(f"no space left for {place.name}: {needed / 1e6:.0f} MB are needed, "
-                        f"{free / 1e6:.0f} MB are free")
+        raise PortError(
+            f"no space left for {place.name}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        )
 
 
 def require_writable(place: Path) -> Path:
@@ -45,8 +46,9 @@ def require_writable(place: Path) -> Path:
     """
     above = next(parent for parent in place.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
-        raise PortError(f"nothing can be written to {place}: {above} is no folder that may be written; name another "
-                        "with --output")
+        raise PortError(
+            f"nothing can be written to {place}: {above} is no folder that may be written; name another with --output"
+        )
     return above
 
 
@@ -73,8 +75,9 @@ def staged(place: Path):
         raise PortError(f"{place.name} was not written: {why}") from error
 
 
-def write_adapter(stage: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path,
-                  extra: Iterable[str]) -> None:
+def write_adapter(
+    stage: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path, extra: Iterable[str]
+) -> None:
     """A PEFT adapter beside the tokenizer and the like of its base's folder."""
     stage.mkdir(exist_ok=True)
     (stage / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -82,8 +85,17 @@ def write_adapter(stage: Path, config: Mapping[str, Any], tensors: Mapping[str, 
     copy_files(base, stage, extra)
 
 
-def write_model(stage: Path, library: Library, model: nn.Module, base: Path, base_files: Iterable[str],
-                weights: Tensors, delta: Tensors, alpha: float, head: Tensors) -> None:
+def write_model(
+    stage: Path,
+    library: Library,
+    model: nn.Module,
+    base: Path,
+    base_files: Iterable[str],
+    weights: Tensors,
+    delta: Tensors,
+    alpha: float,
+    head: Tensors,
+) -> None:
     """θ_B + α τ_B as a repo of its library: tokenizer and processor are the target's own, weights keep their dtype.
 
     Args:

@@ -15,11 +15,29 @@ from hf_bico.core.methods.protocol import Job, Method, Track, untracked
 from hf_bico.core.methods.theseus import Theseus
 from hf_bico.core.methods.transfusion import TransFusion
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (
-    BiCo, Best, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (BiCo, Best, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)
+}
 
-__all__ = ["METHODS", "Best", "BiCo", "FewShot", "GradFix", "GradientOnly", "InputOnly", "Job", "Method", "Naive",
-           "OutputOnly", "Theseus", "Track", "TransFusion", "method_of", "untracked"]
+__all__ = [
+    "METHODS",
+    "Best",
+    "BiCo",
+    "FewShot",
+    "GradFix",
+    "GradientOnly",
+    "InputOnly",
+    "Job",
+    "Method",
+    "Naive",
+    "OutputOnly",
+    "Theseus",
+    "Track",
+    "TransFusion",
+    "method_of",
+    "untracked",
+]
 
 
 def method_of(name: str, options: Sequence[str] = ()) -> Method:

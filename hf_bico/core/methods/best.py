@@ -36,7 +36,8 @@ class Best(BiCo):
         "pass of the same samples through both bases gives two orthogonal maps a layer, R_out from the gradients and "
         "R_in from the activations about their mean. Other than in the paper, tokens are weighted, by √‖g‖ ‖x‖ for "
         "R_out and √‖∂L/∂x‖ for R_in, and a layer that hands over to m layers gives each 1/√m; τ_B = R_out τ_A R_inᵀ "
-        "is added to the new base.")
+        "is added to the new base."
+    )
 
     centred: bool = True
     weighted: bool = True

@@ -23,7 +23,8 @@ class BiCo(TwoSided):
     summary: ClassVar[str] = (
         "τ = fine-tuned − base is a sum of bilinear terms (output gradient × input activation). One forward–backward "
         "pass of the same samples through both bases gives two orthogonal maps a layer, and τ_B = R_out τ_A R_inᵀ is "
-        "added to the new base.")
+        "added to the new base."
+    )
     left: ClassVar[Signal] = Signal.OUTPUT_GRADIENT
     right: ClassVar[Signal] = Signal.INPUT
 

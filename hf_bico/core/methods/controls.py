@@ -35,7 +35,9 @@ class GradientOnly(TwoSided):
 
     name: ClassVar[str] = "gradient-only"
     citation: ClassVar[str] = "arXiv:2605.28444"
-    summary: ClassVar[str] = ("BiCo with gradients on both sides: τ_B = R_out τ_A R_inᵀ, R_in from the loss's gradient "
-                              "at the layer's input in place of the input.")
+    summary: ClassVar[str] = (
+        "BiCo with gradients on both sides: τ_B = R_out τ_A R_inᵀ, R_in from the loss's gradient "
+        "at the layer's input in place of the input."
+    )
     left: ClassVar[Signal] = Signal.OUTPUT_GRADIENT
     right: ClassVar[Signal] = Signal.INPUT_GRADIENT

@@ -20,8 +20,10 @@ class FewShot(Method):
 
     name: ClassVar[str] = "few-shot"
     citation: ClassVar[str] = "arXiv:1711.05101"
-    summary: ClassVar[str] = ("The new base's own layers take steps of AdamW on the calibration samples. Nothing of "
-                              "the fine-tune is used: this is what the samples alone are worth.")
+    summary: ClassVar[str] = (
+        "The new base's own layers take steps of AdamW on the calibration samples. Nothing of "
+        "the fine-tune is used: this is what the samples alone are worth."
+    )
 
     steps: int = 1
     """One is the budget of a port: one forward–backward pass."""
@@ -43,12 +45,23 @@ class FewShot(Method):
         return True
 
     def carry(self, job: Job) -> Transported:
-        return Transported(descend(job.target, job.pairs, job.batches, steps=self.steps, rate=self.rate,
-                                   decay=self.decay, track=job.track))
+        return Transported(
+            descend(
+                job.target, job.pairs, job.batches, steps=self.steps, rate=self.rate, decay=self.decay, track=job.track
+            )
+        )
 
 
-def descend(side: Side, pairs: Iterable[Pair], batches: Callable[[], Iterable[Batch]], *, steps: int, rate: float,
-            decay: float, track: Callable) -> dict[str, Tensor]:
+def descend(
+    side: Side,
+    pairs: Iterable[Pair],
+    batches: Callable[[], Iterable[Batch]],
+    *,
+    steps: int,
+    rate: float,
+    decay: float,
+    track: Callable,
+) -> dict[str, Tensor]:
     """What `steps` of AdamW on the loss of all samples change in the target's sites, by tensor name.
 
     The model is as it was afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
@@ -66,4 +79,3 @@ def descend(side: Side, pairs: Iterable[Pair], batches: Callable[[], Iterable[Ba
             adam.step()
             adam.zero_grad()
         return {key: p.detach() - before[key] for key, p in moving.items()}
-

@@ -41,8 +41,10 @@ class GradFix(Method):
 
     name: ClassVar[str] = "gradfix"
     citation: ClassVar[str] = "arXiv:2510.09658"
-    summary: ClassVar[str] = ("τ = fine-tuned − base is added to the new base where its sign is that of the new base's "
-                              "own descent direction on the samples, and dropped elsewhere.")
+    summary: ClassVar[str] = (
+        "τ = fine-tuned − base is added to the new base where its sign is that of the new base's "
+        "own descent direction on the samples, and dropped elsewhere."
+    )
 
     sign: Literal["mean", "vote"] = "mean"
     """Of the gradient summed over the samples, or by majority over each sample's own."""

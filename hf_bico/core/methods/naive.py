@@ -40,8 +40,10 @@ class Naive(Method):
 
     name: ClassVar[str] = "naive"
     citation: ClassVar[str] = "arXiv:2212.04089"
-    summary: ClassVar[str] = ("τ = fine-tuned − base is added to the new base as it is, zero-padded where that is "
-                              "wider and cropped where it is narrower.")
+    summary: ClassVar[str] = (
+        "τ = fine-tuned − base is added to the new base as it is, zero-padded where that is "
+        "wider and cropped where it is narrower."
+    )
 
     @property
     def signals(self) -> frozenset[Signal]:

@@ -17,8 +17,10 @@ def along_path(method: Method, job: Job, steps: int) -> Transported:
         evidence = job.evidence
         if k:
             evidence = Evidence(job.pairs, method.signals, method.draws)
-            with holding(job.source.model, added(before, job.tau, k / steps)), \
-                    holding(job.target.model, added(job.weights, total)):
+            with (
+                holding(job.source.model, added(before, job.tau, k / steps)),
+                holding(job.target.model, added(job.weights, total)),
+            ):
                 collect(job.source, job.target, job.pairs, job.batches(), evidence)
         step = transport(job.tau, method.plan(job.pairs, evidence), job.weights)
         for key, change in step.delta.items():

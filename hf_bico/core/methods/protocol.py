@@ -80,7 +80,10 @@ class Method:
 
 def require_same_shapes(name: str, pairs: Sequence[Pair]) -> None:
     """Raises PortError for a method that works weight by weight and pairs of unequal shapes."""
-    unequal = [f"{b.name} is {b.d_out} × {b.d_in}, its partner {a.d_out} × {a.d_in}" for a, b in pairs
-               if (a.d_out, a.d_in) != (b.d_out, b.d_in)]
+    unequal = [
+        f"{b.name} is {b.d_out} × {b.d_in}, its partner {a.d_out} × {a.d_in}"
+        for a, b in pairs
+        if (a.d_out, a.d_in) != (b.d_out, b.d_in)
+    ]
     if unequal:
         raise PortError(f"{name} needs layers of equal shapes: {listed(unequal)}")

@@ -18,6 +18,7 @@ class Theseus(TwoSided):
     citation: ClassVar[str] = "arXiv:2602.12952"
     summary: ClassVar[str] = (
         "The same samples through both bases give two orthogonal maps a layer, one from what it puts out and one from "
-        "what it takes in, and τ_B = T_out τ_A T_inᵀ is added to the new base. No labels, no gradients.")
+        "what it takes in, and τ_B = T_out τ_A T_inᵀ is added to the new base. No labels, no gradients."
+    )
     left: ClassVar[Signal] = Signal.OUTPUT
     right: ClassVar[Signal] = Signal.INPUT

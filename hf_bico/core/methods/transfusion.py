@@ -54,7 +54,8 @@ class TransFusion(Method):
     citation: ClassVar[str] = "arXiv:2505.22697"
     summary: ClassVar[str] = (
         "The bases' own weights say which attention heads and hidden units are partners, and τ = fine-tuned − base is "
-        "added to the new base with its heads and units in that order. No samples.")
+        "added to the new base with its heads and units in that order. No samples."
+    )
 
     @property
     def signals(self) -> frozenset[Signal]:
@@ -62,8 +63,12 @@ class TransFusion(Method):
 
     def check(self, pairs: Sequence[Pair]) -> None:
         require_same_shapes(self.name, pairs)
-        unequal = [f"{b.name} has {_heads(y)}, its partner {_heads(x)}" for a, b in pairs
-                   for x, y in ((a.hidden_out, b.hidden_out), (a.hidden_in, b.hidden_in)) if _heads(x) != _heads(y)]
+        unequal = [
+            f"{b.name} has {_heads(y)}, its partner {_heads(x)}"
+            for a, b in pairs
+            for x, y in ((a.hidden_out, b.hidden_out), (a.hidden_in, b.hidden_in))
+            if _heads(x) != _heads(y)
+        ]
         if unequal:
             raise PortError(f"{self.name} needs equal numbers of heads: {listed(unequal)}")
         tied = [b.name for _, b in pairs if b.hidden_out and b.hidden_in]
@@ -99,8 +104,10 @@ class Place(NamedTuple):
     def read(self, weights: Weights) -> tuple[Tensor, Tensor]:
         """(units, ·) of A and of B: a unit's row with its bias, if both have one, or its column."""
         biased = all(site.bias is not None for site in self.pair)
-        a, b = (_rows(site, tensors, biased) if self.out else site.weight.of(tensors[site.weight.key]).T
-                for site, tensors in zip(self.pair, weights, strict=True))
+        a, b = (
+            _rows(site, tensors, biased) if self.out else site.weight.of(tensors[site.weight.key]).T
+            for site, tensors in zip(self.pair, weights, strict=True)
+        )
         if not (a.isfinite().all() and b.isfinite().all()):
             raise PortError(f"NaN or Inf in {self.pair.source.name} (source) or {self.pair.target.name} (target)")
         dtype = torch.promote_types(b.dtype, torch.float32)
@@ -111,8 +118,9 @@ def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor
     """(heads,): for every head of B the head of A whose blocks' singular values are nearest, ‖σ_B − σ_A‖ summed."""
     if heads == 1:
         return torch.zeros(1, dtype=torch.long)
-    spectra = ([torch.linalg.svdvals(rows.unflatten(0, (heads, -1))) for rows in place.read(weights)]
-               for place in places)
+    spectra = (
+        [torch.linalg.svdvals(rows.unflatten(0, (heads, -1))) for rows in place.read(weights)] for place in places
+    )
     return _assigned(sum((b[:, None] - a[None]).norm(dim=-1) for a, b in spectra))
 
 

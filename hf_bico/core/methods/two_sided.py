@@ -50,8 +50,12 @@ class TwoSided(Method):
 
     def check(self, pairs: Sequence[Pair]) -> None:
         left, right = self.sides
-        unequal = [f"{b.name}: {what} of {x} and {y}" for a, b in pairs for side, what, x, y in
-                   ((left, "outputs", a.d_out, b.d_out), (right, "inputs", a.d_in, b.d_in)) if side is None and x != y]
+        unequal = [
+            f"{b.name}: {what} of {x} and {y}"
+            for a, b in pairs
+            for side, what, x, y in ((left, "outputs", a.d_out, b.d_out), (right, "inputs", a.d_in, b.d_in))
+            if side is None and x != y
+        ]
         if unequal:
             raise PortError(f"{self.name} leaves one side as it is, which needs equal widths: {listed(unequal)}")
 
@@ -79,6 +83,9 @@ class TwoSided(Method):
             raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
 
 
-_FILL = {Signal.OUTPUT_GRADIENT: Signal.OUTPUT, Signal.WEIGHTED_GRADIENT: Signal.OUTPUT,
-         Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
-         Signal.INPUT_GRADIENT: Signal.INPUT}
+_FILL = {
+    Signal.OUTPUT_GRADIENT: Signal.OUTPUT,
+    Signal.WEIGHTED_GRADIENT: Signal.OUTPUT,
+    Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
+    Signal.INPUT_GRADIENT: Signal.INPUT,
+}
