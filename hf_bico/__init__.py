@@ -18,18 +18,18 @@ _METHODS = (
     "TransFusion",
 )
 _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
-    "port": "hf_bico.api",
-    "Ported": "hf_bico.api",
-    "class_loss": "hf_bico.api",
-    "class_scores": "hf_bico.api",
+    "port": "hf_bico.workflows.live",
+    "Ported": "hf_bico.workflows.ported",
+    "class_loss": "hf_bico.workflows.live",
+    "class_scores": "hf_bico.workflows.live",
     "Batch": "hf_bico.core.collect",
     "PortError": "hf_bico.core.errors",
-    "PortConfig": "hf_bico.config",
-    "PortCallback": "hf_bico.trainer",
-    "warm_start": "hf_bico.trainer",
-    "from_pretrained": "hf_bico.opening",
-    "Opened": "hf_bico.opening",
-    "TaskVector": "hf_bico.task_vector",
+    "PortConfig": "hf_bico.workflows.config",
+    "PortCallback": "hf_bico.workflows.trainer",
+    "warm_start": "hf_bico.workflows.trainer",
+    "from_pretrained": "hf_bico.io.changes.opening",
+    "Opened": "hf_bico.io.changes.opening",
+    "TaskVector": "hf_bico.io.changes.vectors",
 }
 __all__ = [
     "Batch",

@@ -34,7 +34,7 @@ class Spans(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The characters [start, end) of a sample's text that a token covers; a special one stands before character start."""
+    """The characters [start, end) of a sample's text that a token covers; a special one stands before `start`."""
 
     start: int
     end: int

@@ -7,7 +7,7 @@ import torch
 
 from hf_bico.core.collect import Batch, Side, frozen
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods.protocol import Track, untracked
+from hf_bico.core.method import Track, untracked
 from hf_bico.core.transport import added, holding
 from hf_bico.core.types import Tensors
 

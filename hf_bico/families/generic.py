@@ -8,7 +8,7 @@ from torch import nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Site, Slice
-from hf_bico.families.table import COMMON, HEAD, SINGLE, TEXT
+from hf_bico.families.layout import COMMON, HEAD, SINGLE, TEXT
 
 HEADS = ("classifier", "score", "head")
 """Names of a classifier that is one linear layer outside the blocks."""

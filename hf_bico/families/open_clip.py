@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tokens
+from hf_bico.families.layout import MLP, SINGLE, TEXT, Anatomy, Layer, Tower, roles
 from hf_bico.families.protocol import Loaded, Purpose, Stored
-from hf_bico.families.table import MLP, SINGLE, TEXT, Anatomy, Layer, Tower, roles
-from hf_bico.families.timm import BLOCK as TIMM_BLOCK
-from hf_bico.families.timm import GATED
-from hf_bico.families.timm import heads as timm_heads
+from hf_bico.families.tables.timm import BLOCK as TIMM_BLOCK
+from hf_bico.families.tables.timm import GATED
+from hf_bico.families.tables.timm import heads as timm_heads
 
 
 def _fused(role: str, index: int, gives: str) -> Layer:
@@ -56,6 +56,7 @@ class _OpenClipAnatomy(Anatomy):
         )
 
 
+TEXT_TOWER = "the text tower is the target's own"
 OPEN_CLIP = _OpenClipAnatomy(
     name="open_clip",
     model_types=(),
@@ -83,8 +84,8 @@ OPEN_CLIP = _OpenClipAnatomy(
     left={
         r"^visual\.trunk\.attn_pool\.": "the attention pooling is the target's own",
         r"^visual\.attn_pool\.": "the attention pooling is the target's own",
-        r"^(text\.)?(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b": "the text tower is the target's own",
-        r"^text\.": "the text tower is the target's own",
+        r"^(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b": TEXT_TOWER,
+        r"^text\.": TEXT_TOWER,
     },
 )
 

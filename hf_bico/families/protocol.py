@@ -45,7 +45,7 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a model is for, which decides its class, its head and its loss; the source's, and the others take it over."""
+    """What a model is for: it decides class, head and loss. It is the source's, and the others take it over."""
 
     kind: str
     """zero-shot, image-classification, text-classification, causal-lm, seq2seq or features."""

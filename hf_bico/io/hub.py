@@ -219,7 +219,7 @@ def cached_commit(repo: str, kind: str = "model") -> str | None:
 
 
 def of_cache(ref: Reference, kind: str) -> Pinned | None:
-    """A reference as this machine's cache has it: its commit, where its branch or tag was last seen, or the only one."""
+    """Return a reference as the cache has it: at its commit, where its branch or tag was last seen, or the only one."""
     place = _cache(ref.name, kind)
     seen = place / "refs" / (ref.revision or "main")
     commit = seen.read_text().strip() if seen.is_file() else ref.revision or cached_commit(ref.name, kind)

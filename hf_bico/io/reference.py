@@ -5,6 +5,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hf_bico.core.errors import PortError
 
@@ -67,3 +68,42 @@ def sha256(*paths: Path) -> str:
         with path.open("rb") as file:
             found.append(hashlib.file_digest(file, "sha256").hexdigest())
     return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def at_revision(name: str, revision: str | None) -> str:
+    """
+    Raises:
+        PortError: a folder, or a name with a revision of its own, with another.
+    """
+    if revision is None:
+        return name
+    reference = Reference.parse(name)
+    if reference.folder is not None or reference.revision is not None:
+        raise PortError(f"{name} cannot have revision={revision!r}: it is a folder or names one itself")
+    return f"hf://{reference.name}@{revision}"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where everything came from, pinned."""
+
+    source: Pinned
+    base: Pinned
+    target: Pinned
+    dataset: Pinned
+
+    @property
+    def models(self) -> tuple[Pinned, Pinned, Pinned]:
+        return self.source, self.base, self.target
+
+    def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
+        """Each with its commit; a local folder has none, its weights' sha256 stands for it."""
+        return {
+            role: {
+                "name": pinned.name,
+                "commit": pinned.commit,
+                "local": pinned.folder is not None,
+                "sha256": weights.get(role),
+            }
+            for role, pinned in vars(self).items()
+        }

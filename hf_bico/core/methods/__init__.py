@@ -5,13 +5,13 @@ from dataclasses import fields
 from typing import Any, get_args
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods.best import Best
 from hf_bico.core.methods.bico import BiCo
 from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
 from hf_bico.core.methods.few_shot import FewShot
 from hf_bico.core.methods.gradfix import GradFix
 from hf_bico.core.methods.naive import Naive
-from hf_bico.core.methods.protocol import Job, Method, Track, untracked
 from hf_bico.core.methods.theseus import Theseus
 from hf_bico.core.methods.transfusion import TransFusion
 

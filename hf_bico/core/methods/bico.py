@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.method import Job
 from hf_bico.core.methods.path import along_path
-from hf_bico.core.methods.protocol import Job
 from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.transport import Transported
 from hf_bico.core.types import Signal

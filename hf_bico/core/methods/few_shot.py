@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_bico.core.collect import Batch, Side, frozen
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods.protocol import Job, Method
+from hf_bico.core.method import Job, Method
 from hf_bico.core.transport import Transported, holding
 from hf_bico.core.types import Pair, Signal
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.gradients import agreeing
 from hf_bico.core.low_rank import LowRank
-from hf_bico.core.methods.protocol import Method, require_same_shapes
+from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
 

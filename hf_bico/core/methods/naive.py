@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_bico.core.low_rank import LowRank
-from hf_bico.core.methods.protocol import Method
+from hf_bico.core.method import Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Map, Pair, Signal
 

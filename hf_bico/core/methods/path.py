@@ -1,7 +1,7 @@
 """Path alignment: τ in equal steps, each through maps of where the two models have come to."""
 
 from hf_bico.core.collect import collect
-from hf_bico.core.methods.protocol import Job, Method
+from hf_bico.core.method import Job, Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.transport import Transported, added, holding, transport
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import LowRank
-from hf_bico.core.methods.protocol import Method, require_same_shapes
+from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors
 

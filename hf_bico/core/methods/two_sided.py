@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
-from hf_bico.core.methods.protocol import Method
+from hf_bico.core.method import Method
 from hf_bico.core.moments import Evidence
 from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream
 

@@ -1,0 +1,52 @@
+"""`hf-bico extract` and `hf-bico apply`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_bico.cli.console import Format, Voice
+from hf_bico.cli.options import Base, Formatting, Quiet, Token
+
+
+def extract(
+    source: Annotated[str, typer.Argument(help="The fine-tune.")],
+    output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
+    base: Base = None,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Save the task vector SOURCE − base, with its lineage."""
+    voice = Voice(format, quiet)
+    from hf_bico.io.hub import Hub
+    from hf_bico.workflows.arithmetic import extract
+
+    vector, count = extract(source, base, output, Hub(token))
+    voice.say(
+        f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
+        dict(vector.lineage) | {"tensors": count, "output": str(output)},
+        str(output),
+    )
+
+
+def apply(
+    delta: Annotated[str, typer.Argument(help="A task vector that `extract` wrote, or a delta repo.")],
+    to: Annotated[str, typer.Option(help="The model to add it to.")],
+    output: Annotated[Path, typer.Option(help="A folder to write the sum to; it must be new or empty.")],
+    alpha: Annotated[float, typer.Option(help="Scale of the task vector.")] = 1.0,
+    token: Token = None,
+    format: Formatting = Format.HUMAN,
+    quiet: Quiet = False,
+) -> None:
+    """Add a task vector to a model of the same shapes, or a delta to its base, and write the whole model."""
+    voice = Voice(format, quiet)
+    from hf_bico.io.hub import Hub
+    from hf_bico.workflows.arithmetic import apply
+
+    target, lineage = apply(delta, to, output, alpha, Hub(token))
+    voice.say(
+        f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
+        {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)},
+        str(output),
+    )

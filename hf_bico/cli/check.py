@@ -1,0 +1,201 @@
+"""`hf-bico check`."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from hf_bico.cli import options as opt
+from hf_bico.cli.console import Format, Voice
+
+IMPOSSIBLE = 1
+"""Exit code where no port can be made; 2 is a mistake in what was asked."""
+
+
+def check(
+    source: opt.Source,
+    to: opt.To,
+    dataset: Annotated[str, typer.Option(help="Samples of the task, to compare the two models on.")] = "",
+    base: opt.Base = None,
+    config: opt.Config = None,
+    split: opt.Split = "train",
+    eval_split: opt.EvalSplit = None,
+    eval_n: opt.EvalN = None,
+    columns: opt.Columns = None,
+    streaming: opt.Streaming = False,
+    templates: opt.Templates = None,
+    max_length: opt.MaxLength = 256,
+    family: opt.Family = None,
+    head: opt.Head = None,
+    matching: opt.Matching = "index",
+    layers: opt.Layers = None,
+    skip: opt.Skip = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples to look at [default: 50].")] = None,
+    per_class: opt.PerClass = None,
+    strategy: opt.Strategy = None,
+    seed: opt.Seed = 0,
+    method: opt.Method = "bico",
+    method_options: opt.Settings = None,
+    bank: opt.Bank = None,
+    batch_size: opt.BatchSize = 8,
+    device: opt.Device = None,
+    token: opt.Token = None,
+    format: opt.Formatting = Format.HUMAN,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Say what a port of SOURCE to --to would move and cost, and whether it is worth its while, before it is made.
+
+    Exit code 1 means that there can be no port.
+    """
+    given = dict(locals())
+    voice = Voice(format, quiet)
+    from hf_bico.io.hub import Hub
+    from hf_bico.workflows.check import CheckConfig, run
+
+    data = run(CheckConfig(opt.of_port(given)), Hub(token), voice.track)
+    verdict = data["verdict"]
+    voice.say("\n".join(_verdict(data)), data, verdict["grade"])
+    if voice.format is Format.HUMAN:
+        for part in _parts(data):
+            voice.out.print(part)
+    if verdict["grade"] == "impossible":
+        raise typer.Exit(IMPOSSIBLE)
+
+
+def _verdict(data: dict[str, Any]) -> Iterator[str]:
+    verdict, lineage = data["verdict"], data["lineage"]
+    yield f"{lineage['source']['name']} → {lineage['target']['name']}: {verdict['grade']}"
+    yield from (f"- {reason}" for reason in verdict["reasons"])
+    if verdict["next"]:
+        yield f"Next: {verdict['next']}"
+
+
+def _parts(data: dict[str, Any]) -> Iterator[Any]:
+    """Tables and lines of what was found, as far as it went."""
+    if "models" in data:
+        yield _table(
+            "",
+            "family",
+            "blocks",
+            "layers",
+            "parameters",
+            title="Models",
+            rows=(
+                [
+                    role,
+                    entry["family"],
+                    _blocks(entry["blocks"]),
+                    str(entry["linear_maps"]),
+                    f"{entry['parameters'] / 1e6:,.1f} M",
+                ]
+                for role, entry in data["models"].items()
+            ),
+        )
+    if "pairs" in data and "blocks" not in data:
+        yield _table(
+            "target block",
+            "source block",
+            "layers, out × in",
+            title="Pairs",
+            rows=([_depth(row["target"]), _depth(row["source"]), _widths(row["sites"])] for row in data["pairs"]),
+        )
+    if "task_vector" in data:
+        yield "\n".join(_moves(data["task_vector"]))
+    if "blocks" in data:
+        yield _table(
+            "target",
+            "source",
+            "CKA",
+            "residual in",
+            "out",
+            "rank in",
+            "out",
+            "τ kept",
+            "apart",
+            rows=(
+                [
+                    _place(row["tower"], row["target"]),
+                    _depth(row["source"]),
+                    *(
+                        _figure(row[name])
+                        for name in (
+                            "cka",
+                            "input_residual",
+                            "output_residual",
+                            "input_rank",
+                            "output_rank",
+                            "kept",
+                            "apart",
+                        )
+                    ),
+                ]
+                for row in data["blocks"]
+            ),
+            title="Blocks",
+        )
+    if "estimate" in data:
+        yield "\n".join(_cost(data["estimate"]))
+
+
+def _table(*header: str, rows, title: str) -> Table:
+    table = Table(
+        *header,
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="",
+    )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _blocks(depths: dict[str, int]) -> str:
+    return ", ".join(f"{tower} {count}".strip() for tower, count in depths.items() if count)
+
+
+def _depth(depth: int | None) -> str:
+    return "–" if depth is None else str(depth)
+
+
+def _place(tower: str, depth: int | None) -> str:
+    return " ".join(filter(None, (tower, "others" if depth is None else str(depth))))
+
+
+def _widths(sites: list[dict[str, Any]]) -> str:
+    """Shapes of source and target, each once."""
+    shapes = dict.fromkeys("×".join(map(str, s["source"])) + " → " + "×".join(map(str, s["target"])) for s in sites)
+    return ", ".join(shapes)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _moves(vector: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"Of the task vector, {vector['relative_norm']:.3f} × as large as its base's weights, "
+        f"{vector['moved_share']:.1%} would move (shares are of ‖τ‖²):"
+    )
+    for name, parts in (("by layer", vector["by_role"]), ("by block", vector["by_block"])):
+        yield f"  {name}: " + ", ".join(f"{key} {share:.1%}" for key, share in parts.items())
+    for entry in vector["left"]:
+        yield f"  stays: {entry['share']:.1%} in {entry['tensors']} tensors: {entry['reason']}"
+
+
+def _cost(cost: dict[str, Any]) -> Iterator[str]:
+    """What a port would take; the timed stages are those that samples were there for."""
+    stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost["stages"].items() if seconds)
+    yield (
+        f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "
+        f"and {cost['memory_bytes'] / 1e9:.2f} GB; loading comes on top."
+    )
+    yield (
+        f"  passes {cost['passes_flops'] / 1e9:.3g}, moments {cost['moments_flops'] / 1e9:.3g}, maps "
+        f"{cost['maps_flops'] / 1e9:.3g}, evaluation {cost['evaluation_flops'] / 1e9:.3g} GFLOP; moments "
+        f"{cost['moments_bytes'] / 1e6:.0f} MB, weights {cost['weights_bytes'] / 1e6:.0f} MB"
+    )

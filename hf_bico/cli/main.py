@@ -1,0 +1,70 @@
+"""`hf-bico`: Typer in front of the pipeline."""
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+import hf_bico
+from hf_bico.cli.align import align
+from hf_bico.cli.arithmetic import apply, extract
+from hf_bico.cli.check import check
+from hf_bico.cli.compare import compare
+from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.port import port
+from hf_bico.core.errors import PortError
+
+app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+for command in (port, check, compare, align, extract, apply):
+    app.command()(command)
+INTERRUPTED = 130
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"hf-bico {hf_bico.__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Carry a fine-tune over to a new base model, without training."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _on_interrupt(number: int, frame: object) -> None:
+    interrupted.set()
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """The console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
+    interrupted.clear()
+    before = signal.signal(signal.SIGINT, _on_interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except Exception as error:
+        if interrupted.is_set():  # a library below made an error of its own of it
+            code = INTERRUPTED
+        elif os.environ.get("HF_DEBUG") or not isinstance(error, (PortError, TyperException)):
+            raise
+        else:
+            message = error.format_message() if isinstance(error, TyperException) else str(error)
+            stderr.print(f"Error: {message}", markup=False)
+            code = 2
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code == INTERRUPTED:
+        stderr.print("Interrupted; nothing was left half-written")
+    sys.exit(code or 0)

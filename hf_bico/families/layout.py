@@ -1,0 +1,289 @@
+"""How a family is written down: a table of its linear maps, and the reasons for what stays behind.
+
+docs/families.md says how to add one.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.types import Hidden, Site, Slice, Tokens
+
+TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
+"""Tokens of a text; which of them meet is said by every batch."""
+LABELS = Tokens(prefix=0, grid=(1,), sequence="labels")
+"""Tokens of a decoder's own text."""
+SINGLE = Tokens(prefix=1)
+"""One row a sample: what comes after pooling."""
+MLP = "MLP"
+"""Hidden coordinates of a block's MLP."""
+CROSS = "cross "
+"""What the names of a decoder's attention to its encoder start with: roles, and hidden coordinates."""
+
+GAIN = "a norm's gain is diagonal, not a vector of the space"
+SCALE = "a LayerScale's gain is diagonal, not a vector of the space"
+VOCABULARY = "the language-model head belongs to the target's vocabulary"
+SPECIAL_TOKENS = r"(^|\.)(cls|class|dist|distillation|mask|reg|register)_?(token|tokens|embedding)$"
+POSITIONS = r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$"
+EMBEDDINGS = r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$"
+COMMON = {
+    r"(^|\.|_)(layer_?norm|layrnorm|norm|ln)(_?\w+)?\.(weight|bias|gamma|beta)$": GAIN,
+    r"(^|\.)\w*(LayerNorm|_layrnorm|layernorm)\w*\.(weight|bias)$": GAIN,
+    r"(^|\.)((layer_scale|ls)_?\d\.(lambda1|gamma)|gamma_\d)$": SCALE,
+    r"(patch_embed\w*|conv1)\.(\w+\.)*(weight|bias)$": "the patch convolution is the target's own",
+    SPECIAL_TOKENS: "special tokens are the target's own",
+    POSITIONS: "position embeddings belong to the target's grid",
+    r"token_type_embeddings\.weight$": "segment embeddings are the target's own",
+    EMBEDDINGS: "token embeddings belong to the target's vocabulary",
+    r"(^|\.)lm_head\.": VOCABULARY,
+    r"(^|\.)position_ids$": "a counter, not a weight",
+    r"(^|\.)(rotary_emb\.)?(original_)?inv_freq$": "rotary frequencies are no weights",
+    r"(^|\.)attn\.(masked_)?bias$": "a causal mask, not a weight",
+    r"logit_(scale|bias)$": "the logit scale is calibrated to the target's features",
+}
+"""Reasons that every family shares: pattern of a name → why such a tensor stays behind."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear map of every block, or one outside the blocks."""
+
+    role: str
+    """What it does; partners in another model share it: q, k, v, attention output, MLP up, MLP gate, MLP down …"""
+    path: str
+    """Its module below the block, or the name of a bare parameter. Outside the blocks: the end of its name, or with
+    "^" before it the whole."""
+    reads: str = ""
+    """Name of its input; layers of a block that read the same rows share it, with "^" before it those of all blocks.
+    Its role unless given."""
+    gives: str = ""
+    """Hidden coordinates of the block that its outputs are ("qk", "v", MLP); "" for the residual stream."""
+    uses: str = ""
+    """Hidden coordinates that its inputs are."""
+    part: tuple[int, int] = (0, 1)
+    """(i, m): the i-th of m equal parts of a fused weight's outputs."""
+    only: Callable[[nn.Module], bool] | None = None
+    """Whether a block has such a layer; else it has one wherever there is such a module."""
+    tokens: Tokens | None = None
+    """Where they are not the tower's."""
+    bias: str = "bias"
+    weight: str = "weight"
+    tower: str = ""
+    """Outside the blocks: the tower that it belongs to."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """A stack of blocks of one shape."""
+
+    blocks: str
+    """Name of the module list, or its end; "^" before it: the whole of its name."""
+    layers: tuple[Layer, ...]
+    """Those that a block lacks are skipped: gates and biases are not in every model."""
+    tokens: Tokens | Callable[[nn.Module], Tokens]
+    name: str = ""
+    """"" for a model's only or main tower; depths and partners are per tower."""
+    heads: str | Callable[[nn.Module], int | None] = ""
+    """Attribute of a block that says how many attention heads of equal width there are, or what tells it of a block;
+    "" or None where they cannot be permuted (rotary positions, grouped queries)."""
+    one_order: bool = False
+    """Heads cannot be permuted block by block: position biases of the first block are all blocks' (T5)."""
+    required: tuple[str, ...] = ()
+    """Roles without which a block is not of this family."""
+    optional: bool = False
+    """A tower that need not run for the model's main job (CLIP's text tower); moved only where it is asked for."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a kind of model looks like inside."""
+
+    name: str
+    model_types: tuple[str, ...]
+    """`model_type` in config.json."""
+    towers: tuple[Tower, ...]
+    outside: tuple[Layer, ...] = ()
+    """Linear maps outside the blocks that pre-training has already trained and every use runs: projections."""
+    head: tuple[Layer, ...] = ()
+    """A classifier on top, in the order in which its layers run, the last of role "head"; a new base may not have it
+    yet."""
+    head_norms: tuple[str, ...] = ()
+    """Norms within it, which are not linear: the end of their names."""
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Pattern of a name → why such a tensor stays behind; beside `COMMON`."""
+
+    def knows(self, model: nn.Module) -> bool:
+        return getattr(getattr(model, "config", None), "model_type", None) in self.model_types
+
+    def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
+        """The linear maps that a task vector is moved through; `every` has those of the optional towers too.
+
+        Raises:
+            PortError: a block has not the shape that the family knows, or there are no blocks.
+        """
+        towers = [tower for tower in self.towers if every or not tower.optional]
+        names = {tower.name for tower in towers}
+        found = [site for tower in towers for site in _tower_sites(model, tower)]
+        if not found:
+            raise PortError(f"{type(model).__name__} has no blocks like those of {self.name}")
+        return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
+
+    def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """The classifier's layers, in order; empty for a model without one."""
+        every_token = {"tokens": TEXT} if type(model).__name__.endswith("ForTokenClassification") else {}
+        found = [site for layer in self.head for site in _outside(model, replace(layer, **every_token))]
+        return tuple(found) if any(site.role == HEAD for site in found) else ()
+
+    def on_top(self, model: nn.Module) -> frozenset[str]:
+        """Names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        found = [site for layer in self.head for site in _outside(model, layer)]
+        return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
+
+    def head_gains(self, model: nn.Module) -> tuple[str, ...]:
+        """Names of the gains of norms within the classifier."""
+        return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
+
+    def left_reason(self, key: str) -> str | None:
+        """Why a tensor that does not move with a site stays behind, None for one that the family cannot account for."""
+        on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
+        patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
+        return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
+
+
+ON_TOP = "the head is the target's own, if it is not carried whole"
+HEAD, HEAD_DENSE = "head", "head dense"
+"""Roles of a classifier: its last layer, which gives the scores, and the one before it."""
+
+
+def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:
+    """Tokens of an image tower: `prefix` special ones, then the patches of the config (or of a config within it).
+
+    A prefix that is a name is the config's number of registers, after the class token.
+    """
+
+    def tokens(model: nn.Module) -> Tokens:
+        own = getattr(model.config, config, model.config) if config else model.config
+        special = 1 + getattr(own, prefix, 0) if isinstance(prefix, str) else prefix
+        sizes = (side if isinstance(side, list | tuple) else (side, side) for side in (own.image_size, own.patch_size))
+        return Tokens(special, tuple(image // patch for image, patch in zip(*sizes, strict=True)))
+
+    return tokens
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module stores its weight (d_in, d_out)."""
+    return type(module).__name__ == "Conv1D"
+
+
+def roles(layers: tuple[Layer, ...], *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """What layers do, for `required`."""
+    return tuple(layer.role for layer in layers if layer.role not in but)
+
+
+def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
+    place = _place(model, tower.blocks)
+    if place is None:
+        return []
+    tokens = tower.tokens if isinstance(tower.tokens, Tokens) else tower.tokens(model)
+    sites = []
+    for depth, block in enumerate(model.get_submodule(place)):
+        name = f"{tower.name} block {depth}".strip()
+        found = [
+            site
+            for layer in tower.layers
+            for site in _site(block, layer, f"{place}.{depth}", name, depth, tokens, tower)
+        ]
+        missing = set(tower.required) - {site.role for site in found}
+        if missing:
+            raise PortError(
+                f"{name} of {type(model).__name__} has no {', '.join(sorted(missing))} where "
+                "its family has: a shape of block that is not supported"
+            )
+        sites += found
+    return sites
+
+
+def _outside(model: nn.Module, layer: Layer) -> list[Site]:
+    place = _place(model, layer.path)
+    if place is None:
+        return []
+    owner, _, path = place.rpartition(".")
+    return _site(
+        model.get_submodule(owner),
+        replace(layer, path=path),
+        owner,
+        "",
+        None,
+        layer.tokens or SINGLE,
+        Tower("", (), SINGLE, layer.tower),
+    )
+
+
+def _site(
+    block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | None, tokens: Tokens, tower: Tower
+) -> list[Site]:
+    """A layer of a block as a site; none where the block lacks it."""
+    module = _attribute(block, layer.path)
+    weight = module if isinstance(module, nn.Parameter) else getattr(module, layer.weight, None)
+    if not isinstance(weight, nn.Parameter) or (layer.only and not layer.only(block)):
+        return []
+    bare = weight is module
+    key = ".".join(filter(None, (prefix, layer.path)))
+    # A bare parameter (x @ W) and GPT-2's Conv1D are stored (d_in, d_out).
+    transposed = bare or is_transposed(module)
+    d_out, d_in = weight.shape[::-1] if transposed else weight.shape
+    i, parts = layer.part
+    rows = None if parts == 1 else (i * d_out // parts, (i + 1) * d_out // parts)
+    has_bias = not bare and getattr(module, layer.bias, None) is not None
+    own, reads = f"{name} {layer.role}".strip(), layer.reads or layer.role
+    return [
+        Site(
+            own,
+            layer.role,
+            depth,
+            Slice(key if bare else f"{key}.{layer.weight}", rows, transposed),
+            Slice(f"{key}.{layer.bias}", rows) if has_bias else None,
+            d_out // parts,
+            d_in,
+            f"{tower.name} {reads[1:]}".strip() if reads.startswith("^") else f"{name} {reads}".strip(),
+            layer.tokens or tokens,
+            _hidden(name, layer.gives, block, tower),
+            _hidden(name, layer.uses, block, tower),
+            tower.name,
+        )
+    ]
+
+
+def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | None:
+    """Coordinates that can be permuted; those of heads only where heads can."""
+    if not what or what == MLP:
+        return Hidden(f"{name} {what}") if what else None
+    heads = tower.heads(block) if callable(tower.heads) else tower.heads and _attribute(block, tower.heads)
+    cross = what.startswith(CROSS)
+    order = tower.name if tower.one_order and not cross else name
+    return Hidden(f"{name} {what}", heads, f"{order} {CROSS * cross}attention".strip()) if heads else None
+
+
+def _place(model: nn.Module, path: str) -> str | None:
+    """The full name of the module or parameter that ends in `path`; the shortest, where blocks hold more of them."""
+    whole = path.removeprefix("^")
+    names = [
+        name
+        for name, _ in (*model.named_modules(), *model.named_parameters())
+        if name == whole or (whole == path and name.endswith(f".{path}"))
+    ]
+    return min(names, key=lambda name: name.count("."), default=None)
+
+
+def _attribute(block: nn.Module, path: str) -> Any:
+    """What lies at a path below a block; None where nothing does."""
+    found: Any = block
+    for part in path.split("."):
+        found = found[int(part)] if part.isdigit() and isinstance(found, nn.ModuleList) else getattr(found, part, None)
+        if found is None:
+            return None
+    return found

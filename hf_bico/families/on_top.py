@@ -1,0 +1,101 @@
+"""The classifier of a port between live models: what a fine-tune brings on top is carried over whole."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.methods import Job
+from hf_bico.core.transport import holding
+from hf_bico.core.types import Fit, Site, Tensors
+from hf_bico.families import family_of, heads
+
+TRANSPORT, OWN = "transport", "own"
+CHOICES = (TRANSPORT, OWN)
+
+
+@dataclass(frozen=True)
+class Top:
+    """What becomes of the classifiers."""
+
+    chain: heads.Chain = field(default_factory=heads.Chain)
+    """Empty where the target's is left alone."""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """The fine-tune's that have no τ, on the CPU, for they are carried whole."""
+
+    def record(self, fit: Fit | None) -> dict[str, Any]:
+        carried = [pair.target.name for pair in self.chain.carried]
+        return {"kind": TRANSPORT if carried else OWN, "carried": carried, "input": fit and asdict(fit)}
+
+    @contextmanager
+    def worn(self, job: Job) -> Iterator[tuple[dict[str, Tensor], Fit | None]]:
+        """Both bases with the fine-tune's classifier, the target's through the map of its input; and its tensors."""
+        if not self.chain.carried:
+            yield {}, None
+            return
+        with ExitStack() as held:
+            held.enter_context(holding(job.source.model, self.tensors.items()))
+            gains = self.chain.gain(self.tensors, job.weights)
+            held.enter_context(holding(job.target.model, gains.items()))
+            batches = job.track(job.batches(), "Carrying the head", 0)
+            made, fit = heads.carried(self.chain.carried, self.tensors, job.source, job.target, batches)
+            held.enter_context(holding(job.target.model, made.items()))
+            yield made | gains, fit
+
+
+def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> Top:
+    """The layers on top of the blocks: those inside the models' bodies (BERT's pooler) are pre-trained and move like
+    any other; the rest, which a base has at random, is the fine-tune's own.
+
+    Args:
+        choice: "transport", or "own" to leave the target's classifier as it is, as it is where there is none.
+
+    Raises:
+        PortError: no such choice, or the target's classifier is built unlike the fine-tune's.
+    """
+    if choice not in CHOICES:
+        raise PortError(f"head={choice!r} is not one of {', '.join(CHOICES)}")
+    sides = [family_of(model).head_sites(model) for model in (base, target)]
+    if choice == OWN or not sides[1] or not _changed(tuned, base, sides[0]):
+        return Top()
+    _require_alike(tuned, *sides, target)
+    bodies = [
+        {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
+        for model in (base, target)
+    ]
+    gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
+    lacking = tuple((a, b) for a, b in gains if a not in bodies[0] or b not in bodies[1])
+    chain = replace(heads.chain(*sides, *bodies, TRANSPORT), gains=lacking)
+    tensors = {key: tuned[key].detach().cpu() for key in chain.source_keys}
+    odd = [key for key, tensor in tensors.items() if tuple(base.state_dict()[key].shape) != tuple(tensor.shape)]
+    if odd:
+        raise PortError(f"the base's {odd[0]} is not of the fine-tune's shape: open the base with its num_labels")
+    return Top(chain, tensors)
+
+
+def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
+    before = base.state_dict()
+    keys = [s.key for site in sites for s in site.slices if s.key in tuned]
+    return any(
+        tuned[key].shape != before[key].shape or not bool((tuned[key].to(before[key]) == before[key]).all())
+        for key in keys
+    )
+
+
+def _require_alike(tuned: Tensors, source: tuple[Site, ...], target: tuple[Site, ...], model: nn.Module) -> None:
+    what = [", ".join(site.role for site in side) or "none" for side in (source, target)]
+    if what[0] != what[1]:
+        raise PortError(
+            f"the fine-tune's classifier ({what[0]}) is built unlike the target's ({what[1]}): give a "
+            f'target with one of that build, or leave its own with head="{OWN}"'
+        )
+    last, theirs = source[-1], target[-1]
+    classes = last.weight.of(tuned[last.weight.key]).shape[0]
+    if classes != theirs.d_out:
+        raise PortError(
+            f"the fine-tune's classifier has {classes} classes and the target's {theirs.d_out}: open the "
+            f"{type(model).__name__} with num_labels={classes}"
+        )

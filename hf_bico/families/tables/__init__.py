@@ -1,0 +1,33 @@
+"""All families that are written down as a table."""
+
+from hf_bico.families.layout import Anatomy
+from hf_bico.families.tables.bert import BERT, ROBERTA
+from hf_bico.families.tables.clip import CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
+from hf_bico.families.tables.dinov2 import DINOV2
+from hf_bico.families.tables.distilbert import DISTILBERT
+from hf_bico.families.tables.gpt2 import GPT2
+from hf_bico.families.tables.llama import LLAMA
+from hf_bico.families.tables.modernbert import MODERNBERT
+from hf_bico.families.tables.t5 import T5
+from hf_bico.families.tables.timm import TIMM
+from hf_bico.families.tables.vit import DEIT, VIT
+
+TABLES: tuple[Anatomy, ...] = (
+    VIT,
+    DEIT,
+    DINOV2,
+    TIMM,
+    CLIP,
+    SIGLIP,
+    CLIP_VISION,
+    SIGLIP_VISION,
+    CLIP_TEXT,
+    SIGLIP_TEXT,
+    BERT,
+    ROBERTA,
+    DISTILBERT,
+    MODERNBERT,
+    T5,
+    GPT2,
+    LLAMA,
+)

@@ -1,0 +1,29 @@
+"""BERT and RoBERTa, and what shares their blocks."""
+
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, Anatomy, Layer, Tower, roles
+
+BLOCK = (
+    Layer("q", "attention.self.query", reads="attention", gives="qk"),
+    Layer("k", "attention.self.key", reads="attention", gives="qk"),
+    Layer("v", "attention.self.value", reads="attention", gives="v"),
+    Layer("attention output", "attention.output.dense", uses="v"),
+    Layer("MLP up", "intermediate.dense", gives=MLP),
+    Layer("MLP down", "output.dense", uses=MLP),
+)
+COUNTER = {r"position_ids$": "a counter, not a weight"}
+
+BERT = Anatomy(
+    name="bert",
+    model_types=("bert",),
+    towers=(Tower("encoder.layer", BLOCK, TEXT, heads="attention.self.num_attention_heads", required=roles(BLOCK)),),
+    head=(Layer(HEAD_DENSE, "pooler.dense"), Layer(HEAD, "classifier")),
+    left={r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary", **COUNTER},
+)
+
+ROBERTA = Anatomy(
+    name="roberta",
+    model_types=("roberta", "xlm-roberta", "camembert"),
+    towers=BERT.towers,
+    head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj")),
+    left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER},
+)

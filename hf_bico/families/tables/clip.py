@@ -1,0 +1,45 @@
+"""CLIP and SigLIP as transformers has them: both towers, or one of them alone."""
+
+from hf_bico.families.layout import HEAD, MLP, TEXT, Anatomy, Layer, Tower, image_tokens, roles
+
+BLOCK = (
+    Layer("q", "self_attn.q_proj", reads="attention", gives="qk"),
+    Layer("k", "self_attn.k_proj", reads="attention", gives="qk"),
+    Layer("v", "self_attn.v_proj", reads="attention", gives="v"),
+    Layer("attention output", "self_attn.out_proj", uses="v"),
+    Layer("MLP up", "mlp.fc1", gives=MLP),
+    Layer("MLP down", "mlp.fc2", uses=MLP),
+)
+BOTH, ALONE, TEXT_TOWER = "vision_model.encoder.layers", "encoder.layers", "text_model.encoder.layers"
+PROJECTIONS = (Layer("proj", "^visual_projection"), Layer("text proj", "^text_projection", tower="text"))
+LEFT = {
+    r"^(text_model\.|text_projection\.)": "the text tower is the target's own unless it is asked for",
+    r"^(vision_model\.)?head\.": "the attention that pools the patches is the target's own",
+}
+
+
+def _tower(blocks: str, prefix: int | None, optional: bool = False) -> Tower:
+    """Of images with so many special tokens, of texts for None."""
+    tokens, name = (TEXT, "text") if prefix is None else (image_tokens(prefix, "vision_config"), "")
+    return Tower(blocks, BLOCK, tokens, name, "self_attn.num_heads", required=roles(BLOCK), optional=optional)
+
+
+CLASSIFIER = (Layer(HEAD, "classifier"),)
+
+CLIP = Anatomy(
+    "clip", ("clip",), (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)), PROJECTIONS, CLASSIFIER, left=LEFT
+)
+SIGLIP = Anatomy(
+    "siglip",
+    ("siglip",),
+    (_tower(BOTH, 0), _tower(TEXT_TOWER, None, optional=True)),
+    (Layer("text proj", "^text_model.head", tower="text"),),
+    CLASSIFIER,
+    left=LEFT,
+)
+CLIP_VISION = Anatomy("clip_vision", ("clip_vision_model",), (_tower(ALONE, 1),), PROJECTIONS[:1])
+SIGLIP_VISION = Anatomy("siglip_vision", ("siglip_vision_model",), (_tower(ALONE, 0),), left=LEFT)
+CLIP_TEXT = Anatomy("clip_text", ("clip_text_model",), (_tower(ALONE, None),), PROJECTIONS[1:])
+SIGLIP_TEXT = Anatomy(
+    "siglip_text", ("siglip_text_model",), (_tower(ALONE, None),), (Layer("text proj", "^head", tower="text"),)
+)

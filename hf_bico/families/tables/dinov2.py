@@ -1,0 +1,25 @@
+"""DINOv2, with registers and SwiGLU too."""
+
+from hf_bico.families.layout import HEAD, MLP, Anatomy, Layer, Tower, image_tokens, roles
+from hf_bico.families.tables.vit import ATTENTION, HEADS, PLAIN
+
+GATED = (
+    Layer("MLP gate", "mlp.gate_proj", reads="MLP", gives=MLP),
+    Layer("MLP up", "mlp.up_proj", reads="MLP", gives=MLP),
+    Layer("MLP down", "mlp.down_proj", uses=MLP),
+)
+
+DINOV2 = Anatomy(
+    name="dinov2",
+    model_types=("dinov2", "dinov2_with_registers"),
+    towers=(
+        Tower(
+            "encoder.layer",
+            ATTENTION + PLAIN + GATED,
+            image_tokens("num_register_tokens"),
+            heads=HEADS,
+            required=roles(ATTENTION + PLAIN),
+        ),
+    ),
+    head=(Layer(HEAD, "classifier"),),
+)

@@ -1,0 +1,20 @@
+"""DistilBERT."""
+
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, Anatomy, Layer, Tower, roles
+
+BLOCK = (
+    Layer("q", "attention.q_lin", reads="attention", gives="qk"),
+    Layer("k", "attention.k_lin", reads="attention", gives="qk"),
+    Layer("v", "attention.v_lin", reads="attention", gives="v"),
+    Layer("attention output", "attention.out_lin", uses="v"),
+    Layer("MLP up", "ffn.lin1", gives=MLP),
+    Layer("MLP down", "ffn.lin2", uses=MLP),
+)
+
+DISTILBERT = Anatomy(
+    name="distilbert",
+    model_types=("distilbert",),
+    towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK)),),
+    head=(Layer(HEAD_DENSE, "pre_classifier"), Layer(HEAD, "classifier")),
+    left={r"^vocab_(transform|projector)\.": VOCABULARY},
+)

@@ -1,0 +1,21 @@
+"""GPT-2: every weight is a Conv1D, stored (d_in, d_out); q, k and v are one."""
+
+from hf_bico.families.layout import HEAD, MLP, TEXT, Anatomy, Layer, Tower, roles
+
+HIDDEN = {"q": "qk", "k": "qk", "v": "v"}
+BLOCK = (
+    *(
+        Layer(role, "attn.c_attn", reads="attention", gives=HIDDEN[role], part=(part, 3))
+        for part, role in enumerate("qkv")
+    ),
+    Layer("attention output", "attn.c_proj", uses="v"),
+    Layer("MLP up", "mlp.c_fc", gives=MLP),
+    Layer("MLP down", "mlp.c_proj", uses=MLP),
+)
+
+GPT2 = Anatomy(
+    name="gpt2",
+    model_types=("gpt2",),
+    towers=(Tower("h", BLOCK, TEXT, heads="attn.num_heads", required=roles(BLOCK)),),
+    head=(Layer(HEAD, "score", tokens=TEXT), Layer(HEAD, "classifier", tokens=TEXT)),
+)

@@ -1,0 +1,20 @@
+"""ModernBERT: fused projections, a gated MLP, rotary positions."""
+
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, Anatomy, Layer, Tower, roles
+
+BLOCK = (
+    *(Layer(role, "attn.Wqkv", reads="attention", part=(part, 3)) for part, role in enumerate("qkv")),
+    Layer("attention output", "attn.Wo"),
+    Layer("MLP gate", "mlp.Wi", reads="MLP", gives=MLP, part=(0, 2)),  # the half that the activation sees
+    Layer("MLP up", "mlp.Wi", reads="MLP", gives=MLP, part=(1, 2)),
+    Layer("MLP down", "mlp.Wo", uses=MLP),
+)
+
+MODERNBERT = Anatomy(
+    name="modernbert",
+    model_types=("modernbert",),
+    towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
+    head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
+    head_norms=("head.norm",),
+    left={r"^(head\.dense|decoder)\.": VOCABULARY},
+)

@@ -1,0 +1,55 @@
+"""T5, the encoder alone or with its decoder; v1.0's ReLU and v1.1's gated MLPs."""
+
+from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, Anatomy, Layer, Tower, roles
+
+
+def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
+    """q, k, v and the attention output; k and v of every block's cross-attention read what the encoder gives."""
+    path, own = f"layer.{number}.{module}", f"{cross}attention"
+    theirs, tokens = ("^encoder's text", TEXT) if cross else (own, None)
+    return (
+        Layer(f"{cross}q", f"{path}.q", reads=own, gives=f"{cross}qk"),
+        Layer(f"{cross}k", f"{path}.k", reads=theirs, gives=f"{cross}qk", tokens=tokens),
+        Layer(f"{cross}v", f"{path}.v", reads=theirs, gives=f"{cross}v", tokens=tokens),
+        Layer(f"{cross}attention output", f"{path}.o", uses=f"{cross}v"),
+    )
+
+
+def _mlp(number: int) -> tuple[Layer, ...]:
+    path = f"layer.{number}.DenseReluDense"
+    return (
+        Layer("MLP gate", f"{path}.wi_0", reads="MLP", gives=MLP),  # the half that the activation sees
+        Layer("MLP up", f"{path}.wi_1", reads="MLP", gives=MLP),
+        Layer("MLP up", f"{path}.wi", reads="MLP", gives=MLP),
+        Layer("MLP down", f"{path}.wo", uses=MLP),
+    )
+
+
+def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens) -> Tower:
+    return Tower(
+        blocks,
+        layers,
+        tokens,
+        name,
+        "layer.0.SelfAttention.n_heads",
+        one_order=True,
+        required=roles(layers, but=("MLP gate",)),
+    )
+
+
+ENCODER = _attention(0, "SelfAttention") + _mlp(1)
+DECODER = _attention(0, "SelfAttention") + _attention(1, "EncDecAttention", CROSS) + _mlp(2)
+
+T5 = Anatomy(
+    name="t5",
+    model_types=("t5", "mt5", "umt5"),
+    towers=(_tower("", "encoder.block", ENCODER, TEXT), _tower("decoder", "decoder.block", DECODER, LABELS)),
+    head=(
+        Layer(HEAD_DENSE, "classification_head.dense"),
+        Layer(HEAD, "classification_head.out_proj"),
+        Layer(HEAD, "^classifier"),
+    ),
+    left={
+        r"relative_attention_bias\.weight$": "relative position biases are scores of heads, not vectors of the space"
+    },
+)

@@ -1,0 +1,31 @@
+"""ViT and DeiT as transformers has them."""
+
+from hf_bico.families.layout import HEAD, MLP, Anatomy, Layer, Tower, image_tokens, roles
+
+ATTENTION = (
+    Layer("q", "attention.q_proj", reads="attention", gives="qk"),
+    Layer("k", "attention.k_proj", reads="attention", gives="qk"),
+    Layer("v", "attention.v_proj", reads="attention", gives="v"),
+    Layer("attention output", "attention.o_proj", uses="v"),
+)
+PLAIN = (Layer("MLP up", "mlp.fc1", gives=MLP), Layer("MLP down", "mlp.fc2", uses=MLP))
+HEADS = "attention.num_attention_heads"
+
+VIT = Anatomy(
+    name="vit",
+    model_types=("vit",),
+    towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(1), heads=HEADS, required=roles(ATTENTION + PLAIN)),),
+    head=(Layer(HEAD, "classifier"),),
+    left={
+        r"pooler\.dense\.": "no classifier reads the pooler",
+        r"^decoder\.": "what paints masked patches is the target's own",
+    },
+)
+
+DEIT = Anatomy(
+    name="deit",
+    model_types=("deit",),
+    towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(2), heads=HEADS, required=roles(ATTENTION + PLAIN)),),
+    head=VIT.head,
+    left={r"^(cls|distillation)_classifier\.": "the two heads of distillation are the target's own", **VIT.left},
+)

@@ -1,0 +1,1 @@
+"""Changes of weights on disk: task vectors, adapters, deltas."""

@@ -1,0 +1,206 @@
+"""A fine-tune that is an adapter of its base: its tensors and its change, out of the two files."""
+
+import warnings
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import Factored, LowRank
+from hf_bico.core.types import Tensors
+from hf_bico.families import Library, Purpose
+from hf_bico.families.layout import is_transposed
+from hf_bico.families.protocol import Stored
+from hf_bico.io.adapter import PREFIX, WEIGHTS, Change, read_lora, stripped
+from hf_bico.io.checkpoints import Named, SafeTensors
+from hf_bico.io.models import Anatomy
+
+
+@dataclass(frozen=True)
+class Adapted(Mapping[str, Tensor]):
+    """A base's tensors with an adapter in them, one at a time."""
+
+    plain: Named
+    """The base's, or the adapter's where it holds them whole."""
+    shapes: Mapping
+    """Of the base."""
+    whole: frozenset[str]
+    """Names of those that are not the base's."""
+    products: Mapping[str, LowRank] = field(default_factory=dict)
+    """Name → what is added to a weight, as it is stored."""
+    magnitudes: Mapping[str, tuple[Tensor, bool]] = field(default_factory=dict)
+    """Name → DoRA's row norms, and whether the weight is stored transposed."""
+    biases: Mapping[str, Tensor] = field(default_factory=dict)
+    """Name → what is added to a bias."""
+    read: str = "as factors, exact"
+    """How the adapter was read, for the report."""
+
+    @property
+    def changed(self) -> frozenset[str]:
+        return self.whole | self.products.keys() | self.biases.keys()
+
+    @property
+    def own(self) -> "Adapted":
+        """Those that are not the base's."""
+        return self.without(self.keys() - self.changed)
+
+    def without(self, keys: Iterable[str]) -> "Adapted":
+        return replace(self, plain=self.plain.without(keys))
+
+    def __getitem__(self, key: str) -> Tensor:
+        found = self.plain[key]
+        if key in self.biases:
+            return found.float() + self.biases[key].float()
+        if key not in self.products:
+            return found
+        wide = found.float() + self.products[key].dense().reshape(found.shape)
+        if key in self.magnitudes:
+            magnitude, transposed = self.magnitudes[key]
+            rows = wide.T if transposed else wide
+            scaled = (magnitude.float() / rows.norm(dim=1))[:, None] * rows
+            return scaled.T if transposed else scaled
+        return wide
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.plain)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.plain
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+
+class AdapterChange(Factored):
+    """τ of an adapter: factors stay factors, and what it does not touch is of rank 0.
+
+    Raises:
+        PortError: on construction, tensors of another shape than the base's; on reading, NaN or Inf.
+    """
+
+    def __init__(self, tuned: Adapted, base: Named) -> None:
+        self.tuned, self.base = tuned, base
+        odd = [
+            f"{key} is {tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
+            for key in tuned.whole & tuned.keys() & base.keys()
+            if tuned.plain[key].shape != tuned.shapes[key].shape
+        ]
+        odd += [f"{key} is only in the adapter" for key in tuned.keys() - base.keys()]
+        if odd:
+            raise PortError(f"not an adapter of this base; name the right one with --base: {listed(sorted(odd))}")
+
+    def factors(self, key: str) -> LowRank | None:
+        shape, tuned = tuple(self.tuned.shapes[key].shape), self.tuned
+        if len(shape) != 2 or key in tuned.magnitudes or key in tuned.whole:
+            return None
+        return tuned.products.get(key) or LowRank.zero(shape)
+
+    def __getitem__(self, key: str) -> Tensor:
+        tuned, shape = self.tuned, tuple(self.tuned.shapes[key].shape)
+        if key not in tuned.changed:
+            return torch.zeros(shape)
+        if key in tuned.products and key not in tuned.magnitudes and key not in tuned.whole:
+            return tuned.products[key].dense().reshape(shape)
+        base = self.base[key]
+        tau = tuned[key].to(torch.promote_types(base.dtype, torch.float32)) - base
+        if not tau.isfinite().all():
+            raise PortError(f"NaN or Inf in {key} of the adapter or its base")
+        return tau
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.base)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.base
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+
+def open_adapted(
+    library: Library, purpose: Purpose, source: Anatomy, base: Named, shapes: Mapping, folders: Sequence[Path]
+) -> Adapted:
+    """The base with its adapter: read here if it is a plain LoRA, else merged by PEFT.
+
+    Args:
+        source: the adapter's insides.
+        base: the base's tensors.
+        shapes: of the base's tensors.
+        folders: of the adapter and of the base.
+
+    Raises:
+        PortError: an adapter that does not fit its base, or that PEFT cannot merge.
+    """
+    stored = SafeTensors(folders[0] / WEIGHTS)
+    whole = frozenset(name for name, found in source.shapes.names.items() if found.key.startswith(PREFIX))
+    plain = Named(ChainMap(stored, base.stored), source.shapes.names)
+    if source.adapter.plain:
+        placed = {plain.names[name].key for name in whole}
+        read = read_lora(source.adapter, stored)
+        if not read.unknown and not [key for key in stored if stripped(key) and key not in placed]:
+            how = "as a DoRA, whose change is dense" if source.adapter.dora else "as factors, exact"
+            empty = Adapted(plain, shapes, whole, read=how)
+            return _placed(empty, library, source, read.modules)
+    state = merged(library, purpose, folders)
+    names = {key: Stored(key) for key in source.shapes.names}
+    changed = frozenset(key for key in names if key not in base or not torch.equal(state[key], base[key].float()))
+    return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
+
+
+def _placed(adapted: Adapted, library: Library, source: Anatomy, modules: Mapping[str, Change]) -> Adapted:
+    """With the factors, magnitudes and biases of a LoRA's modules under the base's names.
+
+    Raises:
+        PortError: modules that the base lacks, shares with another layer, or has in another shape; all listed.
+    """
+    skeleton, own = source.skeleton, source.skeleton.state_dict().keys()
+    found = library.names(skeleton, [f"{module}.weight" for module in modules])
+    places = {stored.key.removesuffix(".weight"): name for name, stored in found.items() if stored.part == (0, 1)}
+    products, magnitudes, biases, odd = {}, {}, {}, []
+    for module, change in modules.items():
+        name = places.get(module)
+        if name is None or name not in adapted.shapes:
+            odd.append(f"{module} is not in the base")
+            continue
+        if name != f"{module}.weight" and f"{module}.weight" in own:
+            odd.append(f"{module} is tied to {name}, and the adapter changes one of the two")
+        transposed = is_transposed(skeleton.get_submodule(name.removesuffix(".weight")))
+        products[name] = change.product(transposed)
+        rows, *columns = adapted.shapes[name].shape
+        if products[name].shape != (rows, torch.Size(columns).numel()):
+            odd.append(f"{module} is {products[name].shape} in the adapter, {(rows, *columns)} in the base")
+        if change.magnitude is not None:
+            magnitudes[name] = change.magnitude.flatten(), transposed
+        if change.bias is not None:
+            biases[name.removesuffix("weight") + "bias"] = change.scale * change.bias.float()
+    odd += [f"{name} is not in the base" for name in biases if name not in adapted.shapes]
+    if odd:
+        raise PortError(f"not an adapter of this base; name the right one with --base: {listed(odd)}")
+    return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
+
+
+def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tensors:
+    """The state dict of the base of folders[1] with the adapter of folders[0] merged into it by PEFT.
+
+    Raises:
+        PortError: PEFT is not installed, or cannot.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
+    model = library.load(folders[1], "cpu", purpose).model
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            state = PeftModel.from_pretrained(model, folders[0]).merge_and_unload().state_dict()
+        except (AttributeError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise PortError(f"PEFT cannot merge the adapter: {' '.join(str(error).split())[:300]}") from error
+    missing = [str(each.message) for each in told if "missing adapter keys" in str(each.message)]
+    if missing:
+        raise PortError("not an adapter of this base; name the right one with --base: " + missing[0][:300])
+    return state

@@ -1,0 +1,370 @@
+"""Delta repos on disk: what hf_bico.json says of one, and its tensors under the names of the model that they change."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.types import Tensors
+from hf_bico.families import LIBRARIES
+from hf_bico.families.protocol import Library, Purpose
+from hf_bico.families.purposes import TASKS
+from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
+from hf_bico.io.changes.source import opening_files
+from hf_bico.io.checkpoints import Named, SafeTensors
+from hf_bico.io.fingerprint import Fingerprint, fingerprint
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, about, sha256
+
+SECTION = "delta"
+"""Of hf_bico.json."""
+REPORT_FILE = "hf_bico.json"
+PATTERN = "delta{suffix}.safetensors"
+FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
+ASIDE = (
+    "_name_or_path",
+    "_commit_hash",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "finetuning_task",
+)
+"""Of a config: what may differ between two copies of a model."""
+_SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
+PATTERNS = ("rank_pattern", "alpha_pattern")
+OTHER = "it was not written by hf_bico"
+_LOKR = re.compile(re.escape(PREFIX) + r"(.+)\.lokr_w([12])")
+
+
+@dataclass(frozen=True)
+class DeltaRecord:
+    """What hf_bico.json says of a delta."""
+
+    base: str
+    """The name of the repo that it is added to."""
+    commit: str | None
+    """None where that was a local folder."""
+    fingerprint: Fingerprint
+    """Of the base's weights, in full."""
+    config_sha256: str
+    """Of what the base's config says of its build."""
+    library: str
+    purpose: Purpose
+    changed: tuple[str, ...]
+    """Names of the model's tensors that it changes."""
+    head: tuple[str, ...]
+    """Names of those that it brings whole."""
+    transposed: tuple[str, ...]
+    """Names of weights that are stored (d_in, d_out)."""
+    files: Mapping[str, str]
+    """Name → sha256."""
+
+    def data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> "DeltaRecord":
+        """
+        Raises:
+            PortError: hf_bico.json is not of a delta, or not readable.
+        """
+        if not report.get(SECTION):
+            raise PortError(
+                f"it is no delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
+                "with its own library"
+            )
+        try:
+            data = dict(report[SECTION])
+            purpose = _purpose(data["purpose"])
+            data |= {key: tuple(map(str, data[key])) for key in ("changed", "head", "transposed")}
+            data |= {"files": {str(name): str(digest) for name, digest in dict(data["files"]).items()}}
+            return cls(**data | {"purpose": purpose, "fingerprint": Fingerprint.of_record(data["fingerprint"])})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PortError(f"{REPORT_FILE} does not say what a delta repo of this version says ({error})") from error
+
+    @property
+    def name(self) -> str:
+        return f"{self.base}@{self.commit}" if self.commit else f"{self.base} (a local folder)"
+
+
+def _purpose(data: Mapping[str, Any]) -> Purpose:
+    """Names of classes are all that is taken over into the base's config. JSON has made strings of their numbers."""
+    kind, architecture, config = str(data["kind"]), data["architecture"], dict(data["config"])
+    if kind not in TASKS or not isinstance(architecture, str | None):
+        raise ValueError(f"purpose {kind}, {architecture}")
+    labels = tuple(map(str, data["labels"]))
+    names = dict(enumerate(labels))
+    kept = (
+        {
+            "id2label": names,
+            "label2id": {name: k for k, name in names.items()},
+            "problem_type": config.get("problem_type") and str(config["problem_type"]),
+        }
+        if labels
+        else {}
+    )
+    return Purpose(kind, labels, kept, architecture)
+
+
+def config_sha256(path: Path) -> str:
+    """Of a base's config, less what does not say how it is built.
+
+    Raises:
+        PortError: it is no readable JSON object.
+    """
+    data = {key: value for key, value in read_json(path).items() if key not in ASIDE}
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a delta is added to."""
+
+    pinned: Pinned
+    library: Library
+    purpose: Purpose
+    folder: Path
+    weights: Named
+    """By their names in the model."""
+
+
+class Lazy(Mapping[str, Tensor]):
+    """Tensors that are made as they are read."""
+
+    def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
+        self.made = made
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.made[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.made)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.made
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+
+@dataclass(frozen=True)
+class StoredDelta:
+    """A delta repo, opened."""
+
+    pinned: Pinned
+    record: DeltaRecord
+    matrices: Lazy
+    """Name → ΔW, float32."""
+    biases: Lazy
+    """Name → the bias with its change, where they are stored so."""
+    head: Lazy
+    """Name → what takes the place of the base's."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Of all of them."""
+
+    def changes(self, base: Tensors) -> Tensors:
+        """Name → change, dense and in float32; tensors that do not change are not in it."""
+        biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
+        return Lazy({**self.matrices.made, **biases})
+
+    def check_fits(self, base: Mapping[str, Any], skeleton: nn.Module, name: str) -> None:
+        """
+        Args:
+            base: what has the shapes of the base's tensors.
+            skeleton: the model, for the head, which the base's files may lack.
+
+        Raises:
+            PortError: tensors that the base lacks or has in another shape; all of them listed.
+        """
+        state = skeleton.state_dict()
+        odd = []
+        for key, shape in self.shapes.items():
+            place = state if key in self.head else base
+            if key not in place:
+                odd.append(f"{key} is not in it")
+            elif tuple(place[key].shape) != shape:
+                odd.append(f"{key} is {tuple(place[key].shape)}, not {shape}")
+        if odd:
+            raise PortError(f"{self.pinned} does not fit {name}: {listed(odd)}")
+
+
+def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
+    """
+    Args:
+        full: compare every file's sha256 too.
+
+    Raises:
+        PortError: it is no delta repo, a file is truncated or another one, an index leads elsewhere, names are missing
+            or unknown, NaN or Inf.
+    """
+    with about(pinned):
+        record = DeltaRecord.of(hub.json(pinned, REPORT_FILE))
+        _check_names(record)
+        folder = hub.fetch(pinned, tuple(record.files))
+        _check_files(folder, record, full)
+        found = (_adapter if is_adapter(pinned) else _own)(pinned, folder, record)
+        shapes, broken = _looked_at(found)
+        wanted = {*record.changed, *record.head}
+        odd = [f"{key} is missing" for key in sorted(wanted - shapes.keys())]
+        odd += [f"{key} is unknown" for key in sorted(shapes.keys() - wanted)]
+        odd += [f"{key} has NaN or Inf" for key in broken]
+        if odd:
+            raise PortError(f"its tensors are not what {REPORT_FILE} says: {listed(odd)}; fetch it again")
+    return replace(found, shapes=shapes)
+
+
+def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """Shapes, and the names of tensors with NaN or Inf; every tensor is read once."""
+    shapes, broken = {}, []
+    for part in (found.matrices, found.biases, found.head):
+        for key, tensor in part.items():
+            shapes[key] = tuple(tensor.shape)
+            if not tensor.isfinite().all():
+                broken.append(key)
+    return shapes, broken
+
+
+def _check_names(record: DeltaRecord) -> None:
+    odd = [name for name in record.files if name not in (WEIGHTS, CONFIG, FILE, INDEX) and not _SHARD.fullmatch(name)]
+    if odd:
+        raise PortError(f"{REPORT_FILE} names {listed(odd)}, which is no file of a delta repo")
+
+
+def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
+    missing = [name for name in record.files if not (folder / name).is_file()]
+    if missing:
+        raise PortError(f"{listed(missing)} is missing: fetch it again")
+    broken = [
+        name
+        for name, said in record.files.items()
+        if (full or name.endswith(".json")) and sha256(folder / name) != said
+    ]
+    if broken:
+        raise PortError(f"{listed(broken)} is not the file that {REPORT_FILE} was written with: its sha256 differs")
+
+
+def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    names = [name for name in record.files if name != INDEX]
+    tensors = SafeTensors(*(folder / name for name in names))
+    if INDEX in record.files:
+        tensors.check_index(folder / INDEX, names)
+    return StoredDelta(pinned, record, _floats(tensors, {key: key for key in tensors}), Lazy({}), Lazy({}))
+
+
+def _floats(tensors: Tensors, names: Mapping[str, str]) -> Lazy:
+    """Tensors of a file in float32; name → the file's name."""
+    return Lazy({name: lambda key=key: tensors[key].float() for name, key in names.items()})
+
+
+def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    config, tensors = AdapterConfig.read(folder, pinned.files), SafeTensors(folder / WEIGHTS)
+    if (config.base, config.revision) != (record.base if record.commit else None, record.commit):
+        raise PortError(f"{CONFIG} is of {config.base}@{config.revision}, {REPORT_FILE} of {record.name}")
+    matrices, used = (_lokr if config.kind == "LOKR" else _lora)(config, tensors, record)
+    names = {name: key for key in tensors if key not in used and (name := stripped(key))}
+    unknown = sorted(set(tensors) - used - set(names.values()))
+    if unknown:
+        raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is no part of a delta")
+    head = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
+    biases = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
+    return StoredDelta(pinned, record, matrices, biases, head)
+
+
+def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
+    """The changes, and the names of the tensors that they are made of. All scales are 1."""
+    read = read_lora(config, tensors) if config.plain and not config.dora else None
+    if read is None or any(
+        change.scale != 1 or change.magnitude is not None or change.bias is not None or change.embedding
+        for change in read.modules.values()
+    ):
+        raise PortError(f"its LoRA is no plain change: {OTHER}")
+    used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
+    return Lazy(
+        {
+            name: lambda change=change, name=name: change.product(name in record.transposed).dense()
+            for module, change in read.modules.items()
+            for name in [f"{module}.weight"]
+        }
+    ), used
+
+
+def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
+    """ΔW = w₁ ⊗ w₂ with w₁ = 1."""
+    parts: dict[str, dict[str, str]] = {}
+    for key in tensors:
+        if match := _LOKR.fullmatch(key):
+            parts.setdefault(match[1], {})[match[2]] = key
+    odd = [module for module, keys in parts.items() if keys.keys() != {"1", "2"} or not _is_one(tensors[keys["1"]])]
+    scaled = config.data.get("alpha") != config.data.get("r") or any(map(config.data.get, PATTERNS))
+    if odd or scaled:
+        raise PortError(f"its LoKr is no plain change ({listed(odd) or 'it is scaled'}): {OTHER}")
+    used = {key for keys in parts.values() for key in keys.values()}
+    return _floats(tensors, {f"{module}.weight": keys["2"] for module, keys in parts.items()}), used
+
+
+def _is_one(tensor: Tensor) -> bool:
+    return tuple(tensor.shape) == (1, 1) and float(tensor) == 1.0
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PortError(f"{path.name} is no readable JSON") from error
+    if not isinstance(data, dict):
+        raise PortError(f"{path.name} is no JSON object")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(data), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def open_base(
+    hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
+) -> Base:
+    """The base of some deltas.
+
+    Args:
+        record: whose purpose the model is built for.
+        base: where it lies now; else its repo at its commit.
+
+    Raises:
+        PortError: it was a local folder and nobody says where it lies now, it is another model, or the deltas do not
+            fit it.
+    """
+    if base is None and record.commit is None:
+        raise PortError(f"the base was a local folder, {record.base}: say where it lies now with base=")
+    pinned = hub.resolve(str(base) if base else f"hf://{record.base}@{record.commit}")
+    library = next((library for library in LIBRARIES if library.name == record.library), None)
+    if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
+        raise PortError(f"{pinned} is no model of {record.library} with safe weights")
+    folder = hub.fetch(pinned, opening_files(library, pinned))
+    stored = SafeTensors.of(library, pinned, folder)
+    seen = fingerprint(stored, full)
+    if not seen.matches(record.fingerprint, full):
+        what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
+        raise PortError(
+            f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has {what}"
+        )
+    if config_sha256(folder / library.config_file) != record.config_sha256:
+        raise PortError(
+            f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
+            "make another function"
+        )
+    skeleton = library.skeleton(folder, record.purpose)
+    weights = Named(stored, library.names(skeleton, stored))
+    for delta in deltas:
+        delta.check_fits(weights, skeleton, str(pinned))
+    return Base(pinned, library, record.purpose, folder, weights)

@@ -1,0 +1,1 @@
+"""The maps between two bases as files."""

@@ -1,0 +1,243 @@
+"""The models of a port, by their configs and the headers of their files: what opens them, and which layers pair."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.methods import Method
+from hf_bico.core.pairing import Matching, pair_sites
+from hf_bico.core.types import Pair, Site
+from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families.heads import LAST, Chain, chain
+from hf_bico.families.protocol import Stored
+from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
+from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, about
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model's insides, from its config and the headers of its files."""
+
+    pinned: Pinned
+    family: Family
+    skeleton: nn.Module
+    shapes: Named
+    """Of the stored tensors, by their names in the model."""
+    adapter: AdapterConfig | None = None
+    """Where it is an adapter: family, skeleton and shapes are then those of its base with it."""
+
+    def sites(self, *, every: bool = False) -> tuple[Site, ...]:
+        return self.family.sites(self.skeleton, every=every)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """What is known of a port's three models from their configs and the headers of their files."""
+
+    library: Library
+    purpose: Purpose
+    models: tuple[Anatomy, Anatomy, Anatomy]
+    """The source, the base and the target."""
+    head: str
+    chain: Chain
+    pairs: tuple[Pair, ...]
+    """Of all towers that can be paired; those of a tower that τ leaves as it is are dropped once τ is read."""
+    unpaired: Mapping[str, str]
+    """Optional tower → why its layers cannot be paired, which matters only if τ changes it."""
+    method: Method
+    device: str
+
+    @property
+    def source_sites(self) -> tuple[Site, ...]:
+        """All of the base's, those on top included."""
+        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.chain.carried)}
+        top = base.family.head_sites(base.skeleton)
+        return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
+
+
+def optional_towers(plan: Outline) -> set[str]:
+    """Towers that move only if τ changes them."""
+    base = plan.models[1]
+    return {site.tower for site in base.sites(every=True)} - {site.tower for site in base.sites()}
+
+
+def bases(
+    pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
+) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+    """The insides of models of which none is a fine-tune.
+
+    Args:
+        purpose_of: says what the first is to be opened for; all are.
+
+    Raises:
+        PortError: as `anatomies`.
+    """
+    library = _library(pinned)
+    folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
+    with about(pinned[0]):
+        purpose = purpose_of(library, folders[0])
+    return (
+        library,
+        purpose,
+        tuple(_anatomy(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+    )
+
+
+def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+    """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
+
+    Raises:
+        PortError: a repo that nothing opens, of another library than the others, or without safe weights; an
+            architecture that no family knows; weights that are not its config's.
+    """
+    pinned = list(pinned)
+    adapter = _adapter(pinned, hub)
+    opened = [pinned[1], *pinned[1:]] if adapter else pinned
+    library = _library(opened)
+    folders = [hub.fetch(each, (library.config_file,)) for each in opened]
+    with about(pinned[0]):
+        purpose = (
+            _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
+        )
+    found = [_anatomy(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
+    if adapter:
+        with about(pinned[0]):
+            found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
+    return library, purpose, tuple(found)
+
+
+def base_of(source: Pinned, hub: Hub) -> str:
+    """The base that the source's adapter_config.json names with its revision, or else the source's card.
+
+    Raises:
+        PortError: none is named, or several.
+    """
+    if is_adapter(source):
+        with about(source):
+            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
+        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
+            return config.base + (f"@{config.revision}" if config.revision else "")
+    named = hub.card(source).base_model
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
+    if len(names) != 1:
+        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
+        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
+    return f"hf://{names[0]}"
+
+
+def _library(pinned: Sequence[Pinned]) -> Library:
+    libraries = [library_of(each.files) for each in pinned]
+    for each, library in zip(pinned, libraries, strict=True):
+        if library is None:
+            what = "is no model that can be opened: it has neither open_clip_config.json nor config.json"
+            if is_adapter(each):
+                what = "is a PEFT adapter; only SOURCE may be one"
+            elif any(name.startswith("delta") and name.endswith(".safetensors") for name in each.files):
+                what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
+            raise PortError(f"{each} {what}")
+        if library is not libraries[0]:
+            raise PortError(
+                f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "
+                "models of one library"
+            )
+        require_weights(each, library)
+    return libraries[0]
+
+
+def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
+    """The source's adapter_config.json, where it is an adapter and its base stands beside it."""
+    if len(pinned) < 2 or not is_adapter(pinned[0]):
+        return None
+    with about(pinned[0]):
+        return AdapterConfig.read(hub.fetch(pinned[0], (CONFIG,)), pinned[0].files)
+
+
+def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, hub: Hub, base: Path) -> Purpose:
+    """By the adapter's own config.json if it has one, else by its task type and the head that it brings.
+
+    Raises:
+        PortError: the base is not of transformers, or a task that is not known.
+    """
+    if not isinstance(library, Transformers):
+        raise PortError(f"adapters are read on models of transformers, not of {library.name}")
+    if library.config_file in pinned.files:
+        return library.purpose(hub.fetch(pinned, (library.config_file,)))
+    purpose = library.adapted(base, adapter.task, adapter.cls)
+    skeleton = library.skeleton(base, purpose)
+    last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
+    stored = Shapes(hub, pinned, (WEIGHTS,))
+    classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
+    return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
+
+
+def with_adapter(base: Anatomy, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library) -> Anatomy:
+    """A base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
+    whole = {name: key for key in stored if (name := stripped(key))}
+    own = library.names(base.skeleton, whole)
+    names = base.shapes.names | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
+    both = {
+        found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
+        for found in names.values()
+    }
+    return Anatomy(pinned, base.family, base.skeleton, Named(both, names), adapter)
+
+
+def _anatomy(pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None) -> Anatomy:
+    with about(pinned):
+        skeleton = library.skeleton(folder, purpose)
+        known = family_of(skeleton, family)
+        stored = Shapes(hub, pinned, shards(library, pinned))
+        return Anatomy(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
+
+
+def chain_of(models: tuple[Anatomy, ...], head: str, purpose: Purpose) -> Chain:
+    """What becomes of the layers on top of a classifier; other models have none that is theirs to make."""
+    _, base, target = models
+    tops = [each.family.head_sites(each.skeleton) for each in (base, target)]
+    if not purpose.kind.endswith("classification"):
+        return Chain()
+    gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
+    lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
+    return replace(chain(*tops, base.shapes, target.shapes, head), gains=lacking)
+
+
+def check_models(library: Library, models: tuple[Anatomy, ...], tuned: bool = True) -> None:
+    """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first.
+
+    Args:
+        tuned: whether the first is a fine-tune; else no model needs have them.
+    """
+    source = models[0] if tuned else None
+    for each in models:
+        top = each.family.on_top(each.skeleton) if each is not source else frozenset()
+        unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
+        check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
+    for each in models if library.exact else models[:1] if tuned else ():
+        lost = [
+            key
+            for key in each.shapes.stored
+            if key not in each.shapes.used and (library.exact or not each.family.left_reason(key))
+        ]
+        if lost:
+            raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
+
+
+def pair_models(models: tuple[Anatomy, ...], matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
+    """Pairs of the base's and the target's layers; of towers that need not move, why they could not."""
+    _, base, target = models
+    pairs = list(pair_sites(base.sites(), target.sites(), matching))
+    main = {site.tower for site in base.sites()}
+    unpaired: dict[str, str] = {}
+    sides = [[site for site in each.sites(every=True) if site.tower not in main] for each in (base, target)]
+    for tower in dict.fromkeys(site.tower for site in sides[0]):
+        try:
+            pairs += pair_sites(*([site for site in side if site.tower == tower] for side in sides), matching)
+        except PortError as error:
+            unpaired[tower] = str(error)
+    return tuple(pairs), unpaired

@@ -1,0 +1,79 @@
+"""A comparison's data as tables."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from hf_bico.tasks.scores import METRICS, Metric
+
+
+def cells(data: dict[str, Any]) -> Iterator[list[str]]:
+    """The summary as a table that 80 columns hold, its header first: a row a method, α and N."""
+    metric = _metric(data)
+    yield ["method", "α", "N", metric.name, "gap", "seconds", "memory"]
+    numbers = _numbers(data)
+    for entry in data["summary"]:
+        alpha, k = entry["alpha"], entry["per_class"]
+        where = [
+            entry["method"],
+            alpha if isinstance(alpha, str) else f"{alpha:g}",
+            f"{entry['n']}" + (f" ({k} a class)" if k else ""),
+        ]
+        if entry["refusal"]:
+            yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–"]
+        else:
+            peak = entry["peak_bytes"]
+            yield [
+                *where,
+                metric.show(entry["score"]),
+                _gap(entry),
+                f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
+                f"{peak / 1e9:.2f} GB" if peak else "–",
+            ]
+
+
+def _gap(entry: dict[str, Any]) -> str:
+    gap, spread = entry["recovered"], entry["recovered_spread"]
+    return "no gap" if gap is None else f"{gap:.0%}" + ("" if spread is None else f" ± {100 * spread:.0f}")
+
+
+def _numbers(data: dict[str, Any]) -> dict[str, int]:
+    """Every reason that a row of the table was refused for, numbered as they come."""
+    reasons = dict.fromkeys(entry["refusal"] for entry in data["summary"] if entry["refusal"])
+    return {reason: number for number, reason in enumerate(reasons, 1)}
+
+
+def refusals(data: dict[str, Any]) -> list[str]:
+    """The reasons that the table has by number, each in full."""
+    return [f"({number}) {reason}" for reason, number in _numbers(data).items()]
+
+
+def caption(data: dict[str, Any]) -> str:
+    """What the columns say and what the gap is measured to."""
+    scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
+    seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
+    start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))
+    return (
+        f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
+        f"{start}, the fine-tuned source {source}. A row is the mean over {seeds} seed{'s'[: seeds != 1]}, the "
+        f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
+        f"method's own + the collection's that all share), and the most memory."
+    )
+
+
+def _metric(data: dict[str, Any]) -> Metric:
+    return METRICS[data["evaluation"]["metric"]]
+
+
+def markdown(data: dict[str, Any]) -> str:
+    header, *rows = cells(data)
+    lineage = data["lineage"]
+    lines = [
+        f"# {lineage['source']['name']} on {lineage['target']['name']}",
+        "",
+        caption(data),
+        "",
+        f"| {' | '.join(header)} |",
+        "|" + "---|" * len(header),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    return "\n".join([*lines, *(f"\n{line}" for line in refusals(data))]) + "\n"

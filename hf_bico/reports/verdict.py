@@ -1,0 +1,127 @@
+"""Whether a port is worth its while, by what a few samples show. docs/check.md has the figures behind it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+LEAST_GAP = 0.01
+"""Share of a loss below which a difference is no gap."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A port in small, tried out on samples that it was not made of: a loss, or errors, summed over all samples."""
+
+    before: float
+    """The target's without the port."""
+    after: float
+    """With it: on either half that of the port made of the other half."""
+    source: float
+    """The fine-tuned source's own."""
+    what: str = "loss"
+    """Or errors, where the head is fitted to few samples and says nothing of how sure it is."""
+
+    @property
+    def recovered(self) -> float | None:
+        """Share of the loss's gap to the source that went; None where there is no gap to speak of."""
+        gap = self.before - self.source
+        return (self.before - self.after) / gap if gap > LEAST_GAP * self.before else None
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What a port's worth is judged by."""
+
+    cka: float
+    """Mean linear CKA of the inputs of matched blocks."""
+    input_residual: float
+    """Mean Procrustes disparity of the input maps, each weighed by the ‖τ‖² it carries."""
+    output_residual: float
+    kept: float
+    """Share of the moved ‖τ‖² inside the span of the maps."""
+    recovered: float | None
+    """Share of the loss's gap that a port in small recovered on samples it was not made of."""
+
+
+class Grade(StrEnum):
+    GOOD = "good"
+    UNCERTAIN = "uncertain"
+    POOR = "poor"
+    IMPOSSIBLE = "impossible"
+
+
+class Record(NamedTuple):
+    """What became of the ports of our world that were graded so: docs/results/check.csv."""
+
+    ports: int
+    gained: int
+    """Better than the target without the port, over its test split."""
+    median: float
+    """Share of the gap to the target's own fine-tune that was recovered."""
+
+
+GOOD_FROM, POOR_BELOW = 0.2, 0.0
+"""Shares of the loss's gap that a port in small recovers on samples that it was not made of."""
+RECORDS = {Grade.GOOD: Record(85, 83, 0.26), Grade.UNCERTAIN: Record(50, 40, 0.13), Grade.POOR: Record(33, 6, -0.12)}
+FITTED = 50
+"""Samples that the records are of."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    grade: Grade
+    reasons: tuple[str, ...]
+
+
+def grade(recovered: float) -> Grade:
+    """By the share of the loss's gap that a port in small recovered."""
+    if recovered >= GOOD_FROM:
+        return Grade.GOOD
+    return Grade.POOR if recovered < POOR_BELOW else Grade.UNCERTAIN
+
+
+def impossible(reason: str) -> Verdict:
+    return Verdict(Grade.IMPOSSIBLE, (reason,))
+
+
+def unseen() -> Verdict:
+    """Of models that were compared on no samples."""
+    return Verdict(
+        Grade.UNCERTAIN,
+        (
+            "the layers fit; how alike the two models are, and so what a port would bring, "
+            "only samples show: give --dataset",
+        ),
+    )
+
+
+def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
+    """The verdict on models that were compared on n samples."""
+    alike = (
+        f"the maps' residuals are {signs.input_residual:.2f} on the input side and {signs.output_residual:.2f} on "
+        f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)"
+    )
+    if trial is None:
+        return Verdict(Grade.UNCERTAIN, ("without labels there is no loss to try a port in small on", alike))
+    before, after, source = (f"{summed / n:.3g}" for summed in (trial.before, trial.after, trial.source))
+    told = {"loss": "loss", "errors": "share of errors"}[trial.what]
+    if signs.recovered is None:
+        return Verdict(
+            Grade.POOR,
+            (
+                f"there is nothing to gain: on these samples the target without a port has a "
+                f"{told} of {before}, the fine-tuned source {source}",
+            ),
+        )
+    found = grade(signs.recovered)
+    record = RECORDS[found]
+    reasons = [
+        f"ports made of one half of the {n} samples took the target's {told} on the other half from {before} to "
+        f"{after}, {signs.recovered:.0%} of the way to the fine-tuned source's {source}",
+        f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
+        f"recovered {record.median:.0%} of the gap to a fine-tune of the target",
+        alike,
+    ]
+    doubts = [f"{FITTED} samples, here are {n}"] * (n < FITTED) + ["losses, here are errors"] * (trial.what != "loss")
+    reasons += [f"that was found with {doubt}: it says less" for doubt in doubts]
+    return Verdict(found, tuple(reasons))

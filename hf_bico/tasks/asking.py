@@ -1,0 +1,69 @@
+"""What a loaded model is asked: the objective that suits its purpose and the data."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_bico.core.errors import PortError
+from hf_bico.families import Contrastive, Library, Loaded, Purpose
+from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.objectives import Causal, Classifier, Completion, Embedding, Objective, Seq2Seq, ZeroShot
+from hf_bico.tasks.samples import Task
+
+TEXTS = 64
+"""Prompts that are encoded at a time."""
+
+
+def objective_of(
+    side: Loaded, library: Library, purpose: Purpose, task: Task, length: int, *, text_moves: bool
+) -> Objective:
+    """Return what one of a port's models is asked; one whose head is fitted or carried later has none yet.
+
+    Args:
+        length: tokens of a text, at most.
+        text_moves: whether the text tower of a CLIP-like model moves too.
+    """
+    if purpose.kind == "zero-shot":
+        prompts = tuple(task.templates[0].format(name) for name in task.class_names) if text_moves else ()
+        return ZeroShot(library, side, zero_shot_head(library, side, task.class_names, task.templates), prompts)
+    if purpose.kind == "causal-lm":
+        asked = Causal if task.columns.kind in (Kind.PLAIN, Kind.CHAT) else Completion
+        return asked(side, length, task.class_names)
+    if purpose.kind == "seq2seq":
+        return Seq2Seq(side, length, task.class_names)
+    if purpose.kind == "features":
+        return Embedding(side, length)
+    return Classifier(side, length, class_order(task.class_names, purpose.labels))
+
+
+def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:
+    """The model's class of every class of the dataset; empty where they are the same, or the model's have no names.
+
+    Raises:
+        PortError: the names are not the same set, though the model's are no mere numbers.
+    """
+    plain = [[name.strip().lower().replace("_", " ") for name in names] for names in (dataset, model)]
+    if len(set(plain[1])) < len(plain[1]) or len(set(plain[0])) < len(plain[0]):
+        raise PortError("two classes have the same name but for capitals and blanks: they cannot be told apart")
+    if sorted(plain[0]) == sorted(plain[1]):
+        return () if plain[0] == plain[1] else tuple(plain[1].index(name) for name in plain[0])
+    nameless = all(name.removeprefix("label").strip().isdigit() for name in plain[1])
+    numbers = all(name.isdigit() for name in plain[0])
+    if nameless or numbers:
+        return ()
+    raise PortError(
+        f"the dataset's classes ({', '.join(dataset[:5])} …) are not the model's "
+        f"({', '.join(model[:5])} …): name the dataset that it was fine-tuned on"
+    )
+
+
+def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """(K, d) unit text features, averaged over the templates."""
+    device = next(side.model.parameters()).device
+    prompts = [template.format(name) for name in class_names for template in templates]
+    ids, _ = library.tokens(side, prompts)
+    with torch.no_grad():
+        features = torch.cat([library.text_features(side.model, some.to(device)) for some in ids.split(TEXTS)])
+    return F.normalize(features.unflatten(0, (len(class_names), -1)).mean(1), dim=-1)

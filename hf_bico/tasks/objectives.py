@@ -1,0 +1,298 @@
+"""What a model is asked on every sample: how it goes in, the loss that gradients are taken of, how answers are scored.
+
+An objective is bound to one model (its tokenizer, its head); two models of a port have one each, of the same kind.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_bico.core.alignment import Spans
+from hf_bico.core.errors import PortError
+from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
+from hf_bico.families.losses import of_classes, of_tokens
+from hf_bico.families.protocol import Contrastive, Loaded, similarity
+from hf_bico.tasks.scores import Score
+
+
+class Objective(Protocol):
+    """One model's."""
+
+    def encode(self, samples: Sequence[Any]) -> Encoded: ...
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """Summed over the batch's samples."""
+        ...
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """(n, m) what the score is made of."""
+        ...
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        """Of all samples' marks; `reference`: the source's."""
+        ...
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """(n, d) what the model makes of a sample as a whole."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZeroShot:
+    """CLIP-like: cosine to the texts of the classes. Where the text tower moves too, every sample brings its own
+    class's prompt, and that class is scored by it, so that the tower has a gradient a sample."""
+
+    library: Contrastive
+    side: Loaded
+    head: Tensor
+    """(K, d) unit text features, averaged over the templates."""
+    prompts: tuple[str, ...] = ()
+    """A text a class, for the text tower; none where it stays."""
+
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        labels = _classes(samples)
+        inputs = {"images": _images(self.side, samples)}
+        if self.prompts:
+            inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
+        return Encoded(inputs, labels)
+
+    def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        pictures = self.library.image_features(model, batch.inputs["images"])
+        logits = similarity(model, pictures, self.head)
+        if "text" not in batch.inputs:
+            return logits
+        own = self.library.text_features(model, batch.inputs["text"])
+        change = (pictures * (own - self.head[batch.labels])).sum(-1) * model.logit_scale.exp()
+        return logits + F.one_hot(batch.labels, len(self.head)) * change[:, None].to(logits)
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        return of_classes(self.logits(model, batch), batch.labels)
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
+        return (logits.argmax(-1) == batch.labels)[:, None]
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        return Score.of(int(marks.sum()), len(marks))
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return self.library.image_features(model, _on(model, batch).inputs["images"])
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Cross-entropy under the classifier that the model has, of images or of texts."""
+
+    side: Loaded
+    max_length: int | None
+    order: tuple[int, ...] = ()
+    """The model's class of every class of the dataset, where they differ."""
+
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        labels = _classes(samples)
+        labels = torch.tensor(self.order)[labels] if self.order else labels
+        if not isinstance(samples[0].inputs, str | tuple):
+            return Encoded({"pixel_values": _images(self.side, samples)}, labels)
+        encoded = replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
+        if not self.side.model.config.is_encoder_decoder or not encoded.spans:
+            return encoded
+        later = {name: Spans(*(F.pad(part[:, :-1], (1, 0)) for part in spans)) for name, spans in encoded.spans.items()}
+        return replace(encoded, spans=encoded.spans | {"labels": later["text"]})  # its decoder reads the text, shifted
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        return of_classes(model(**batch.inputs).logits, batch.labels)
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        return (model(**batch.inputs).logits.argmax(-1) == batch.labels)[:, None]
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        return Score.of(int(marks.sum()), len(marks))
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        out = model(**_on(model, batch).inputs, output_hidden_states=True)
+        return F.normalize(_pooled(out.hidden_states[-1], batch), dim=-1)
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Next-token loss of the tokens that are asked for: all of a text, or what answers a prompt."""
+
+    side: Loaded
+    max_length: int | None
+    class_names: tuple[str, ...] = ()
+
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        return encode_causal(_tokenizer(self.side), samples, self.max_length, self.class_names)
+
+    def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
+        """Of token t + 1, (n, T − 1, V), and what it is, (n, T − 1)."""
+        return model(**batch.inputs, use_cache=False).logits[:, :-1], batch.labels[:, 1:]
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return of_tokens(*self._logits(model, _on(model, batch)))
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """(n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
+        return _answers(*self._logits(model, _on(model, batch)))
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        return _language_score(marks, answers=self._answered)
+
+    @property
+    def _answered(self) -> bool:
+        return False
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        out = model(**_on(model, batch).inputs, output_hidden_states=True, use_cache=False)
+        return F.normalize(_pooled(out.hidden_states[-1], batch), dim=-1)
+
+
+@dataclass(frozen=True)
+class Completion(Causal):
+    """The same, scored by whether the whole answer is right."""
+
+    @property
+    def _answered(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Seq2Seq:
+    """Loss of the label text under the decoder."""
+
+    side: Loaded
+    max_length: int | None
+    class_names: tuple[str, ...] = ()
+
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        return encode_seq2seq(_tokenizer(self.side), samples, self.max_length, self.class_names)
+
+    def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
+        return model(**batch.inputs, labels=batch.labels, use_cache=False).logits, batch.labels
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return of_tokens(*self._logits(model, _on(model, batch)))
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return _answers(*self._logits(model, _on(model, batch)))
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        return _language_score(marks, answers=True)
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        batch = _on(model, batch)
+        return F.normalize(_pooled(model.get_encoder()(**batch.inputs).last_hidden_state, batch), dim=-1)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A model of features alone: under a linear probe where the samples have classes, else by its similarities."""
+
+    side: Loaded
+    max_length: int | None
+    probe: tuple[Tensor, Tensor] | None = None
+    """W (K, d) and b (K,)."""
+
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        labelled = isinstance(samples[0].label, int)
+        if not isinstance(samples[0].inputs, str | tuple):
+            return Encoded({"pixel_values": _images(self.side, samples)}, _classes(samples) if labelled else None)
+        if not labelled:
+            samples = [replace(sample, label=None) for sample in samples]
+        return encode_text(_tokenizer(self.side), samples, self.max_length)
+
+    def raw(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """(n, d) mean of the last layer's rows."""
+        batch = _on(model, batch)
+        return _pooled(model(**batch.inputs).last_hidden_state, batch)
+
+    def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
+        weight, bias = (tensor.to(_device(model)) for tensor in self.probe)
+        return self.raw(model, batch) @ weight.T + bias
+
+    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
+        if self.probe is None:  # it has none: for passes that take no gradient of it
+            return 0 * self.raw(model, batch).sum()
+        return of_classes(self.logits(model, batch), _on(model, batch).labels)
+
+    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+        if self.probe is None:
+            return self.features(model, batch)
+        return (self.logits(model, batch).argmax(-1) == _on(model, batch).labels)[:, None]
+
+    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+        if self.probe is None:
+            return Score.agreement(marks, marks if reference is None else reference)
+        return Score.of(int(marks.sum()), len(marks))
+
+    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return F.normalize(self.raw(model, batch), dim=-1)
+
+
+def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> Callable[[nn.Module, Encoded], Tensor]:
+    """Scores that know nothing of labels: cosines of a sample to a bank of general ones, (n, M)."""
+    with torch.no_grad():
+        head = objective.features(model, bank)
+    return lambda live, batch: objective.features(live, batch) @ head.T
+
+
+def _answers(logits: Tensor, labels: Tensor) -> Tensor:
+    asked = labels != UNASKED
+    losses = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=UNASKED, reduction="none").sum(-1)
+    right = ((logits.argmax(-1) == labels) | ~asked).all(-1)
+    return torch.stack([losses, asked.sum(-1).to(losses), right.to(losses)], dim=-1)
+
+
+def _language_score(marks: Tensor, *, answers: bool) -> Score:
+    losses, tokens, right = marks.unbind(-1)
+    fluent = Score.perplexity(losses, tokens)
+    if not answers:
+        return fluent
+    return Score.of(int(right.sum()), len(right), "exact match", {"perplexity": fluent.value})
+
+
+def _pooled(rows: Tensor, batch: Encoded) -> Tensor:
+    """(n, T, d) → (n, d): the mean of the rows that are no padding."""
+    mask = batch.inputs.get("attention_mask")
+    if mask is None or mask.shape != rows.shape[:2]:
+        return rows.mean(1)
+    mask = mask.to(rows)[..., None]
+    return (rows * mask).sum(1) / mask.sum(1)
+
+
+def _classes(samples: Sequence[Any]) -> Tensor:
+    return torch.tensor([sample.label for sample in samples])
+
+
+def _images(side: Loaded, samples: Sequence[Any]) -> Tensor:
+    if side.preprocess is None:
+        raise PortError(
+            "the model's repo has no image processor that can be opened (preprocessor_config.json): copy one to it"
+        )
+    return torch.stack([side.preprocess(sample.inputs) for sample in samples])
+
+
+def _tokenizer(side: Loaded) -> Any:
+    if side.tokenizer is None:
+        raise PortError(
+            "the model's repo has no tokenizer that can be opened (tokenizer.json, tokenizer_config.json): "
+            "copy one to it"
+        )
+    return side.tokenizer
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _on(model: nn.Module, batch: Encoded) -> Encoded:
+    return batch.to(_device(model))

@@ -1,0 +1,127 @@
+"""What a source asks of its data and its head, and what the method asks of both."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.methods import Method
+from hf_bico.core.search import AUTO
+from hf_bico.families import Contrastive, Library, Purpose
+from hf_bico.families.heads import PROBE, RIDGE
+from hf_bico.io.reference import Lineage
+from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.samples import Task
+from hf_bico.tasks.splits import lines
+
+
+def head_of(named: str | None, purpose: Purpose, task: Task) -> str:
+    """The head that a port uses.
+
+    Raises:
+        PortError: it is not one for this model.
+    """
+    fit = {
+        "zero-shot": ("zero-shot",),
+        "causal-lm": ("lm",),
+        "seq2seq": ("lm",),
+        "features": (PROBE,) if task.class_names else ("none",),
+    }
+    choices = fit.get(purpose.kind, ("transport", RIDGE))
+    if named is not None and named not in choices:
+        raise PortError(f"--head {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}")
+    return named or choices[0]
+
+
+TOKENIZERS = {
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "spiece.model",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "sentencepiece.bpe.model",
+}
+"""Files of which a text model has one."""
+TAKES = {
+    "zero-shot": {Kind.IMAGE},
+    "image-classification": {Kind.IMAGE},
+    "text-classification": {Kind.TEXT, Kind.PAIR},
+    "causal-lm": {Kind.PLAIN, Kind.CHAT, Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
+    "seq2seq": {Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
+    "features": {Kind.TEXT, Kind.PAIR, Kind.PLAIN, Kind.IMAGE},
+}
+"""What a model is for → the kinds of data that it can be calibrated on."""
+
+
+def check_search(alpha: float | str, head: str) -> None:
+    """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all."""
+    if alpha == AUTO and head in (RIDGE, PROBE):
+        raise PortError(
+            f"--alpha {AUTO} goes by the loss of the samples that the head ({head}) is fitted to: give a number"
+        )
+
+
+def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method) -> None:
+    """Refuse data that the source cannot be asked about.
+
+    Raises:
+        PortError: another kind of data, no labels where there must be, other classes than the source's; a model of
+            features without labels and a method that needs a loss.
+    """
+    if purpose.kind not in TAKES:
+        raise PortError(
+            f"{lineage.source} is for {purpose.kind}, whose loss this version does not know; it ports "
+            f"{', '.join(TAKES)}"
+        )
+    kind, takes = task.columns.kind, TAKES[purpose.kind]
+    if kind is Kind.PLAIN and purpose.kind == "text-classification":
+        raise PortError(
+            f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
+            "such: name their column with --columns label=…"
+        )
+    if kind is not Kind.IMAGE and purpose.kind != "zero-shot":
+        bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
+        if bare:
+            raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
+    if kind not in takes:
+        raise PortError(
+            f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
+            f"takes {', '.join(sorted(takes))}: name its columns with --columns, or another --dataset"
+        )
+    if not task.class_names and purpose.kind in ("zero-shot", "image-classification", "text-classification"):
+        raise PortError(
+            f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
+            "with --columns label=…"
+        )
+    if purpose.labels and len(purpose.labels) != len(task.class_names):
+        raise PortError(
+            f"{lineage.source} has {len(purpose.labels)} classes, {lineage.dataset} has "
+            f"{len(task.class_names)}: name the dataset that it was fine-tuned on"
+        )
+    if purpose.kind == "features" and not task.class_names and method.needs_loss:
+        raise PortError(
+            f"a model of features has no loss without labels, which {method.name} needs: take gradients "
+            "without labels (--set label_free=1), or --method theseus"
+        )
+
+
+def read_bank(
+    path: Path | None, methods: Mapping[str, Method], library: Library, purpose: Purpose, task: Task
+) -> tuple[str, ...]:
+    """General texts, a line each; none where no method takes gradients without labels."""
+    if not any(method.draws for method in methods.values()):
+        if path is not None:
+            raise PortError(f"--bank is for gradients without labels, which {listed(list(methods))} does not take")
+        return ()
+    if path is None:
+        contrastive: Contrastive = library
+        if task.columns.kind is Kind.IMAGE and purpose.kind != "zero-shot":
+            raise PortError(
+                "gradients without labels need scores on something general, which a classifier of images "
+                "has not: only CLIP-like models and models of texts have"
+            )
+        return contrastive.general_prompts()
+    prompts = tuple(lines(path))
+    if len(prompts) < 2:
+        raise PortError(f"--bank {path} needs at least two prompts, a line each")
+    return prompts

@@ -1,0 +1,293 @@
+"""Calibration and evaluation samples from a Hub dataset, drawn by seed without reading the whole split."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from huggingface_hub import errors as hub_errors
+from PIL import UnidentifiedImageError
+from PIL.Image import Image
+
+from hf_bico.core.errors import PortError, listed
+from hf_bico.tasks.columns import Columns, Kind, find_columns
+from hf_bico.tasks.splits import HubDataset, Split, lines
+from hf_bico.tasks.strategies import Calibration, Features, chosen
+
+TEMPLATES_FILE = "zeroshot_classification_templates.txt"
+CLASSES_FILE = "classnames.txt"
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+EVAL_SPLITS = ("test", "validation", "val", "dev")
+READ_WHOLE = 200_000
+"""Rows of a split whose labels are read to learn the classes, at most."""
+MOST_CLASSES = 1_000
+"""Learnt from the labels; more are taken for something else than classes."""
+SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the samples are asked: their columns, the classes and the prompts of the zero-shot head."""
+
+    columns: Columns
+    class_names: tuple[str, ...]
+    """Empty where there are no labels."""
+    templates: tuple[str, ...]
+    """Of images alone."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A row of a dataset as a model will be asked it."""
+
+    inputs: Any
+    """An image, a text, a pair of texts, the messages of a chat (role and content each), or a prompt."""
+    label: int | str | None
+    """Of a class its index, of a prompt its completion, else None."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The calibration samples and what it takes to draw them again."""
+
+    samples: tuple[Sample, ...]
+    split: str
+    calibration: Calibration
+    indices: tuple[int, ...]
+    sha256: str
+    window: int | None = None
+    """Of a streamed split: how many of its first rows were drawn from."""
+
+    def record(self) -> dict[str, Any]:
+        choice, window = self.calibration, {} if self.window is None else {"window": self.window}
+        return {
+            "split": self.split,
+            "strategy": choice.kind,
+            "n": len(self.samples),
+            "per_class": choice.per_class,
+            "seed": choice.seed,
+            **window,
+            "indices": list(self.indices),
+            "content_sha256": self.sha256,
+        }
+
+
+def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
+    """Columns from the features (or as named), classes and prompts from the dataset (or a file).
+
+    Raises:
+        PortError: no columns that go together, no class names, a template without a place for the class.
+    """
+    columns = find_columns(str(dataset.pinned), split.features, named)
+    prompts: tuple[str, ...] = ()
+    if columns.kind is Kind.IMAGE:
+        prompts = _templates(dataset, templates)
+    elif templates is not None:
+        raise PortError(f"--templates are for images, but {dataset.pinned} has {columns.kind}: leave them out")
+    names = _class_names(dataset, split, columns) if "label" in columns.names else ()
+    return Task(columns, names, prompts)
+
+
+def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
+    prompts = lines(file) if file else dataset.text(TEMPLATES_FILE) or list(DEFAULT_TEMPLATES)
+    prompts = [prompt.replace("{c}", "{}") for prompt in prompts]
+    if not prompts or any(prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")) for prompt in prompts):
+        raise PortError("every prompt template needs one {} (or {c}) where the class name goes, and no other braces")
+    return tuple(prompts)
+
+
+def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[str, ...]:
+    """Those of the feature or a file; else what the labels are: sorted strings, or whole numbers up to the largest."""
+    label = columns.names["label"]
+    where = f"the labels of {dataset.pinned} ({label})"
+    mend = f"make it a ClassLabel, or put a {CLASSES_FILE} beside the data"
+    feature, names = split.features[label], dataset.text(CLASSES_FILE)
+    strings = getattr(feature, "dtype", None) in ("string", "large_string")
+    if names or getattr(feature, "names", None):
+        return tuple(name if strings else name.replace("_", " ") for name in names or feature.names)
+    if columns.kind is Kind.IMAGE and not strings:
+        raise PortError(f"{where} have no class names: {mend}")
+    if split.num_rows > READ_WHOLE:
+        raise PortError(f"{where} have no class names, and {split.num_rows} are too many to learn them from: {mend}")
+    with _reading():
+        values = {value for value in split.column(label) if value is not None}
+    if not values or not all(isinstance(value, str if strings else int) for value in values):
+        raise PortError(f"{where} are no classes: name another column with --columns label=…")
+    found = sorted(values, key=_in_order) if strings else [str(number) for number in range(max(values) + 1)]
+    if len(found) > MOST_CLASSES:
+        raise PortError(f"{where} have {len(found)} different values: {mend}, or name another column with --columns")
+    return tuple(found)
+
+
+def _in_order(name: str) -> tuple[bool, int, str]:
+    """Numbers by their size, before words."""
+    return not name.isdigit(), int(name) if name.isdigit() else 0, name
+
+
+def check_columns(split: Split, name: str, columns: Columns) -> None:
+    """Refuse a split that lacks the task's columns."""
+    missing = [column for column in columns.names.values() if column not in split.features]
+    if missing:
+        raise PortError(
+            f"the split {name!r} has no column {' and no column '.join(map(repr, missing))}; "
+            f"it has {', '.join(split.features)}"
+        )
+
+
+def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray:
+    """The class of every row of a split, (rows,), where the strategy asks for it; else zeros, and nothing is read.
+
+    Raises:
+        PortError: there are no labels, or one is none of the classes.
+    """
+    if calibration.kind == "random":
+        return np.broadcast_to(0, split.num_rows)
+    if "label" not in task.columns.names:
+        raise PortError(
+            f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
+            "label have none: use random, or name the label with --columns label=…"
+        )
+    with _reading():
+        labels = split.column(task.columns.names["label"])
+    return np.array([_class(task, index, label) for index, label in enumerate(labels)], dtype=np.int64)
+
+
+def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibration) -> None:
+    """Refuse a draw that the split `name` cannot give, before any model is there to embed its candidates.
+
+    Raises:
+        PortError: N is larger than the split or what the strategy may draw from; a class has too few samples.
+    """
+    n = calibration.size(len(task.class_names))
+    if calibration.per_class is not None:
+        counts = np.bincount(labels, minlength=len(task.class_names))
+        few = [f"{task.class_names[i]!r} has {counts[i]}" for i in np.flatnonzero(counts < calibration.per_class)]
+        if few:
+            raise PortError(
+                f"{calibration.per_class} samples of every class asked for, but of the split {name!r} {listed(few)}"
+            )
+    _require_size(len(labels), name, n)
+    chosen(labels, calibration.kind, n, calibration.seed, lambda indices: np.zeros((len(indices), 1)))
+
+
+def draw(
+    split: Split, name: str, task: Task, calibration: Calibration, labels: np.ndarray, features: Features | None = None
+) -> Draw:
+    """Calibration samples of a split.
+
+    Args:
+        labels: what `classes_of` says.
+        features: for the strategies that go by distance.
+
+    Raises:
+        PortError: there are too few, a label is out of range, an image is broken.
+    """
+    indices = chosen(labels, calibration.kind, calibration.size(len(task.class_names)), calibration.seed, features)
+    samples = tuple(samples_of(split, indices, task))
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(_content(sample))
+    return Draw(samples, name, calibration, indices, digest.hexdigest(), split.window)
+
+
+def _content(sample: Sample) -> bytes:
+    """What tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
+    if isinstance(sample.inputs, Image):
+        return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
+    return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
+    """Indices of N rows at random, sorted.
+
+    Raises:
+        PortError: N is not between 1 and the split's size.
+    """
+    _require_size(split.num_rows, name, n)
+    return chosen(np.broadcast_to(0, split.num_rows), "random", n, seed)
+
+
+def _require_size(rows: int, name: str, n: int) -> None:
+    if not 1 <= n <= rows:
+        raise PortError(f"{n} samples asked for, but the split {name!r} has {rows}")
+
+
+def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sample]:
+    """The rows as samples, in order.
+
+    Raises:
+        PortError: an image is broken, a text is empty, a label is none of the classes.
+    """
+    rows = split.rows(indices, list(dict.fromkeys(task.columns.names.values())))
+    for index in indices:
+        with _reading():
+            try:
+                row = next(rows)
+            except UnidentifiedImageError as error:
+                raise PortError(f"the image of row {index} cannot be read") from error
+            sample = _sample(task, index, row)
+        yield sample
+
+
+def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
+    kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
+    if kind is Kind.CHAT:
+        return Sample(_messages(index, values["messages"]), None)
+    if kind is Kind.COMPLETION:
+        return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
+    label = _class(task, index, values["label"]) if "label" in values else None
+    if kind is Kind.IMAGE:
+        if values["image"] is None:
+            raise PortError(f"row {index} has no image: name another split")
+        return Sample(values["image"].convert("RGB"), label)
+    text = _text(index, "text", values["text"])
+    return Sample((text, _text(index, "second text", values["text_pair"])) if kind is Kind.PAIR else text, label)
+
+
+def _text(index: int, what: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise PortError(f"row {index} has no {what}: leave such rows out of the dataset, or name another split")
+    return value
+
+
+def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
+    """With role and content each, whatever the dataset calls them."""
+    messages = tuple(
+        {
+            "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
+            "content": one["content"] if "content" in one else one.get("value"),
+        }
+        for one in value or ()
+    )
+    if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
+        raise PortError(
+            f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
+            "name another split"
+        )
+    return messages
+
+
+def _class(task: Task, index: int, label: Any) -> int:
+    """The index of a row's class."""
+    if isinstance(label, str) and label in task.class_names:
+        return task.class_names.index(label)
+    if not isinstance(label, int) or not 0 <= label < len(task.class_names):
+        known = listed(task.class_names) if isinstance(label, str) else f"0 to {len(task.class_names) - 1}"
+        raise PortError(f"row {index} has label {label!r}; labels are {known}: name another split")
+    return int(label)
+
+
+@contextmanager
+def _reading():
+    """Errors of the files below, in one line."""
+    try:
+        yield
+    except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:
+        raise PortError(f"the dataset's rows cannot be read: {' '.join(str(error).split())}") from error

@@ -1,0 +1,75 @@
+"""Task arithmetic on repos: τ out of a fine-tune and its base, and τ onto a model."""
+
+from pathlib import Path
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.types import Tensors
+from hf_bico.io.changes.delta import Base, open_base, open_delta
+from hf_bico.io.changes.source import opening_files
+from hf_bico.io.changes.vectors import TaskVector, check_fits, difference, vector
+from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
+from hf_bico.io.hub import Hub
+from hf_bico.io.models import anatomies
+from hf_bico.io.reference import Pinned
+from hf_bico.io.writer import require_room, require_writable, staged, write_model
+
+
+def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:
+    """Save τ = source − base as one safetensors file; the vector and how many tensors changed.
+
+    Raises:
+        PortError: the two are not of one shape, the file exists, or either cannot be had.
+    """
+    if output.exists():
+        raise PortError(f"{output} exists; name another with --output")
+    require_writable(output)
+    found = difference(hub.resolve(source), base, hub)
+    return found, found.save(output)
+
+
+def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) -> tuple[Pinned, dict[str, str]]:
+    """Write target + α τ as a whole model; the target and the vector's lineage.
+
+    Args:
+        delta: a file that `extract` wrote, or a delta repo, whose head comes along.
+
+    Raises:
+        PortError: the vector does not fit the target, or the target cannot be had; a delta repo of another base.
+    """
+    if not Path(delta).is_file():
+        if Path(delta).suffix == ".safetensors":
+            raise PortError(f"there is no file {delta}: make one with `extract`")
+        stored = open_delta(hub, hub.resolve(str(delta)))
+        base, head = open_base(hub, stored.record, [stored], target, full=False), stored.head
+        found = vector(stored, base)
+        change = found.tensors
+    else:
+        found, head = TaskVector.load(Path(delta)), {}
+        base, change = _onto(found, hub.resolve(target), hub)
+    weights = base.weights.without(head)
+    require_finite(base.pinned, weights)
+    check_fits(change, weights, str(base.pinned))
+    require_room(output, sum(tensor.nbytes for tensor in weights.values()))
+    with staged(output) as stage:
+        write_model(
+            stage,
+            base.library,
+            base.library.skeleton(base.folder, base.purpose),
+            base.folder,
+            base.pinned.files,
+            weights,
+            change,
+            alpha,
+            head,
+        )
+    return base.pinned, dict(found.lineage)
+
+
+def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[Base, Tensors]:
+    """Any model of a vector's shapes, and the change by its names."""
+    library, purpose, (model,) = anatomies((pinned,), hub, None)
+    folder = hub.fetch(pinned, opening_files(library, pinned))
+    weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
+    named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix
+    change = {**named, **{key: found.tensors[key] for key in found.tensors.keys() - named.used}}
+    return Base(pinned, library, purpose, folder, weights), change
