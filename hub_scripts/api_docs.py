@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 from api_source import Function, Made, ancestors, definition, members, parts, public, spoken_of
 
-from hf_bico.cli import app
+from hf_bico.cli.main import app
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 COMMAND = "python hub_scripts/api_docs.py"

@@ -21,12 +21,12 @@ import torch
 import transformers
 
 import hf_bico
-from hf_bico.carriers import write_delta
+from hf_bico.io.changes.peft import write_delta
 from hf_bico.families import library_of
 from hf_bico.families.purposes import of_model
-from hf_bico.forms import stored
+from hf_bico.io.changes.forms import stored
 from hf_bico.io.checkpoints import Named, SafeTensors
-from hf_bico.io.delta import REPORT_FILE, SECTION, Base
+from hf_bico.io.changes.delta import REPORT_FILE, SECTION, Base
 from hf_bico.io.hub import Hub
 
 SHARD = "200MB"

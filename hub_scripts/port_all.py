@@ -18,7 +18,7 @@ from pathlib import Path
 
 OPENS = ("config.json", "open_clip_config.json", "adapter_config.json")
 """Files of which a model's folder has one."""
-PORT = (sys.executable, "-c", "from hf_bico.cli import main; main()", "port")
+PORT = (sys.executable, "-c", "from hf_bico.cli.main import main; main()", "port")
 ROWS = ("source", "zero_shot", "naive", "ported")
 
 

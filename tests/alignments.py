@@ -4,10 +4,10 @@ import torch
 from safetensors.torch import load_file
 from world import config, fine_tune, write_model
 
-from hf_bico import align
-from hf_bico.config import PortConfig
+from hf_bico.workflows import align
+from hf_bico.workflows.config import PortConfig
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 WEIGHTS = "open_clip_model.safetensors"
 

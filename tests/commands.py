@@ -3,7 +3,7 @@
 import sys
 from typing import NamedTuple
 
-from hf_bico import cli
+from hf_bico.cli import main as cli
 
 
 class Ran(NamedTuple):

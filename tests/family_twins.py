@@ -14,7 +14,7 @@ from twins import rotation_fixing_ones
 
 from hf_bico.core.types import Hidden, Site
 from hf_bico.families import Family, family_of
-from hf_bico.families.table import HEAD, HEAD_DENSE
+from hf_bico.families.layout import HEAD, HEAD_DENSE
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
 """No other side of a tensor outside the sites is as long as the residual stream is wide."""

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 import twins
 
 from hf_bico.core import collect, gradients, linalg, moments, taps, types
-from hf_bico.core.methods import few_shot, gradfix, path, protocol, transfusion, two_sided
+from hf_bico.core.methods import few_shot, gradfix, path, transfusion, two_sided
+from hf_bico.core import method as protocol
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from huggingface_hub import HfApi
 from repos import write_family
 from safetensors.torch import load_file, save_file
 
-from hf_bico.arithmetic import extract
-from hf_bico.blueprint import dry_run
-from hf_bico.config import PortConfig
+from hf_bico.workflows.arithmetic import extract
+from hf_bico.workflows.plan import dry_run
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.methods.gradfix import Mask
@@ -23,7 +23,7 @@ from hf_bico.core.transport import transport
 from hf_bico.core.types import BilinearMap, Pair, Site, Slice, Tokens
 from hf_bico.io.adapter import AdapterConfig
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 LLAMA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "gate_proj", "down_proj"]}
 KINDS = {

@@ -15,16 +15,16 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 from world import config, write_model
 
-from hf_bico import align
-from hf_bico.blueprint import dry_run
-from hf_bico.config import PortConfig
+from hf_bico.workflows import align
+from hf_bico.workflows.plan import dry_run
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import BilinearMap, Fit, Pair, Site, Slice, Tokens
-from hf_bico.io import maps as files
+from hf_bico.io.maps import files as files
 from hf_bico.io import workspace
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps import MAPS_FILE, Record, Shards, Shelf
+from hf_bico.io.maps.files import MAPS_FILE, Record, Shards, Shelf
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
 

@@ -14,16 +14,16 @@ from repos import NAMES, texts, write_family
 from safetensors.torch import load_file
 from twins import distance
 
-from hf_bico import align
-from hf_bico.bases import purpose_of
-from hf_bico.columns import Columns, Kind
-from hf_bico.config import PortConfig
+from hf_bico.workflows import align
+from hf_bico.workflows.bases import purpose_of
+from hf_bico.tasks.columns import Columns, Kind
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
-from hf_bico.data import Task
+from hf_bico.tasks.samples import Task
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps import MAPS_FILE
-from hf_bico.pipeline import run
+from hf_bico.io.maps.files import MAPS_FILE
+from hf_bico.workflows.port import run
 
 RTOL = ("rtol=1e-6",)
 

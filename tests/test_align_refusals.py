@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from world import config, write_model
 
 from hf_bico.core.errors import PortError
-from hf_bico.io import maps as files
-from hf_bico.io.maps import MAPS_FILE
+from hf_bico.io.maps import files as files
+from hf_bico.io.maps.files import MAPS_FILE
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
 

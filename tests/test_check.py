@@ -14,18 +14,18 @@ from repos import write_family
 from torch.utils.flop_counter import FlopCounterMode
 from twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
-from hf_bico import explore, probe
-from hf_bico.api import job_of
+from hf_bico.workflows import trial as explore, probe
+from hf_bico.workflows.live import job_of
 from hf_bico.core.collect import collect
 from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
 from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
 from hf_bico.core.types import Tokens
-from hf_bico.estimate import Work, estimate, measured, retimed
+from hf_bico.reports.estimate import Work, estimate, measured, retimed
 from hf_bico.families import family_of
-from hf_bico.prepare import Ready
-from hf_bico.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, grade, judge
+from hf_bico.workflows.session import Ready
+from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, grade, judge
 
 WORLD = str(Path(__file__).parent.parent / "hub_scripts" / "world")
 WORDS = ("check", "demo/ft", "--to", "demo/plus")

@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
-from hf_bico.columns import Columns, Kind, find_columns, parse_columns
+from hf_bico.tasks.columns import Columns, Kind, find_columns, parse_columns
 
 S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
 CLASS, TURNS = ClassLabel(names=["no", "yes"]), List({"role": S, "content": S})

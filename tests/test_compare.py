@@ -10,11 +10,11 @@ from twins import Samples, random_fine_tune, tiny_clip
 from world import config, fine_tune, write_model
 
 from hf_bico import BiCo, Naive, port
-from hf_bico.api import class_scores, job_of
-from hf_bico.compare import compare
+from hf_bico.workflows.live import class_scores, job_of
+from hf_bico.core.compare import compare
 from hf_bico.core import collect
 from hf_bico.core.methods import FewShot, GradFix, Theseus
-from hf_bico.evaluate import Exam
+from hf_bico.tasks.evaluation import Exam
 
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
 

@@ -17,7 +17,7 @@ from hf_bico.core.taps import taps
 from hf_bico.core.transport import Difference, added, holding, transport
 from hf_bico.core.types import Signal, Site, Slice, Tokens
 from hf_bico.families import family_of
-from hf_bico.scores import Score
+from hf_bico.tasks.scores import Score
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from world import CLASSES, write_dataset
 
-from hf_bico import PortError, data, splits, strategies
-from hf_bico.columns import Columns, Kind
-from hf_bico.data import check_columns, choose, classes_of, draw, read_task, samples_of
+from hf_bico import PortError
+from hf_bico.tasks import samples as data, splits, strategies
+from hf_bico.tasks.columns import Columns, Kind
+from hf_bico.tasks.samples import check_columns, choose, classes_of, draw, read_task, samples_of
 from hf_bico.io.hub import Hub
-from hf_bico.splits import ArrowSplit, HubDataset, ParquetSplit, StreamedSplit
-from hf_bico.strategies import BALANCED, STRATEGIES, Calibration, chosen
+from hf_bico.tasks.splits import ArrowSplit, HubDataset, ParquetSplit, StreamedSplit
+from hf_bico.tasks.strategies import BALANCED, STRATEGIES, Calibration, chosen
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ from test_forms import SOURCES, publish
 
 import hf_bico
 from hf_bico import TaskVector
-from hf_bico.config import PortConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.families import Transformers
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import sha256
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert",
             "t5-gated", "gpt2", "llama", "qwen2", "gemma")
@@ -390,7 +390,7 @@ def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys
 
 
 def test_shards_and_an_index_that_leads_elsewhere(world, tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_bico.carriers.SHARD", "20KB")
+    monkeypatch.setattr("hf_bico.io.changes.peft.SHARD", "20KB")
     run(PortConfig(str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"), n=20,
                    form="delta", output=tmp_path / "delta"), Hub())
     assert len(list((tmp_path / "delta").glob("delta-*-of-*.safetensors"))) > 1

@@ -15,9 +15,9 @@ from commands import hf_bico as run_hf_bico
 from snippets import PAGES, ROOT, anchors, blocks, commands, links, prose, spans, told
 
 import hf_bico
-from hf_bico.cli import app
+from hf_bico.cli.main import app
 from hf_bico.core.methods import METHODS, method_of
-from hf_bico.io.delta import REPORT_FILE
+from hf_bico.io.changes.delta import REPORT_FILE
 
 sys.path.insert(0, str(ROOT / "hub_scripts" / "world"))
 REFERENCE = ROOT / "docs" / "api.md"
@@ -117,7 +117,7 @@ def test_the_code_of_a_page_runs(page, run):
 
 
 def is_the_real_table(names: dict) -> bool:
-    from hf_bico.families.distilbert import DISTILBERT
+    from hf_bico.families.tables.distilbert import DISTILBERT
 
     return names["DISTILBERT"] == DISTILBERT
 

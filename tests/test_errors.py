@@ -17,8 +17,8 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
-from hf_bico import pipeline
-from hf_bico.evaluate import Exam
+from hf_bico.workflows import port as pipeline
+from hf_bico.tasks.evaluation import Exam
 from hf_bico.io import writer
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -438,7 +438,7 @@ def test_missing_option_and_bad_number(world, capsys, monkeypatch):
 def child(hub, tmp_path, *words, **changed):
     """The tool as a process of its own."""
     env = client_env(hub, tmp_path / "home") | changed
-    return subprocess.Popen([sys.executable, "-c", "from hf_bico.cli import main; main()", *map(str, words)],
+    return subprocess.Popen([sys.executable, "-c", "from hf_bico.cli.main import main; main()", *map(str, words)],
                             env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

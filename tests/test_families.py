@@ -24,9 +24,9 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of
 from hf_bico.families.generic import Generic
-from hf_bico.families.table import HEAD, Anatomy, Layer
+from hf_bico.families.layout import HEAD, Anatomy, Layer
 from hf_bico.families.tables import TABLES
-from hf_bico.families.vit import VIT
+from hf_bico.families.tables.vit import VIT
 
 BARE = {  # other classes of the same kinds: bases before a fine-tune, and towers alone
     "ViTModel": VISION, "DeiTForImageClassificationWithTeacher": VISION, "Dinov2Model": VISION | {"mlp_ratio": 2},

@@ -11,13 +11,13 @@ from family_twins import CASES
 from huggingface_hub import HfApi, ModelCard
 from repos import NAMES, batch, processor_of, write_family
 
-from hf_bico.config import PortConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.types import Slice
-from hf_bico.forms import as_products, check_form, stored, truncated
+from hf_bico.io.changes.forms import as_products, check_form, stored, truncated
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 SOURCES = {
     "llama": {"r": 3, "target_modules": ["q_proj", "gate_proj", "down_proj"], "rank_pattern": {"down_proj": 2}},

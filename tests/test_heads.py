@@ -15,13 +15,13 @@ from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens
-from hf_bico.data import Sample
-from hf_bico.evaluate import Batches
+from hf_bico.tasks.samples import Sample
+from hf_bico.tasks.batches import Batches
 from hf_bico.families import Loaded, family_of
-from hf_bico.heads import carried, chain
-from hf_bico.objectives import Causal, Classifier, Completion, Seq2Seq
-from hf_bico.scores import Score, better, recovered
-from hf_bico.tasks import class_order
+from hf_bico.families.heads import carried, chain
+from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
+from hf_bico.tasks.scores import Score, better, recovered
+from hf_bico.tasks.asking import class_order
 
 TEXTS = ("a port is", "what a fine-tune learned about the old base", "moves", "without any training at all, or with",
          "one pass of a hundred samples", "and no more than that")

@@ -18,14 +18,14 @@ from twins import Samples, distance, random_fine_tune, tiny_clip
 
 import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
-from hf_bico.api import job_of, state_of
-from hf_bico.config import PortConfig
+from hf_bico.workflows.live import job_of, state_of
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
-from hf_bico.on_top import top_of
-from hf_bico.pipeline import run
-from hf_bico.showing import Viewer, righted
+from hf_bico.families.on_top import top_of
+from hf_bico.workflows.port import run
+from hf_bico.tasks.batches import BatchFormat, pad_right
 
 EXACT = BiCo(rtol=1e-11)
 ASKED = ("vit", "bert", "roberta", "distilbert", "modernbert", "gpt2", "llama", "llama-classifier", "qwen2", "t5",
@@ -262,21 +262,21 @@ def test_images_are_given_in_each_models_dtype():
     ported = port(**job, target=rough, calibration=[pair]).delta
     assert all(tensor.isfinite().all() for tensor in ported.values())
     named = {"pixel_values": samples.images, "labels": samples.labels.double()}
-    ours, theirs = (Viewer.of(model, moves_padding=False).put(named) for model in (rough, clip))
+    ours, theirs = (BatchFormat.of(model, moves_padding=False).put(named) for model in (rough, clip))
     assert ours["pixel_values"].dtype == torch.bfloat16
     assert theirs["pixel_values"].dtype == ours["labels"].dtype == torch.float64  # labels are as they were given
 
 
 def test_a_decoders_own_text_is_not_moved_with_its_encoders():
     """Also where both happen to be of one length."""
-    viewer = Viewer.of(model_of("t5"), moves_padding=True)
+    viewer = BatchFormat.of(model_of("t5"), moves_padding=True)
     batch = {"input_ids": torch.tensor([[0, 5, 2]]), "attention_mask": torch.tensor([[0, 1, 1]]),
              "labels": torch.tensor([[7, 2, -100]]), "decoder_attention_mask": torch.tensor([[1, 1, 0]])}
-    moved = righted(batch, viewer)
+    moved = pad_right(batch, viewer)
     assert moved["input_ids"].tolist() == [[5, 2, 0]]
     assert moved["attention_mask"].tolist() == [[1, 1, 0]]
     assert all(torch.equal(moved[key], batch[key]) for key in ("labels", "decoder_attention_mask"))
-    assert righted(batch, viewer._replace(moves_padding=False)) is batch
+    assert pad_right(batch, viewer._replace(moves_padding=False)) is batch
 
 
 class Counted(torch.utils.data.IterableDataset):

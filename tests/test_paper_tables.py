@@ -15,17 +15,17 @@ import yaml
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from hf_bico.api import class_loss, job_of
-from hf_bico.compare import compare
+from hf_bico.workflows.live import class_loss, job_of
+from hf_bico.core.compare import compare
 from hf_bico.core.collect import Batch
 from hf_bico.core.methods import METHODS
-from hf_bico.data import draw, read_task, samples_of
-from hf_bico.evaluate import batched
+from hf_bico.tasks.samples import draw, read_task, samples_of
+from hf_bico.tasks.batches import batched
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
-from hf_bico.splits import HubDataset
-from hf_bico.strategies import Calibration, chosen
-from hf_bico.tasks import zero_shot_head
+from hf_bico.tasks.splits import HubDataset
+from hf_bico.tasks.strategies import Calibration, chosen
+from hf_bico.tasks.asking import zero_shot_head
 
 sys.path.append(str(Path(__file__).parent.parent / "hub_scripts"))
 

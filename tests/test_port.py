@@ -16,22 +16,24 @@ from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_downloa
 from safetensors.torch import load_file
 from world import config, write_dataset, write_model
 
-from hf_bico import PortError, class_loss, prepare
+from hf_bico import PortError, class_loss
+from hf_bico.workflows import session as prepare
 from hf_bico import port as port_live
-from hf_bico.config import PortConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.collect import Batch
 from hf_bico.core.errors import listed
-from hf_bico.core.methods import protocol
-from hf_bico.data import classes_of, draw, read_task
-from hf_bico.evaluate import Exam, batched
+from hf_bico.core import method as protocol
+from hf_bico.tasks.samples import classes_of, draw, read_task
+from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.batches import batched
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
-from hf_bico.splits import HubDataset
-from hf_bico.strategies import Calibration
-from hf_bico.tasks import zero_shot_head
+from hf_bico.workflows.port import run
+from hf_bico.tasks.splits import HubDataset
+from hf_bico.tasks.strategies import Calibration
+from hf_bico.tasks.asking import zero_shot_head
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--allow-regression")
 

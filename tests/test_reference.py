@@ -7,7 +7,7 @@ import pytest
 import typer
 
 import hf_bico
-from hf_bico.cli import app
+from hf_bico.cli.main import app
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(app).commands

@@ -9,11 +9,11 @@ from repos import NAMES, batch, processor_of, shards, write_family
 from safetensors.torch import load_file
 from twins import distance
 
-from hf_bico.arithmetic import apply, extract
-from hf_bico.config import PortConfig
+from hf_bico.workflows.arithmetic import apply, extract
+from hf_bico.workflows.config import PortConfig
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 ONE_EACH = ("vit", "deit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert",
             "t5-gated", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma")

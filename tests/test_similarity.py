@@ -17,7 +17,7 @@ from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Signal, Tokens
 from hf_bico.families import family_of
-from hf_bico.figures import Matched, draw_matching
+from hf_bico.reports.figures import Matched, draw_matching
 
 
 def sites_of(model):

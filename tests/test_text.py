@@ -11,7 +11,7 @@ from hf_bico import Batch, BiCo, port
 from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of
-from hf_bico.families.t5 import T5
+from hf_bico.families.tables.t5 import T5
 
 transformers = pytest.importorskip("transformers")
 

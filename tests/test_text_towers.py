@@ -6,16 +6,16 @@ from safetensors.torch import load_file, save_file
 from twins import distance
 from world import TEMPLATES
 
-from hf_bico.config import PortConfig
-from hf_bico.data import draw, read_task
-from hf_bico.evaluate import Batches
+from hf_bico.workflows.config import PortConfig
+from hf_bico.tasks.samples import draw, read_task
+from hf_bico.tasks.batches import Batches
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io.hub import Hub
-from hf_bico.objectives import ZeroShot
-from hf_bico.pipeline import run
-from hf_bico.splits import HubDataset
-from hf_bico.strategies import Calibration
-from hf_bico.tasks import zero_shot_head
+from hf_bico.tasks.objectives import ZeroShot
+from hf_bico.workflows.port import run
+from hf_bico.tasks.splits import HubDataset
+from hf_bico.tasks.strategies import Calibration
+from hf_bico.tasks.asking import zero_shot_head
 
 LIBRARY, FAMILY = LIBRARIES[0], FAMILIES[0]
 WEIGHTS = "open_clip_model.safetensors"

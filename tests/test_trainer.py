@@ -17,7 +17,7 @@ from twins import distance
 
 from hf_bico import PortCallback, PortConfig, PortError, warm_start
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 CLS = transformers.BertForSequenceClassification
 CHOSEN = PortConfig("", "", "", n=60, allow_regression=True, method_options=("rtol=1e-6",))
@@ -142,7 +142,7 @@ def save_of(bases, tmp_path):
 
 def test_one_bad_base_costs_no_other(bases, tmp_path, caplog):
     callback = PortCallback(["demo/none-such", "demo/train-wide"], table(), config=CHOSEN, output=tmp_path / "ports")
-    with caplog.at_level(logging.ERROR, "hf_bico.trainer"):
+    with caplog.at_level(logging.ERROR, "hf_bico.workflows.trainer"):
         model = trained(model_of(), tmp_path / "run", callback).model
     assert list(callback.outcomes) == ["demo/train-wide"]
     assert "was not found" in str(callback.errors["demo/none-such"])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hf_bico.config import PortConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core import linalg
 from hf_bico.io.hub import Hub
-from hf_bico.pipeline import run
+from hf_bico.workflows.port import run
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "hub_scripts" / "world"))
 

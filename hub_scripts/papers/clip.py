@@ -13,18 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hf_bico import comparison
-from hf_bico.api import class_loss
-from hf_bico.config import PortConfig
-from hf_bico.data import Task, read_task, samples_of
-from hf_bico.evaluate import Exam
+from hf_bico.workflows import compare as comparison
+from hf_bico.workflows.live import class_loss
+from hf_bico.workflows.config import PortConfig
+from hf_bico.tasks.samples import Task, read_task, samples_of
+from hf_bico.tasks.evaluation import Exam
 from hf_bico.families.open_clip import OpenClip
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
-from hf_bico.objectives import ZeroShot
-from hf_bico.splits import ArrowSplit, HubDataset
-from hf_bico.tasks import zero_shot_head
+from hf_bico.tasks.objectives import ZeroShot
+from hf_bico.tasks.splits import ArrowSplit, HubDataset
+from hf_bico.tasks.asking import zero_shot_head
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
 from papers.spec import Dataset, Model, Spec

@@ -13,7 +13,7 @@ ZERO, SOURCE, REFERENCE = "zero-shot", "source", "fine-tuned target"
 
 
 def name_of(cell: Cell) -> str:
-    """As `hf_bico.compare.compare` names the row."""
+    """As `hf_bico.core.compare.compare` names the row."""
     return f"{cell.method} α={cell.alpha}"
 
 

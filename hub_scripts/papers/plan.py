@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from hf_bico import __version__
-from hf_bico.comparison import CompareConfig
-from hf_bico.config import PortConfig
+from hf_bico.workflows.compare import CompareConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.search import GRID
 from papers.spec import Dataset, Model, Protocol, Spec, Table
 

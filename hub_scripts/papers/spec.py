@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from hf_bico.blueprint import check_alpha
-from hf_bico.comparison import CompareConfig
-from hf_bico.config import PortConfig
+from hf_bico.workflows.plan import check_alpha
+from hf_bico.workflows.compare import CompareConfig
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from papers.kinds import (
     Section,

@@ -16,14 +16,14 @@ sys.path.append(str(Path(__file__).parents[1] / "world"))
 
 from text_probe import fit_probe, pooled, probe_loss
 
-from hf_bico.api import job_of
-from hf_bico.compare import compare as compare_methods
-from hf_bico.config import PortConfig
+from hf_bico.workflows.live import job_of
+from hf_bico.core.compare import compare as compare_methods
+from hf_bico.workflows.config import PortConfig
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job
 from hf_bico.io.writer import staged
-from hf_bico.strategies import Calibration, chosen
+from hf_bico.tasks.strategies import Calibration, chosen
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
 from papers.spec import Spec

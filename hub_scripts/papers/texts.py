@@ -14,9 +14,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, T5EncoderModel
 from transformers.utils import logging
 
 from hf_bico.core.errors import PortError
-from hf_bico.data import EVAL_SPLITS
-from hf_bico.splits import HubDataset
-from hf_bico.strategies import chosen
+from hf_bico.tasks.samples import EVAL_SPLITS
+from hf_bico.tasks.splits import HubDataset
+from hf_bico.tasks.strategies import chosen
 from papers.spec import Dataset
 from papers.tune import Run, whole_split
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, untracked
 from hf_bico.io.hub import Hub
-from hf_bico.splits import HubDataset
+from hf_bico.tasks.splits import HubDataset
 from papers.plan import FineTune, folder_of
 from papers.spec import Protocol, Spec
 

@@ -12,13 +12,13 @@ import tune
 from bases import BANK, load_base, zero_shot_head
 from torch import Tensor, nn
 
-from hf_bico.api import class_loss, class_scores, job_of
-from hf_bico.compare import compare
+from hf_bico.workflows.live import class_loss, class_scores, job_of
+from hf_bico.core.compare import compare
 from hf_bico.core.collect import Batch
 from hf_bico.core.methods import Job, Method, method_of
 from hf_bico.core.transport import holding
 from hf_bico.families import logits
-from hf_bico.strategies import Calibration, chosen
+from hf_bico.tasks.strategies import Calibration, chosen
 
 BATCH = 100
 FEW_SHOT_RATE = 3e-4

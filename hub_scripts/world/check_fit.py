@@ -23,14 +23,14 @@ from scipy.stats import spearmanr
 from tables import fill, load, markdown, where
 from tasks import TASKS
 
-from hf_bico import probe
+from hf_bico.workflows import probe
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.methods import BiCo
 from hf_bico.core.pairing import matched
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import holding
 from hf_bico.families import family_of
-from hf_bico.verdict import FITTED, GOOD_FROM, POOR_BELOW, Grade, grade
+from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, Grade, grade
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS, PAGE = DOCS / "results" / "check.csv", DOCS / "check.md"

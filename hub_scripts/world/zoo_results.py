@@ -82,7 +82,7 @@ def rows_of(cell: Cell) -> list[Row]:
                  cell.seeds, "--head", cell.head, "--max-length", 160, "--batch-size", 16, "--output", out, "-q"]
         words += [word for name in cell.methods for word in ("--method", name)]
         words += [word for n in cell.sizes for word in ("-n", n)] + [w for a in cell.alphas for w in ("--alpha", a)]
-        code = "import torch; torch.set_num_threads(1); from hf_bico.cli import main; main()"
+        code = "import torch; torch.set_num_threads(1); from hf_bico.cli.main import main; main()"
         subprocess.run([sys.executable, "-P", "-c", code, *map(str, words)], check=True)
         return list(read(cell, json.loads((out / "compare.json").read_text())))
 

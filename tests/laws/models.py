@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from twins import Samples, random_fine_tune, site_keys, tiny_clip, twin, widened
 
 from hf_bico import BiCo, Naive
-from hf_bico.api import class_scores
+from hf_bico.workflows.live import class_scores
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
 from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, TransFusion
