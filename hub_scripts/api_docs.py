@@ -48,8 +48,14 @@ def signature(made: Made) -> str:
 
 def filled(text: str, indent: str = "", first: str | None = None) -> str:
     """A paragraph; no line begins like a list's."""
-    lines = textwrap.fill(" ".join(text.split()), WIDTH, initial_indent=indent if first is None else first,
-                          subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    lines = textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
     return re.sub(r"\n *(?=([-+*#>|=]|\d+[.)]) )", " ", lines)
 
 

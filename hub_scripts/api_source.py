@@ -82,8 +82,10 @@ def members(made: Made) -> dict[str, Made]:
 def parts(made: Made) -> tuple[list[Made], list[Made]]:
     """A class's fields, and its methods and properties; none of anything else."""
     every = members(made).values() if made.is_class else ()
-    return ([each for each in every if isinstance(each.node, ast.Assign | ast.AnnAssign)],
-            [each for each in every if isinstance(each.node, Function) and each.name != "__init__"])
+    return (
+        [each for each in every if isinstance(each.node, ast.Assign | ast.AnnAssign)],
+        [each for each in every if isinstance(each.node, Function) and each.name != "__init__"],
+    )
 
 
 def public() -> list[Made]:
@@ -93,14 +95,23 @@ def public() -> list[Made]:
 
 def spoken_of(shown: Sequence[Made]) -> list[Made]:
     """What else of the package these name: in their docstrings; in signatures and fields, and there in turn."""
-    told = {other.name: other for made in shown for name in re.findall(r"(?<=`)\w+(?=`)", made.doc)
-            if (other := definition(made.module, name)) and other not in shown}
+    told = {
+        other.name: other
+        for made in shown
+        for name in re.findall(r"(?<=`)\w+(?=`)", made.doc)
+        if (other := definition(made.module, name)) and other not in shown
+    }
     queue, found = list(shown), {}
     while queue:
         made = queue.pop()
         spots = [each.node for each in parts(made)[0]] if made.is_class else [made.node]
-        notes = [note for spot in spots for node in ast.walk(spot) for note in
-                 (getattr(node, "annotation", None), getattr(node, "returns", None)) if note]
+        notes = [
+            note
+            for spot in spots
+            for node in ast.walk(spot)
+            for note in (getattr(node, "annotation", None), getattr(node, "returns", None))
+            if note
+        ]
         notes += [made.node.value] if isinstance(made.node, ast.Assign) else []
         names = {node.id for note in notes for node in ast.walk(note) if isinstance(node, ast.Name)}
         for other in filter(None, (definition(made.module, name) for name in names)):

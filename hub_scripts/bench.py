@@ -27,8 +27,12 @@ EMBED, CLASSES = 512, 100
 
 def models(depth: int, device: str) -> list[torch.nn.Module]:
     torch.manual_seed(0)
-    return [open_clip.CLIP(embed_dim=EMBED, text_cfg=TEXT, vision_cfg={**shape, "layers": depth, "patch_size": 16})
-            .eval().to(device) for shape in SHAPES.values()]
+    return [
+        open_clip.CLIP(embed_dim=EMBED, text_cfg=TEXT, vision_cfg={**shape, "layers": depth, "patch_size": 16})
+        .eval()
+        .to(device)
+        for shape in SHAPES.values()
+    ]
 
 
 def batches(n: int, size: int, device: str):
@@ -36,8 +40,12 @@ def batches(n: int, size: int, device: str):
     for start in range(0, n, size):
         count = min(size, n - start)
         labels = torch.randint(CLASSES, (count,), device=device)
-        yield Batch(*((torch.randn(count, 3, side, side, device=device), labels)
-                      for side in (shape["image_size"] for shape in SHAPES.values())))
+        yield Batch(
+            *(
+                (torch.randn(count, 3, side, side, device=device), labels)
+                for side in (shape["image_size"] for shape in SHAPES.values())
+            )
+        )
 
 
 def floor(source, target, loss, samples) -> None:
@@ -90,14 +98,18 @@ def main() -> None:
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             results.append(json.loads(done.stdout.splitlines()[-1]))
     best = {what: min(results, key=lambda run: run["seconds"]) for what, results in runs.items()}
-    print(f"N = {options.n}, {options.depth} blocks, batches of {options.batch_size}, {options.device}, "
-          f"{torch.get_num_threads()} threads")
+    print(
+        f"N = {options.n}, {options.depth} blocks, batches of {options.batch_size}, {options.device}, "
+        f"{torch.get_num_threads()} threads"
+    )
     for what, run in best.items():
         print(f"{what:6} {run['seconds']:8.1f} s  {run['peak'] / 1e9:6.2f} GB peak")
     weights = best["port"]["weights"]
-    print(f"port / floor: time {best['port']['seconds'] / best['floor']['seconds']:.2f}, "
-          f"memory {best['port']['peak'] / best['floor']['peak']:.2f}; "
-          f"port's memory / both towers' weights ({weights / 1e9:.2f} GB): {best['port']['peak'] / weights:.2f}")
+    print(
+        f"port / floor: time {best['port']['seconds'] / best['floor']['seconds']:.2f}, "
+        f"memory {best['port']['peak'] / best['floor']['peak']:.2f}; "
+        f"port's memory / both towers' weights ({weights / 1e9:.2f} GB): {best['port']['peak'] / weights:.2f}"
+    )
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ import torch
 import transformers
 
 import hf_bico
-from hf_bico.io.changes.peft import write_delta
 from hf_bico.families import library_of
 from hf_bico.families.purposes import of_model
-from hf_bico.io.changes.forms import stored
-from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.changes.delta import REPORT_FILE, SECTION, Base
+from hf_bico.io.changes.forms import stored
+from hf_bico.io.changes.peft import write_delta
+from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.hub import Hub
 
 SHARD = "200MB"
@@ -35,9 +35,16 @@ SHARD = "200MB"
 def write(root: Path, layers: int, width: int) -> tuple[int, int]:
     """`base` and `delta`; the bytes of either."""
     torch.manual_seed(0)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        hidden_size=width, num_hidden_layers=layers, num_attention_heads=16, num_key_value_heads=16,
-        intermediate_size=4 * width, vocab_size=2000))
+    model = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=layers,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+            intermediate_size=4 * width,
+            vocab_size=2000,
+        )
+    )
     model.save_pretrained(root / "base", max_shard_size=SHARD)
     pinned = Hub().resolve(str(root / "base"))
     library = library_of(pinned.files)
@@ -57,8 +64,11 @@ def own_memory() -> int:
 
 def measure(root: Path, what: str) -> tuple[float, int]:
     """Seconds and peak bytes of one load."""
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1,
-                                                           intermediate_size=16, vocab_size=9))  # imports all of it
+    transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16, vocab_size=9
+        )
+    )  # imports all of it
     before, peak, done = own_memory(), 0, threading.Event()
 
     def watch() -> None:
@@ -94,8 +104,9 @@ def main() -> None:
         print(f"model {model / 1e6:.0f} MB in shards of {SHARD}, delta {delta / 1e6:.0f} MB")
         found = {}
         for what in ("native", "delta"):
-            said = subprocess.run([sys.executable, __file__, "--measure", folder, what], check=True, text=True,
-                                  capture_output=True).stdout
+            said = subprocess.run(
+                [sys.executable, __file__, "--measure", folder, what], check=True, text=True, capture_output=True
+            ).stdout
             found[what] = seconds, peak = json.loads(said.splitlines()[-1])
             print(f"{what:7} {seconds:6.1f} s, peak {peak / 1e6:.0f} MB = {peak / model:.2f} × the model")
         print(f"delta : native = {found['delta'][0] / found['native'][0]:.1f} × the time")

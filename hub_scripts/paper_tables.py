@@ -36,8 +36,10 @@ def kind_of(family: str):
     """The module that fine-tunes and compares a family: its libraries are large, so it is imported at its first use."""
     if family == "t5":
         from papers import t5
+
         return t5
     from papers import clip
+
     return clip
 
 
@@ -75,8 +77,10 @@ def work(told: spec.Spec, chosen: list[spec.Table], run: Run) -> list[str]:
 
 def write(told: spec.Spec, chosen: list[spec.Table], ledger: Ledger, output: Path) -> None:
     found = tables.results(told, chosen, ledger)
-    pages = {"results.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
-             "tables.md": tables.markdown(told, chosen, found)}
+    pages = {
+        "results.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+        "tables.md": tables.markdown(told, chosen, found),
+    }
     for name, page in pages.items():
         with staged(output / name) as stage:
             stage.write_text(page, encoding="utf-8")
@@ -100,8 +104,11 @@ def say_plan(told: spec.Spec, chosen: list[spec.Table], output: Path) -> None:
     if (output / "cells.jsonl").exists():
         ledger = Ledger(output / "cells.jsonl")
         done = [unit for unit in units if ledger.has(plan.key_of(told, unit), unit)]
-    kept = [tune for tune in plan.fine_tunes_of(told, units)
-            if (output / "fine-tunes" / plan.folder_of(told, tune)).is_dir()]
+    kept = [
+        tune
+        for tune in plan.fine_tunes_of(told, units)
+        if (output / "fine-tunes" / plan.folder_of(told, tune)).is_dir()
+    ]
     print(plan.told(told, chosen, done, kept))
 
 
@@ -111,6 +118,7 @@ def bars(items: Iterable, what: str, total: int) -> Iterable:
         return untracked(items, what, total)
     from rich.console import Console
     from rich.progress import track
+
     return track(items, what, total, console=Console(stderr=True), transient=True)
 
 

@@ -27,8 +27,11 @@ def sources(words: Iterable[str]) -> Iterator[list[str]]:
     for word in words:
         path = Path(word)
         if path.is_file() and path.suffix == ".txt":
-            yield from (shlex.split(line, comments=True) for line in path.read_text().splitlines()
-                        if shlex.split(line, comments=True))
+            yield from (
+                shlex.split(line, comments=True)
+                for line in path.read_text().splitlines()
+                if shlex.split(line, comments=True)
+            )
         elif path.is_dir() and not is_model(path):
             yield from ([str(folder)] for folder in sorted(path.iterdir()) if is_model(folder))
         else:
@@ -47,15 +50,27 @@ def place_of(source: str) -> str:
 
 def table(folders: Iterable[Path]) -> str:
     """The scores of finished ports, as Markdown."""
-    lines = ["| fine-tune | samples | metric | on its base | new base | naive copy | ported | recovered |",
-             "|---" * 8 + "|"]
+    lines = [
+        "| fine-tune | samples | metric | on its base | new base | naive copy | ported | recovered |",
+        "|---" * 8 + "|",
+    ]
     for folder in folders:
         report = json.loads((folder / "hf_bico.json").read_text())
         scores, lineage = report["evaluation"], report["lineage"]
         recovered = "–" if scores["recovered"] is None else f"{scores['recovered']:.0%}"
-        lines.append("| " + " | ".join((lineage["source"]["name"], lineage["dataset"]["name"],
-                                        scores["ported"]["metric"], *(f"{scores[row]['value']:.4g}" for row in ROWS),
-                                        recovered)) + " |")
+        lines.append(
+            "| "
+            + " | ".join(
+                (
+                    lineage["source"]["name"],
+                    lineage["dataset"]["name"],
+                    scores["ported"]["metric"],
+                    *(f"{scores[row]['value']:.4g}" for row in ROWS),
+                    recovered,
+                )
+            )
+            + " |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -74,15 +89,17 @@ def main() -> int:
     parser.add_argument("source", nargs="+")
     parser.add_argument("--output", type=Path, required=True)
     cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    given, common = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1:]
+    given, common = parser.parse_args(sys.argv[1:cut]), sys.argv[cut + 1 :]
     found = list(sources(given.source))
     places = [given.output / place_of(source) for source, *_ in found]
     if not found:
         parser.error("there is no fine-tune in what was named")
     if len(set(places)) < len(places):
         parser.error("two fine-tunes have one name: rename a folder")
-    codes = [port(source, [*common, *own], place)  # what is given twice holds as it is given last
-             for (source, *own), place in zip(found, places, strict=True)]
+    codes = [
+        port(source, [*common, *own], place)  # what is given twice holds as it is given last
+        for (source, *own), place in zip(found, places, strict=True)
+    ]
     done = [place for place in places if (place / "hf_bico.json").exists()]
     given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "scores.md").write_text(table(done), encoding="utf-8")

@@ -12,8 +12,16 @@ from family_twins import CASES, CLASSES
 TASKS = {"text": "SEQ_CLS", "causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
 
 
-def write_adapter(root: Path, family: str, name: str = "lora", *, merge: bool = True, cls: type = peft.LoraConfig,
-                  embeddings: bool | str = "auto", **options: Any) -> None:
+def write_adapter(
+    root: Path,
+    family: str,
+    name: str = "lora",
+    *,
+    merge: bool = True,
+    cls: type = peft.LoraConfig,
+    embeddings: bool | str = "auto",
+    **options: Any,
+) -> None:
     """`NAME`, an adapter of root/base with random factors, and NAME-merged, the same as a full model."""
     case = CASES[family]
     built = {"num_labels": CLASSES} if case.kind in ("text", "image") else {}

@@ -4,9 +4,9 @@ import torch
 from safetensors.torch import load_file
 from world import config, fine_tune, write_model
 
+from hf_bico.io.hub import Hub
 from hf_bico.workflows import align
 from hf_bico.workflows.config import PortConfig
-from hf_bico.io.hub import Hub
 from hf_bico.workflows.port import run
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -30,8 +30,11 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def factors(folder) -> dict[str, torch.Tensor]:
-    return {f"{path.name}/{key}": tensor for path in sorted(folder.glob("*.safetensors"))
-            for key, tensor in load_file(path).items()}
+    return {
+        f"{path.name}/{key}": tensor
+        for path in sorted(folder.glob("*.safetensors"))
+        for key, tensor in load_file(path).items()
+    }
 
 
 def tuned_from(world, folder, seed=7, text=False):

@@ -20,8 +20,11 @@ from hf_bico.core.types import Signal, Site
 from hf_bico.families import Family
 
 GATED = [name for name, case in CASES.items() if any(site.role == "MLP gate" for site in all_sites(case.build()))]
-ONE_STACK = [name for name, case in CASES.items() if case.kind not in ("contrastive", "seq2seq")
-             and name not in ("t5-classifier", "qwen3", "gemma2", "gemma3")]
+ONE_STACK = [
+    name
+    for name, case in CASES.items()
+    if case.kind not in ("contrastive", "seq2seq") and name not in ("t5-classifier", "qwen3", "gemma2", "gemma3")
+]
 """Models whose n-th call of attention is of block n, with queries and keys as they are or rotated."""
 
 
@@ -38,13 +41,19 @@ def accounted_for(family: Family, model: nn.Module, case: Case) -> Iterator[str]
     keys = {s.key for site in sites for s in site.slices}
     yield from (f"{key}: not every number once" for key in state if (covered[key] != (key in keys)).any())
     yield from (f"{key}: no site, no reason" for key in state if key not in keys and not family.left_reason(key))
-    yield from (f"{s.key}: a site, and a reason to stay" for site in family.sites(model) for s in site.slices
-                if family.left_reason(s.key))
+    yield from (
+        f"{s.key}: a site, and a reason to stay"
+        for site in family.sites(model)
+        for s in site.slices
+        if family.left_reason(s.key)
+    )
     blocks = {re.match(r".*?\.\d+\.", site.weight.key)[0] for site in sites if site.depth is not None}
-    linear = {f"{name}.weight" for name, module in model.named_modules()
-              if isinstance(module, nn.Linear | Conv1D)}
-    yield from (f"{key}: a linear map of a block, and no site" for key in linear - keys
-                if any(key.startswith(block) for block in blocks))
+    linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    yield from (
+        f"{key}: a linear map of a block, and no site"
+        for key in linear - keys
+        if any(key.startswith(block) for block in blocks)
+    )
     yield from (f"{name}: {count} sites" for name, count in Counter(site.name for site in sites).items() if count > 1)
 
 
@@ -100,12 +109,13 @@ def attention_takes_q_k_v(family: Family, model: nn.Module, case: Case) -> Itera
     for site in sites:
         taken = calls[site.depth]["qkv".index(site.role)].norm(dim=-1).transpose(1, 2)
         given = rows[site.name].unflatten(-1, (-1, calls[site.depth][0].shape[-1])).norm(dim=-1)
-        if not torch.allclose(taken[..., ::taken.shape[-1] // given.shape[-1]], given):
+        if not torch.allclose(taken[..., :: taken.shape[-1] // given.shape[-1]], given):
             yield f"{site.name} is not what attention takes as {site.role}"
 
 
 def up_is_linear_and_gate_is_not(family: Family, model: nn.Module, case: Case) -> Iterator[str]:
     """Twice the MLP up and half the MLP down is the same function; twice the gate and half the down is not."""
+
     def scores(role: str) -> torch.Tensor:
         changed = case.build()
         with torch.no_grad():
@@ -134,6 +144,10 @@ def hidden_coordinates_can_be_permuted(family: Family, model: nn.Module, case: C
 
 Law = Callable[[Family, nn.Module, Case], Iterator[str]]
 LAWS: dict[Law, list[str]] = {
-    accounted_for: list(CASES), rows_lie_as_said: list(CASES), alike_inputs_share_a_space: list(CASES),
-    hidden_coordinates_can_be_permuted: list(CASES), attention_takes_q_k_v: ONE_STACK,
-    up_is_linear_and_gate_is_not: GATED}
+    accounted_for: list(CASES),
+    rows_lie_as_said: list(CASES),
+    alike_inputs_share_a_space: list(CASES),
+    hidden_coordinates_can_be_permuted: list(CASES),
+    attention_takes_q_k_v: ONE_STACK,
+    up_is_linear_and_gate_is_not: GATED,
+}

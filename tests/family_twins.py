@@ -18,10 +18,25 @@ from hf_bico.families.layout import HEAD, HEAD_DENSE
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
 """No other side of a tensor outside the sites is as long as the residual stream is wide."""
-VISION = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20,
-          "image_size": 16, "patch_size": 8}
-TEXT = {"hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 20,
-        "vocab_size": WORDS, "max_position_embeddings": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END}
+VISION = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "image_size": 16,
+    "patch_size": 8,
+}
+TEXT = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "vocab_size": WORDS,
+    "max_position_embeddings": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": END,
+}
 GROUPED = TEXT | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
 LAYERS = ("n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_layers", "depth")
 
@@ -75,8 +90,11 @@ class Case:
         if self.kind in ("image", "contrastive"):
             text = {"input_ids": labels} if self.kind == "contrastive" else {}
             out = model(pixel_values=x, **text)
-            return next(found for found in (getattr(out, name, None) for name in
-                        ("logits", "logits_per_image", "image_embeds")) if found is not None)
+            return next(
+                found
+                for found in (getattr(out, name, None) for name in ("logits", "logits_per_image", "image_embeds"))
+                if found is not None
+            )
         inputs = {"input_ids": x} | ({"attention_mask": mask[0]} if mask else {})
         if self.kind == "seq2seq":
             return model(**inputs, decoder_input_ids=F.pad(labels[:, :-1], (1, 0))).logits
@@ -105,22 +123,53 @@ def _text(cls: str, kind: str = "text", options: dict[str, Any] = TEXT, **more: 
 
 def _timm(architecture: str) -> Case:
     shape = {"embed_dim": WIDTH, "depth": 2, "num_heads": 3, "img_size": 16, "patch_size": 8, "mlp_ratio": 1.5}
-    return Case("TimmWrapperForImageClassification", "TimmWrapperConfig",
-                {"architecture": architecture, "model_args": shape, "num_classes": CLASSES}, "image")
+    return Case(
+        "TimmWrapperForImageClassification",
+        "TimmWrapperConfig",
+        {"architecture": architecture, "model_args": shape, "num_classes": CLASSES},
+        "image",
+    )
 
 
 def _both(cls: str, config: str, kind: str) -> Case:
     return Case(cls, config, {"vision_config": VISION, "text_config": TEXT, "projection_dim": 10}, kind)
 
 
-T5 = {"vocab_size": WORDS, "d_model": WIDTH, "d_kv": 4, "num_heads": 4, "d_ff": 20, "num_layers": 2,
-      "num_decoder_layers": 2, "relative_attention_num_buckets": 8, "dropout_rate": 0.0, "pad_token_id": 0,
-      "eos_token_id": END, "decoder_start_token_id": 0}
+T5 = {
+    "vocab_size": WORDS,
+    "d_model": WIDTH,
+    "d_kv": 4,
+    "num_heads": 4,
+    "d_ff": 20,
+    "num_layers": 2,
+    "num_decoder_layers": 2,
+    "relative_attention_num_buckets": 8,
+    "dropout_rate": 0.0,
+    "pad_token_id": 0,
+    "eos_token_id": END,
+    "decoder_start_token_id": 0,
+}
 GATED = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-DISTIL = {"vocab_size": WORDS, "dim": WIDTH, "n_layers": 2, "n_heads": 3, "hidden_dim": 20, "pad_token_id": 0,
-          "max_position_embeddings": 32}
-GPT2 = {"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": 2, "n_head": 3, "n_inner": 20, "n_positions": 32,
-        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END}
+DISTIL = {
+    "vocab_size": WORDS,
+    "dim": WIDTH,
+    "n_layers": 2,
+    "n_heads": 3,
+    "hidden_dim": 20,
+    "pad_token_id": 0,
+    "max_position_embeddings": 32,
+}
+GPT2 = {
+    "vocab_size": WORDS,
+    "n_embd": WIDTH,
+    "n_layer": 2,
+    "n_head": 3,
+    "n_inner": 20,
+    "n_positions": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": END,
+}
 
 CASES = {
     "vit": _vision("ViTForImageClassification"),
@@ -168,10 +217,25 @@ def _exact(model: nn.Module) -> None:
                 setattr(module, name, own.to(norm.weight))
 
 
-READS = {"q", "k", "v", "MLP up", "MLP gate", "cross q", "cross k", "cross v", "proj", "text proj", "head dense",
-         "head"}
-INNER = {r"(head\.attention\.out_proj|attn_pool\.proj)\.weight$": (0,), r"attn_pool\.q\.weight$": (1,),
-         r"attn_pool\.q\.bias$": ()}
+READS = {
+    "q",
+    "k",
+    "v",
+    "MLP up",
+    "MLP gate",
+    "cross q",
+    "cross k",
+    "cross v",
+    "proj",
+    "text proj",
+    "head dense",
+    "head",
+}
+INNER = {
+    r"(head\.attention\.out_proj|attn_pool\.proj)\.weight$": (0,),
+    r"attn_pool\.q\.weight$": (1,),
+    r"attn_pool\.q\.bias$": (),
+}
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
 WRITES = {"attention output", "MLP down", "cross attention output", "head dense"}
@@ -203,8 +267,9 @@ def twin(model: nn.Module, *, rotate: bool = False, seed: int = 2, family: Famil
     return other
 
 
-def turned(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, seed: int = 2,
-           family: Family | None = None) -> dict[str, Tensor]:
+def turned(
+    model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, seed: int = 2, family: Family | None = None
+) -> dict[str, Tensor]:
     """A model's tensors, or a change of them, in other coordinates of the same function.
 
     The residual stream is permuted or rotated; heads, units of a head and units of an MLP are permuted as far as the
@@ -259,8 +324,9 @@ def _orders(sites: tuple[Site, ...]) -> tuple[dict[str, Tensor], dict[str, Tenso
     return heads, orders
 
 
-def gradient_step(model: nn.Module, loss: Callable, batch: Any, *, every: bool = False, step: float = 1e-3
-                  ) -> dict[str, Tensor]:
+def gradient_step(
+    model: nn.Module, loss: Callable, batch: Any, *, every: bool = False, step: float = 1e-3
+) -> dict[str, Tensor]:
     """The tensors after a step of gradient descent on the sites: a τ inside the samples' span."""
     keys = {s.key for site in family_of(model).sites(model, every=every) for s in site.slices}
     state = model.state_dict()

@@ -40,7 +40,7 @@ def texts(split: str) -> list[str]:
     lines = [line for line in dict.fromkeys(tokenizers_at_hand._lines()) if len(line) > 20]
     words = " ".join(lines).split()
     n, first = ROWS[split], 0 if split == "train" else ROWS["train"]
-    return [" ".join(words[5 * (first + i):5 * (first + i) + 4 + i % 5]) for i in range(n)]
+    return [" ".join(words[5 * (first + i) : 5 * (first + i) + 4 + i % 5]) for i in range(n)]
 
 
 def rows(kind: str, split: str) -> dict[str, list]:
@@ -48,8 +48,10 @@ def rows(kind: str, split: str) -> dict[str, list]:
     labels = [i % CLASSES for i in range(n)]
     if kind == "image":
         generator = np.random.default_rng(split == "test")
-        return {"image": [Image.fromarray(generator.integers(0, 255, (16, 16, 3)).astype(np.uint8)) for _ in range(n)],
-                "label": labels}
+        return {
+            "image": [Image.fromarray(generator.integers(0, 255, (16, 16, 3)).astype(np.uint8)) for _ in range(n)],
+            "label": labels,
+        }
     if kind == "text":
         return {"text": texts(split), "label": labels}
     if kind == "causal":
@@ -96,12 +98,14 @@ def loss(kind: str):
     def summed(model: nn.Module, asked: tuple[dict[str, Tensor], Tensor]) -> Tensor:
         inputs, labels = asked
         if kind == "seq2seq":
-            return F.cross_entropy(model(**inputs, labels=labels).logits.flatten(0, 1), labels.flatten(),
-                                   reduction="sum")
+            return F.cross_entropy(
+                model(**inputs, labels=labels).logits.flatten(0, 1), labels.flatten(), reduction="sum"
+            )
         logits = model(**inputs).logits
         if kind == "causal":
             logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         return F.cross_entropy(logits, labels, reduction="sum")
+
     return summed
 
 

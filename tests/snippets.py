@@ -27,8 +27,10 @@ class Block(NamedTuple):
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
-    return [Block(page, text.count("\n", 0, found.start(3)) + 1, found[2], textwrap.dedent(found[3]))
-            for found in FENCE.finditer(text)]
+    return [
+        Block(page, text.count("\n", 0, found.start(3)) + 1, found[2], textwrap.dedent(found[3]))
+        for found in FENCE.finditer(text)
+    ]
 
 
 def commands(code: str) -> list[list[str]]:

@@ -11,9 +11,6 @@ from huggingface_hub import HfApi
 from repos import write_family
 from safetensors.torch import load_file, save_file
 
-from hf_bico.workflows.arithmetic import extract
-from hf_bico.workflows.plan import dry_run
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.methods.gradfix import Mask
@@ -23,25 +20,43 @@ from hf_bico.core.transport import transport
 from hf_bico.core.types import BilinearMap, Pair, Site, Slice, Tokens
 from hf_bico.io.adapter import AdapterConfig
 from hf_bico.io.hub import Hub
+from hf_bico.workflows.arithmetic import extract
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.plan import dry_run
 from hf_bico.workflows.port import run
 
 LLAMA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "gate_proj", "down_proj"]}
 KINDS = {
     "llama": ("llama", LLAMA),
-    "llama-patterns": ("llama", LLAMA | {"rank_pattern": {"layers.0.self_attn.q_proj": 2, "v_proj": 3},
-                                         "alpha_pattern": {"down_proj": 5}, "use_rslora": True}),
+    "llama-patterns": (
+        "llama",
+        LLAMA
+        | {
+            "rank_pattern": {"layers.0.self_attn.q_proj": 2, "v_proj": 3},
+            "alpha_pattern": {"down_proj": 5},
+            "use_rslora": True,
+        },
+    ),
     "llama-dora": ("llama", LLAMA | {"use_dora": True}),
     "llama-embedding": ("llama", LLAMA | {"target_modules": ["q_proj", "embed_tokens"], "embeddings": False}),
     "llama-embedded": ("llama", LLAMA | {"target_modules": ["q_proj", "embed_tokens"]}),  # the file has the base's too
     "llama-pissa": ("llama", LLAMA | {"init_lora_weights": "pissa"}),
     "llama-loha": ("llama", {"cls": peft.LoHaConfig, "r": 4, "target_modules": ["q_proj", "up_proj"]}),
-    "bert-ia3": ("bert", {"cls": peft.IA3Config, "target_modules": ["key", "value", "output.dense"],
-                          "feedforward_modules": ["output.dense"]}),
+    "bert-ia3": (
+        "bert",
+        {
+            "cls": peft.IA3Config,
+            "target_modules": ["key", "value", "output.dense"],
+            "feedforward_modules": ["output.dense"],
+        },
+    ),
     "gpt2": ("gpt2", {"r": 4, "target_modules": ["c_attn", "c_fc", "mlp.c_proj"], "fan_in_fan_out": True}),
     "gpt2-dora": ("gpt2", {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "use_dora": True}),
     "gpt2-bias": ("gpt2", {"r": 4, "target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "all"}),
-    "bert": ("bert", {"r": 4, "target_modules": ["query", "dense"], "modules_to_save": ["classifier"],
-                      "bias": "lora_only"}),
+    "bert": (
+        "bert",
+        {"r": 4, "target_modules": ["query", "dense"], "modules_to_save": ["classifier"], "bias": "lora_only"},
+    ),
     "bert-lora-bias": ("bert", {"r": 4, "target_modules": ["query", "value"], "lora_bias": True}),
     "bert-norms": ("bert", {"r": 4, "target_modules": ["query"], "modules_to_save": ["classifier", "output.dense"]}),
     "vit": ("vit", {"r": 4, "target_modules": ["q_proj", "o_proj"], "modules_to_save": ["classifier"]}),
@@ -58,12 +73,24 @@ def folders(tmp_path_factory):
             made[family] = tmp_path_factory.mktemp(family)
             write_family(made[family], family)
         return made[family]
+
     return of
 
 
 def ported(root, source: str, output: str, **options):
-    found = run(PortConfig(str(root / source), str(root / "plus"), str(root / "task"), base=str(root / "base"), n=22,
-                           output=root / output, method_options=("rtol=1e-4",), **options), Hub())
+    found = run(
+        PortConfig(
+            str(root / source),
+            str(root / "plus"),
+            str(root / "task"),
+            base=str(root / "base"),
+            n=22,
+            output=root / output,
+            method_options=("rtol=1e-4",),
+            **options,
+        ),
+        Hub(),
+    )
     tensors = {}
     for path in (root / output).glob("*.safetensors"):
         tensors |= load_file(path)
@@ -77,8 +104,14 @@ def test_an_adapter_ports_as_the_merged_model_does(kind, folders):
     write_adapter(root, family, kind, **options)
     (ours, told), (dense, theirs) = (ported(root, name, f"{name}-port") for name in (kind, f"{kind}-merged"))
     before = {key: tensor for path in (root / "plus").glob("*.safetensors") for key, tensor in load_file(path).items()}
-    change = sum(float((tensor - before[key.removeprefix(f"{family}.")]).square().sum()) for key, tensor in
-                 dense.items() if key.removeprefix(f"{family}.") in before) ** 0.5
+    change = (
+        sum(
+            float((tensor - before[key.removeprefix(f"{family}.")]).square().sum())
+            for key, tensor in dense.items()
+            if key.removeprefix(f"{family}.") in before
+        )
+        ** 0.5
+    )
     assert change > 1e-2 and ours.keys() == dense.keys()
     assert max(float((ours[key] - tensor).norm()) for key, tensor in dense.items()) < 2e-4 * change
     scores, expected = (each["evaluation"]["source"]["value"] for each in (told, theirs))
@@ -159,9 +192,16 @@ def broken(tensors, what):
     return tensors
 
 
-@pytest.mark.parametrize(("what", "why"), [
-    ("nan", "NaN or Inf"), ("rank", "has factors of rank 4 and 2, not 4"), ("half", "rank 4 and none, not 4"),
-    ("width", "--base.*7"), ("elsewhere", "layers.7.*is not in the base")])
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("nan", "NaN or Inf"),
+        ("rank", "has factors of rank 4 and 2, not 4"),
+        ("half", "rank 4 and none, not 4"),
+        ("width", "--base.*7"),
+        ("elsewhere", "layers.7.*is not in the base"),
+    ],
+)
 def test_a_file_that_is_not_what_it_says_is_refused(what, why, folders, tmp_path):
     root = folders("llama")
     write_adapter(root, "llama", "sound", merge=False, **LLAMA)
@@ -172,9 +212,13 @@ def test_a_file_that_is_not_what_it_says_is_refused(what, why, folders, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter is no change of weights.*LORA, ADALORA"),
-    ({"task_type": "TOKEN_CLS"}, "TOKEN_CLS is for a task")])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter is no change of weights.*LORA, ADALORA"),
+        ({"task_type": "TOKEN_CLS"}, "TOKEN_CLS is for a task"),
+    ],
+)
 def test_a_kind_that_cannot_be_ported_is_refused_by_name(change, why, folders, tmp_path):
     root = folders("llama")
     write_adapter(root, "llama", "kind", merge=False, **LLAMA)
@@ -196,11 +240,21 @@ def test_pickled_weights_and_adapters_as_targets_are_refused(folders, tmp_path):
 
 
 def test_patterns_are_read_as_peft_reads_them():
-    data = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "rank_pattern": {"0.q": 2, "q": 4}, "use_rslora": True,
-            "alpha_pattern": {"^a.1.q$": 3}}
+    data = {
+        "peft_type": "LORA",
+        "r": 8,
+        "lora_alpha": 16,
+        "rank_pattern": {"0.q": 2, "q": 4},
+        "use_rslora": True,
+        "alpha_pattern": {"^a.1.q$": 3},
+    }
     config = AdapterConfig("LORA", data=data)
     assert [config.scale(name) for name in ("a.0.q", "a.1.q", "a.10.q", "a.q.x")] == [
-        (2, 16 / 2**0.5), (4, 3 / 2), (4, 16 / 2), (8, 16 / 8**0.5)]
+        (2, 16 / 2**0.5),
+        (4, 3 / 2),
+        (4, 16 / 2),
+        (8, 16 / 8**0.5),
+    ]
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -226,8 +280,16 @@ def test_factors_stay_factors():
         return Site(name, name, 0, where, None, d_out, d_in, "x", Tokens(1))
 
     left, right = random(4, 3), random(5, 6)
-    pairs = [(Pair(site(f"a{i}", Slice("w", (3 * i, 3 * i + 3), True), 3, 6),
-                   site(f"b{i}", Slice("v", (4 * i, 4 * i + 4)), 4, 5)), BilinearMap(left, right)) for i in range(3)]
+    pairs = [
+        (
+            Pair(
+                site(f"a{i}", Slice("w", (3 * i, 3 * i + 3), True), 3, 6),
+                site(f"b{i}", Slice("v", (4 * i, 4 * i + 4)), 4, 5),
+            ),
+            BilinearMap(left, right),
+        )
+        for i in range(3)
+    ]
     moved = transport(Tau(w=product.T.dense()), pairs, {"v": torch.empty(12, 5)})
     assert not calls
     dense = transport({"w": product.T.dense()}, pairs, {"v": torch.empty(12, 5)})
@@ -242,9 +304,15 @@ def test_factors_stay_factors():
 def test_every_map_moves_factors_as_it_moves_their_product():
     product = LowRank(random(9, 2), random(2, 6))
     order = torch.randperm(9), torch.randperm(6)
-    for move in (Padding(12, 5), Padding(4, 8), Permutation(*order), Permutation(None, order[1]),
-                 BilinearMap(random(7, 9), None, scale=0.5), BilinearMap(None, random(3, 6)),
-                 Mask(random(9, 6), random(9))):
+    for move in (
+        Padding(12, 5),
+        Padding(4, 8),
+        Permutation(*order),
+        Permutation(None, order[1]),
+        BilinearMap(random(7, 9), None, scale=0.5),
+        BilinearMap(None, random(3, 6)),
+        Mask(random(9, 6), random(9)),
+    ):
         moved = move.product(product)
         dense = moved if isinstance(moved, torch.Tensor) else moved.dense()
         assert torch.allclose(dense, move.weight(product.dense())), move

@@ -15,16 +15,16 @@ from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 from world import config, write_model
 
-from hf_bico.workflows import align
-from hf_bico.workflows.plan import dry_run
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import BilinearMap, Fit, Pair, Site, Slice, Tokens
-from hf_bico.io.maps import files as files
 from hf_bico.io import workspace
 from hf_bico.io.hub import Hub
+from hf_bico.io.maps import files as files
 from hf_bico.io.maps.files import MAPS_FILE, Record, Shards, Shelf
+from hf_bico.workflows import align
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.plan import dry_run
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
 
@@ -47,15 +47,21 @@ def test_a_port_over_maps_is_the_port_that_makes_its_own(world, maps, tmp_path, 
         assert not same(own, load_file(world / "plus" / WEIGHTS))
 
 
-@pytest.mark.parametrize("options", [{"method": "best"}, {"method": "theseus", "method_options": ("centred=true",)},
-                                     {"method_options": ("label_free=2",), "seed": 3}, {"matching": "cka"},
-                                     {"per_class": 3, "n": None, "strategy": "class-balanced"}],
-                         ids=["best", "theseus", "label-free", "cka", "per class"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "best"},
+        {"method": "theseus", "method_options": ("centred=true",)},
+        {"method_options": ("label_free=2",), "seed": 3},
+        {"matching": "cka"},
+        {"per_class": 3, "n": None, "strategy": "class-balanced"},
+    ],
+    ids=["best", "theseus", "label-free", "cka", "per class"],
+)
 def test_so_it_is_by_every_method_and_matching(world, tmp_path, options):
     aligned(tmp_path / "maps", **options)
     drawn = {key: value for key, value in options.items() if key not in ("method", "method_options", "matching")}
-    assert same(ported(tmp_path / "own", **options),
-                ported(tmp_path / "over", maps=str(tmp_path / "maps"), **drawn))
+    assert same(ported(tmp_path / "own", **options), ported(tmp_path / "over", maps=str(tmp_path / "maps"), **drawn))
 
 
 def test_a_search_over_maps_finds_the_same(maps, tmp_path):
@@ -80,7 +86,8 @@ def test_maps_without_labels_know_no_task(world, tmp_path):
         (tmp_path / "task" / "data").mkdir(parents=True, exist_ok=True)
         table = {"image": rows["image"], "label": [int(label > 1) for label in rows["label"]]}
         datasets.Dataset.from_dict(table, features=features).to_parquet(
-            tmp_path / "task" / "data" / f"{split}-00000-of-00001.parquet")
+            tmp_path / "task" / "data" / f"{split}-00000-of-00001.parquet"
+        )
     free = {"method_options": ("label_free=1",)}
     record = aligned(tmp_path / "first", **free).record
     aligned(tmp_path / "second", dataset=str(tmp_path / "task"), **free)
@@ -90,8 +97,10 @@ def test_maps_without_labels_know_no_task(world, tmp_path):
     assert not same(first, {key: t for key, t in factors(tmp_path / "labelled").items() if key in first})
     assert record["left"] == {"text": "gradients without labels are not taken of it"}
     assert record["calibration"]["bank"]["prompts"] == 1000
-    over, own = (ported(tmp_path / name, dataset=str(tmp_path / "task"), **options) for name, options in (
-        ("over", {"maps": str(tmp_path / "first")}), ("own", free)))
+    over, own = (
+        ported(tmp_path / name, dataset=str(tmp_path / "task"), **options)
+        for name, options in (("over", {"maps": str(tmp_path / "first")}), ("own", free))
+    )
     assert same(own, over)
     source = tuned_from(world, tmp_path / "ft", text=True)
     with pytest.raises(PortError, match=r"have none of the text tower \(gradients without labels are not taken"):
@@ -125,8 +134,11 @@ def test_a_tower_that_cannot_be_seen_is_left_out_and_told(world, tmp_path):
 
 def test_a_dry_run_over_maps_reads_the_record_alone(maps, monkeypatch):
     fetched = []
-    monkeypatch.setattr(Hub, "fetch", lambda self, pinned, names, right=Hub.fetch: (
-        fetched.extend(names), right(self, pinned, names))[1])
+    monkeypatch.setattr(
+        Hub,
+        "fetch",
+        lambda self, pinned, names, right=Hub.fetch: (fetched.extend(names), right(self, pinned, names))[1],
+    )
     plan, cost = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, maps="demo/maps"), Hub())
     assert (cost.method, cost.passes_flops, cost.moments_bytes) == ("bico", 0, 0)
     assert MAPS_FILE in fetched and not [name for name in fetched if name.endswith(".safetensors")]
@@ -143,6 +155,7 @@ def test_one_map_is_held_at_a_time(world, tmp_path, monkeypatch):
             seen.append(weakref.ref(next(each for each in (*args, found) if isinstance(each, BilinearMap))))
             most.append(sum(ref() is not None for ref in seen))
             return found
+
         return wrapped
 
     monkeypatch.setattr(Shards, "add", watched(Shards.add))
@@ -189,8 +202,16 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
     shapes = [((3 + i, 5), (4 + i, 6)) for i in range(4)] + [((8, 5), (8, 6)), ((8, 6), (9, 6))]
     pairs = [Pair(site(f"a{i}", *a), site(f"b{i}", *b)) for i, (a, b) in enumerate(shapes)]
     shared = torch.randn(6, 5)
-    made = [BilinearMap(torch.randn(b.d_out, a.d_out), shared if i < 3 else torch.randn(6, 5),
-                        Fit(2, 3, 0.25), Fit(1, 5, 0.125), 0.5 ** i) for i, (a, b) in enumerate(pairs)]
+    made = [
+        BilinearMap(
+            torch.randn(b.d_out, a.d_out),
+            shared if i < 3 else torch.randn(6, 5),
+            Fit(2, 3, 0.25),
+            Fit(1, 5, 0.125),
+            0.5**i,
+        )
+        for i, (a, b) in enumerate(pairs)
+    ]
     made[4] = BilinearMap(None, torch.randn(6, 5), None, Fit(1, 1, 0.0))
     made[5] = BilinearMap(torch.randn(9, 8), None, Fit(1, 1, 0.0), None)
     shards = Shards(tmp_path)
@@ -202,15 +223,27 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
     assert sorted(shards.files) == sorted(path.name for path in tmp_path.iterdir())
     assert len(shards.files) > 1
     assert len(stored) == 5 + 3  # lefts of all but one map; rights: one of three maps, and of two more
-    assert all(sum(tensor.nbytes for tensor in load_file(tmp_path / name).values()) <= max(size, 4 * 72)
-               for name in shards.files)
+    assert all(
+        sum(tensor.nbytes for tensor in load_file(tmp_path / name).values()) <= max(size, 4 * 72)
+        for name in shards.files
+    )
     mark = {"header": "0" * 64, "sample": "0" * 64, "full": None}
     base = {"name": "x", "commit": None, "fingerprint": mark}
-    record = Record.read(json.dumps({
-        "schema": 1, "source": base, "target": base,
-        "method": {"name": "m", "citation": "c", "summary": "s", "options": {}},
-        "matching": {"rule": "index", "paths": {"": [0]}}, "calibration": {}, "left": {}, "files": shards.files,
-        "maps": shards.rows}))
+    record = Record.read(
+        json.dumps(
+            {
+                "schema": 1,
+                "source": base,
+                "target": base,
+                "method": {"name": "m", "citation": "c", "summary": "s", "options": {}},
+                "matching": {"rule": "index", "paths": {"": [0]}},
+                "calibration": {},
+                "left": {},
+                "files": shards.files,
+                "maps": shards.rows,
+            }
+        )
+    )
     entries = [record.entries[b.name] for _, b in pairs]
     shelf = Shelf(tmp_path, record, entries, "cpu")
     for map_, found in zip(made, map(shelf.read, entries), strict=True):
@@ -273,8 +306,21 @@ def test_a_repo_of_the_same_maps_is_pushed_onto_and_no_other(world, tmp_path, mo
     aligned(tmp_path / "first", push_to="demo/again")
     many = {name for name in HfApi().list_repo_files("demo/again") if name.startswith("maps-")}
     monkeypatch.undo()
-    ran = hf_bico(capsys, monkeypatch, "align", "demo/base", "demo/plus", "--dataset", "demo/task", "-n", "10",
-                  "--output", tmp_path / "second", "--push-to", "demo/again")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "align",
+        "demo/base",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "10",
+        "--output",
+        tmp_path / "second",
+        "--push-to",
+        "demo/again",
+    )
     assert ran.code == 0, ran.err
     assert "26 maps from demo/base to demo/plus" in ran.out
     few = {name for name in HfApi().list_repo_files("demo/again") if name.startswith("maps-")}
@@ -282,9 +328,19 @@ def test_a_repo_of_the_same_maps_is_pushed_onto_and_no_other(world, tmp_path, mo
     theirs = hf_hub_download("demo/again", MAPS_FILE)
     assert json.loads((tmp_path / "second" / MAPS_FILE).read_text()) == json.loads(Path(theirs).read_text())
     for repo, pair in (("demo/plus", ("demo/base", "demo/plus")), ("demo/again", ("demo/plus", "demo/base"))):
-        ran = hf_bico(capsys, monkeypatch, "align", *pair, "--dataset", "demo/task", "-n", "10", "--output",
-                      tmp_path / "third", "--push-to", repo)
+        ran = hf_bico(
+            capsys,
+            monkeypatch,
+            "align",
+            *pair,
+            "--dataset",
+            "demo/task",
+            "-n",
+            "10",
+            "--output",
+            tmp_path / "third",
+            "--push-to",
+            repo,
+        )
         assert_refused(ran, f"{repo} holds something that is not maps from {pair[0]} to {pair[1]}")
     assert not (tmp_path / "third").exists()
-
-

@@ -14,15 +14,15 @@ from repos import NAMES, texts, write_family
 from safetensors.torch import load_file
 from twins import distance
 
-from hf_bico.workflows import align
-from hf_bico.workflows.bases import purpose_of
-from hf_bico.tasks.columns import Columns, Kind
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
-from hf_bico.tasks.samples import Task
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
+from hf_bico.tasks.columns import Columns, Kind
+from hf_bico.tasks.samples import Task
+from hf_bico.workflows import align
+from hf_bico.workflows.bases import purpose_of
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
 RTOL = ("rtol=1e-6",)
@@ -30,15 +30,20 @@ RTOL = ("rtol=1e-6",)
 
 def aligned(root, output="maps", dataset="task", **options) -> dict:
     """The record of maps from root/base to root/plus."""
-    config = PortConfig(str(root / "base"), str(root / "plus"), str(root / dataset), output=root / output,
-                        **{"n": 66} | options)
+    config = PortConfig(
+        str(root / "base"), str(root / "plus"), str(root / dataset), output=root / output, **{"n": 66} | options
+    )
     return align.run(config, Hub()).record
 
 
 def ported(root, output, source="ft", dataset="task", **options):
     names = (source, "plus", dataset)
-    return run(PortConfig(*(str(root / name) for name in names), base=str(root / "base"), n=66, output=root / output,
-                          **options), Hub())
+    return run(
+        PortConfig(
+            *(str(root / name) for name in names), base=str(root / "base"), n=66, output=root / output, **options
+        ),
+        Hub(),
+    )
 
 
 def weights(folder) -> dict[str, torch.Tensor]:
@@ -51,13 +56,15 @@ def off(root, name: str, folder: str, expected: dict[str, torch.Tensor]) -> floa
     cls = getattr(transformers, CASES[name].cls)
     before = cls.from_pretrained(root / "plus", num_labels=len(NAMES)).state_dict()
     after = cls.from_pretrained(root / folder).state_dict()
-    delta = {key: tensor - before[key] for key, tensor in after.items()
-             if expected[key].any() and tensor.is_floating_point()}
+    delta = {
+        key: tensor - before[key] for key, tensor in after.items() if expected[key].any() and tensor.is_floating_point()
+    }
     return distance(delta, {key: expected[key] for key in delta})
 
 
-@pytest.mark.parametrize("name", ["vit", "dinov2-swiglu", "timm", "bert", "roberta", "distilbert", "modernbert",
-                                  "t5-gated", "gpt2", "llama"])
+@pytest.mark.parametrize(
+    "name", ["vit", "dinov2-swiglu", "timm", "bert", "roberta", "distilbert", "modernbert", "t5-gated", "gpt2", "llama"]
+)
 def test_twins_are_aligned_without_a_fine_tune(name, tmp_path):
     """The same function in other coordinates: its maps give a fine-tune that they never saw back."""
     expected, kind = write_family(tmp_path, name), CASES[name].kind
@@ -109,11 +116,15 @@ def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "kinds" / "data").mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_dict(table, features=features).to_parquet(
-            tmp_path / "kinds" / "data" / f"{split}-00000-of-00001.parquet")
+            tmp_path / "kinds" / "data" / f"{split}-00000-of-00001.parquet"
+        )
     torch.manual_seed(0)
     model = transformers.LlamaForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=3)
-    tau = {name: 0.02 * torch.randn_like(weight) for name, weight in model.named_parameters()
-           if ".layers." in name and weight.ndim > 1}
+    tau = {
+        name: 0.02 * torch.randn_like(weight)
+        for name, weight in model.named_parameters()
+        if ".layers." in name and weight.ndim > 1
+    }
     model.load_state_dict(model.state_dict() | {key: model.state_dict()[key] + t for key, t in tau.items()})
     shutil.copytree(tmp_path / "base", tmp_path / "classifier")
     for path in (tmp_path / "classifier").glob("model*"):
@@ -124,8 +135,11 @@ def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
     outcome = ported(tmp_path, "over", "classifier", "kinds", maps=str(tmp_path / "maps"))
     made, stored = factors(tmp_path / "maps"), json.loads((tmp_path / "maps" / MAPS_FILE).read_text())
     before, after = weights(tmp_path / "plus"), weights(tmp_path / "over")
-    keys = {f"block {depth} {role}": f"model.layers.{depth}.{path}.weight" for depth in range(2) for role, path in (
-        ("q", "self_attn.q_proj"), ("v", "self_attn.v_proj"), ("MLP down", "mlp.down_proj"))}
+    keys = {
+        f"block {depth} {role}": f"model.layers.{depth}.{path}.weight"
+        for depth in range(2)
+        for role, path in (("q", "self_attn.q_proj"), ("v", "self_attn.v_proj"), ("MLP down", "mlp.down_proj"))
+    }
     seen = 0
     for row in stored["maps"]:
         if row["target"] in keys:
@@ -145,15 +159,23 @@ def task(kind: Kind, classes=("a", "b")) -> Task:
 def test_what_a_base_is_opened_for(tmp_path):
     """A classifier where the samples have classes and it can be one; else what its config says."""
     library = LIBRARIES[1]
-    tiny = {"vocab_size": 20, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "intermediate_size": 8}
-    made = {"bert": transformers.BertForMaskedLM(transformers.BertConfig(**tiny)),
-            "bare": transformers.BertModel(transformers.BertConfig(**tiny)),
-            "vit": transformers.ViTForImageClassification(transformers.ViTConfig(**tiny, num_labels=7)),
-            "encoder": transformers.T5EncoderModel(transformers.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1,
-                                                                         num_heads=2, d_kv=4)),
-            "tower": transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**tiny)),
-            "llama": transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny))}
+    tiny = {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+    }
+    made = {
+        "bert": transformers.BertForMaskedLM(transformers.BertConfig(**tiny)),
+        "bare": transformers.BertModel(transformers.BertConfig(**tiny)),
+        "vit": transformers.ViTForImageClassification(transformers.ViTConfig(**tiny, num_labels=7)),
+        "encoder": transformers.T5EncoderModel(
+            transformers.T5Config(vocab_size=20, d_model=8, d_ff=8, num_layers=1, num_heads=2, d_kv=4)
+        ),
+        "tower": transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**tiny)),
+        "llama": transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny)),
+    }
     for name, model in made.items():
         model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(tmp_path / name)
@@ -184,14 +206,14 @@ def test_heads_and_adapters_that_no_base_has_are_refused(tmp_path):
 
 
 def test_features_without_labels(tmp_path):
-    """A probe is fitted to either side's features where samples have classes; without them, gradients without labels.
-    """
+    """A probe is fitted to either side's features where samples have classes; without them, gradients without labels."""
     write_family(tmp_path, "bert")
     assert aligned(tmp_path, "probed", head="probe")["calibration"]["head"] == "probe"
     for split in ("train", "test"):
         (tmp_path / "texts" / "data").mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_dict({"text": texts("train")}).to_parquet(
-            tmp_path / "texts" / "data" / f"{split}-00000-of-00001.parquet")
+            tmp_path / "texts" / "data" / f"{split}-00000-of-00001.parquet"
+        )
     with pytest.raises(PortError, match="--set label_free=1"):
         aligned(tmp_path, dataset="texts")
     record = aligned(tmp_path, dataset="texts", method_options=("label_free=1", *RTOL))

@@ -28,10 +28,12 @@ def maps(world, tmp_path_factory):
 
 def edited(change):
     """A damage that changes the JSON."""
+
     def damage(folder):
         said = json.loads((folder / MAPS_FILE).read_text())
         change(said)
         (folder / MAPS_FILE).write_text(json.dumps(said))
+
     return damage
 
 
@@ -41,8 +43,7 @@ def with_nan(folder):
     tensors = load_file(folder / name)
     tensors["00003.left"][0, 0] = float("nan")
     save_file(tensors, folder / name)
-    file = {"bytes": (folder / name).stat().st_size,
-            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
+    file = {"bytes": (folder / name).stat().st_size, "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest()}
     edited(lambda said: said["files"].update({name: file}))(folder)
 
 
@@ -67,22 +68,34 @@ DAMAGES = {
     "broken": (lambda folder: (folder / MAPS_FILE).write_text("{"), "no record of maps"),
     "a list": (lambda folder: (folder / MAPS_FILE).write_text("[]"), "no record of maps"),
     "schema": (edited(lambda said: said.update(schema=99)), "has schema 99; this version reads 1"),
-    "outside": (edited(lambda said: said["files"].update({"../maps-00001.safetensors": {"bytes": 1, "sha256": "x"}})),
-                "'../maps-00001.safetensors' is no file of maps"),
-    "elsewhere": (edited(lambda said: said["maps"][0]["left"].update(file="../../etc/passwd")),
-                  "'../../etc/passwd' is none of its files"),
+    "outside": (
+        edited(lambda said: said["files"].update({"../maps-00001.safetensors": {"bytes": 1, "sha256": "x"}})),
+        "'../maps-00001.safetensors' is no file of maps",
+    ),
+    "elsewhere": (
+        edited(lambda said: said["maps"][0]["left"].update(file="../../etc/passwd")),
+        "'../../etc/passwd' is none of its files",
+    ),
     "another tensor": (edited(lambda said: said["maps"][0]["left"].update(tensor="x")), "x of maps-00001.safetensors"),
-    "another shape": (edited(lambda said: said["maps"][4]["left"].update(tensor="00000.right")),
-                      "00000.right is (48, 32), not (192, 128)"),
+    "another shape": (
+        edited(lambda said: said["maps"][4]["left"].update(tensor="00000.right")),
+        "00000.right is (48, 32), not (192, 128)",
+    ),
     "scale": (edited(lambda said: said["maps"][0].update(scale=float("inf"))), "no record of maps"),
     "zero": (edited(lambda said: said["maps"][0].update(scale=0.0)), "block 0 q has the scale 0.0"),
-    "bare": (edited(lambda said: said["maps"][0].update(right=None)),
-             "block 0 q has no factor for a side that is 32 wide in one base and 48 in the other"),
+    "bare": (
+        edited(lambda said: said["maps"][0].update(right=None)),
+        "block 0 q has no factor for a side that is 32 wide in one base and 48 in the other",
+    ),
     "lacking": (edited(lambda said: said["maps"].pop(0)), "have none of block 0 q: leave those blocks out"),
-    "otherwise": (edited(lambda said: said["maps"][0].update(source="block 1 q")),
-                  "block 0 q takes from block 0 q, in the maps from block 1 q"),
-    "path": (edited(lambda said: said["matching"]["paths"].update({"": [0, 5, 1]})),
-             "source blocks that there are not"),
+    "otherwise": (
+        edited(lambda said: said["maps"][0].update(source="block 1 q")),
+        "block 0 q takes from block 0 q, in the maps from block 1 q",
+    ),
+    "path": (
+        edited(lambda said: said["matching"]["paths"].update({"": [0, 5, 1]})),
+        "source blocks that there are not",
+    ),
     "wide": (edited(lambda said: said["maps"][0].update(shapes=[[1, 2], [3, 4]])), "in the maps (3, 4) of (1, 2)"),
 }
 
@@ -119,20 +132,30 @@ def test_other_bases_are_refused_and_named(world, maps, tmp_path, capsys, monkey
     assert_refused(ran, f"to demo/plus@{commits[1]}, and plus (local folder) holds other weights")
     write_model(tmp_path / "base", config(32, 2, 32), seed=5)
     tuned_from(tmp_path, tmp_path / "ft")
-    ran = hf_bico(capsys, monkeypatch, "port", tmp_path / "ft", *words[2:], "--to", "demo/plus", "--base",
-                  tmp_path / "base")
+    ran = hf_bico(
+        capsys, monkeypatch, "port", tmp_path / "ft", *words[2:], "--to", "demo/plus", "--base", tmp_path / "base"
+    )
     assert_refused(ran, f"from demo/base@{commits[0]}, and base (local folder) holds other weights")
     ran = hf_bico(capsys, monkeypatch, *words, "--to", "demo/base", "--base", "demo/plus")
-    assert_refused(ran, f"lead from demo/base@{commits[0]} to demo/plus@{commits[1]}",
-                   f"this port goes from demo/plus@{commits[1]} to demo/base@{commits[0]}")
+    assert_refused(
+        ran,
+        f"lead from demo/base@{commits[0]} to demo/plus@{commits[1]}",
+        f"this port goes from demo/plus@{commits[1]} to demo/base@{commits[0]}",
+    )
     assert not (tmp_path / "out").exists()
     shutil.copytree(world / "plus", tmp_path / "copy")
     assert hf_bico(capsys, monkeypatch, *words, "--to", tmp_path / "copy").code == 0  # the same weights elsewhere
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (("--method", "bico"), "leave out --method"), (("--set", "centred=true"), "leave out --set"),
-    (("--bank", "BANK"), "leave out --bank"), (("--matching", "cka"), "leave out --matching")])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--method", "bico"), "leave out --method"),
+        (("--set", "centred=true"), "leave out --set"),
+        (("--bank", "BANK"), "leave out --bank"),
+        (("--matching", "cka"), "leave out --matching"),
+    ],
+)
 def test_maps_bring_how_they_are_made(maps, tmp_path, capsys, monkeypatch, words, told):
     (tmp_path / "bank").write_text("one\ntwo\n")
     words = [str(tmp_path / "bank") if word == "BANK" else word for word in words]
@@ -143,15 +166,31 @@ def test_maps_bring_how_they_are_made(maps, tmp_path, capsys, monkeypatch, words
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("words", "told"), [
-    (("--method", "few-shot"), "few-shot cannot be kept"), (("--method", "transfusion"), "transfusion cannot be kept"),
-    (("--method", "gradfix"), "gradfix cannot be kept"), (("--method", "naive"), "naive cannot be kept"),
-    (("--set", "steps=2"), "with steps = 2 they are estimated anew"),
-    (("--method", "best", "--set", "steps=3"), "best cannot be kept"),
-    (("--head", "ridge"), "--head ridge is not for a model of zero-shot")])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--method", "few-shot"), "few-shot cannot be kept"),
+        (("--method", "transfusion"), "transfusion cannot be kept"),
+        (("--method", "gradfix"), "gradfix cannot be kept"),
+        (("--method", "naive"), "naive cannot be kept"),
+        (("--set", "steps=2"), "with steps = 2 they are estimated anew"),
+        (("--method", "best", "--set", "steps=3"), "best cannot be kept"),
+        (("--head", "ridge"), "--head ridge is not for a model of zero-shot"),
+    ],
+)
 def test_methods_without_maps_are_refused(world, tmp_path, capsys, monkeypatch, words, told):
-    ran = hf_bico(capsys, monkeypatch, "align", "demo/base", "demo/plus", "--dataset", "demo/task", *words, "--output",
-                  tmp_path / "maps")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "align",
+        "demo/base",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        *words,
+        "--output",
+        tmp_path / "maps",
+    )
     assert_refused(ran, told, "zero-shot" if "--head" in words else "take one of bico, best, theseus, input-only")
     assert not list(tmp_path.iterdir())
 

@@ -49,10 +49,12 @@ def test_special_tokens_meet_their_like_and_never_text():
 
 
 def test_several_special_tokens_share_the_place_of_one():
-    one, two = (places([Token(0, 3), *[Token(3, 3, True)] * many, Token(3, 6)], [Part(0, 3), Part(3, 3)], 6)
-                for many in (1, 2))
-    assert torch.equal(meeting(stack_spans([one]), stack_spans([two]))[0],
-                       torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]))
+    one, two = (
+        places([Token(0, 3), *[Token(3, 3, True)] * many, Token(3, 6)], [Part(0, 3), Part(3, 3)], 6) for many in (1, 2)
+    )
+    assert torch.equal(
+        meeting(stack_spans([one]), stack_spans([two]))[0], torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]])
+    )
     assert torch.equal(meeting(stack_spans([two]), stack_spans([one]))[0, 1], torch.tensor([0, 0.5, 0.5, 0]))
 
 
@@ -66,8 +68,9 @@ def test_parts_keep_their_places_whatever_stands_between():
 def test_what_a_template_writes_meets_what_another_writes_there():
     """<<abc>>>>def against [abc][def]; the template that drops the second part shows none of it."""
     long = places([Token(0, 2), Token(2, 5), Token(5, 9), Token(9, 12)], [Part(2, 3), Part(9, 3)], 12)
-    short = places([Token(0, 1), Token(1, 4), Token(4, 5), Token(5, 6), Token(6, 9), Token(9, 10)],
-                   [Part(1, 3), Part(6, 3)], 10)
+    short = places(
+        [Token(0, 1), Token(1, 4), Token(4, 5), Token(5, 6), Token(6, 9), Token(9, 10)], [Part(1, 3), Part(6, 3)], 10
+    )
     weights = meeting(stack_spans([long]), stack_spans([short]))[0]
     assert torch.equal(weights.argmax(1), torch.tensor([0, 1, 2, 2, 3, 0]))
     assert not weights[5].any()

@@ -14,18 +14,19 @@ from repos import write_family
 from torch.utils.flop_counter import FlopCounterMode
 from twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
-from hf_bico.workflows import trial as explore, probe
-from hf_bico.workflows.live import job_of
 from hf_bico.core.collect import collect
 from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
 from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
 from hf_bico.core.types import Tokens
-from hf_bico.reports.estimate import Work, estimate, measured, retimed
 from hf_bico.families import family_of
-from hf_bico.workflows.session import Ready
+from hf_bico.reports.estimate import Work, estimate, measured, retimed
 from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, grade, judge
+from hf_bico.workflows import probe
+from hf_bico.workflows import trial as explore
+from hf_bico.workflows.live import job_of
+from hf_bico.workflows.session import Ready
 
 WORLD = str(Path(__file__).parent.parent / "hub_scripts" / "world")
 WORDS = ("check", "demo/ft", "--to", "demo/plus")
@@ -71,8 +72,9 @@ def work(method, **changes):
     return replace(Work(pair_sites(*sites), sites[0], method, 20, (a.state_dict(), b.state_dict())), **changes)
 
 
-@pytest.mark.parametrize(("method", "passes"), [
-    (BiCo(), 4), (Theseus(), 2), (Best(), 4), (Naive(), 0), (TransFusion(), 0)])
+@pytest.mark.parametrize(
+    ("method", "passes"), [(BiCo(), 4), (Theseus(), 2), (Best(), 4), (Naive(), 0), (TransFusion(), 0)]
+)
 def test_passes_are_those_that_torch_counts(method, passes):
     """Linear layers alone are estimated; attention's own products and the patches are the rest."""
     samples = Samples.make(20, dtype=torch.float32)
@@ -219,9 +221,18 @@ def test_means_are_weighed_by_what_each_map_carries():
 # The verdict
 
 
-@pytest.mark.parametrize(("recovered", "verdict"), [
-    (1.0, "good"), (GOOD_FROM, "good"), (GOOD_FROM - 1e-9, "uncertain"), (0.0, "uncertain"), (POOR_BELOW, "uncertain"),
-    (POOR_BELOW - 1e-9, "poor"), (-5.0, "poor")])
+@pytest.mark.parametrize(
+    ("recovered", "verdict"),
+    [
+        (1.0, "good"),
+        (GOOD_FROM, "good"),
+        (GOOD_FROM - 1e-9, "uncertain"),
+        (0.0, "uncertain"),
+        (POOR_BELOW, "uncertain"),
+        (POOR_BELOW - 1e-9, "poor"),
+        (-5.0, "poor"),
+    ],
+)
 def test_the_verdict_goes_by_what_a_port_in_small_recovered(recovered, verdict):
     signs = probe.Signs(0.9, 0.2, 0.5, 0.8, recovered)
     found = judge(signs, probe.Trial(10.0, 10.0 - 8 * recovered, 2.0), FITTED)
@@ -280,7 +291,8 @@ def test_samples_show_how_alike_the_blocks_are(world, capsys, monkeypatch):
         assert row["target"] is None or row["cka"] == matrix[row["target"], row["source"]]
     lost = data["trial"]
     assert data["signs"]["recovered"] is None or data["signs"]["recovered"] == pytest.approx(
-        (lost["before"] - lost["after"]) / (lost["before"] - lost["source"]))
+        (lost["before"] - lost["after"]) / (lost["before"] - lost["source"])
+    )
     assert data["samples"]["n"] == 20
     assert data["estimate"]["n"] == 100
     again = told(capsys, monkeypatch, *WORDS, *DATA, "--batch-size", "3")
@@ -289,12 +301,24 @@ def test_samples_show_how_alike_the_blocks_are(world, capsys, monkeypatch):
 
 def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, monkeypatch):
     told_of, right_loss, right_dressed, right_carry = [], explore._loss, Ready.dressed, BiCo.carry
-    monkeypatch.setattr(explore, "_loss", lambda objective, model, drawn, *rest: (
-        told_of.append(("loss", drawn.samples)), right_loss(objective, model, drawn, *rest))[1])
-    monkeypatch.setattr(Ready, "dressed", lambda self, drawn, size: (
-        told_of.append(("head", drawn.samples)), right_dressed(self, drawn, size))[1])
-    monkeypatch.setattr(BiCo, "carry", lambda self, job: (
-        told_of.append(("port", tuple(job.batches().samples))), right_carry(self, job))[1])
+    monkeypatch.setattr(
+        explore,
+        "_loss",
+        lambda objective, model, drawn, *rest: (
+            told_of.append(("loss", drawn.samples)),
+            right_loss(objective, model, drawn, *rest),
+        )[1],
+    )
+    monkeypatch.setattr(
+        Ready,
+        "dressed",
+        lambda self, drawn, size: (told_of.append(("head", drawn.samples)), right_dressed(self, drawn, size))[1],
+    )
+    monkeypatch.setattr(
+        BiCo,
+        "carry",
+        lambda self, job: (told_of.append(("port", tuple(job.batches().samples))), right_carry(self, job))[1],
+    )
     told(capsys, monkeypatch, *WORDS, *DATA)
     whats = [what for what, _ in told_of]
     assert whats[:10] == ["head", "loss"] * 2 + ["port", "head", "loss"] * 2
@@ -351,8 +375,24 @@ def test_a_check_is_read_by_people_and_its_next_command_runs(world, capsys, monk
 
 
 def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkeypatch, tmp_path):
-    report = told(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "12",
-                  "--eval-n", "4", "--matching", "cka", "--output", tmp_path / "out")
+    report = told(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "12",
+        "--eval-n",
+        "4",
+        "--matching",
+        "cka",
+        "--output",
+        tmp_path / "out",
+    )
     found = report["matching"]
     blocks = {row["target"]: row["source"] for row in report["layers"] if row["target"] is not None}
     assert found["rule"] == "cka"
@@ -365,8 +405,24 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
 
     (tmp_path / "pairs.yaml").write_text("{0: 1, 1: 0, 2: null}")
     monkeypatch.chdir(tmp_path)
-    report = told(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "12",
-                  "--eval-n", "4", "--matching", tmp_path / "pairs.yaml", "--output", tmp_path / "by-file")
+    report = told(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "12",
+        "--eval-n",
+        "4",
+        "--matching",
+        tmp_path / "pairs.yaml",
+        "--output",
+        tmp_path / "by-file",
+    )
     assert {row["target"]: row["source"] for row in report["layers"] if row["target"] is not None} == {0: 1, 1: 0}
     assert report["matching"]["rule"] == "pairs.yaml"
     card = (tmp_path / "by-file" / "README.md").read_text()
@@ -378,12 +434,25 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
 def test_a_twin_of_any_family_is_found_out(name, tmp_path, capsys, monkeypatch):
     """The target is the base in other coordinates: CKA 1, maps without residual, and a port in small that works."""
     write_family(tmp_path, name)
-    data = told(capsys, monkeypatch, "check", tmp_path / "ft", "--base", tmp_path / "base", "--to", tmp_path / "plus",
-                "--dataset", tmp_path / "task", "-n", "60")
+    data = told(
+        capsys,
+        monkeypatch,
+        "check",
+        tmp_path / "ft",
+        "--base",
+        tmp_path / "base",
+        "--to",
+        tmp_path / "plus",
+        "--dataset",
+        tmp_path / "task",
+        "-n",
+        "60",
+    )
     assert data["blocks"]
     for row in data["blocks"]:
         assert row["cka"] is None or row["cka"] == pytest.approx(1, abs=1e-3)
         assert row["input_residual"] == pytest.approx(0, abs=1e-3)
-    assert data["task_vector"]["moved_share"] + sum(entry["share"] for entry in data["task_vector"]["left"]) == \
-        pytest.approx(1)
+    assert data["task_vector"]["moved_share"] + sum(
+        entry["share"] for entry in data["task_vector"]["left"]
+    ) == pytest.approx(1)
     assert data["verdict"]["grade"] == "good", data["verdict"]

@@ -19,21 +19,36 @@ FOUND = {
     "names of classes": ({"text": S, "label": S}, Kind.TEXT, "text label"),
     "labels by type": ({"text": S, "coarse": CLASS}, Kind.TEXT, "text label=coarse"),
     "labels by type before labels by name": ({"text": S, "label": S, "gold": CLASS}, Kind.TEXT, "text label=gold"),
-    "premises": ({"premise": S, "hypothesis": S, "label": CLASS, "idx": I}, Kind.PAIR,
-                 "text=premise text_pair=hypothesis label"),
-    "paraphrases": ({"sentence1": S, "sentence2": S, "label": CLASS}, Kind.PAIR,
-                    "text=sentence1 text_pair=sentence2 label"),
-    "questions and sentences": ({"question": S, "sentence": S, "label": CLASS}, Kind.PAIR,
-                                "text=question text_pair=sentence label"),
+    "premises": (
+        {"premise": S, "hypothesis": S, "label": CLASS, "idx": I},
+        Kind.PAIR,
+        "text=premise text_pair=hypothesis label",
+    ),
+    "paraphrases": (
+        {"sentence1": S, "sentence2": S, "label": CLASS},
+        Kind.PAIR,
+        "text=sentence1 text_pair=sentence2 label",
+    ),
+    "questions and sentences": (
+        {"question": S, "sentence": S, "label": CLASS},
+        Kind.PAIR,
+        "text=question text_pair=sentence label",
+    ),
     "plain text": ({"text": S}, Kind.PLAIN, "text"),
     "plain text among others": ({"url": S, "text": S, "timestamp": S}, Kind.PLAIN, "text"),
     "lines": ({"line": S}, Kind.PLAIN, "text=line"),
     "chats": ({"prompt": S, "prompt_id": S, "messages": TURNS}, Kind.CHAT, "messages"),
-    "chats of the other form": ({"id": S, "conversations": List({"from": S, "value": S})}, Kind.CHAT,
-                                "messages=conversations"),
+    "chats of the other form": (
+        {"id": S, "conversations": List({"from": S, "value": S})},
+        Kind.CHAT,
+        "messages=conversations",
+    ),
     "prompts": ({"prompt": S, "completion": S}, Kind.COMPLETION, "prompt completion"),
-    "instructions": ({"instruction": S, "context": S, "response": S}, Kind.COMPLETION,
-                     "prompt=instruction completion=response"),
+    "instructions": (
+        {"instruction": S, "context": S, "response": S},
+        Kind.COMPLETION,
+        "prompt=instruction completion=response",
+    ),
     "answers": ({"question": S, "answer": S}, Kind.COMPLETION, "prompt=question completion=answer"),
     "summaries": ({"dialogue": S, "summary": S, "id": S}, Kind.COMPLETION, "prompt=dialogue completion=summary"),
     "rated completions": ({"prompt": S, "completion": S, "label": B}, Kind.COMPLETION, "prompt completion"),
@@ -56,41 +71,55 @@ def test_what_was_found_may_be_said(features, kind, names):
     assert find_columns("org/data", Features(features), roles(names)) == Columns(kind, roles(names))
 
 
-@pytest.mark.parametrize(("features", "named", "kind", "names"), [
-    ({"a": S, "b": S, "y": I}, "text=a label=y", Kind.TEXT, "text=a label=y"),
-    ({"a": S, "b": S, "y": I}, "text=b text_pair=a label=y", Kind.PAIR, "text=b text_pair=a label=y"),
-    ({"a": S, "b": S}, "prompt=a completion=b", Kind.COMPLETION, "prompt=a completion=b"),
-    ({"instruction": S, "input": S, "output": S}, "prompt=input", Kind.COMPLETION, "prompt=input completion=output"),
-    ({"a": Image(), "b": Image(), "label": CLASS}, "image=b", Kind.IMAGE, "image=b label"),
-    ({"image": Image(), "label": CLASS, "size": I}, "label=size", Kind.IMAGE, "image label=size"),
-    ({"image": Image(), "caption": S}, "text=caption", Kind.PLAIN, "text=caption"),
-    ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", Kind.TEXT, "text label=mood"),
-    ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", Kind.CHAT, "messages=chosen"),
-    ({"text": S, "review": S, "label": CLASS}, "text=review", Kind.TEXT, "text=review label"),
-    ({"answer": S, "output": S, "prompt": S}, "prompt=answer", Kind.COMPLETION, "prompt=answer completion=output"),
-    ({"label": S, "cls": I}, "text=label", Kind.TEXT, "text=label label=cls"),
-])
+@pytest.mark.parametrize(
+    ("features", "named", "kind", "names"),
+    [
+        ({"a": S, "b": S, "y": I}, "text=a label=y", Kind.TEXT, "text=a label=y"),
+        ({"a": S, "b": S, "y": I}, "text=b text_pair=a label=y", Kind.PAIR, "text=b text_pair=a label=y"),
+        ({"a": S, "b": S}, "prompt=a completion=b", Kind.COMPLETION, "prompt=a completion=b"),
+        (
+            {"instruction": S, "input": S, "output": S},
+            "prompt=input",
+            Kind.COMPLETION,
+            "prompt=input completion=output",
+        ),
+        ({"a": Image(), "b": Image(), "label": CLASS}, "image=b", Kind.IMAGE, "image=b label"),
+        ({"image": Image(), "label": CLASS, "size": I}, "label=size", Kind.IMAGE, "image label=size"),
+        ({"image": Image(), "caption": S}, "text=caption", Kind.PLAIN, "text=caption"),
+        ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", Kind.TEXT, "text label=mood"),
+        ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", Kind.CHAT, "messages=chosen"),
+        ({"text": S, "review": S, "label": CLASS}, "text=review", Kind.TEXT, "text=review label"),
+        ({"answer": S, "output": S, "prompt": S}, "prompt=answer", Kind.COMPLETION, "prompt=answer completion=output"),
+        ({"label": S, "cls": I}, "text=label", Kind.TEXT, "text=label label=cls"),
+    ],
+)
 def test_the_users_word_holds(features, named, kind, names):
     assert find_columns("org/data", Features(features), roles(named)) == Columns(kind, roles(names))
 
 
-@pytest.mark.parametrize(("features", "named", "what"), [
-    ({"image": Image(), "depth": Image(), "label": CLASS}, "", r"several image columns \(image, depth\)"),
-    ({"image": Image(), "a": CLASS, "b": CLASS}, "", r"several label columns \(a, b\)"),
-    ({"chosen": TURNS, "rejected": TURNS}, "", r"several messages columns \(chosen, rejected\)"),
-    ({"text": S, "review": S, "label": CLASS}, "", r"several text columns \(text, review\)"),
-    ({"sentence1": S, "sentence2": S, "premise": S, "hypothesis": S, "label": CLASS}, "",
-     r"several pairs of texts \(sentence1 and sentence2, premise and hypothesis\)"),
-    ({"a": S, "b": S}, "", r"several text columns \(a, b\)"),
-    ({"prompt": S, "instruction": S, "output": S}, "", r"several prompt columns \(prompt, instruction\)"),
-    ({"a": I, "b": F}, "", "no columns that go together as image, chat, .*plain text"),
-    ({"text": S}, "label=y", "no label column 'y'"),
-    ({"text": S, "y": I}, "text=y", "no text in column 'y'"),
-    ({"text": S, "y": I}, "image=text", "no image in column 'text'"),
-    ({"text": S, "y": I}, "messages=text", "no messages in column 'text'"),
-    ({"text": S}, "text=text text_pair=text image=text", "no image in column"),
-    ({"image": Image(), "text": S}, "image=image text=text", "no columns that go together"),
-])
+@pytest.mark.parametrize(
+    ("features", "named", "what"),
+    [
+        ({"image": Image(), "depth": Image(), "label": CLASS}, "", r"several image columns \(image, depth\)"),
+        ({"image": Image(), "a": CLASS, "b": CLASS}, "", r"several label columns \(a, b\)"),
+        ({"chosen": TURNS, "rejected": TURNS}, "", r"several messages columns \(chosen, rejected\)"),
+        ({"text": S, "review": S, "label": CLASS}, "", r"several text columns \(text, review\)"),
+        (
+            {"sentence1": S, "sentence2": S, "premise": S, "hypothesis": S, "label": CLASS},
+            "",
+            r"several pairs of texts \(sentence1 and sentence2, premise and hypothesis\)",
+        ),
+        ({"a": S, "b": S}, "", r"several text columns \(a, b\)"),
+        ({"prompt": S, "instruction": S, "output": S}, "", r"several prompt columns \(prompt, instruction\)"),
+        ({"a": I, "b": F}, "", "no columns that go together as image, chat, .*plain text"),
+        ({"text": S}, "label=y", "no label column 'y'"),
+        ({"text": S, "y": I}, "text=y", "no text in column 'y'"),
+        ({"text": S, "y": I}, "image=text", "no image in column 'text'"),
+        ({"text": S, "y": I}, "messages=text", "no messages in column 'text'"),
+        ({"text": S}, "text=text text_pair=text image=text", "no image in column"),
+        ({"image": Image(), "text": S}, "image=image text=text", "no columns that go together"),
+    ],
+)
 def test_doubt_is_an_error_that_lists_the_columns(features, named, what):
     with pytest.raises(PortError, match=what) as caught:
         find_columns("org/data", Features(features), roles(named))
@@ -106,7 +135,11 @@ def test_columns_are_read_from_the_command_line():
     assert parse_columns("image=img, label = y") == {"image": "img", "label": "y"}
     assert parse_columns("text=a=b") == {"text": "a=b"}
     assert parse_columns(None) == parse_columns("") == {}
-    for wrong, why in (("image", "not role=column"), ("picture=img", "not role=column"), ("image=", "not role=column"),
-                       ("text=a,text=b", "named twice")):
+    for wrong, why in (
+        ("image", "not role=column"),
+        ("picture=img", "not role=column"),
+        ("image=", "not role=column"),
+        ("text=a,text=b", "named twice"),
+    ):
         with pytest.raises(PortError, match=f"--columns .*{why}; the roles are image, label, messages, prompt"):
             parse_columns(wrong)

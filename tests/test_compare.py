@@ -10,11 +10,11 @@ from twins import Samples, random_fine_tune, tiny_clip
 from world import config, fine_tune, write_model
 
 from hf_bico import BiCo, Naive, port
-from hf_bico.workflows.live import class_scores, job_of
-from hf_bico.core.compare import compare
 from hf_bico.core import collect
+from hf_bico.core.compare import compare
 from hf_bico.core.methods import FewShot, GradFix, Theseus
 from hf_bico.tasks.evaluation import Exam
+from hf_bico.workflows.live import class_scores, job_of
 
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
 
@@ -35,16 +35,41 @@ def collected(monkeypatch):
 
 
 def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, collected, tmp_path):
-    data = told(capsys, monkeypatch, "compare", *WORDS, "-n", "10", "-n", "20", "--seeds", "2", "--method", "bico",
-                "--method", "naive", "--method", "gradient-only", "--alpha", "1", "--alpha", "20", "--output",
-                tmp_path / "out")
+    data = told(
+        capsys,
+        monkeypatch,
+        "compare",
+        *WORDS,
+        "-n",
+        "10",
+        "-n",
+        "20",
+        "--seeds",
+        "2",
+        "--method",
+        "bico",
+        "--method",
+        "naive",
+        "--method",
+        "gradient-only",
+        "--alpha",
+        "1",
+        "--alpha",
+        "20",
+        "--output",
+        tmp_path / "out",
+    )
     assert len(collected) == 2 * (2 + 3)  # batches of 8: once a (N, seed), whatever the methods
     assert len(data["rows"]) == 2 * 2 * 3 * 2
     assert len({row["score"] for row in data["rows"]}) > 2
     for method, n, seed, alpha in (("bico", 10, 1, 20), ("gradient-only", 20, 0, 20), ("bico", 20, 1, 1)):
         alone = told(capsys, monkeypatch, "port", *WORDS, "-n", n, "--seed", seed, "--method", method, "--alpha", alpha)
-        ours = {name: row for row in data["rows"] if (row["n"], row["seed"], row["alpha"]) == (n, seed, alpha)
-                for name in [row["method"]]}
+        ours = {
+            name: row
+            for row in data["rows"]
+            if (row["n"], row["seed"], row["alpha"]) == (n, seed, alpha)
+            for name in [row["method"]]
+        }
         scores = alone["evaluation"]
         assert ours[method]["score"] == scores["ported"]["value"]
         assert ours["naive"]["score"] == scores["naive"]["value"]
@@ -63,7 +88,7 @@ def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):
     scores = torch.tensor([row["score"] for row in data["rows"]], dtype=torch.float64)
     gaps = torch.tensor([row["recovered"] for row in data["rows"]], dtype=torch.float64)
     assert len(scores) == 3
-    entry, = data["summary"]
+    (entry,) = data["summary"]
     assert entry["score"] == pytest.approx(float(scores.mean()))
     assert entry["recovered"] == pytest.approx(float(gaps.mean()))
     assert entry["recovered_spread"] == pytest.approx(float(gaps.std()))
@@ -91,8 +116,21 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
     small = config(32, 2, 32)
     tensors = write_model(tmp_path / "same", small, seed=5)
     write_model(tmp_path / "same-ft", small, fine_tune(small, tensors, seed=6))
-    data = told(capsys, monkeypatch, "compare", "demo/ft", "--to", tmp_path / "same", "--dataset", "demo/task", *words,
-                "--target-tuned", tmp_path / "same-ft", "--set", "gradfix:sign=vote")
+    data = told(
+        capsys,
+        monkeypatch,
+        "compare",
+        "demo/ft",
+        "--to",
+        tmp_path / "same",
+        "--dataset",
+        "demo/task",
+        *words,
+        "--target-tuned",
+        tmp_path / "same-ft",
+        "--set",
+        "gradfix:sign=vote",
+    )
     assert data["reference"]["what"] == "the target's own fine-tune"
     assert data["methods"]["gradfix"] == {"sign": "vote"}
     for row in data["rows"]:
@@ -136,8 +174,13 @@ def test_every_method_has_a_row_unless_named(world, capsys, monkeypatch):
 def live():
     base, target = tiny_clip(), tiny_clip(48, 3, seed=4, size=40)
     samples = Samples.make(20)
-    return {"tuned": random_fine_tune(base), "base": base, "target": target,
-            "calibration": samples.batches(8, target_size=40), "loss": samples.loss}, samples
+    return {
+        "tuned": random_fine_tune(base),
+        "base": base,
+        "target": target,
+        "calibration": samples.batches(8, target_size=40),
+        "loss": samples.loss,
+    }, samples
 
 
 def norm_of_change(target):
@@ -150,8 +193,15 @@ def test_live_rows_are_live_ports(live, collected):
     """Methods of different label-free draws do not mix, and few-shot, naive and paths collect for themselves."""
     job, _ = live
     general = class_scores(Samples.make(3, seed=8).head)
-    methods = {"bico": BiCo(), "two draws": BiCo(label_free=2), "three": BiCo(label_free=3), "path": BiCo(steps=2),
-               "theseus": Theseus(centred=True), "naive": Naive(), "few-shot": FewShot(rate=1e-3)}
+    methods = {
+        "bico": BiCo(),
+        "two draws": BiCo(label_free=2),
+        "three": BiCo(label_free=3),
+        "path": BiCo(steps=2),
+        "theseus": Theseus(centred=True),
+        "naive": Naive(),
+        "few-shot": FewShot(rate=1e-3),
+    }
     score = norm_of_change(job["target"])
     rows = compare(job_of(**job, scores=(general, general)), methods, 20, score, alphas=(1.0, -2.0))
     assert len(collected) == 3 + 3 + 3  # what all share, three draws, the path's second step
@@ -177,7 +227,7 @@ def test_live_refusals_leave_the_others_alone(live):
 
 def test_live_search_is_the_least_of_its_losses(live):
     job, _ = live
-    row, = compare(job_of(**job), {"bico": BiCo()}, 20, lambda model: 0.0, alphas=("auto",))
+    (row,) = compare(job_of(**job), {"bico": BiCo()}, 20, lambda model: 0.0, alphas=("auto",))
     delta = port(**job).delta
     before = {key: tensor.clone() for key, tensor in job["target"].state_dict().items()}
     for alpha, loss in row.search:

@@ -131,8 +131,9 @@ def test_taps_leave_no_trace_and_compute_no_weight_gradient():
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     pairs = pair_sites(family_of(model).sites(model), family_of(model).sites(model))
     with pytest.raises(RuntimeError, match="stop"):
-        collect(Side(model, samples.loss), Side(model, failing), pairs, samples.batches(2),
-                Evidence(pairs, BiCo().signals))
+        collect(
+            Side(model, samples.loss), Side(model, failing), pairs, samples.batches(2), Evidence(pairs, BiCo().signals)
+        )
     assert model.training
     assert model.visual.conv1.weight.requires_grad
     assert not model.visual.proj.requires_grad
@@ -147,8 +148,11 @@ def failing(model, batch):
 def test_a_site_that_never_runs_is_named():
     model, samples = tiny_clip(), Samples.make(2)
     sites = family_of(model).sites(model)
-    with pytest.raises(PortError, match=r"never ran.*block 0 q \(output gradient\)"), frozen(model), \
-            taps(model, sites, BiCo().signals, lambda stream, rows: None):
+    with (
+        pytest.raises(PortError, match=r"never ran.*block 0 q \(output gradient\)"),
+        frozen(model),
+        taps(model, sites, BiCo().signals, lambda stream, rows: None),
+    ):
         model.visual.ln_post(samples.images.new_zeros(1, 32))
 
 
@@ -162,7 +166,7 @@ def test_taps_see_a_plain_linear_and_a_bare_matmul():
     state = dict(model.named_parameters())
     loss = samples.loss(model, (samples.images, samples.labels))
     for site in sites:
-        gradient, = torch.autograd.grad(loss, state[site.weight.key], retain_graph=True)
+        (gradient,) = torch.autograd.grad(loss, state[site.weight.key], retain_graph=True)
         x, g = (seen[site.stream(signal)].flatten(0, 1) for signal in (Signal.INPUT, Signal.OUTPUT_GRADIENT))
         assert torch.allclose(g.T @ x, site.weight.of(gradient)), site.name
 
@@ -176,8 +180,11 @@ def odd_attention():
 
 def test_a_fused_attention_that_does_more_is_refused():
     holder, site, x = odd_attention()
-    with pytest.raises(PortError, match="plain self-attention"), frozen(holder), \
-            taps(holder, [site], BiCo().signals, lambda stream, rows: None):
+    with (
+        pytest.raises(PortError, match="plain self-attention"),
+        frozen(holder),
+        taps(holder, [site], BiCo().signals, lambda stream, rows: None),
+    ):
         holder.attn(x, x, x, need_weights=False)
 
 
@@ -197,8 +204,9 @@ def test_a_pass_that_cannot_be_paired_is_refused():
         return samples.loss(model, batch) + samples.loss(model, batch)
 
     with pytest.raises(PortError, match="runs more than once"):
-        collect(Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2),
-                Evidence(pairs, BiCo().signals))
+        collect(
+            Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Evidence(pairs, BiCo().signals)
+        )
     with pytest.raises(PortError, match="no calibration samples"):
         port(tuned=random_fine_tune(model), base=model, target=model, calibration=[], loss=samples.loss)
 
@@ -227,7 +235,7 @@ def test_a_tensor_that_nothing_accounts_for_is_refused():
 
 def test_half_precision_weights_keep_their_dtype():
     base = {"w": torch.full((2,), 1.0, dtype=torch.bfloat16)}
-    (_, summed), = added(base, {"w": torch.tensor([0.5, 1e-6])}, alpha=2.0)
+    ((_, summed),) = added(base, {"w": torch.tensor([0.5, 1e-6])}, alpha=2.0)
     assert summed.dtype == torch.bfloat16
     assert summed.tolist() == [2.0, 1.0]
 

@@ -10,10 +10,11 @@ import pytest
 from world import CLASSES, write_dataset
 
 from hf_bico import PortError
-from hf_bico.tasks import samples as data, splits, strategies
+from hf_bico.io.hub import Hub
+from hf_bico.tasks import samples as data
+from hf_bico.tasks import splits, strategies
 from hf_bico.tasks.columns import Columns, Kind
 from hf_bico.tasks.samples import check_columns, choose, classes_of, draw, read_task, samples_of
-from hf_bico.io.hub import Hub
 from hf_bico.tasks.splits import ArrowSplit, HubDataset, ParquetSplit, StreamedSplit
 from hf_bico.tasks.strategies import BALANCED, STRATEGIES, Calibration, chosen
 
@@ -102,7 +103,8 @@ def test_features_of_the_card_serve_parquet_that_has_none(tmp_path, folder):
     names = "".join(f"          '{i}': {name}\n" for i, name in enumerate(CLASSES))
     (tmp_path / "bare" / "README.md").write_text(
         "---\ndataset_info:\n  features:\n  - name: image\n    dtype: image\n  - name: label\n    dtype:\n"
-        f"      class_label:\n        names:\n{names}---\n")
+        f"      class_label:\n        names:\n{names}---\n"
+    )
     dataset = opened(tmp_path / "bare")
     split = dataset.split("train")
     assert len(random_draw(split, read_task(dataset, split, {}, None), 5).samples) == 5
@@ -131,7 +133,8 @@ def test_several_configurations_must_be_chosen_from(tmp_path, folder):
     for name in ("one", "two"):
         write_dataset(tmp_path / "two" / name, {"train": 10, "test": 10})
     (tmp_path / "two" / "README.md").write_text(
-        "---\nconfigs:\n- config_name: one\n  data_dir: one/data\n- config_name: two\n  data_dir: two/data\n---\n")
+        "---\nconfigs:\n- config_name: one\n  data_dir: one/data\n- config_name: two\n  data_dir: two/data\n---\n"
+    )
     with pytest.raises(PortError, match=r"one.*two"):
         opened(tmp_path / "two")
 
@@ -188,8 +191,10 @@ def test_a_huge_split_is_not_embedded_whole(crowd, monkeypatch):
 
 def test_classes_of_half_and_one(crowd):
     labels, _ = crowd
-    draws = {strategy: [labels[list(chosen(labels, strategy, 5, seed))] for seed in range(12)]
-             for strategy in ("half-class", "one-class")}
+    draws = {
+        strategy: [labels[list(chosen(labels, strategy, 5, seed))] for seed in range(12)]
+        for strategy in ("half-class", "one-class")
+    }
     assert all(len(set(drawn)) <= 2 for drawn in draws["half-class"])
     assert any(len(set(drawn)) == 2 for drawn in draws["half-class"])
     assert all(len(set(drawn)) == 1 for drawn in draws["one-class"])
@@ -201,8 +206,11 @@ def test_labels_are_read_without_their_images(folder, monkeypatch):
     split = dataset.split("train")
     task = read_task(dataset, split, {}, None)
     columns = []
-    monkeypatch.setattr(pq.ParquetFile, "read", lambda self, right=pq.ParquetFile.read, **words: (
-        columns.extend(words["columns"]), right(self, **words))[1])
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read",
+        lambda self, right=pq.ParquetFile.read, **words: (columns.extend(words["columns"]), right(self, **words))[1],
+    )
     labels = classes_of(split, task, Calibration(strategy="one-class"))
     assert columns == ["label"]
     assert labels.tolist() == [sample.label for sample in samples_of(split, range(400), task)]
@@ -214,13 +222,18 @@ CHAT = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "�
 KINDS = {
     "text": ({"text": ["a b", "c", "dé"], "label": [1, 0, 1]}, ("0", "1"), ("a b", 1)),
     "names of classes": ({"text": ["a b", "c", "dé"], "label": ["x_y", "b", "x_y"]}, ("b", "x_y"), ("a b", 1)),
-    "text pair": ({"premise": ["a", "b", "c"], "hypothesis": ["d", "e", "f"], "label": [2, 0, 1]}, ("0", "1", "2"),
-                  (("a", "d"), 2)),
+    "text pair": (
+        {"premise": ["a", "b", "c"], "hypothesis": ["d", "e", "f"], "label": [2, 0, 1]},
+        ("0", "1", "2"),
+        (("a", "d"), 2),
+    ),
     "plain text": ({"text": ["a b", "c", "dé"]}, (), ("a b", None)),
     "chat": ({"messages": [CHAT] * 3}, (), (tuple(CHAT), None)),
-    "chat of the other form": ({"conversations": [[{"from": "human", "value": "Why?"},
-                                                   {"from": "gpt", "value": "Ünd darum."}]] * 3}, (),
-                               (tuple(CHAT), None)),
+    "chat of the other form": (
+        {"conversations": [[{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "Ünd darum."}]] * 3},
+        (),
+        (tuple(CHAT), None),
+    ),
     "prompt and completion": ({"prompt": ["a", "b", "c"], "completion": ["x", "y", "z"]}, (), ("a", "x")),
 }
 
@@ -257,14 +270,20 @@ def test_every_kind_of_sample_is_read(tmp_path, columns, classes, first, streami
             classes_of(split, task, Calibration(per_class=1))
 
 
-@pytest.mark.parametrize(("columns", "changed"), [
-    ({"text": ["a"], "label": [1]}, {"text": ["b"], "label": [1]}),
-    ({"text": ["a", "b"], "label": ["u", "v"]}, {"text": ["a", "b"], "label": ["v", "u"]}),
-    ({"premise": ["ab"], "hypothesis": ["c"], "label": [0]}, {"premise": ["a"], "hypothesis": ["bc"], "label": [0]}),
-    ({"prompt": ["ab"], "completion": ["c"]}, {"prompt": ["a"], "completion": ["bc"]}),
-    ({"messages": [CHAT]}, {"messages": [CHAT[:1]]}),
-    ({"messages": [CHAT]}, {"messages": [[CHAT[0], CHAT[1] | {"role": "user"}]]}),
-])
+@pytest.mark.parametrize(
+    ("columns", "changed"),
+    [
+        ({"text": ["a"], "label": [1]}, {"text": ["b"], "label": [1]}),
+        ({"text": ["a", "b"], "label": ["u", "v"]}, {"text": ["a", "b"], "label": ["v", "u"]}),
+        (
+            {"premise": ["ab"], "hypothesis": ["c"], "label": [0]},
+            {"premise": ["a"], "hypothesis": ["bc"], "label": [0]},
+        ),
+        ({"prompt": ["ab"], "completion": ["c"]}, {"prompt": ["a"], "completion": ["bc"]}),
+        ({"messages": [CHAT]}, {"messages": [CHAT[:1]]}),
+        ({"messages": [CHAT]}, {"messages": [[CHAT[0], CHAT[1] | {"role": "user"}]]}),
+    ],
+)
 def test_the_hash_is_of_the_content_alone(tmp_path, columns, changed):
     hashes = []
     for number, some in enumerate((columns, columns, changed)):
@@ -275,22 +294,27 @@ def test_the_hash_is_of_the_content_alone(tmp_path, columns, changed):
 
 def test_the_order_of_a_messages_keys_is_no_content(tmp_path):
     turned = [dict(reversed(message.items())) for message in CHAT]
-    hashes = {random_draw(*asked(in_lines(tmp_path / str(number), {"messages": [chat]})), 1).sha256
-              for number, chat in enumerate((CHAT, turned))}
+    hashes = {
+        random_draw(*asked(in_lines(tmp_path / str(number), {"messages": [chat]})), 1).sha256
+        for number, chat in enumerate((CHAT, turned))
+    }
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize(("columns", "what"), [
-    ({"text": ["a", "  "], "label": [0, 1]}, "row 1 has no text"),
-    ({"text": ["a", None], "label": [0, 1]}, "row 1 has no text"),
-    ({"premise": ["a", "b"], "hypothesis": ["a", ""], "label": [0, 1]}, "row 1 has no second text"),
-    ({"text": ["a", "b"], "label": ["x", None]}, "row 1 has label None"),
-    ({"text": ["a", "b"], "label": [0, -1]}, "row 1 has label -1; labels are 0 to 0"),
-    ({"prompt": ["a", ""], "completion": ["a", "b"]}, "row 1 has no prompt"),
-    ({"prompt": ["a", "b"], "completion": ["a", ""]}, "row 1 has no completion"),
-    ({"messages": [CHAT, []]}, "row 1 has no messages"),
-    ({"messages": [CHAT, [{"role": "user", "content": None}]]}, "row 1 has no messages, or one that is no text"),
-])
+@pytest.mark.parametrize(
+    ("columns", "what"),
+    [
+        ({"text": ["a", "  "], "label": [0, 1]}, "row 1 has no text"),
+        ({"text": ["a", None], "label": [0, 1]}, "row 1 has no text"),
+        ({"premise": ["a", "b"], "hypothesis": ["a", ""], "label": [0, 1]}, "row 1 has no second text"),
+        ({"text": ["a", "b"], "label": ["x", None]}, "row 1 has label None"),
+        ({"text": ["a", "b"], "label": [0, -1]}, "row 1 has label -1; labels are 0 to 0"),
+        ({"prompt": ["a", ""], "completion": ["a", "b"]}, "row 1 has no prompt"),
+        ({"prompt": ["a", "b"], "completion": ["a", ""]}, "row 1 has no completion"),
+        ({"messages": [CHAT, []]}, "row 1 has no messages"),
+        ({"messages": [CHAT, [{"role": "user", "content": None}]]}, "row 1 has no messages, or one that is no text"),
+    ],
+)
 def test_a_row_without_what_is_asked_is_refused(tmp_path, columns, what):
     split, task = asked(in_lines(tmp_path / "set", columns))
     assert len(list(samples_of(split, [0], task))) == 1
@@ -387,6 +411,9 @@ def test_a_stream_comes_from_the_hub_in_part(tmp_path, hub, monkeypatch):
     split = HubDataset(Hub(), Hub().resolve("demo/lines", "dataset"), streaming=True).split("train")
     assert split.num_rows == 50
     assert next(split.rows([49], ["text"]))["text"].startswith("word ")
-    cached = [path for path in Path(datasets.config.HF_CACHE_HOME).rglob("*")
-              if path.is_file() and path.stat().st_size > 2**25]
+    cached = [
+        path
+        for path in Path(datasets.config.HF_CACHE_HOME).rglob("*")
+        if path.is_file() and path.stat().st_size > 2**25
+    ]
     assert not cached  # 40 MB were not brought here

@@ -22,23 +22,49 @@ from test_forms import SOURCES, publish
 
 import hf_bico
 from hf_bico import TaskVector
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.families import Transformers
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import sha256
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
-ONE_EACH = ("vit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert",
-            "t5-gated", "gpt2", "llama", "qwen2", "gemma")
+ONE_EACH = (
+    "vit",
+    "dinov2-swiglu",
+    "timm",
+    "clip-classifier",
+    "bert",
+    "roberta",
+    "distilbert",
+    "modernbert",
+    "t5-gated",
+    "gpt2",
+    "llama",
+    "qwen2",
+    "gemma",
+)
 """A family of every build: with and without biases, some of both, transposed, fused, tied."""
-AUTO = {"text": "AutoModelForSequenceClassification", "image": "AutoModelForImageClassification",
-        "causal": "AutoModelForCausalLM", "seq2seq": "AutoModelForSeq2SeqLM"}
+AUTO = {
+    "text": "AutoModelForSequenceClassification",
+    "image": "AutoModelForImageClassification",
+    "causal": "AutoModelForCausalLM",
+    "seq2seq": "AutoModelForSeq2SeqLM",
+}
 
 
 def ported(repo: str, form: str, source: str = "ft", **options) -> dict:
-    config = PortConfig(f"{repo}-{source}", f"{repo}-plus", f"{repo}-task", base=f"{repo}-base", n=22, form=form,
-                        push_to=f"{repo}-as-{form}", allow_regression=True, **options)
+    config = PortConfig(
+        f"{repo}-{source}",
+        f"{repo}-plus",
+        f"{repo}-task",
+        base=f"{repo}-base",
+        n=22,
+        form=form,
+        push_to=f"{repo}-as-{form}",
+        allow_regression=True,
+        **options,
+    )
     return run(config, Hub()).report
 
 
@@ -64,9 +90,13 @@ def test_every_loader_gives_the_model_that_was_scored(family, tmp_path, hub):
     ours = hf_bico.from_pretrained(f"{repo}-as-delta", device="cpu")
     plus = cls.from_pretrained(f"{repo}-plus", **more)
     before, full, mine, stock, through_peft = logits(
-        case.kind, plus, cls.from_pretrained(f"{repo}-as-model"), ours.model,
+        case.kind,
+        plus,
+        cls.from_pretrained(f"{repo}-as-model"),
+        ours.model,
         auto.from_pretrained(f"{repo}-as-delta", **more),
-        peft.PeftModel.from_pretrained(cls.from_pretrained(f"{repo}-plus", **more), f"{repo}-as-delta"))
+        peft.PeftModel.from_pretrained(cls.from_pretrained(f"{repo}-plus", **more), f"{repo}-as-delta"),
+    )
     moved = (before - full).norm()
     for other in (stock, through_peft):
         assert (other - mine).norm() < 1e-4 * moved
@@ -87,9 +117,12 @@ def test_a_lora_stays_one_at_its_rank(family, tmp_path, hub):
     assert config["peft_type"] == "LORA" and {config["r"], *config["rank_pattern"].values()} <= {2, 3}
     cls, more = getattr(transformers, case.cls), built(case.kind)
     before, full, mine, stock = logits(
-        case.kind, cls.from_pretrained(f"{repo}-plus", **more), cls.from_pretrained(f"{repo}-as-model"),
+        case.kind,
+        cls.from_pretrained(f"{repo}-plus", **more),
+        cls.from_pretrained(f"{repo}-as-model"),
         hf_bico.from_pretrained(f"{repo}-as-delta", device="cpu").model,
-        cls.from_pretrained(f"{repo}-as-delta", **more))
+        cls.from_pretrained(f"{repo}-as-delta", **more),
+    )
     assert max((mine - full).norm(), (stock - full).norm()) < 1e-4 * (before - full).norm()
 
 
@@ -117,8 +150,9 @@ def same(a: dict, b: dict) -> bool:
 def test_scale_dtype_and_what_the_native_loader_gives(llama):
     repo, root = llama
     base = transformers.LlamaForCausalLM.from_pretrained(root / "plus").state_dict()
-    none, half, whole = (state(hf_bico.from_pretrained(f"{repo}-as-delta", device="cpu", alpha=alpha))
-                         for alpha in (0.0, 0.5, 1.0))
+    none, half, whole = (
+        state(hf_bico.from_pretrained(f"{repo}-as-delta", device="cpu", alpha=alpha)) for alpha in (0.0, 0.5, 1.0)
+    )
     assert same(none, base) and not same(whole, base)
     for key in base:
         assert torch.allclose(half[key] - base[key], (whole[key] - base[key]) / 2, atol=1e-7)
@@ -137,13 +171,24 @@ def test_negative_zeros_of_the_base_survive_scale_0(llama, tmp_path):
         for tensor in tensors.values():
             tensor.flatten()[0] = -0.0
         save_file(tensors, path, metadata={"format": "pt"})
-    run(PortConfig(str(root / "tuned"), str(tmp_path / "plus"), str(root / "task"), base=str(root / "base"), n=8,
-                   form="delta", output=tmp_path / "delta"), Hub())
+    run(
+        PortConfig(
+            str(root / "tuned"),
+            str(tmp_path / "plus"),
+            str(root / "task"),
+            base=str(root / "base"),
+            n=8,
+            form="delta",
+            output=tmp_path / "delta",
+        ),
+        Hub(),
+    )
     with pytest.raises(PortError, match="base="):  # a folder has no commit
         hf_bico.from_pretrained(tmp_path / "delta", device="cpu")
     base = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "plus").state_dict()
-    assert same(base, state(hf_bico.from_pretrained(tmp_path / "delta", base=str(tmp_path / "plus"), alpha=0.0,
-                                                    device="cpu")))
+    assert same(
+        base, state(hf_bico.from_pretrained(tmp_path / "delta", base=str(tmp_path / "plus"), alpha=0.0, device="cpu"))
+    )
 
 
 def test_the_base_is_taken_at_its_commit_and_another_is_refused(llama):
@@ -161,9 +206,11 @@ def test_the_base_is_taken_at_its_commit_and_another_is_refused(llama):
         hf_bico.from_pretrained(delta, base=f"{repo}-plus", device="cpu")
     assert first in str(refused.value) and later in str(refused.value)
     moved = api.upload_file(path_or_fileobj=b"more", path_in_repo="note.txt", repo_id=delta).oid
-    for opened in (hf_bico.from_pretrained(delta, revision=then, device="cpu"),
-                   hf_bico.from_pretrained(f"hf://{delta}@{moved}", device="cpu", verify="full"),
-                   hf_bico.from_pretrained(delta, base=f"{repo}-plus@{first}", device="cpu")):
+    for opened in (
+        hf_bico.from_pretrained(delta, revision=then, device="cpu"),
+        hf_bico.from_pretrained(f"hf://{delta}@{moved}", device="cpu", verify="full"),
+        hf_bico.from_pretrained(delta, base=f"{repo}-plus@{first}", device="cpu"),
+    ):
         assert same(state(opened), wanted)
     with pytest.raises(PortError, match="names one itself"):
         hf_bico.from_pretrained(f"{delta}@{then}", revision=moved)
@@ -258,8 +305,12 @@ MISTAKES = {
     "truncated": (cut, "not a readable safetensors file"),
     "renamed": (lambda folder: tensors_of(folder, renamed), "missing.*unknown"),
     "lost": (lambda folder: tensors_of(folder, lambda tensors: tensors.popitem()), "no plain change|missing"),
-    "added": (lambda folder: tensors_of(folder, lambda tensors: tensors.update(
-        {"base_model.model.model.norm.weight": torch.ones(3)})), "model.norm.weight is unknown"),
+    "added": (
+        lambda folder: tensors_of(
+            folder, lambda tensors: tensors.update({"base_model.model.model.norm.weight": torch.ones(3)})
+        ),
+        "model.norm.weight is unknown",
+    ),
     "nan": (lambda folder: tensors_of(folder, spoiled), "NaN or Inf"),
     "reshaped": (lambda folder: tensors_of(folder, reshaped), "does not fit"),
     "scaled": (lambda folder: tensors_of(folder, scaled), "no plain change"),
@@ -286,10 +337,19 @@ def test_full_verification_sees_one_number(llama, tmp_path):
         hf_bico.from_pretrained(folder, device="cpu", verify="full")
 
 
-@pytest.mark.parametrize(("options", "why"), [
-    ({"alpha": float("nan")}, "no scale"), ({"dtype": "int8"}, "no floating"),
-    ({"dtype": "soup"}, "no floating"), ({"verify": "no"}, "fast or full"), ({"merge": "soup"}, "dare_ties"),
-    ({"weights": [1.0, 2.0]}, "weights are 2"), ({"density": 0.0}, "share"), ({"device": "abacus"}, "no device")])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"alpha": float("nan")}, "no scale"),
+        ({"dtype": "int8"}, "no floating"),
+        ({"dtype": "soup"}, "no floating"),
+        ({"verify": "no"}, "fast or full"),
+        ({"merge": "soup"}, "dare_ties"),
+        ({"weights": [1.0, 2.0]}, "weights are 2"),
+        ({"density": 0.0}, "share"),
+        ({"device": "abacus"}, "no device"),
+    ],
+)
 def test_options_that_are_none(options, why, llama):
     with pytest.raises(PortError, match=why):
         hf_bico.from_pretrained(llama[1] / "delta", **options)
@@ -300,8 +360,20 @@ def two(llama, tmp_path_factory):
     """Two deltas of one base."""
     repo, root = llama
     other = tmp_path_factory.mktemp("other") / "delta"
-    run(PortConfig(f"{repo}-tuned", f"{repo}-plus", f"{repo}-task", base=f"{repo}-base", n=8, method="theseus",
-                   form="delta", dtype="float32", output=other), Hub())
+    run(
+        PortConfig(
+            f"{repo}-tuned",
+            f"{repo}-plus",
+            f"{repo}-task",
+            base=f"{repo}-base",
+            n=8,
+            method="theseus",
+            form="delta",
+            dtype="float32",
+            output=other,
+        ),
+        Hub(),
+    )
     return root / "delta", other
 
 
@@ -310,8 +382,9 @@ def test_deltas_of_one_base_add_up(two):
     a, b = (hf_bico.from_pretrained(each, delta_only=True) for each in two)
     got = state(hf_bico.from_pretrained(two, weights=[0.5, -2.0], device="cpu"))
     for key in base:
-        change = sum(weight * vector.tensors[key] if key in vector.tensors else 0.0
-                     for weight, vector in ((0.5, a), (-2.0, b)))
+        change = sum(
+            weight * vector.tensors[key] if key in vector.tensors else 0.0 for weight, vector in ((0.5, a), (-2.0, b))
+        )
         assert torch.allclose(got[key], base[key] + change, atol=1e-6)
     both = hf_bico.from_pretrained(two, weights=[0.5, -2.0], delta_only=True)
     assert both.norm() == pytest.approx((0.5 * a - 2 * b).norm())
@@ -320,8 +393,10 @@ def test_deltas_of_one_base_add_up(two):
 @pytest.mark.parametrize("merge", ["ties", "dare_linear", "dare_ties"])
 def test_merges_are_pefts(merge, two):
     a, b = (hf_bico.from_pretrained(each, delta_only=True) for each in two)
-    got, again = (hf_bico.from_pretrained(two, weights=[1.0, 0.5], merge=merge, density=0.3, seed=3, delta_only=True)
-                  for _ in range(2))
+    got, again = (
+        hf_bico.from_pretrained(two, weights=[1.0, 0.5], merge=merge, density=0.3, seed=3, delta_only=True)
+        for _ in range(2)
+    )
     other = hf_bico.from_pretrained(two, weights=[1.0, 0.5], merge=merge, density=0.3, seed=4, delta_only=True)
     key = next(iter(a.tensors))
     parts = [a.tensors[key], b.tensors[key]]
@@ -367,9 +442,28 @@ def test_a_delta_applied_is_the_model_it_opens_as(llama, tmp_path, capsys, monke
 
 def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys, monkeypatch):
     for form in ("model", "delta"):
-        ran = command(capsys, monkeypatch, "port", "demo/ft", "--base", "demo/base", "--to", "demo/plus", "--dataset",
-                      "demo/task", "-n", 20, "--as", form, "--output", tmp_path / form, "--push-to",
-                      f"demo/clip-{form}", "--allow-regression", *(["--dtype", "float32"] if form == "delta" else []))
+        ran = command(
+            capsys,
+            monkeypatch,
+            "port",
+            "demo/ft",
+            "--base",
+            "demo/base",
+            "--to",
+            "demo/plus",
+            "--dataset",
+            "demo/task",
+            "-n",
+            20,
+            "--as",
+            form,
+            "--output",
+            tmp_path / form,
+            "--push-to",
+            f"demo/clip-{form}",
+            "--allow-regression",
+            *(["--dtype", "float32"] if form == "delta" else []),
+        )
         assert ran.code == 0, ran.err
     opened = hf_bico.from_pretrained("demo/clip-delta", device="cpu", verify="full")
     whole = load_file(tmp_path / "model" / "open_clip_model.safetensors")
@@ -380,8 +474,23 @@ def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys
     card = ModelCard.load("demo/clip-delta")
     assert (card.data.library_name, card.data.base_model_relation) == ("hf-bico", "adapter")
     assert 'hf_bico.from_pretrained("demo/clip-delta")' in card.text
-    ran = command(capsys, monkeypatch, "port", "demo/ft", "--base", "demo/base", "--to", "demo/plus", "--dataset",
-                  "demo/task", "-n", 20, "--push-to", "demo/clip-delta", "--allow-regression")
+    ran = command(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--base",
+        "demo/base",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        20,
+        "--push-to",
+        "demo/clip-delta",
+        "--allow-regression",
+    )
     assert ran.code == 0, ran.err  # in another form: nothing of the delta stays beside it
     files = set(HfApi().list_repo_files("demo/clip-delta"))
     assert "open_clip_model.safetensors" in files and "delta.safetensors" not in files
@@ -391,12 +500,24 @@ def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys
 
 def test_shards_and_an_index_that_leads_elsewhere(world, tmp_path, monkeypatch):
     monkeypatch.setattr("hf_bico.io.changes.peft.SHARD", "20KB")
-    run(PortConfig(str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"), n=20,
-                   form="delta", output=tmp_path / "delta"), Hub())
+    run(
+        PortConfig(
+            str(world / "ft"),
+            str(world / "plus"),
+            str(world / "task"),
+            base=str(world / "base"),
+            n=20,
+            form="delta",
+            output=tmp_path / "delta",
+        ),
+        Hub(),
+    )
     assert len(list((tmp_path / "delta").glob("delta-*-of-*.safetensors"))) > 1
     opened = hf_bico.from_pretrained(tmp_path / "delta", base=str(world / "plus"), device="cpu")
-    assert not torch.equal(opened.model.state_dict()["visual.proj"], load_file(
-        world / "plus" / "open_clip_model.safetensors")["visual.proj"])
+    assert not torch.equal(
+        opened.model.state_dict()["visual.proj"],
+        load_file(world / "plus" / "open_clip_model.safetensors")["visual.proj"],
+    )
     index = tmp_path / "delta" / "delta.safetensors.index.json"
     data = json.loads(index.read_text())
     data["weight_map"][next(iter(data["weight_map"]))] = "../x.safetensors"
@@ -413,8 +534,19 @@ def test_a_wider_model_keeps_what_a_narrow_base_would_round_away(llama, tmp_path
     base.save_pretrained(tmp_path / "narrow")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(root / "plus" / name, tmp_path / "narrow" / name)
-    run(PortConfig(str(root / "tuned"), str(tmp_path / "narrow"), str(root / "task"), base=str(root / "base"), n=8,
-                   form="delta", dtype="float32", output=tmp_path / "delta"), Hub())
+    run(
+        PortConfig(
+            str(root / "tuned"),
+            str(tmp_path / "narrow"),
+            str(root / "task"),
+            base=str(root / "base"),
+            n=8,
+            form="delta",
+            dtype="float32",
+            output=tmp_path / "delta",
+        ),
+        Hub(),
+    )
     place = {"base": tmp_path / "narrow", "device": "cpu"}
     wide = state(hf_bico.from_pretrained(tmp_path / "delta", alpha=0.01, dtype=torch.float32, **place))
     tau = hf_bico.from_pretrained(tmp_path / "delta", delta_only=True, **place)
@@ -440,8 +572,18 @@ def test_a_base_of_the_same_weights_and_another_config_is_another_function(llama
 
 def test_a_record_may_not_change_the_bases_config(tmp_path, hub):
     write_family(tmp_path, "bert")
-    run(PortConfig(str(tmp_path / "ft"), str(tmp_path / "plus"), str(tmp_path / "task"), base=str(tmp_path / "base"),
-                   n=22, form="delta", output=tmp_path / "delta"), Hub())
+    run(
+        PortConfig(
+            str(tmp_path / "ft"),
+            str(tmp_path / "plus"),
+            str(tmp_path / "task"),
+            base=str(tmp_path / "base"),
+            n=22,
+            form="delta",
+            output=tmp_path / "delta",
+        ),
+        Hub(),
+    )
     place = {"base": tmp_path / "plus", "device": "cpu"}
     before = hf_bico.from_pretrained(tmp_path / "delta", **place).model.config
     told(tmp_path / "delta", lambda data: data["purpose"]["config"].update(hidden_act="relu", quantization_config={}))
@@ -477,6 +619,17 @@ def test_what_no_vector_can_do(two, tmp_path):
 def test_a_port_of_scale_0_is_no_delta(llama, tmp_path):
     _, root = llama
     with pytest.raises(PortError, match="nothing of the target changes"):
-        run(PortConfig(str(root / "tuned"), str(root / "plus"), str(root / "task"), base=str(root / "base"), n=8,
-                       form="delta", alpha=0.0, output=tmp_path / "delta"), Hub())
+        run(
+            PortConfig(
+                str(root / "tuned"),
+                str(root / "plus"),
+                str(root / "task"),
+                base=str(root / "base"),
+                n=8,
+                form="delta",
+                alpha=0.0,
+                output=tmp_path / "delta",
+            ),
+            Hub(),
+        )
     assert not (tmp_path / "delta").exists()

@@ -22,8 +22,15 @@ from hf_bico.io.changes.delta import REPORT_FILE
 sys.path.insert(0, str(ROOT / "hub_scripts" / "world"))
 REFERENCE = ROOT / "docs" / "api.md"
 WITH_CODE = [page for page in PAGES if page != REFERENCE and blocks(page)]  # the reference has signatures alone
-NAMES = {"ft-vitb16": "vit64-digits", "vitb16-plus": "vit96", "task": "digits",
-         "base": "vit64", "new-base": "vit96", "ft": "vit64-digits", "samples": "digits"}
+NAMES = {
+    "ft-vitb16": "vit64-digits",
+    "vitb16-plus": "vit96",
+    "task": "digits",
+    "base": "vit64",
+    "new-base": "vit96",
+    "ft": "vit64-digits",
+    "samples": "digits",
+}
 """What the documents call the user's own repos, and which of the demo's they are."""
 FOLDER = "my-fine-tunes"
 """A folder of fine-tunes on the user's disk."""
@@ -33,11 +40,13 @@ PASSES_ON = {"hub_scripts/port_all.py": "port"}
 """Scripts that hand what is behind a bare -- to a command of ours, and to which."""
 INSTEAD = {"hub_scripts/paper_tables.py": ["--plan"]}
 """Scripts that would need a network and days, and what is added to their words so that they run all the same."""
-NOT_RUN = {"hub_scripts/demo.sh": "makes an environment; the README's first command is what it shows",
-           "hub_scripts/test.sh": "makes an environment and runs these tests",
-           "hub_scripts/world/results.py": "takes hours",
-           "hub_scripts/world/tables.py": "writes docs; test_results.py runs what it does",
-           "hub_scripts/world/figures.py": "writes docs/images"}
+NOT_RUN = {
+    "hub_scripts/demo.sh": "makes an environment; the README's first command is what it shows",
+    "hub_scripts/test.sh": "makes an environment and runs these tests",
+    "hub_scripts/world/results.py": "takes hours",
+    "hub_scripts/world/tables.py": "writes docs; test_results.py runs what it does",
+    "hub_scripts/world/figures.py": "writes docs/images",
+}
 """Scripts that are only parsed, and why."""
 
 
@@ -78,6 +87,7 @@ def run(capsys, monkeypatch, tmp_path, user):
                 assert ran.code == 0, (block.place, words, ran.err)
             else:
                 run_other(words, block.place)
+
     return run_block
 
 
@@ -145,8 +155,10 @@ def test_commands_are_fenced(page):
 def options() -> dict[str, set[str]]:
     """Of every command."""
     found = typer.main.get_command(app).commands
-    return {name: {each for param in command.params for each in param.opts if each[0] == "-"} | {"--help"}
-            for name, command in found.items()}
+    return {
+        name: {each for param in command.params for each in param.opts if each[0] == "-"} | {"--help"}
+        for name, command in found.items()
+    }
 
 
 def known(words: list[str], page) -> set[str]:
@@ -177,7 +189,7 @@ def parts(words: list[str]) -> list[list[str]]:
     if "--" not in words:
         return [words]
     cut = words.index("--")
-    return [words[:cut], ["hf-bico", PASSES_ON[words[1]], *words[cut + 1:]]]
+    return [words[:cut], ["hf-bico", PASSES_ON[words[1]], *words[cut + 1 :]]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -17,9 +17,9 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
-from hf_bico.workflows import port as pipeline
-from hf_bico.tasks.evaluation import Exam
 from hf_bico.io import writer
+from hf_bico.tasks.evaluation import Exam
+from hf_bico.workflows import port as pipeline
 
 WEIGHTS = "open_clip_model.safetensors"
 
@@ -30,25 +30,36 @@ def port(world, tmp_path, capsys, monkeypatch):
     empty = tmp_path / "empty"
     empty.mkdir()
     monkeypatch.chdir(empty)
-    words = {"source": "demo/ft", "--to": "demo/plus", "--dataset": "demo/task", "-n": "20", "--output": "out",
-             "--push-to": "demo/never"}
+    words = {
+        "source": "demo/ft",
+        "--to": "demo/plus",
+        "--dataset": "demo/task",
+        "-n": "20",
+        "--output": "out",
+        "--push-to": "demo/never",
+    }
 
     def run(*extra, **changed):
-        named = words | {{"to": "--to", "dataset": "--dataset", "n": "-n", "base": "--base"}.get(key, key): value
-                         for key, value in changed.items()}
+        named = words | {
+            {"to": "--to", "dataset": "--dataset", "n": "-n", "base": "--base"}.get(key, key): value
+            for key, value in changed.items()
+        }
         source = named.pop("source")
         ran = hf_bico(capsys, monkeypatch, "port", source, *(w for pair in named.items() for w in pair), *extra)
         assert not list(empty.iterdir())
         assert not HfApi().repo_exists("demo/never")
         return ran
+
     return run
 
 
 @pytest.fixture
 def copy(world, tmp_path):
     """A model of the world as a folder of one's own, to break."""
+
     def make(name: str):
         return shutil.copytree(world / name, tmp_path / f"own-{name}")
+
     return make
 
 
@@ -84,8 +95,21 @@ def test_private_repo_needs_its_token(port, world, capsys, monkeypatch):
     owner.create_repo("other/secret", private=True)
     owner.upload_folder(folder_path=world / "plus", repo_id="other/secret")
     assert_refused(port(to="other/secret"), "other/secret", "if it is private")
-    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "other/secret", "--dataset", "demo/task",
-                  "-n", "20", "--dry-run", "--token", "hf_local_other")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "other/secret",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "20",
+        "--dry-run",
+        "--token",
+        "hf_local_other",
+    )
     assert ran.code == 0, ran.err
 
 
@@ -103,8 +127,11 @@ def test_models_of_two_libraries(port):
 def test_no_model_at_all(port, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "README.md").write_text("hello")
-    assert_refused(port(to=str(tmp_path / "notes")), "notes (local folder) is no model that can be opened",
-                   "neither open_clip_config.json nor config.json")
+    assert_refused(
+        port(to=str(tmp_path / "notes")),
+        "notes (local folder) is no model that can be opened",
+        "neither open_clip_config.json nor config.json",
+    )
 
 
 def test_a_config_of_neither_kind(port, copy):
@@ -113,12 +140,15 @@ def test_a_config_of_neither_kind(port, copy):
     assert_refused(port(to=str(folder)), "own-plus", "not an open_clip CLIP", "no model_cfg with both towers")
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"timm_model_name": "resnet50"}, ("timm's resnet50", "vision transformers")),
-    ({"timm_model_name": "vit_base_patch16_224"}, ("do not fit its config", "text.text_projection is missing")),
-    ({"layers": [1, 1, 1, 1]}, ("is not a vision transformer", "ResNet")),
-    ({"attentional_pool": True}, ("attentional pooling", "not supported")),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"timm_model_name": "resnet50"}, ("timm's resnet50", "vision transformers")),
+        ({"timm_model_name": "vit_base_patch16_224"}, ("do not fit its config", "text.text_projection is missing")),
+        ({"layers": [1, 1, 1, 1]}, ("is not a vision transformer", "ResNet")),
+        ({"attentional_pool": True}, ("attentional pooling", "not supported")),
+    ],
+)
 def test_another_vision_tower(port, copy, change, words):
     folder = copy("plus")
     cfg = json.loads((folder / "open_clip_config.json").read_text())
@@ -196,8 +226,9 @@ def test_a_broken_target_is_not_written_either_way(port, copy, world, capsys, mo
     rewrite(broken, lambda tensors: tensors["logit_scale"].fill_(float("inf")))
     ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", broken, "--output", tmp_path / "sum")
     assert_refused(ran, "NaN or Inf in logit_scale")
-    ran = hf_bico(capsys, monkeypatch, "apply", vector, "--to", world / "base", "--output", tmp_path / "sum",
-                  "--alpha", "1e39")
+    ran = hf_bico(
+        capsys, monkeypatch, "apply", vector, "--to", world / "base", "--output", tmp_path / "sum", "--alpha", "1e39"
+    )
     assert_refused(ran, "NaN or Inf in")
     assert not (tmp_path / "sum").exists()
 
@@ -229,11 +260,27 @@ def test_draws_that_cannot_be(world, capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("words", [("--create-pr",), ("--private",), ("--commit-message", "hi")])
 def test_options_of_a_push_without_one(world, capsys, monkeypatch, words):
-    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
-                  "-n", "20", *words)
+    ran = hf_bico(
+        capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", *words
+    )
     assert_refused(ran, "about a push", "--push")
-    assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
-                           "-n", "20", "--push-to", ""), "--push-to needs the name of a repo")
+    assert_refused(
+        hf_bico(
+            capsys,
+            monkeypatch,
+            "port",
+            "demo/ft",
+            "--to",
+            "demo/plus",
+            "--dataset",
+            "demo/task",
+            "-n",
+            "20",
+            "--push-to",
+            "",
+        ),
+        "--push-to needs the name of a repo",
+    )
 
 
 @pytest.mark.parametrize("base", ["123", "{a: b}", "[null]"])
@@ -286,8 +333,13 @@ except PortError as error:
     print("refused:", error)
 """)
     with start_hub(tmp_path / "hub") as own:
-        done = subprocess.run([sys.executable, script, tmp_path / "task", str(own.process.pid)], text=True,
-                              env=client_env(own, tmp_path / "home"), capture_output=True, check=False)
+        done = subprocess.run(
+            [sys.executable, script, tmp_path / "task", str(own.process.pid)],
+            text=True,
+            env=client_env(own, tmp_path / "home"),
+            capture_output=True,
+            check=False,
+        )
     assert "refused: no answer from" in done.stdout, done
 
 
@@ -307,8 +359,11 @@ def test_dataset_without_labels(port, tmp_path):
 
 
 def test_labels_without_names(port, tmp_path):
-    write_dataset(tmp_path / "task", {"train": 30, "test": 10},
-                  datasets.Features(image=datasets.Image(), label=datasets.Value("int64")))
+    write_dataset(
+        tmp_path / "task",
+        {"train": 30, "test": 10},
+        datasets.Features(image=datasets.Image(), label=datasets.Value("int64")),
+    )
     assert_refused(port(dataset=str(tmp_path / "task")), "no class names", "classnames.txt")
     (tmp_path / "task" / "classnames.txt").write_text("\n".join(CLASSES[:2]))
     assert_refused(port(dataset=str(tmp_path / "task")), "labels are 0 to 1")
@@ -379,8 +434,13 @@ def test_comparisons_that_cannot_be(world, capsys, monkeypatch, tmp_path):
 def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
     """One of these scales is worse than none; it is written, but pushed only on request."""
     words = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
-    alpha = next(alpha for alpha in ("-4", "4", "-40", "40", "-400", "400") if json.loads(
-        hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--format", "json").out)["evaluation"]["regressed"])
+    alpha = next(
+        alpha
+        for alpha in ("-4", "4", "-40", "40", "-400", "400")
+        if json.loads(hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--format", "json").out)["evaluation"][
+            "regressed"
+        ]
+    )
     ran = hf_bico(capsys, monkeypatch, *words, "--alpha", alpha, "--push-to", "demo/worse", "-q")
     assert ran.code == 2
     assert "not pushed: the port scores" in ran.err
@@ -438,21 +498,35 @@ def test_missing_option_and_bad_number(world, capsys, monkeypatch):
 def child(hub, tmp_path, *words, **changed):
     """The tool as a process of its own."""
     env = client_env(hub, tmp_path / "home") | changed
-    return subprocess.Popen([sys.executable, "-c", "from hf_bico.cli.main import main; main()", *map(str, words)],
-                            env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", "from hf_bico.cli.main import main; main()", *map(str, words)],
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_no_network(hub, tmp_path):
-    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
-                    HF_ENDPOINT="http://127.0.0.1:9")
+    process = child(
+        hub,
+        tmp_path,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        HF_ENDPOINT="http://127.0.0.1:9",
+    )
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err.count("\n")) == (2, "", 1), err
     assert "no answer from http://127.0.0.1:9" in err
 
 
 def test_offline_without_a_cache(hub, tmp_path):
-    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
-                    HF_HUB_OFFLINE="1")
+    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", HF_HUB_OFFLINE="1")
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err.count("\n")) == (2, "", 1), err
     assert "HF_HUB_OFFLINE is set" in err
@@ -460,8 +534,24 @@ def test_offline_without_a_cache(hub, tmp_path):
 
 def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     seen = len(hub.log.read_text())
-    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "60",
-                    "--batch-size", "1", "--output", "out", "--push-to", "demo/interrupted")
+    process = child(
+        hub,
+        tmp_path,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "60",
+        "--batch-size",
+        "1",
+        "--output",
+        "out",
+        "--push-to",
+        "demo/interrupted",
+    )
     deadline = time.monotonic() + 60
     while "/api/models/demo/ft" not in hub.log.read_text()[seen:] and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -473,18 +563,34 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     assert not HfApi().repo_exists("demo/interrupted")
 
 
-@pytest.mark.parametrize(("owner", "name"), [(pipeline, "collect"), (Exam, "marks"), (pipeline, "write_card"),
-                                             (HfApi, "create_commit")])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(pipeline, "collect"), (Exam, "marks"), (pipeline, "write_card"), (HfApi, "create_commit")]
+)
 def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
     """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""
+
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(owner, name, interrupt)
     place = tmp_path / "out"
     keep = ("--output", place) if name != "create_commit" else ()
-    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20",
-                  "--push-to", "demo/half", "--allow-regression", *keep)
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "20",
+        "--push-to",
+        "demo/half",
+        "--allow-regression",
+        *keep,
+    )
     assert ran.code == 130
     *stages, last = ran.err.splitlines()
     assert last == "Interrupted; nothing was left half-written"
@@ -495,9 +601,29 @@ def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name)
 
 def test_a_token_is_nowhere(hub, world, tmp_path):
     token = "hf_local_other"
-    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20",
-                    "--output", "out", "--push-to", "other/tokens", "--allow-regression", "--token", token,
-                    "--format", "json", HF_TOKEN="", HF_DEBUG="1")
+    process = child(
+        hub,
+        tmp_path,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "20",
+        "--output",
+        "out",
+        "--push-to",
+        "other/tokens",
+        "--allow-regression",
+        "--token",
+        token,
+        "--format",
+        "json",
+        HF_TOKEN="",
+        HF_DEBUG="1",
+    )
     out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert token not in out + err + hub.log.read_text()

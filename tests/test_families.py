@@ -29,17 +29,42 @@ from hf_bico.families.tables import TABLES
 from hf_bico.families.tables.vit import VIT
 
 BARE = {  # other classes of the same kinds: bases before a fine-tune, and towers alone
-    "ViTModel": VISION, "DeiTForImageClassificationWithTeacher": VISION, "Dinov2Model": VISION | {"mlp_ratio": 2},
-    "CLIPVisionModel": VISION, "CLIPTextModel": TEXT, "SiglipVisionModel": VISION, "SiglipTextModel": TEXT,
-    "BertModel": TEXT, "BertForMaskedLM": TEXT,
-    "BertForPreTraining": TEXT, "RobertaForMaskedLM": TEXT, "RobertaModel": TEXT, "XLMRobertaModel": TEXT,
+    "ViTModel": VISION,
+    "DeiTForImageClassificationWithTeacher": VISION,
+    "Dinov2Model": VISION | {"mlp_ratio": 2},
+    "CLIPVisionModel": VISION,
+    "CLIPTextModel": TEXT,
+    "SiglipVisionModel": VISION,
+    "SiglipTextModel": TEXT,
+    "BertModel": TEXT,
+    "BertForMaskedLM": TEXT,
+    "BertForPreTraining": TEXT,
+    "RobertaForMaskedLM": TEXT,
+    "RobertaModel": TEXT,
+    "XLMRobertaModel": TEXT,
     "DistilBertForMaskedLM": {"dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 20, "vocab_size": 40},
-    "ModernBertForMaskedLM": TEXT, "T5Model": T5, "T5EncoderModel": T5, "UMT5EncoderModel": T5, "MT5EncoderModel": T5,
-    "GPT2Model": GPT2, "LlamaModel": GROUPED, "Qwen3ForTokenClassification": GROUPED,
+    "ModernBertForMaskedLM": TEXT,
+    "T5Model": T5,
+    "T5EncoderModel": T5,
+    "UMT5EncoderModel": T5,
+    "MT5EncoderModel": T5,
+    "GPT2Model": GPT2,
+    "LlamaModel": GROUPED,
+    "Qwen3ForTokenClassification": GROUPED,
     "BertForTokenClassification": TEXT,
 }
-ROTARY = ("modernbert", "llama", "llama-classifier", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3",
-          "timm-rotary")
+ROTARY = (
+    "modernbert",
+    "llama",
+    "llama-classifier",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "timm-rotary",
+)
 
 
 def bare(name: str) -> nn.Module:
@@ -48,8 +73,11 @@ def bare(name: str) -> nn.Module:
     return getattr(transformers, name)(getattr(transformers, f"{vision}Config")(**BARE[name])).eval()
 
 
-@pytest.mark.parametrize(("law", "name"), [(law, name) for law, names in LAWS.items() for name in names],
-                         ids=lambda value: value if isinstance(value, str) else value.__name__)
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [(law, name) for law, names in LAWS.items() for name in names],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
 def test_laws(law, name):
     model = CASES[name].build()
     assert list(law(family_of(model), model, CASES[name])) == []
@@ -89,16 +117,31 @@ def test_heads_are_permuted_where_that_is_a_symmetry(name):
     attention = {group: heads for group, heads in groups.items() if group is not None}
     assert not attention if name in ROTARY else all(heads in ({3}, {4}) for heads in attention.values())
     if name in ("t5", "t5-gated"):  # the encoder's and the decoder's, and every block's to the encoder
-        assert attention.keys() == {"attention", "decoder attention", "decoder block 0 cross attention",
-                                    "decoder block 1 cross attention"}
+        assert attention.keys() == {
+            "attention",
+            "decoder attention",
+            "decoder block 0 cross attention",
+            "decoder block 1 cross attention",
+        }
     elif name not in ROTARY:
         assert len(attention) >= 2
 
 
-HEADS = {"vit": ["head"], "bert": ["head dense", "head"], "roberta": ["head dense", "head"], "clip": [],
-         "distilbert": ["head dense", "head"], "modernbert": ["head dense", "head"], "timm": ["head"],
-         "t5-classifier": ["head dense", "head"], "t5": [], "llama": [], "llama-classifier": ["head"],
-         "gpt2-classifier": ["head"], "dinov2": ["head"]}
+HEADS = {
+    "vit": ["head"],
+    "bert": ["head dense", "head"],
+    "roberta": ["head dense", "head"],
+    "clip": [],
+    "distilbert": ["head dense", "head"],
+    "modernbert": ["head dense", "head"],
+    "timm": ["head"],
+    "t5-classifier": ["head dense", "head"],
+    "t5": [],
+    "llama": [],
+    "llama-classifier": ["head"],
+    "gpt2-classifier": ["head"],
+    "dinov2": ["head"],
+}
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -111,21 +154,24 @@ def test_heads(name):
 
 def changed(role: str, **changes) -> Callable[[Anatomy], Anatomy]:
     """A table with a layer changed, wherever it stands."""
+
     def mutant(anatomy: Anatomy) -> Anatomy:
         return _with_layers(anatomy, lambda layer: replace(layer, **changes) if layer.role == role else layer)
+
     return mutant
 
 
 def _with_layers(anatomy: Anatomy, change: Callable[[Layer], Layer | None]) -> Anatomy:
-    towers = tuple(replace(tower, layers=tuple(new for layer in tower.layers if (new := change(layer))), required=())
-                   for tower in anatomy.towers)
+    towers = tuple(
+        replace(tower, layers=tuple(new for layer in tower.layers if (new := change(layer))), required=())
+        for tower in anatomy.towers
+    )
     return replace(anatomy, towers=towers)
 
 
 def swapped(a: str, b: str) -> Callable[[Anatomy], Anatomy]:
     names = {a: b, b: a}
-    return lambda anatomy: _with_layers(
-        anatomy, lambda layer: replace(layer, role=names.get(layer.role, layer.role)))
+    return lambda anatomy: _with_layers(anatomy, lambda layer: replace(layer, role=names.get(layer.role, layer.role)))
 
 
 def dropped(role: str) -> Callable[[Anatomy], Anatomy]:
@@ -135,10 +181,16 @@ def dropped(role: str) -> Callable[[Anatomy], Anatomy]:
 def with_heads(path: str) -> Callable[[Anatomy], Anatomy]:
     def mutant(anatomy: Anatomy) -> Anatomy:
         gives = {"q": "qk", "k": "qk", "v": "v"}
-        anatomy = _with_layers(anatomy, lambda layer: replace(
-            layer, gives=layer.gives or gives.get(layer.role, ""),
-            uses="v" if layer.role == "attention output" else layer.uses))
+        anatomy = _with_layers(
+            anatomy,
+            lambda layer: replace(
+                layer,
+                gives=layer.gives or gives.get(layer.role, ""),
+                uses="v" if layer.role == "attention output" else layer.uses,
+            ),
+        )
         return replace(anatomy, towers=tuple(replace(tower, heads=path) for tower in anatomy.towers))
+
     return mutant
 
 
@@ -173,8 +225,11 @@ MUTANTS = [
     ("clip-vision", changed("MLP down", uses=""), hidden_coordinates_can_be_permuted),
     ("modernbert", with_heads("attn.config.num_attention_heads"), hidden_coordinates_can_be_permuted),
     ("timm-rotary", with_heads("attn.num_heads"), hidden_coordinates_can_be_permuted),
-    ("t5", lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
-     hidden_coordinates_can_be_permuted),
+    (
+        "t5",
+        lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
+        hidden_coordinates_can_be_permuted,
+    ),
 ]
 
 
@@ -206,8 +261,10 @@ def test_mixtures_of_experts_and_strangers_are_refused():
 def test_what_no_table_accounts_for_has_no_reason(name):
     """So a port is refused: cross-attention in GPT-2, BEiT's biases apart from their weights."""
     beit = CASES["timm"].options | {"architecture": "beit_base_patch16_224"}
-    model = {"gpt2": lambda: CASES["gpt2"].build(add_cross_attention=True),
-             "beit": lambda: replace(CASES["timm"], options=beit).build()}[name]()
+    model = {
+        "gpt2": lambda: CASES["gpt2"].build(add_cross_attention=True),
+        "beit": lambda: replace(CASES["timm"], options=beit).build(),
+    }[name]()
     keys = {s.key for site in all_sites(model) for s in site.slices}
     assert [key for key in model.state_dict() if key not in keys and family_of(model).left_reason(key) is None]
 
@@ -215,8 +272,11 @@ def test_what_no_table_accounts_for_has_no_reason(name):
 def test_generic_pairs_plain_linears_by_name():
     generic, model = Generic(), CASES["llama"].build()
     accounted = {site.weight.key for site in generic.sites(model)}
-    assert accounted == {f"{name}.weight" for name, module in model.named_modules()
-                         if isinstance(module, nn.Linear) and "layers." in name}
+    assert accounted == {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "layers." in name
+    }
     assert all(generic.left_reason(key) for key in model.state_dict())
     assert {(site.role, site.depth) for site in generic.sites(model)} >= {("self_attn.q_proj", 0), ("mlp.up_proj", 1)}
     deeper = CASES["llama"].build(num_hidden_layers=3)

@@ -27,16 +27,25 @@ WATCHED = (Signal.INPUT, Signal.OUTPUT_GRADIENT)
 TEXTS = [name for name, case in CASES.items() if case.kind not in ("image", "contrastive") and name != "clip-text"]
 
 
-def carried(case: Case, model: nn.Module, other: nn.Module, tuned: dict[str, Tensor], *, every: bool = False
-            ) -> dict[str, Tensor]:
+def carried(
+    case: Case, model: nn.Module, other: nn.Module, tuned: dict[str, Tensor], *, every: bool = False
+) -> dict[str, Tensor]:
     """What `port` makes of a fine-tune; or the same with the towers that need not run."""
     batch = case.samples()
     if not every:
-        return port(tuned=tuned, base=model, target=other, calibration=[Batch(batch, batch)], loss=case.loss,
-                    method=EXACT).delta
+        return port(
+            tuned=tuned, base=model, target=other, calibration=[Batch(batch, batch)], loss=case.loss, method=EXACT
+        ).delta
     pairs = pair_sites(*(family_of(each).sites(each, every=True) for each in (model, other)))
-    job = Job(Difference(tuned, model.state_dict()), pairs, Side(model, case.loss), Side(other, case.loss),
-              other.state_dict(), lambda: [Batch(batch, batch)], Evidence(pairs, EXACT.signals))
+    job = Job(
+        Difference(tuned, model.state_dict()),
+        pairs,
+        Side(model, case.loss),
+        Side(other, case.loss),
+        other.state_dict(),
+        lambda: [Batch(batch, batch)],
+        Evidence(pairs, EXACT.signals),
+    )
     collect(job.source, job.target, pairs, job.batches(), job.evidence)
     return EXACT.carry(job).delta
 
@@ -56,8 +65,9 @@ def test_twin_gives_the_fine_tune_back(name, rotate):
     assert distance(delta, {key: expected[key] for key in delta}) < 1e-9
 
 
-def moments(source: nn.Module, target: nn.Module, case: Case, batches: list[Batch]
-            ) -> dict[tuple[Pair, Signal], Tensor]:
+def moments(
+    source: nn.Module, target: nn.Module, case: Case, batches: list[Batch]
+) -> dict[tuple[Pair, Signal], Tensor]:
     pairs = pair_sites(*(family_of(model).sites(model) for model in (source, target)))
     evidence = collect(Side(source, case.loss), Side(target, case.loss), pairs, batches, Evidence(pairs, WATCHED))
     return {(pair, signal): evidence[pair, signal].cross for pair in pairs for signal in WATCHED}
@@ -99,7 +109,7 @@ def test_padding_changes_no_moment(name):
     case = CASES[name]
     model, other = case.build(), case.build(seed=1)
     (ids, labels), short = case.samples(12), LENGTH - 2
-    cut = torch.cat([ids[6:, :short - 1], torch.full((6, 1), END)], dim=1)
+    cut = torch.cat([ids[6:, : short - 1], torch.full((6, 1), END)], dim=1)
     alone = [(ids[:6], labels[:6]), (cut, labels[6:])]
     mask = torch.ones(12, LENGTH, dtype=torch.long)
     mask[6:, short:] = 0
@@ -112,13 +122,29 @@ def test_padding_changes_no_moment(name):
 
 
 WIDE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
-ACROSS = [("vit", "clip-vision", WIDE), ("clip-vision", "dinov2", WIDE), ("dinov2", "vit", WIDE), ("vit", "deit", WIDE),
-          ("dinov2-registers", "siglip-classifier", {}), ("deit", "timm", {}), ("timm", "dinov2-registers", WIDE),
-          ("dinov2-swiglu", "timm-packed", {}), ("timm-packed", "dinov2-swiglu", WIDE), ("bert", "roberta", WIDE),
-          ("roberta", "bert", WIDE), ("roberta", "distilbert", {}), ("distilbert", "bert", WIDE),
-          ("llama", "qwen2", WIDE), ("qwen2", "llama", WIDE), ("llama", "qwen3", WIDE), ("qwen3", "mistral", WIDE),
-          ("mistral", "llama", WIDE), ("mistral", "gemma", WIDE), ("gemma2", "gemma3", WIDE),
-          ("t5-gated", "t5-gated", {"d_model": 32, "num_layers": 3})]
+ACROSS = [
+    ("vit", "clip-vision", WIDE),
+    ("clip-vision", "dinov2", WIDE),
+    ("dinov2", "vit", WIDE),
+    ("vit", "deit", WIDE),
+    ("dinov2-registers", "siglip-classifier", {}),
+    ("deit", "timm", {}),
+    ("timm", "dinov2-registers", WIDE),
+    ("dinov2-swiglu", "timm-packed", {}),
+    ("timm-packed", "dinov2-swiglu", WIDE),
+    ("bert", "roberta", WIDE),
+    ("roberta", "bert", WIDE),
+    ("roberta", "distilbert", {}),
+    ("distilbert", "bert", WIDE),
+    ("llama", "qwen2", WIDE),
+    ("qwen2", "llama", WIDE),
+    ("llama", "qwen3", WIDE),
+    ("qwen3", "mistral", WIDE),
+    ("mistral", "llama", WIDE),
+    ("mistral", "gemma", WIDE),
+    ("gemma2", "gemma3", WIDE),
+    ("t5-gated", "t5-gated", {"d_model": 32, "num_layers": 3}),
+]
 
 
 @pytest.mark.parametrize(("source", "target", "shape"), ACROSS, ids=str)
@@ -151,25 +177,45 @@ def test_images_need_not_be_of_the_size_in_the_config():
 
 
 def test_blocks_of_another_shape_do_not_pair():
-    for source, target, why in (("dinov2-swiglu", "vit", "MLP gate"), ("bert", "modernbert", "MLP gate"),
-                                ("t5", "t5-gated", "MLP gate")):
+    for source, target, why in (
+        ("dinov2-swiglu", "vit", "MLP gate"),
+        ("bert", "modernbert", "MLP gate"),
+        ("t5", "t5-gated", "MLP gate"),
+    ):
         a, b = CASES[source].build(), CASES[target].build()
         with pytest.raises(PortError, match=why):
             pair_sites(family_of(a).sites(a), family_of(b).sites(b))
 
 
 IN_OTHER_CLOTHES = {
-    ("vit", "dinov2"): (VISION | {"intermediate_size": 48, "layer_norm_eps": 1e-6}, {
-        r"^vit\.layers": "dinov2.encoder.layer", r"^vit\.": "dinov2.", "layernorm_before": "norm1",
-        "layernorm_after": "norm2"}),
-    ("vit", "timm"): (VISION | {"intermediate_size": 36, "layer_norm_eps": 1e-6}, {
-        r"^vit\.layers": "timm_model.blocks", r"^vit\.(embeddings\.)?": "timm_model.", "layernorm_before": "norm1",
-        "layernorm_after": "norm2", "position_embeddings": "pos_embed", r"patch_embeddings\.projection":
-        "patch_embed.proj", r"layernorm\.": "norm.", r"^classifier": "timm_model.head"}),
+    ("vit", "dinov2"): (
+        VISION | {"intermediate_size": 48, "layer_norm_eps": 1e-6},
+        {
+            r"^vit\.layers": "dinov2.encoder.layer",
+            r"^vit\.": "dinov2.",
+            "layernorm_before": "norm1",
+            "layernorm_after": "norm2",
+        },
+    ),
+    ("vit", "timm"): (
+        VISION | {"intermediate_size": 36, "layer_norm_eps": 1e-6},
+        {
+            r"^vit\.layers": "timm_model.blocks",
+            r"^vit\.(embeddings\.)?": "timm_model.",
+            "layernorm_before": "norm1",
+            "layernorm_after": "norm2",
+            "position_embeddings": "pos_embed",
+            r"patch_embeddings\.projection": "patch_embed.proj",
+            r"layernorm\.": "norm.",
+            r"^classifier": "timm_model.head",
+        },
+    ),
     ("llama", "mistral"): (GROUPED | {"tie_word_embeddings": True}, {}),
     ("llama", "qwen2"): (GROUPED, {}),
-    ("bert", "roberta"): ({}, {r"^bert\.pooler": "classifier", r"^classifier\.": "classifier.out_proj.",
-                               r"^bert": "roberta"}),
+    ("bert", "roberta"): (
+        {},
+        {r"^bert\.pooler": "classifier", r"^classifier\.": "classifier.out_proj.", r"^bert": "roberta"},
+    ),
 }
 """(family, another that can do the same): how the first is built, and its other tensors' names in the second."""
 
@@ -177,8 +223,10 @@ IN_OTHER_CLOTHES = {
 def in_other_clothes(model: nn.Module, target: Case, names: dict[str, str]) -> nn.Module:
     """The same function as a model of another family."""
     other = target.build()
-    state = {key: torch.ones_like(tensor) if "lambda" in key else torch.zeros_like(tensor)
-             for key, tensor in other.state_dict().items()}
+    state = {
+        key: torch.ones_like(tensor) if "lambda" in key else torch.zeros_like(tensor)
+        for key, tensor in other.state_dict().items()
+    }
     sites = [(*family_of(each).sites(each), *family_of(each).head_sites(each)) for each in (model, other)]
     for a, b in pair_sites(*sites):
         for s, t in zip(a.slices, b.slices, strict=False):
@@ -212,8 +260,14 @@ def test_the_same_function_in_another_family_gives_the_fine_tune_back(source, ta
     for pair in pairs:
         for s, t in zip(pair.source.slices, pair.target.slices, strict=False):
             t.of(expected[t.key]).copy_(s.of(tuned[s.key]) - s.of(model.state_dict()[s.key]))
-    ported = port(tuned=tuned, base=model, target=twin(other), calibration=[Batch(a.samples(), b.samples())],
-                  loss=(a.loss, b.loss), method=EXACT)
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=twin(other),
+        calibration=[Batch(a.samples(), b.samples())],
+        loss=(a.loss, b.loss),
+        method=EXACT,
+    )
     there = turned(other, expected)
     assert distance(ported.delta, {key: there[key] for key in ported.delta}) < 1e-9
 

@@ -13,10 +13,18 @@ from hf_bico.families.chat import rendered_chat
 from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
 
 LINES = ("The new base model", "  Indented\n\n  text,  naïve café 😀 ŵ", "x", "moved by maps of output gradients")
-CHAT = ({"role": "user", "content": " What is art? "}, {"role": "assistant", "content": "art"},
-        {"role": "user", "content": "user"}, {"role": "assistant", "content": "No idea."})
-ALL = {"BPE": byte_bpe, "BPE with BOS": lambda **o: byte_bpe(bos=True, **o), "WordPiece": word_piece,
-       "Unigram": unigram}
+CHAT = (
+    {"role": "user", "content": " What is art? "},
+    {"role": "assistant", "content": "art"},
+    {"role": "user", "content": "user"},
+    {"role": "assistant", "content": "No idea."},
+)
+ALL = {
+    "BPE": byte_bpe,
+    "BPE with BOS": lambda **o: byte_bpe(bos=True, **o),
+    "WordPiece": word_piece,
+    "Unigram": unigram,
+}
 CAUSAL = {name: ALL[name] for name in ("BPE", "BPE with BOS")}
 
 
@@ -29,8 +37,10 @@ class Row:
 def covered(encoded: Encoded, text: str, sample: int = 0) -> list[str]:
     """The characters of every token of a text that is one part."""
     spans = encoded.spans["text"]
-    return [text[max(start // PLACES - 1, 0):max(-(-end // PLACES) - 1, 0)]
-            for start, end in zip(spans.start[sample].tolist(), spans.end[sample].tolist(), strict=True)]
+    return [
+        text[max(start // PLACES - 1, 0) : max(-(-end // PLACES) - 1, 0)]
+        for start, end in zip(spans.start[sample].tolist(), spans.end[sample].tolist(), strict=True)
+    ]
 
 
 def asked_text(tokenizer, encoded: Encoded, sample: int = 0) -> str:
@@ -116,8 +126,9 @@ def test_rows_of_two_tokenizers_meet_where_their_texts_do(one, other):
 
 
 def test_cls_meets_bos_and_sep_meets_eos():
-    bert, gpt, t5 = (encode_text(make(), [Row(LINES[0])], 64).spans["text"]
-                     for make in (word_piece, ALL["BPE with BOS"], unigram))
+    bert, gpt, t5 = (
+        encode_text(make(), [Row(LINES[0])], 64).spans["text"] for make in (word_piece, ALL["BPE with BOS"], unigram)
+    )
     assert meeting(gpt, bert)[0, 0].nonzero().tolist() == [[0]]
     assert not meeting(gpt, bert)[0, -1].any()
     assert meeting(bert, t5)[0, -1].nonzero().tolist() == [[bert.mask.shape[1] - 1]]
@@ -134,7 +145,7 @@ def test_pairs_have_types_and_a_place_between():
     middle, theirs = ids.index(tokenizer.sep_token_id), t5.inputs["input_ids"][0].tolist().index(1)
     weights = meeting(t5.spans["text"], pair.spans["text"])[0]
     assert weights[middle].nonzero().tolist() == [[theirs]]
-    assert not weights[middle + 1:, :theirs + 1].any()
+    assert not weights[middle + 1 :, : theirs + 1].any()
     assert not weights[:middle, theirs:].any()
     assert torch.allclose(weights[1:].sum(1), torch.ones(len(ids) - 1))
 
@@ -174,8 +185,9 @@ def test_labels_are_shifted_by_the_loss_not_here():
 
     tokenizer = byte_bpe()
     torch.manual_seed(0)
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1,
-                                                                 n_head=2)).eval()
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=2)
+    ).eval()
     encoded = encode_causal(tokenizer, [Row("The new base", "model card")], 64)
     out = model(**encoded.inputs, labels=encoded.labels)
     logs = out.logits[0].log_softmax(-1)
@@ -185,8 +197,10 @@ def test_labels_are_shifted_by_the_loss_not_here():
 
 
 @pytest.mark.parametrize("make", [*CAUSAL.values(), unigram], ids=[*CAUSAL, "Unigram"])
-@pytest.mark.parametrize(("prompt", "completion", "seam"), [
-    ("Who:", "The new base", " "), ("Who: ", "The new base", ""), ("Who\n", "The new", ""), ("Who:", " model", "")])
+@pytest.mark.parametrize(
+    ("prompt", "completion", "seam"),
+    [("Who:", "The new base", " "), ("Who: ", "The new base", ""), ("Who\n", "The new", ""), ("Who:", " model", "")],
+)
 def test_the_completion_and_the_end_are_asked_for(make, prompt, completion, seam):
     tokenizer = make()
     encoded = encode_causal(tokenizer, [Row(prompt, completion)], 64)
@@ -215,8 +229,9 @@ def test_a_cut_that_leaves_nothing_to_ask_for_is_refused():
 @pytest.mark.parametrize("bos", [False, True])
 def test_of_a_long_prompt_the_beginning_is_cut(bos):
     tokenizer = byte_bpe(bos=bos)
-    whole, cut = (encode_causal(tokenizer, [Row("The new base model came out and", "was ported")], length)
-                  for length in (64, 7))
+    whole, cut = (
+        encode_causal(tokenizer, [Row("The new base model came out and", "was ported")], length) for length in (64, 7)
+    )
     ids, labels = whole.inputs["input_ids"][0], whole.labels[0]
     assert cut.inputs["input_ids"].shape == (1, 7) and labels[-1] == tokenizer.eos_token_id
     kept = 6 if bos else 7
@@ -226,8 +241,11 @@ def test_of_a_long_prompt_the_beginning_is_cut(bos):
     assert not bos or cut.inputs["input_ids"][0, 0] == tokenizer.bos_token_id
 
 
-@pytest.mark.parametrize(("template", "expected"), [
-    (TEMPLATE, "art<|end|>\nNo idea.<|end|>\n"), (MARKED, "art<|end|>No idea.<|end|>")], ids=["by turns", "marked"])
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [(TEMPLATE, "art<|end|>\nNo idea.<|end|>\n"), (MARKED, "art<|end|>No idea.<|end|>")],
+    ids=["by turns", "marked"],
+)
 def test_of_a_chat_the_assistants_turns_are_asked_for(template, expected):
     tokenizer = byte_bpe(template=template)
     encoded = encode_causal(tokenizer, [Row(CHAT)], 128)
@@ -237,18 +255,19 @@ def test_of_a_chat_the_assistants_turns_are_asked_for(template, expected):
 
 
 def test_a_message_is_found_where_it_stands_not_in_the_templates_words():
-    """"art" is in <|start|> too, and "user" is a role."""
+    """ "art" is in <|start|> too, and "user" is a role."""
     made = rendered_chat(byte_bpe(template=TEMPLATE), CHAT, 0)
     contents = [message["content"].strip() for message in CHAT]
-    assert [made.text[part.start:part.start + part.length] for part in made.parts] == contents
-    assert all(made.text[part.start + part.length:].lstrip(" ").startswith("<|end|>") for part in made.parts)
+    assert [made.text[part.start : part.start + part.length] for part in made.parts] == contents
+    assert all(made.text[part.start + part.length :].lstrip(" ").startswith("<|end|>") for part in made.parts)
 
 
 def test_a_chat_without_a_template_is_lines():
     tokenizer = byte_bpe(bos=True)
     encoded = encode_causal(tokenizer, [Row(CHAT), Row(CHAT[:3])], 128)
     assert tokenizer.decode(encoded.inputs["input_ids"][0].tolist()) == (
-        "<s>user: What is art?\nassistant: art\nuser: user\nassistant: No idea.</s>")
+        "<s>user: What is art?\nassistant: art\nuser: user\nassistant: No idea.</s>"
+    )
     assert asked_text(tokenizer, encoded) == " art\n No idea.</s>"
     assert asked_text(tokenizer, encoded, 1) == " art\n"
 
@@ -316,4 +335,5 @@ def test_a_tokenizer_that_does_not_tell_serves_without_spans():
 def test_all_of_it_moves_to_a_device():
     encoded = encode_text(word_piece(), [Row("ab", 0)], 64).to("meta")
     assert {tensor.device.type for tensor in (*encoded.inputs.values(), encoded.labels, *encoded.spans["text"])} == {
-        "meta"}
+        "meta"
+    }

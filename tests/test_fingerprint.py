@@ -11,9 +11,14 @@ from hf_bico.core.errors import PortError
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import LOOKED_AT, Fingerprint, fingerprint
 
-TENSORS = {"b.weight": torch.arange(300.0).reshape(20, 15), "a": torch.randn(7, dtype=torch.bfloat16),
-           "count": torch.tensor(3), "mask": torch.tensor([True, False]), "none": torch.zeros(0, 4),
-           "small": torch.randn(5).to(torch.float8_e4m3fn)}
+TENSORS = {
+    "b.weight": torch.arange(300.0).reshape(20, 15),
+    "a": torch.randn(7, dtype=torch.bfloat16),
+    "count": torch.tensor(3),
+    "mask": torch.tensor([True, False]),
+    "none": torch.zeros(0, 4),
+    "small": torch.randn(5).to(torch.float8_e4m3fn),
+}
 
 
 def of(folder, tensors, *cuts, full=True):
@@ -33,8 +38,11 @@ def test_it_is_what_the_words_say(tmp_path):
     start = hashlib.sha256(header).digest()
     y, z = torch.tensor([1.5, 2.5]).numpy().tobytes(), large.numpy()
     few = z[[i * 199 // 63 for i in range(64)]].tobytes()
-    assert found == Fingerprint(hashlib.sha256(header).hexdigest(), hashlib.sha256(start + y + few).hexdigest(),
-                                hashlib.sha256(start + y + z.tobytes()).hexdigest())
+    assert found == Fingerprint(
+        hashlib.sha256(header).hexdigest(),
+        hashlib.sha256(start + y + few).hexdigest(),
+        hashlib.sha256(start + y + z.tobytes()).hexdigest(),
+    )
 
 
 def test_shards_and_order_do_not_matter(tmp_path):
@@ -47,8 +55,11 @@ def test_shards_and_order_do_not_matter(tmp_path):
 def test_every_tensor_counts(tmp_path, name):
     """Its name, its dtype, its shape and its last element."""
     first, tensor = of(tmp_path, TENSORS), TENSORS[name]
-    others = [{**{key: t for key, t in TENSORS.items() if key != name}, f"{name}_": tensor},
-              TENSORS | {name: tensor.to(torch.float64)}, TENSORS | {name: tensor[None]}]
+    others = [
+        {**{key: t for key, t in TENSORS.items() if key != name}, f"{name}_": tensor},
+        TENSORS | {name: tensor.to(torch.float64)},
+        TENSORS | {name: tensor[None]},
+    ]
     for other in others:
         found = of(tmp_path, other)
         assert not {found.header, found.sample, found.full} & {first.header, first.sample, first.full}
@@ -85,9 +96,18 @@ def test_records(tmp_path):
         assert Fingerprint.of_record(json.loads(json.dumps(found.record()))) == found
 
 
-@pytest.mark.parametrize("data", [None, [], {}, {"header": "0" * 64}, {"header": "0" * 64, "sample": 3},
-                                  {"header": "0" * 64, "sample": "x" * 64},
-                                  {"header": "0" * 64, "sample": "0" * 64, "other": "0" * 64}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        {},
+        {"header": "0" * 64},
+        {"header": "0" * 64, "sample": 3},
+        {"header": "0" * 64, "sample": "x" * 64},
+        {"header": "0" * 64, "sample": "0" * 64, "other": "0" * 64},
+    ],
+)
 def test_no_record(data):
     with pytest.raises(PortError, match="fingerprint"):
         Fingerprint.of_record(data)

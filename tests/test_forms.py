@@ -11,12 +11,12 @@ from family_twins import CASES
 from huggingface_hub import HfApi, ModelCard
 from repos import NAMES, batch, processor_of, write_family
 
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.types import Slice
 from hf_bico.io.changes.forms import as_products, check_form, stored, truncated
 from hf_bico.io.hub import Hub
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
 SOURCES = {
@@ -37,8 +37,20 @@ def publish(root, family: str, source: str, what: str = "form") -> str:
 
 
 def written(repo: str, source: str, form: str, **options):
-    return run(PortConfig(f"{repo}-{source}", f"{repo}-plus", f"{repo}-task", base=f"{repo}-base", n=22, form=form,
-                          push_to=f"{repo}-as-{form}", allow_regression=True, **options), Hub()).report
+    return run(
+        PortConfig(
+            f"{repo}-{source}",
+            f"{repo}-plus",
+            f"{repo}-task",
+            base=f"{repo}-base",
+            n=22,
+            form=form,
+            push_to=f"{repo}-as-{form}",
+            allow_regression=True,
+            **options,
+        ),
+        Hub(),
+    ).report
 
 
 @pytest.mark.parametrize(("family", "source"), [("llama", "lora"), ("gpt2", "lora"), ("bert", "lora"), ("bert", "ft")])
@@ -53,8 +65,11 @@ def test_a_lora_is_the_model_that_it_was_scored_as(family, source, tmp_path, hub
     cls, built = getattr(transformers, case.cls), {"num_labels": len(NAMES)} if case.kind == "text" else {}
     base = cls.from_pretrained(f"{repo}-plus", **built)
     inputs, _ = batch(case.kind, processor_of(case.kind))
-    models = [cls.from_pretrained(f"{repo}-as-model"), cls.from_pretrained(f"{repo}-as-lora", **built),
-              peft.PeftModel.from_pretrained(cls.from_pretrained(f"{repo}-plus", **built), f"{repo}-as-lora")]
+    models = [
+        cls.from_pretrained(f"{repo}-as-model"),
+        cls.from_pretrained(f"{repo}-as-lora", **built),
+        peft.PeftModel.from_pretrained(cls.from_pretrained(f"{repo}-plus", **built), f"{repo}-as-lora"),
+    ]
     with torch.no_grad():
         before, full, *others = (model.eval()(**inputs).logits for model in (base, *models))
     for logits in others:
@@ -93,7 +108,7 @@ def test_a_cut_is_the_best_of_its_rank_and_says_what_it_lost():
         assert error == pytest.approx(lost / float(whole.norm()), abs=1e-5)
     for energy in (0.5, 0.9, 0.99):
         product, error = truncated(whole, None, energy)
-        assert 1 - error**2 >= energy > 1 - truncated(whole, product.rank - 1, None)[1]**2 or product.rank == 1
+        assert 1 - error**2 >= energy > 1 - truncated(whole, product.rank - 1, None)[1] ** 2 or product.rank == 1
     assert truncated(whole, None, None)[1] < 1e-6
 
 
@@ -104,13 +119,20 @@ def test_products_are_not_cut_and_nothing_stays_nothing():
     assert torch.equal(made["b"], torch.ones(9)) and product.rank == 2
 
 
-@pytest.mark.parametrize(("options", "why"), [
-    (("adapter", None, None, None, "transformers"), "model, delta, lora"),
-    (("model", 3, None, None, "transformers"), "--as lora"), (("delta", None, 0.5, None, "transformers"), "--as lora"),
-    (("lora", 3, 0.5, None, "transformers"), "exclude"), (("lora", 0, None, None, "transformers"), "1 or more"),
-    (("lora", None, 1.5, None, "transformers"), "share"), (("lora", None, None, None, "open_clip"), "--as delta"),
-    (("model", None, None, "float32", "open_clip"), "--as delta"),
-    (("delta", None, None, "int8", "open_clip"), "bfloat16 or float32")])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("adapter", None, None, None, "transformers"), "model, delta, lora"),
+        (("model", 3, None, None, "transformers"), "--as lora"),
+        (("delta", None, 0.5, None, "transformers"), "--as lora"),
+        (("lora", 3, 0.5, None, "transformers"), "exclude"),
+        (("lora", 0, None, None, "transformers"), "1 or more"),
+        (("lora", None, 1.5, None, "transformers"), "share"),
+        (("lora", None, None, None, "open_clip"), "--as delta"),
+        (("model", None, None, "float32", "open_clip"), "--as delta"),
+        (("delta", None, None, "int8", "open_clip"), "bfloat16 or float32"),
+    ],
+)
 def test_a_form_that_cannot_be_written_is_refused(options, why):
     with pytest.raises(PortError, match=why):
         check_form(*options)

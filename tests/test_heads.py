@@ -15,16 +15,22 @@ from hf_bico.core.moments import Evidence
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens
-from hf_bico.tasks.samples import Sample
-from hf_bico.tasks.batches import Batches
 from hf_bico.families import Loaded, family_of
 from hf_bico.families.heads import carried, chain
-from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
-from hf_bico.tasks.scores import Score, better, recovered
 from hf_bico.tasks.asking import class_order
+from hf_bico.tasks.batches import Batches
+from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
+from hf_bico.tasks.samples import Sample
+from hf_bico.tasks.scores import Score, better, recovered
 
-TEXTS = ("a port is", "what a fine-tune learned about the old base", "moves", "without any training at all, or with",
-         "one pass of a hundred samples", "and no more than that")
+TEXTS = (
+    "a port is",
+    "what a fine-tune learned about the old base",
+    "moves",
+    "without any training at all, or with",
+    "one pass of a hundred samples",
+    "and no more than that",
+)
 
 
 def features(n: int = 40, d: int = 12, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,13 +47,18 @@ def test_ridge_is_scikit_learns_at_the_penalty_that_leaving_one_out_chooses():
     for share in ridge_module.PENALTIES.tolist():
         kept = [torch.arange(len(x)) != i for i in range(len(x))]
         fits = [Ridge(share * float(scale)).fit(x[k], y[k]) for k in kept]
-        errors.append(sum(((y[i] - torch.tensor(fit.predict(x[i:i + 1]))[0]) ** 2).sum() for i, fit in enumerate(fits)))
+        errors.append(
+            sum(((y[i] - torch.tensor(fit.predict(x[i : i + 1]))[0]) ** 2).sum() for i, fit in enumerate(fits))
+        )
     best = ridge_module.PENALTIES[int(torch.stack(errors).argmin())]
     theirs = torch.tensor(Ridge(float(best * scale)).fit(x, y).predict(x))
     weight, bias = ridge_classifier(x, labels, 3)
     ours = x @ weight.T + bias
-    share = (ours - ours.mean()).flatten() @ (theirs - theirs.mean()).flatten().float() / (
-        (ours - ours.mean()).norm() * (theirs - theirs.mean()).norm())
+    share = (
+        (ours - ours.mean()).flatten()
+        @ (theirs - theirs.mean()).flatten().float()
+        / ((ours - ours.mean()).norm() * (theirs - theirs.mean()).norm())
+    )
     assert share > 1 - 1e-5 and torch.equal(ours.argmax(-1), theirs.argmax(-1))
 
 
@@ -67,9 +78,20 @@ class Head(nn.Module):
         return self.out(torch.tanh(self.dense(x)))
 
     def sites(self) -> tuple[Site, ...]:
-        return tuple(Site(role, role, None, Slice(f"{name}.weight"), Slice(f"{name}.bias"), layer.out_features,
-                          layer.in_features, role, Tokens(prefix=1))
-                     for role, name, layer in (("head dense", "dense", self.dense), ("head", "out", self.out)))
+        return tuple(
+            Site(
+                role,
+                role,
+                None,
+                Slice(f"{name}.weight"),
+                Slice(f"{name}.bias"),
+                layer.out_features,
+                layer.in_features,
+                role,
+                Tokens(prefix=1),
+            )
+            for role, name, layer in (("head dense", "dense", self.dense), ("head", "out", self.out))
+        )
 
 
 @pytest.mark.parametrize("units", [8, 13])
@@ -89,9 +111,14 @@ def test_carried_head_is_the_same_function_of_turned_and_scaled_features(units):
 def test_what_a_base_lacks_is_carried_and_what_both_have_moves():
     a, b = Head(8, 8).sites(), Head(12, 12).sites()
     whole = {"dense.weight", "out.weight"}
-    assert [len(part) for part in (chain(a, b, whole, whole, "transport").moved,
-                                   chain(a, b, set(), whole, "transport").moved,
-                                   chain(a, b, whole, whole, "ridge").made)] == [1, 0, 1]
+    assert [
+        len(part)
+        for part in (
+            chain(a, b, whole, whole, "transport").moved,
+            chain(a, b, set(), whole, "transport").moved,
+            chain(a, b, whole, whole, "ridge").made,
+        )
+    ] == [1, 0, 1]
     with pytest.raises(PortError, match="--head ridge"):
         chain(a[1:], b, whole, whole, "transport")
 
@@ -128,10 +155,12 @@ def test_classes_are_matched_by_name():
         class_order(("cat", "cow"), ("dog", "cat"))
 
 
-ASKED = {"bert": (Classifier, [Sample(text, i % 3) for i, text in enumerate(TEXTS)]),
-         "llama": (Causal, [Sample(text, None) for text in TEXTS]),
-         "gpt2": (Completion, [Sample(text, f"answer {i}") for i, text in enumerate(TEXTS)]),
-         "t5": (Seq2Seq, [Sample(text, f"answer {i}") for i, text in enumerate(TEXTS)])}
+ASKED = {
+    "bert": (Classifier, [Sample(text, i % 3) for i, text in enumerate(TEXTS)]),
+    "llama": (Causal, [Sample(text, None) for text in TEXTS]),
+    "gpt2": (Completion, [Sample(text, f"answer {i}") for i, text in enumerate(TEXTS)]),
+    "t5": (Seq2Seq, [Sample(text, f"answer {i}") for i, text in enumerate(TEXTS)]),
+}
 
 
 def side(name: str, *, other: bool = False):
@@ -164,7 +193,7 @@ def test_loss_is_transformers_own(name):
     samples = ASKED[name][1]
     batch = asked.encode(samples)
     whole = model(**batch.inputs, labels=batch.labels).loss
-    counted = len(samples) if batch.labels.ndim == 1 else (batch.labels[:, asked_shift(name):] != -100).sum()
+    counted = len(samples) if batch.labels.ndim == 1 else (batch.labels[:, asked_shift(name) :] != -100).sum()
     assert torch.allclose(asked.loss(model, batch).double(), (whole * counted).double(), rtol=1e-5)
 
 

@@ -18,18 +18,30 @@ from twins import Samples, distance, random_fine_tune, tiny_clip
 
 import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
-from hf_bico.workflows.live import job_of, state_of
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
-from hf_bico.io.hub import Hub
 from hf_bico.families.on_top import top_of
-from hf_bico.workflows.port import run
+from hf_bico.io.hub import Hub
 from hf_bico.tasks.batches import BatchFormat, pad_right
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.live import job_of, state_of
+from hf_bico.workflows.port import run
 
 EXACT = BiCo(rtol=1e-11)
-ASKED = ("vit", "bert", "roberta", "distilbert", "modernbert", "gpt2", "llama", "llama-classifier", "qwen2", "t5",
-         "t5-classifier", "timm")
+ASKED = (
+    "vit",
+    "bert",
+    "roberta",
+    "distilbert",
+    "modernbert",
+    "gpt2",
+    "llama",
+    "llama-classifier",
+    "qwen2",
+    "t5",
+    "t5-classifier",
+    "timm",
+)
 """Shapes of every kind of loss that comes with a model."""
 
 
@@ -42,7 +54,7 @@ def named_batch(name: str, n: int = 16, *, seed: int = 0) -> dict[str, torch.Ten
     mask = torch.ones_like(inputs)
     for row in range(1, n, 2):
         short = 3 + row % 3
-        inputs[row, short - 1:], mask[row, short:] = 0, 0
+        inputs[row, short - 1 :], mask[row, short:] = 0, 0
         inputs[row, short - 1] = END
     if case.kind == "causal":
         labels = inputs.masked_fill(mask == 0, -100)
@@ -56,12 +68,12 @@ def alone(whole: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """The samples one by one, without padding."""
     out = []
     for row in range(len(whole["labels"])):
-        one = {key: part[row:row + 1] for key, part in whole.items()}
+        one = {key: part[row : row + 1] for key, part in whole.items()}
         if "attention_mask" in one:
             length, causal = int(one["attention_mask"].sum()), one["labels"].shape == one["input_ids"].shape
             one = {key: part[:, :length] if key != "labels" or causal else part for key, part in one.items()}
         if one["labels"].ndim == 2:
-            one["labels"] = one["labels"][:, :int((one["labels"] != -100).sum())]
+            one["labels"] = one["labels"][:, : int((one["labels"] != -100).sum())]
         out.append(one)
     return out
 
@@ -132,8 +144,12 @@ def test_a_causal_models_labels_are_its_ids_unless_given():
 def random_sites(model: nn.Module, scale: float = 0.02) -> dict[str, torch.Tensor]:
     keys = {s.key for site in family_of(model).sites(model) for s in site.slices}
     generator = torch.Generator().manual_seed(3)
-    return {key: tensor + scale * torch.randn(tensor.shape, generator=generator).to(tensor) if key in keys
-            else tensor.clone() for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor + scale * torch.randn(tensor.shape, generator=generator).to(tensor)
+        if key in keys
+        else tensor.clone()
+        for key, tensor in model.state_dict().items()
+    }
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
@@ -141,8 +157,15 @@ def test_live_batches_give_what_the_pipeline_gives(name, tmp_path):
     """The classifier included, from bases that have none: a live base and target have one at random."""
     write_family(tmp_path, name)
     kind, cls = CASES[name].kind, getattr(transformers, CASES[name].cls)
-    run(PortConfig(*(str(tmp_path / part) for part in ("ft", "plus", "task")), base=str(tmp_path / "base"), n=66,
-                   output=tmp_path / "out"), Hub())
+    run(
+        PortConfig(
+            *(str(tmp_path / part) for part in ("ft", "plus", "task")),
+            base=str(tmp_path / "base"),
+            n=66,
+            output=tmp_path / "out",
+        ),
+        Hub(),
+    )
     tuned, base, target = (cls.from_pretrained(tmp_path / part, num_labels=CLASSES) for part in ("ft", "base", "plus"))
     inputs, labels = batch(kind, processor_of(kind))
     data = [{key: part[row] for key, part in inputs.items()} | {"labels": labels[row]} for row in range(len(labels))]
@@ -203,8 +226,9 @@ def test_the_targets_own_classifier_stays_where_that_is_asked_for():
 def test_peft_models_port_as_the_merged_model_does():
     base, whole = CASES["llama"].build(exact=False), named_batch("llama")
     base.config.pad_token_id = 0
-    model = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(task_type="CAUSAL_LM", r=2,
-                                                                     target_modules=["q_proj", "down_proj"]))
+    model = peft.get_peft_model(
+        copy.deepcopy(base), peft.LoraConfig(task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "down_proj"])
+    )
     torch.manual_seed(0)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
@@ -238,8 +262,15 @@ def test_models_come_out_as_they_went_in(fails):
     model.bert.embeddings.requires_grad_(False)
     own_loss("bert", model, whole).backward()
     gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-    kept = [(each, {key: t.clone() for key, t in each.state_dict().items()}, [m.training for m in each.modules()],
-             [p.requires_grad for p in each.parameters()]) for each in (model, other)]
+    kept = [
+        (
+            each,
+            {key: t.clone() for key, t in each.state_dict().items()},
+            [m.training for m in each.modules()],
+            [p.requires_grad for p in each.parameters()],
+        )
+        for each in (model, other)
+    ]
     bad = whole | {"labels": whole["labels"] + CLASSES}
     with torch.no_grad():  # as in a callback's evaluation
         if fails:
@@ -270,8 +301,12 @@ def test_images_are_given_in_each_models_dtype():
 def test_a_decoders_own_text_is_not_moved_with_its_encoders():
     """Also where both happen to be of one length."""
     viewer = BatchFormat.of(model_of("t5"), moves_padding=True)
-    batch = {"input_ids": torch.tensor([[0, 5, 2]]), "attention_mask": torch.tensor([[0, 1, 1]]),
-             "labels": torch.tensor([[7, 2, -100]]), "decoder_attention_mask": torch.tensor([[1, 1, 0]])}
+    batch = {
+        "input_ids": torch.tensor([[0, 5, 2]]),
+        "attention_mask": torch.tensor([[0, 1, 1]]),
+        "labels": torch.tensor([[7, 2, -100]]),
+        "decoder_attention_mask": torch.tensor([[1, 1, 0]]),
+    }
     moved = pad_right(batch, viewer)
     assert moved["input_ids"].tolist() == [[5, 2, 0]]
     assert moved["attention_mask"].tolist() == [[1, 1, 0]]
@@ -293,8 +328,10 @@ class Counted(torch.utils.data.IterableDataset):
 def test_iterables_are_iterated_again_and_iterators_listed():
     clip, samples = tiny_clip(), Samples.make(12)
     first, second = samples.batches(6)
-    tuned, job = random_fine_tune(clip), {"base": clip, "target": tiny_clip(seed=1), "loss": samples.loss,
-                                          "method": FewShot(steps=3)}
+    tuned, job = (
+        random_fine_tune(clip),
+        {"base": clip, "target": tiny_clip(seed=1), "loss": samples.loss, "method": FewShot(steps=3)},
+    )
     again = Counted([first, second])
     delta = port(tuned=tuned, **job, calibration=again).delta
     assert again.count == 3
@@ -335,25 +372,42 @@ def test_mistakes_are_one_line():
     refused(r"not the same tokens: say which rows meet, hf_bico\.Batch", calibration=[Batch(whole, longer)])
     few = CASES["bert"].skeleton()
     few.classifier, few.num_labels = nn.Linear(24, 3), 3
-    refused("has 11 classes and the target's 3: open the BertForSequenceClassification with num_labels=11",
-            target=few.double())
-    refused(r"loss=class_loss\(head\)", tuned=random_fine_tune(clip), base=clip, target=tiny_clip(seed=1),
-            calibration=[(samples.images, samples.labels)])
+    refused(
+        "has 11 classes and the target's 3: open the BertForSequenceClassification with num_labels=11",
+        target=few.double(),
+    )
+    refused(
+        r"loss=class_loss\(head\)",
+        tuned=random_fine_tune(clip),
+        base=clip,
+        target=tiny_clip(seed=1),
+        calibration=[(samples.images, samples.labels)],
+    )
     both = CASES["clip"].build()
-    refused(r"a CLIPModel compares .* loss=class_loss\(head\)", tuned=random_sites(both), base=both,
-            target=CASES["clip"].build(seed=1))
+    refused(
+        r"a CLIPModel compares .* loss=class_loss\(head\)",
+        tuned=random_sites(both),
+        base=both,
+        target=CASES["clip"].build(seed=1),
+    )
     body = transformers.BertModel(bert.config).double()
     refused("a BertModel comes with no loss", tuned=random_sites(body), base=body, target=copy.deepcopy(body))
 
 
 def test_blocks_are_matched_as_they_are_told_to():
     model, whole = model_of("bert"), named_batch("bert")
-    ported = port(tuned=random_sites(model), base=model, target=model_of("bert", seed=1), calibration=[whole],
-                  matching=by_path({"": (1, None)}))
+    ported = port(
+        tuned=random_sites(model),
+        base=model,
+        target=model_of("bert", seed=1),
+        calibration=[whole],
+        matching=by_path({"": (1, None)}),
+    )
     assert [(row["target"], row["source"]) for row in ported.report["layers"]] == [(0, 1)]
     assert {entry.reason for entry in ported.account.left} == {
-        f"no block of the target takes block 0 {role}" for role in
-        ("q", "k", "v", "attention output", "MLP up", "MLP down")}
+        f"no block of the target takes block 0 {role}"
+        for role in ("q", "k", "v", "attention output", "MLP up", "MLP down")
+    }
 
 
 def test_base_and_target_are_on_one_device():
@@ -364,8 +418,12 @@ def test_base_and_target_are_on_one_device():
 
 def test_progress_is_shown_only_where_asked_for(capsys):
     model, whole, seen = model_of("bert"), named_batch("bert"), []
-    job = {"tuned": {key: t + 0.01 for key, t in model.state_dict().items()}, "base": model,
-           "target": model_of("bert", seed=1), "calibration": [whole, whole]}
+    job = {
+        "tuned": {key: t + 0.01 for key, t in model.state_dict().items()},
+        "base": model,
+        "target": model_of("bert", seed=1),
+        "calibration": [whole, whole],
+    }
 
     def track(items, what, total):
         seen.append((what, total))
@@ -388,8 +446,9 @@ def published(hub, tmp_path_factory):
     cls = transformers.BertForSequenceClassification
     base, target = (cls.from_pretrained(f"demo/live-{part}", num_labels=CLASSES) for part in ("base", "plus"))
     inputs, labels = batch("text", processor_of("text"))
-    ported = port(tuned=cls.from_pretrained(root / "ft"), base=base, target=target,
-                  calibration=[inputs | {"labels": labels}])
+    ported = port(
+        tuned=cls.from_pretrained(root / "ft"), base=base, target=target, calibration=[inputs | {"labels": labels}]
+    )
     return ported, inputs, base
 
 
@@ -404,7 +463,8 @@ def test_saved_is_what_applied_is(published, tmp_path):
     ported.save_pretrained(tmp_path / "half", 0.5)
     assert all(torch.equal(before[key], tensor) for key, tensor in ported.target.state_dict().items())
     opened, told = transformers.AutoModelForSequenceClassification.from_pretrained(
-        tmp_path / "half", output_loading_info=True)
+        tmp_path / "half", output_loading_info=True
+    )
     assert not any(told.values())
     other = copy.deepcopy(ported.target)
     copied = type(ported)(other, ported.delta, ported.head, ported.moved, ported.account, ported.record)
@@ -473,9 +533,11 @@ def test_a_change_alone_is_the_same_model(published, form, tmp_path):
         state = ported.target.state_dict() | ported.tensors(0.5)
         expected = torch.func.functional_call(ported.target.eval(), state, (), inputs).logits
     moved = (expected - logits(ported.target, inputs)).norm()
-    for model in (hf_bico.from_pretrained(folder, device="cpu").model,
-                  hf_bico.from_pretrained(repo, device="cpu").model,
-                  transformers.AutoModelForSequenceClassification.from_pretrained(repo, num_labels=CLASSES)):
+    for model in (
+        hf_bico.from_pretrained(folder, device="cpu").model,
+        hf_bico.from_pretrained(repo, device="cpu").model,
+        transformers.AutoModelForSequenceClassification.from_pretrained(repo, num_labels=CLASSES),
+    ):
         assert (logits(model, inputs) - expected).norm() < 1e-4 * moved
     card = ModelCard.load(repo)
     assert (card.data.base_model, card.data.base_model_relation) == ("demo/live-plus", "adapter")
@@ -519,8 +581,11 @@ def test_class_names_and_scores_are_of_what_is_written(published, form, tmp_path
     copied = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account, record)
     copied.evaluate(lambda model: 0.25)
     folder = copied.save_pretrained(tmp_path / form, 0.5, form=form)
-    opened = hf_bico.from_pretrained(folder, device="cpu").model if form == "delta" else \
-        transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    opened = (
+        hf_bico.from_pretrained(folder, device="cpu").model
+        if form == "delta"
+        else transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    )
     assert tuple(opened.config.id2label.values()) == names
     assert tuple(ported.target.config.id2label.values()) == NAMES  # it is left as it was
     card = (folder / "README.md").read_text()
@@ -541,16 +606,23 @@ def test_another_fine_tune_in_memory_does_not_take_its_repo(published):
     ported, _, _ = published
     ported.push_to_hub("demo/live-mine")
     size = ported.record["task_vector"] | {"relative_norm": 0.123}
-    other = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account,
-                         ported.record | {"task_vector": size})
+    other = type(ported)(
+        ported.target, ported.delta, ported.head, ported.moved, ported.account, ported.record | {"task_vector": size}
+    )
     with pytest.raises(PortError, match="not a port of"):
         other.push_to_hub("demo/live-mine")
 
 
 def test_other_modules_are_saved_as_a_state_dict(tmp_path):
     clip, samples = tiny_clip(), Samples.make(8)
-    ported = port(tuned=random_fine_tune(clip), base=clip, target=tiny_clip(seed=1), loss=samples.loss,
-                  calibration=[(samples.images, samples.labels)], method=Naive())
+    ported = port(
+        tuned=random_fine_tune(clip),
+        base=clip,
+        target=tiny_clip(seed=1),
+        loss=samples.loss,
+        calibration=[(samples.images, samples.labels)],
+        method=Naive(),
+    )
     folder = ported.save_pretrained(str(tmp_path / "clip"))
     assert isinstance(folder, Path)
     saved = load_file(folder / "model.safetensors")

@@ -500,8 +500,10 @@ def test_a_restart_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_no_token_is_written_anywhere(own: Hub, tmp_path: Path) -> None:
-    script = "from huggingface_hub import HfApi; a = HfApi(); a.create_repo('demo/a'); a.upload_file(" \
-             "path_or_fileobj=b'\\0', path_in_repo='m.bin', repo_id='demo/a', create_pr=True)"
+    script = (
+        "from huggingface_hub import HfApi; a = HfApi(); a.create_repo('demo/a'); a.upload_file("
+        "path_or_fileobj=b'\\0', path_in_repo='m.bin', repo_id='demo/a', create_pr=True)"
+    )
     subprocess.run([sys.executable, "-c", script], env=client_env(own, tmp_path / "home"), check=True)
     with pytest.raises(HfHubHTTPError):
         HfApi(endpoint=own.url, token="hf_secret_guess").whoami()

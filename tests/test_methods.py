@@ -64,8 +64,17 @@ def test_transfusion_names_broken_weights():
 def test_transfusion_sees_no_sample():
     """A calibration set of any size, none at all included."""
     tuned = random_fine_tune(model("own"))
-    deltas = [port(tuned=tuned, base=model("own"), target=model("same"), calibration=batches, loss=samples(9).loss,
-                   method=TransFusion()).delta for batches in ([], samples(9).batches(3))]
+    deltas = [
+        port(
+            tuned=tuned,
+            base=model("own"),
+            target=model("same"),
+            calibration=batches,
+            loss=samples(9).loss,
+            method=TransFusion(),
+        ).delta
+        for batches in ([], samples(9).batches(3))
+    ]
     assert all(torch.equal(deltas[0][key], deltas[1][key]) for key in deltas[1])
 
 
@@ -78,10 +87,20 @@ def test_where_all_is_determined_norms_and_angles_are_taus():
                 if "ln_" in name:
                     parameter.add_(torch.randn_like(parameter) * 0.3)
     taus = [random_fine_tune(bent[0], seed=seed) for seed in (1, 2)]
-    results = [port(tuned=tau, base=bent[0], target=bent[1], calibration=samples(100).batches(50),
-                    loss=samples(100).loss, method=BiCo(rtol=EXACT)) for tau in taus]
-    whole = [site for site in results[0].moved if site.output.rank == site.output.full
-             and site.input.rank == site.input.full]
+    results = [
+        port(
+            tuned=tau,
+            base=bent[0],
+            target=bent[1],
+            calibration=samples(100).batches(50),
+            loss=samples(100).loss,
+            method=BiCo(rtol=EXACT),
+        )
+        for tau in taus
+    ]
+    whole = [
+        site for site in results[0].moved if site.output.rank == site.output.full and site.input.rank == site.input.full
+    ]
     assert {site.target.rsplit(maxsplit=1)[-1] for site in whole} >= {"q", "k", "v", "up"}
     sites = {site.name: site for site in family_of(bent[0]).sites(bent[0])}
     there = {site.name: site for site in family_of(bent[1]).sites(bent[1])}

@@ -15,17 +15,17 @@ import yaml
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
-from hf_bico.workflows.live import class_loss, job_of
-from hf_bico.core.compare import compare
 from hf_bico.core.collect import Batch
+from hf_bico.core.compare import compare
 from hf_bico.core.methods import METHODS
-from hf_bico.tasks.samples import draw, read_task, samples_of
-from hf_bico.tasks.batches import batched
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.tasks.batches import batched
+from hf_bico.tasks.samples import draw, read_task, samples_of
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration, chosen
-from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.workflows.live import class_loss, job_of
 
 sys.path.append(str(Path(__file__).parent.parent / "hub_scripts"))
 
@@ -38,14 +38,25 @@ PICTURES = {
     "models": {"small": {"ref": "demo/base"}, "large": {"ref": "demo/plus"}},
     "datasets": {"shapes": {"ref": "demo/task", "classes": 4, "rows": 30}},
     "protocols": {"open_clip": QUICK},
-    "tables": {"1": {"pairs": [["small", "large"]], "datasets": "shapes", "n": [4, 8], "seeds": 1,
-                     "methods": ["naive", "bico", "input-only"], "paper": {"bico": [11.5, 33.8]}}}}
+    "tables": {
+        "1": {
+            "pairs": [["small", "large"]],
+            "datasets": "shapes",
+            "n": [4, 8],
+            "seeds": 1,
+            "methods": ["naive", "bico", "input-only"],
+            "paper": {"bico": [11.5, 33.8]},
+        }
+    },
+}
 TEXTS = {
     "models": {"wide": {"ref": "demo/t5-wide", "family": "t5"}, "slim": {"ref": "demo/t5-slim", "family": "t5"}},
     "datasets": {"words": {"ref": "demo/words", "text": ["first", "second"], "eval_split": "validation"}},
     "protocols": {"t5": QUICK},
-    "tables": {"1": {"pairs": [["wide", "slim"]], "datasets": "words", "n": [10, 20], "seeds": 1,
-                     "methods": ["naive", "bico"]}}}
+    "tables": {
+        "1": {"pairs": [["wide", "slim"]], "datasets": "words", "n": [10, 20], "seeds": 1, "methods": ["naive", "bico"]}
+    },
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -88,43 +99,62 @@ def tuned(output: Path, name: str) -> Path:
 
 # The file.
 
+
 def test_all_that_is_wrong_is_listed(tmp_path):
     table = {"pairs": [["small", "tiny"]], "datasets": ["shapes", "words"], "n": 100, "methods": ["finest"]}
     wrong = {
         "models": {"small": {"family": "gpt"}, "large": {"ref": "demo/plus", "tuned": {"cats": "demo/ft"}}},
-        "datasets": {"shapes": {"ref": "demo/task", "template": "a.txt"}, "words": {"ref": "demo/w", "text": "t"},
-                     "lost": {"ref": "demo/task", "templates": "none.txt"}},
+        "datasets": {
+            "shapes": {"ref": "demo/task", "template": "a.txt"},
+            "words": {"ref": "demo/w", "text": "t"},
+            "lost": {"ref": "demo/task", "templates": "none.txt"},
+        },
         "protocols": {"open_clip": {"rate": "fast", "warmup": 2000}, "t6": {}},
         "table": {},
-        "tables": {"1": table | {"n": [0], "seeds": 1.5}, "2": table | {"per_class": 2},
-                   "3": table | {"alphas": [1, "most"], "paper": {"bico": [1, "two"]}}}}
+        "tables": {
+            "1": table | {"n": [0], "seeds": 1.5},
+            "2": table | {"per_class": 2},
+            "3": table | {"alphas": [1, "most"], "paper": {"bico": [1, "two"]}},
+        },
+    }
     code, said = run(written(tmp_path, wrong), "--plan")
     assert code == 2
     lines = said.splitlines()
     assert all(line.startswith("Error: ") for line in lines)
     for words in (
-            "tables.yaml.table: no such key; there are models, datasets, protocols, tables",
-            "models.small: ref is missing", "models.small.family: one of open_clip, t5",
-            "models.large.tuned: no dataset 'cats'; there are lost, shapes, words",
-            "datasets.shapes.template: no such key; there are ref, config,", "datasets.lost.templates: a file beside",
-            "protocols.open_clip.rate: a number", "protocols.t6: no such key; there are open_clip, t5",
-            "tables.1.n: a whole number from 1", "tables.1.seeds: a whole number",
-            "tables.2.pairs: no model 'tiny'; there are large, small", "tables.2: one of n and per_class",
-            "tables.2.datasets: open_clip takes pictures", "tables.2: unknown method 'finest'; there are bico,",
-            "tables.3.alphas: a number", "tables.3.paper: a number"):
+        "tables.yaml.table: no such key; there are models, datasets, protocols, tables",
+        "models.small: ref is missing",
+        "models.small.family: one of open_clip, t5",
+        "models.large.tuned: no dataset 'cats'; there are lost, shapes, words",
+        "datasets.shapes.template: no such key; there are ref, config,",
+        "datasets.lost.templates: a file beside",
+        "protocols.open_clip.rate: a number",
+        "protocols.t6: no such key; there are open_clip, t5",
+        "tables.1.n: a whole number from 1",
+        "tables.1.seeds: a whole number",
+        "tables.2.pairs: no model 'tiny'; there are large, small",
+        "tables.2: one of n and per_class",
+        "tables.2.datasets: open_clip takes pictures",
+        "tables.2: unknown method 'finest'; there are bico,",
+        "tables.3.alphas: a number",
+        "tables.3.paper: a number",
+    ):
         assert sum(words in line for line in lines) == 1, (words, said)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"methods": ["finest"], "paper": {}}, "tables.1: unknown method 'finest'; there are bico"),
-    ({"options": ["bico:rank=3"]}, "tables.1: bico has no option 'rank'; it has"),
-    ({"per_class": 2, "n": 2, "paper": {}}, "tables.1: one of n and per_class is expected"),
-    ({"strategies": "nearest"}, "tables.1: unknown strategy 'nearest'; there are random"),
-    ({"paper": {"bico": [1]}}, "tables.1.paper.bico: a figure a column is expected, 2, not 1"),
-    ({"paper": {"theseus": [1, 2]}}, "tables.1.paper.theseus: one of the table's methods"),
-    ({"alphas": [1, 2]}, "tables.1.paper: its figures are of one pair at one α"),
-    ({"pairs": ["small", "large"]}, "tables.1.pairs: pairs are lists of two models"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methods": ["finest"], "paper": {}}, "tables.1: unknown method 'finest'; there are bico"),
+        ({"options": ["bico:rank=3"]}, "tables.1: bico has no option 'rank'; it has"),
+        ({"per_class": 2, "n": 2, "paper": {}}, "tables.1: one of n and per_class is expected"),
+        ({"strategies": "nearest"}, "tables.1: unknown strategy 'nearest'; there are random"),
+        ({"paper": {"bico": [1]}}, "tables.1.paper.bico: a figure a column is expected, 2, not 1"),
+        ({"paper": {"theseus": [1, 2]}}, "tables.1.paper.theseus: one of the table's methods"),
+        ({"alphas": [1, 2]}, "tables.1.paper: its figures are of one pair at one α"),
+        ({"pairs": ["small", "large"]}, "tables.1.pairs: pairs are lists of two models"),
+    ],
+)
 def test_what_is_wrong_with_a_table(tmp_path, change, words):
     wrong = PICTURES | {"tables": {"1": PICTURES["tables"]["1"] | change}}
     with pytest.raises(spec.SpecError) as caught:
@@ -145,13 +175,20 @@ def test_shipped_file_plans_the_papers_tables():
     b16, twin, plus, large = "b16-laion2b", "b16-datacomp", "b16plus-laion400m", "l14-datacomp"
     sizes, rivals = [10, 20, 50, 100], "naive theseus bico"
     expected = {  # from, to, N or K, methods
-        "1": (b16, plus, sizes, rivals), "A": (b16, plus, sizes, rivals), "B": (b16, plus, [100], "bico"),
-        "B one class": (b16, plus, [100], "bico"), "C": (b16, plus, [1, 2, 5], f"{rivals} few-shot"),
+        "1": (b16, plus, sizes, rivals),
+        "A": (b16, plus, sizes, rivals),
+        "B": (b16, plus, [100], "bico"),
+        "B one class": (b16, plus, [100], "bico"),
+        "C": (b16, plus, [1, 2, 5], f"{rivals} few-shot"),
         "3": (twin, b16, [1, 2, 5, 10, 20], "naive transfusion gradfix theseus bico"),
-        "D": (plus, b16, sizes, rivals), "E": (twin, plus, sizes, rivals), "4": (twin, large, [100], rivals),
-        "G": (large, twin, [100], rivals), "H": (b16, large, [100], rivals),
+        "D": (plus, b16, sizes, rivals),
+        "E": (twin, plus, sizes, rivals),
+        "4": (twin, large, [100], rivals),
+        "G": (large, twin, [100], rivals),
+        "H": (b16, large, [100], rivals),
         "2": ("t5-3b", "t5-large", [50, 100, 200], rivals),
-        "5": (twin, b16, [5], "input-only gradient-only output-only theseus bico")}
+        "5": (twin, b16, [5], "input-only gradient-only output-only theseus bico"),
+    }
     assert told.tables.keys() == expected.keys()
     for name, (source, target, columns, methods) in expected.items():
         table = told.tables[name]
@@ -180,13 +217,18 @@ def test_plan_counts_samples(tmp_path):
     code, said = run(written(tmp_path, PICTURES), "--plan", "--output", tmp_path / "out")
     assert code == 0
     assert not (tmp_path / "out").exists()
-    for line in ("to do: 1 of 1 comparisons (those that tables share count once), 6 cells", "fine-tunes to make: 2",
-                 "fine-tuning: 48 samples forward and backward", "calibration: 24 samples forward and backward",
-                 "evaluation: 270 samples forward"):
+    for line in (
+        "to do: 1 of 1 comparisons (those that tables share count once), 6 cells",
+        "fine-tunes to make: 2",
+        "fine-tuning: 48 samples forward and backward",
+        "calibration: 24 samples forward and backward",
+        "evaluation: 270 samples forward",
+    ):
         assert line in said.splitlines(), said
 
 
 # Fine-tuning.
+
 
 def test_a_batch_may_go_through_in_parts():
     x, y = torch.randn(16, 3, dtype=torch.float64), torch.arange(16) % 2
@@ -227,19 +269,22 @@ def test_rows_are_parted():
 
 # Pictures.
 
+
 @pytest.fixture(scope="module")
 def pictures(world, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    code, said = run(written(folder, PICTURES), "--output", folder / "out", "--device", "cpu", "--batch-size", 8,
-                     "--workers", 1)
+    code, said = run(
+        written(folder, PICTURES), "--output", folder / "out", "--device", "cpu", "--batch-size", 8, "--workers", 1
+    )
     assert code == 0, said
     return folder
 
 
 def test_fine_tunes_are_ordinary_repos(pictures, world):
     for name, base in (("small", "base"), ("large", "plus")):
-        before, after = (load_file(folder / LIBRARIES[0].weights_file) for folder in
-                         (world / base, tuned(pictures / "out", name)))
+        before, after = (
+            load_file(folder / LIBRARIES[0].weights_file) for folder in (world / base, tuned(pictures / "out", name))
+        )
         assert before.keys() == after.keys()
         changed = {key for key in before if not torch.equal(before[key], after[key])}
         assert changed
@@ -256,8 +301,10 @@ def test_picture_cells_are_those_of_compare(pictures, world):
     weights = load_file(tuned(pictures / "out", "small") / library.weights_file)
 
     def seen(side, samples):
-        return (torch.stack([side.preprocess(sample.inputs) for sample in samples]),
-                torch.tensor([sample.label for sample in samples]))
+        return (
+            torch.stack([side.preprocess(sample.inputs) for sample in samples]),
+            torch.tensor([sample.label for sample in samples]),
+        )
 
     images, labels = seen(sides[1], list(samples_of(data.split("test"), range(30), task)))
 
@@ -269,8 +316,13 @@ def test_picture_cells_are_those_of_compare(pictures, world):
     expected = {}
     for n in (4, 8):
         samples = draw(data.split("train"), "train", task, Calibration(n), np.zeros(60)).samples
-        job = job_of(tuned=weights, base=sides[0].model, target=sides[1].model, loss=tuple(map(class_loss, heads)),
-                     calibration=[Batch(*(seen(side, some) for side in sides)) for some in batched(samples, 3)])
+        job = job_of(
+            tuned=weights,
+            base=sides[0].model,
+            target=sides[1].model,
+            loss=tuple(map(class_loss, heads)),
+            calibration=[Batch(*(seen(side, some) for side in sides)) for some in batched(samples, 3)],
+        )
         methods = {name: METHODS[name]() for name in ("naive", "bico", "input-only")}
         expected |= {(n, row.method): row.score for row in compare(job, methods, n, score)}
     assert cells(pictures / "out") == expected
@@ -334,8 +386,12 @@ def test_a_comparison_that_fails_stops_no_other(pictures, tmp_path):
 
 
 def test_given_fine_tunes_are_taken(pictures, tmp_path):
-    given = PICTURES | {"models": {"small": {"ref": "demo/base", "tuned": {"shapes": "demo/ft"}},
-                                   "large": {"ref": "demo/plus", "tuned": {"shapes": "demo/plus"}}}}
+    given = PICTURES | {
+        "models": {
+            "small": {"ref": "demo/base", "tuned": {"shapes": "demo/ft"}},
+            "large": {"ref": "demo/plus", "tuned": {"shapes": "demo/plus"}},
+        }
+    }
     said = run(written(tmp_path, given), "--plan", "--output", pictures / "out")[1]
     assert "fine-tunes to make: 0" in said
     assert "to do: 1 of 1" in said
@@ -349,8 +405,12 @@ def test_pickled_weights_are_converted(world, tmp_path):
     torch.save({f"module.{key}": tensor for key, tensor in tensors.items()}, folder / "model.bin")
     HfApi().create_repo("demo/pickled")
     HfApi().upload_folder(folder_path=folder, repo_id="demo/pickled")
-    told = spec.Spec({"old": spec.Model("demo/pickled", pickled="model.bin"),
-                      "new": spec.Model("demo/plus", pickled="model.bin")}, {}, {}, {})
+    told = spec.Spec(
+        {"old": spec.Model("demo/pickled", pickled="model.bin"), "new": spec.Model("demo/plus", pickled="model.bin")},
+        {},
+        {},
+        {},
+    )
     run_ = tune.Run(Hub(), tmp_path / "out", "cpu")
     assert clip.ready(told, "new", run_) == "demo/plus"
     ready = Path(clip.ready(told, "old", run_))
@@ -361,6 +421,7 @@ def test_pickled_weights_are_converted(world, tmp_path):
 
 
 # Texts.
+
 
 @pytest.fixture(scope="module")
 def texts(hub, tmp_path_factory):
@@ -385,13 +446,24 @@ def write_encoder(folder: Path, width: int, seed: int) -> None:
     torch.manual_seed(seed)
     words = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "?": 2} | {f"w{i}": i + 3 for i in range(20)}, "?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>",
-                                                         special_tokens=[("</s>", 1)])
-    config = T5Config(vocab_size=23, d_model=width, d_kv=4, num_heads=width // 8, d_ff=20, num_layers=2,
-                      num_decoder_layers=1, dropout_rate=0.0, decoder_start_token_id=0)
+    words.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    config = T5Config(
+        vocab_size=23,
+        d_model=width,
+        d_kv=4,
+        num_heads=width // 8,
+        d_ff=20,
+        num_layers=2,
+        num_decoder_layers=1,
+        dropout_rate=0.0,
+        decoder_start_token_id=0,
+    )
     T5ForConditionalGeneration(config).save_pretrained(folder)
-    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>",
-                            unk_token="?").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", eos_token="</s>", unk_token="?").save_pretrained(
+        folder
+    )
 
 
 def write_texts(folder: Path) -> None:
@@ -407,8 +479,10 @@ def write_texts(folder: Path) -> None:
             rows["first"].append(" ".join(first))
             rows["second"].append(f"{first[0] if label else 'w0'} w{row % 20}")
             rows["label"].append(label if row % 20 else -1)
-        table = datasets.Dataset.from_dict(rows, features=datasets.Features(
-            first=datasets.Value("string"), second=datasets.Value("string"), label=names))
+        table = datasets.Dataset.from_dict(
+            rows,
+            features=datasets.Features(first=datasets.Value("string"), second=datasets.Value("string"), label=names),
+        )
         table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
 
@@ -422,9 +496,14 @@ def test_text_cells_are_those_of_compare(texts):
         return T5EncoderModel.from_pretrained(folder).eval().requires_grad_(False)
 
     words = AutoTokenizer.from_pretrained(texts / "t5-slim")
-    data = {split: [(torch.tensor([words(row["first"], row["second"])["input_ids"]]), torch.tensor([row["label"]]))
-                    for row in datasets.Dataset.from_parquet(str(path)) if row["label"] >= 0]
-            for split, path in ((path.name.split("-")[0], path) for path in (texts / "words" / "data").iterdir())}
+    data = {
+        split: [
+            (torch.tensor([words(row["first"], row["second"])["input_ids"]]), torch.tensor([row["label"]]))
+            for row in datasets.Dataset.from_parquet(str(path))
+            if row["label"] >= 0
+        ]
+        for split, path in ((path.name.split("-")[0], path) for path in (texts / "words" / "data").iterdir())
+    }
     assert [len(data[split]) for split in ("train", "validation")] == [76, 38]
 
     def probe(model, few):
@@ -440,8 +519,13 @@ def test_text_cells_are_those_of_compare(texts):
             right = [(features(model, ids) @ weight.T + bias).argmax(1) == y for ids, y in data["validation"]]
             return torch.cat(right).float().mean().item()
 
-        job = job_of(tuned=fine, base=base, target=target, calibration=[Batch(each, each) for each in few],
-                     loss=tuple(probe_loss(*probe(model, few)) for model in (base, target)))
+        job = job_of(
+            tuned=fine,
+            base=base,
+            target=target,
+            calibration=[Batch(each, each) for each in few],
+            loss=tuple(probe_loss(*probe(model, few)) for model in (base, target)),
+        )
         methods = {name: METHODS[name]() for name in ("naive", "bico")}
         expected |= {(n, row.method): row.score for row in compare(job, methods, n, score)}
         for what, folder in (("zero-shot", texts / "t5-slim"), ("fine-tuned target", tuned(texts / "out", "slim"))):
@@ -453,8 +537,10 @@ def test_text_fine_tunes_leave_the_token_table(texts):
     from transformers import T5EncoderModel
 
     for name in ("wide", "slim"):
-        before, after = (T5EncoderModel.from_pretrained(folder).state_dict() for folder in
-                         (texts / f"t5-{name}", tuned(texts / "out", name)))
+        before, after = (
+            T5EncoderModel.from_pretrained(folder).state_dict()
+            for folder in (texts / f"t5-{name}", tuned(texts / "out", name))
+        )
         assert torch.equal(before["shared.weight"], after["shared.weight"])
         changed = [key for key in before if not torch.equal(before[key], after[key])]
         assert len(changed) > 10

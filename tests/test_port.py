@@ -17,23 +17,23 @@ from safetensors.torch import load_file
 from world import config, write_dataset, write_model
 
 from hf_bico import PortError, class_loss
-from hf_bico.workflows import session as prepare
 from hf_bico import port as port_live
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core import collect
+from hf_bico.core import method as protocol
 from hf_bico.core.collect import Batch
 from hf_bico.core.errors import listed
-from hf_bico.core import method as protocol
-from hf_bico.tasks.samples import classes_of, draw, read_task
-from hf_bico.tasks.evaluation import Exam
-from hf_bico.tasks.batches import batched
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
-from hf_bico.workflows.port import run
+from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.tasks.batches import batched
+from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.samples import classes_of, draw, read_task
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.workflows import session as prepare
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.port import run
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--allow-regression")
 
@@ -42,8 +42,9 @@ PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", 
 def pushed(world, tmp_path_factory):
     """One port that was written and pushed: its folder, its repo and its outcome."""
     folder = tmp_path_factory.mktemp("out") / "ported"
-    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed",
-                        allow_regression=True)
+    chosen = PortConfig(
+        "demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed", allow_regression=True
+    )
     return folder, "demo/pushed", run(chosen, Hub())
 
 
@@ -86,12 +87,25 @@ def live(world):
         model, _, words = opened(world / name)
         theirs = open_clip.build_zero_shot_classifier(model, words, task.class_names, task.templates).T
         assert torch.allclose(head, theirs, atol=1e-6)  # maps of few samples turn further on such a difference
-    calibration = [Batch(*((torch.stack([side.preprocess(sample.inputs) for sample in some]),
-                            torch.tensor([sample.label for sample in some])) for side in sides))
-                   for some in batched(samples, 8)]
-    ported = port_live(tuned=load_file(world / "ft" / "open_clip_model.safetensors"), base=base.model,
-                       target=target.model, calibration=calibration,
-                       loss=tuple(class_loss(head) for head in heads))
+    calibration = [
+        Batch(
+            *(
+                (
+                    torch.stack([side.preprocess(sample.inputs) for sample in some]),
+                    torch.tensor([sample.label for sample in some]),
+                )
+                for side in sides
+            )
+        )
+        for some in batched(samples, 8)
+    ]
+    ported = port_live(
+        tuned=load_file(world / "ft" / "open_clip_model.safetensors"),
+        base=base.model,
+        target=target.model,
+        calibration=calibration,
+        loss=tuple(class_loss(head) for head in heads),
+    )
     return ported.apply_().state_dict()
 
 
@@ -104,22 +118,39 @@ def opened(folder: Path):
 def same(folder: Path, tensors: dict[str, torch.Tensor]) -> bool:
     written = load_file(folder / "open_clip_model.safetensors")
     return written.keys() == tensors.keys() and all(
-        torch.allclose(written[key], tensors[key], rtol=1e-5, atol=1e-7) for key in tensors)
+        torch.allclose(written[key], tensors[key], rtol=1e-5, atol=1e-7) for key in tensors
+    )
 
 
 def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
     assert same(pushed[0], live)
 
 
-@pytest.mark.parametrize(("owner", "name", "wrong"), [
-    (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 7 * alpha)),
-    (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
-    (protocol, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
-    (prepare, "draw", lambda right: lambda split, name, task, calibration, *rest: right(
-        split, name, task, replace(calibration, seed=calibration.seed + 1), *rest)),
-    (prepare, "objective_of", lambda right: lambda *args: (
-        lambda objective: replace(objective, head=objective.head.flip(0)))(right(*args))),
-], ids=["times seven", "zeroed", "a layer dropped", "other samples", "classes reversed"])
+@pytest.mark.parametrize(
+    ("owner", "name", "wrong"),
+    [
+        (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 7 * alpha)),
+        (writer, "added", lambda right: lambda base, delta, alpha: right(base, delta, 0.0)),
+        (protocol, "transport", lambda right: lambda tau, maps, target: right(tau, list(maps)[:-1], target)),
+        (
+            prepare,
+            "draw",
+            lambda right: (
+                lambda split, name, task, calibration, *rest: right(
+                    split, name, task, replace(calibration, seed=calibration.seed + 1), *rest
+                )
+            ),
+        ),
+        (
+            prepare,
+            "objective_of",
+            lambda right: (
+                lambda *args: (lambda objective: replace(objective, head=objective.head.flip(0)))(right(*args))
+            ),
+        ),
+    ],
+    ids=["times seven", "zeroed", "a layer dropped", "other samples", "classes reversed"],
+)
 def test_mutants_of_the_pipeline_die(world, live, tmp_path, monkeypatch, owner, name, wrong):
     monkeypatch.setattr(owner, name, wrong(getattr(owner, name)))
     run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out"), Hub())
@@ -130,8 +161,12 @@ def test_report_accounts_for_all_of_the_task_vector(pushed, world):
     report = json.loads((pushed[0] / "hf_bico.json").read_text())
     assert report["calibration"]["n"] == 20 == len(set(report["calibration"]["indices"]))
     assert [row["source"] for row in report["layers"]] == [0, 1, 1, None]
-    assert all(0 < row["output"]["rank"] <= row["output"]["full"] and 0 <= row["output"]["residual"] <= 1
-               and 0 < row["kept"] <= 1 for row in report["moved"])
+    assert all(
+        0 < row["output"]["rank"] <= row["output"]["full"]
+        and 0 <= row["output"]["residual"] <= 1
+        and 0 < row["kept"] <= 1
+        for row in report["moved"]
+    )
     assert len(report["moved"]) == 19
     tuned, base = (load_file(world / name / "open_clip_model.safetensors") for name in ("ft", "base"))
     whole = sum(float((tuned[key] - base[key]).square().sum()) for key in tuned)
@@ -233,8 +268,11 @@ def test_somebody_elses_repo_is_not_overwritten(world, capsys, monkeypatch):
 def test_dry_run_reads_headers_only(world, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     fetched = []
-    monkeypatch.setattr(Hub, "fetch", lambda self, pinned, names, right=Hub.fetch: (
-        fetched.extend(names), right(self, pinned, names))[1])
+    monkeypatch.setattr(
+        Hub,
+        "fetch",
+        lambda self, pinned, names, right=Hub.fetch: (fetched.extend(names), right(self, pinned, names))[1],
+    )
     ran = hf_bico(capsys, monkeypatch, *PORT, "--dry-run", "--format", "json", "--push-to", "demo/dry", "--output", "x")
     assert ran.code == 0
     data = json.loads(ran.out)
@@ -250,8 +288,22 @@ def test_a_folder_of_the_same_name_does_not_stand_in_for_the_hub(pushed, world, 
     write_dataset(tmp_path / "demo" / "task", {"train": 25, "test": 25})
     write_model(tmp_path / "demo" / "base", config(32, 2, 32), seed=9)
     monkeypatch.chdir(tmp_path)
-    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "hf://demo/task",
-                  "-n", "20", "--output", "out", "--format", "json")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "hf://demo/task",
+        "-n",
+        "20",
+        "--output",
+        "out",
+        "--format",
+        "json",
+    )
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["calibration"]["content_sha256"] == pushed[2].report["calibration"]["content_sha256"]
 
@@ -261,8 +313,24 @@ def test_naive_port_says_what_it_is(world, tmp_path, capsys, monkeypatch):
     for path in (world / "ft").iterdir():
         shutil.copy(path, tmp_path / "ft")
     (tmp_path / "ft" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nbase_model: demo/base\n---\n")
-    ran = hf_bico(capsys, monkeypatch, "port", tmp_path / "ft", "--to", "demo/plus", "--dataset", "demo/task",
-                  "-n", "20", "--method", "naive", "--alpha", "0.12345678", "--output", tmp_path / "out")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        tmp_path / "ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "-n",
+        "20",
+        "--method",
+        "naive",
+        "--alpha",
+        "0.12345678",
+        "--output",
+        tmp_path / "out",
+    )
     assert ran.code == 0, ran.err
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert "as it is" in card.text
@@ -274,14 +342,28 @@ def test_naive_port_says_what_it_is(world, tmp_path, capsys, monkeypatch):
     assert card.data.to_dict()["license_name"] == "mit and cc-by-nc-4.0"
     ours, plus = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", world / "plus"))
     tuned, base = (load_file(world / name / "open_clip_model.safetensors") for name in ("ft", "base"))
-    change = (ours["visual.proj"] - plus["visual.proj"])
+    change = ours["visual.proj"] - plus["visual.proj"]
     assert torch.allclose(change[:32], 0.12345678 * (tuned["visual.proj"] - base["visual.proj"]), atol=1e-6)
     assert not change[32:].any()
 
 
 def test_local_folders_serve_as_well(pushed, world, tmp_path, capsys, monkeypatch):
-    ran = hf_bico(capsys, monkeypatch, "port", world / "ft", "--base", world / "base", "--to", world / "plus",
-                  "--dataset", world / "task", "-n", "20", "--output", tmp_path / "out")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        world / "ft",
+        "--base",
+        world / "base",
+        "--to",
+        world / "plus",
+        "--dataset",
+        world / "task",
+        "-n",
+        "20",
+        "--output",
+        tmp_path / "out",
+    )
     assert ran.code == 0, ran.err
     here, there = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "out", pushed[0]))
     assert all(torch.allclose(here[key], there[key], rtol=1e-5, atol=1e-7) for key in there)
@@ -344,8 +426,9 @@ def test_a_search_takes_the_least_loss(pushed, world, tmp_path, capsys, monkeypa
     search, best = report["method"]["search"], report["method"]["alpha"]
     assert [row["alpha"] for row in search] == sorted({row["alpha"] for row in search})
     assert {0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0} < {row["alpha"] for row in search}
-    plus, ported, found = (load_file(folder / "open_clip_model.safetensors")
-                           for folder in (world / "plus", pushed[0], tmp_path / "out"))
+    plus, ported, found = (
+        load_file(folder / "open_clip_model.safetensors") for folder in (world / "plus", pushed[0], tmp_path / "out")
+    )
     train = datasets.load_dataset(str(world / "task"), split="train").select(report["calibration"]["indices"])
     for row in search:
         weights = {key: plus[key] + row["alpha"] * (ported[key] - plus[key]) for key in plus}
@@ -373,9 +456,26 @@ def mean_loss(folder: Path, weights: dict[str, torch.Tensor], rows, report) -> f
 
 def test_strategies_reach_the_report_and_the_command_draws_the_same(world, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ran = hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task",
-                  "--strategy", "centroid-far", "--per-class", "3", "--seed", "5", "--output", "first",
-                  "--format", "json")
+    ran = hf_bico(
+        capsys,
+        monkeypatch,
+        "port",
+        "demo/ft",
+        "--to",
+        "demo/plus",
+        "--dataset",
+        "demo/task",
+        "--strategy",
+        "centroid-far",
+        "--per-class",
+        "3",
+        "--seed",
+        "5",
+        "--output",
+        "first",
+        "--format",
+        "json",
+    )
     assert ran.code == 0, ran.err
     report = json.loads(ran.out)
     calibration = report["calibration"]

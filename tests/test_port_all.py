@@ -19,9 +19,27 @@ def test_every_fine_tune_is_ported_once(world, tmp_path):
         tuned_from(world, tmp_path / "many" / f"ft{seed}", seed=seed)
     (tmp_path / "many" / "notes").mkdir()
     (tmp_path / "list.txt").write_text("demo/ft --seed 5\n\n# another\ndemo/nothing\n")
-    command = [sys.executable, SCRIPT, tmp_path / "many", tmp_path / "list.txt", "--output", tmp_path / "out", "--",
-               "--to", "demo/plus", "--base", "demo/base", "--dataset", "demo/task", "--maps", tmp_path / "maps",
-               "-n", "20", "--seed", "0"]
+    command = [
+        sys.executable,
+        SCRIPT,
+        tmp_path / "many",
+        tmp_path / "list.txt",
+        "--output",
+        tmp_path / "out",
+        "--",
+        "--to",
+        "demo/plus",
+        "--base",
+        "demo/base",
+        "--dataset",
+        "demo/task",
+        "--maps",
+        tmp_path / "maps",
+        "-n",
+        "20",
+        "--seed",
+        "0",
+    ]
     shutil.copytree(ported_once(tmp_path), tmp_path / "out" / "ft2")
     when = (tmp_path / "out" / "ft2" / WEIGHTS).stat().st_mtime_ns
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

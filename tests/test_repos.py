@@ -9,14 +9,30 @@ from repos import NAMES, batch, processor_of, shards, write_family
 from safetensors.torch import load_file
 from twins import distance
 
-from hf_bico.workflows.arithmetic import apply, extract
-from hf_bico.workflows.config import PortConfig
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
+from hf_bico.workflows.arithmetic import apply, extract
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
-ONE_EACH = ("vit", "deit", "dinov2-swiglu", "timm", "clip-classifier", "bert", "roberta", "distilbert", "modernbert",
-            "t5-gated", "gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma")
+ONE_EACH = (
+    "vit",
+    "deit",
+    "dinov2-swiglu",
+    "timm",
+    "clip-classifier",
+    "bert",
+    "roberta",
+    "distilbert",
+    "modernbert",
+    "t5-gated",
+    "gpt2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+)
 """A shape of every family."""
 
 
@@ -36,14 +52,27 @@ def test_twin_gives_the_fine_tune_back_through_the_hub(name, tmp_path, hub):
     expected, kind = write_family(tmp_path, name), CASES[name].kind
     assert shards(tmp_path / "plus") > 1
     repo = published(tmp_path, name)
-    run(PortConfig(f"{repo}-ft", f"{repo}-plus", f"{repo}-task", n=66, push_to=f"{repo}-port",
-                   method_options=("rtol=1e-6",), allow_regression=True), Hub())
+    run(
+        PortConfig(
+            f"{repo}-ft",
+            f"{repo}-plus",
+            f"{repo}-task",
+            n=66,
+            push_to=f"{repo}-port",
+            method_options=("rtol=1e-6",),
+            allow_regression=True,
+        ),
+        Hub(),
+    )
     cls = getattr(transformers, CASES[name].cls)
     ported, told = cls.from_pretrained(f"{repo}-port", output_loading_info=True)
     assert not any(told.values())
     before = cls.from_pretrained(tmp_path / "plus", num_labels=len(NAMES)).state_dict()
-    delta = {key: tensor - before[key] for key, tensor in ported.state_dict().items()
-             if expected[key].any() and tensor.is_floating_point()}
+    delta = {
+        key: tensor - before[key]
+        for key, tensor in ported.state_dict().items()
+        if expected[key].any() and tensor.is_floating_point()
+    }
     assert distance(delta, {key: expected[key] for key in delta}) < 0.05
     family = family_of(ported)
     head = {*family.head_gains(ported), *(s.key for site in family.head_sites(ported) for s in site.slices)}
@@ -66,8 +95,16 @@ def test_a_fitted_head_is_the_same_again(tmp_path):
     made = []
     for number in range(2):
         torch.manual_seed(number)
-        run(PortConfig(*(str(tmp_path / part) for part in ("ft", "plus", "task")), base=str(tmp_path / "base"), n=66,
-                       head="ridge", output=tmp_path / f"out {number}"), Hub())
+        run(
+            PortConfig(
+                *(str(tmp_path / part) for part in ("ft", "plus", "task")),
+                base=str(tmp_path / "base"),
+                n=66,
+                head="ridge",
+                output=tmp_path / f"out {number}",
+            ),
+            Hub(),
+        )
         made.append(load_file(tmp_path / f"out {number}" / "model.safetensors"))
     assert distance(*made) < 1e-6
 

@@ -40,8 +40,14 @@ def test_a_cell_is_a_port(world):
     assert n == 20
     heads = [cells.heads(name, "digits")[0] for name in ("s-x", "m-y")]
     target = job.target.model
-    ported = port(tuned=cells.tuned("s-x", "digits"), base=cells.base("s-x"), target=target, calibration=job.batches(),
-                  loss=tuple(map(cells.class_loss, heads)), method=BiCo())
+    ported = port(
+        tuned=cells.tuned("s-x", "digits"),
+        base=cells.base("s-x"),
+        target=target,
+        calibration=job.batches(),
+        loss=tuple(map(cells.class_loss, heads)),
+        method=BiCo(),
+    )
     assert bico["score"] == cells.accuracy(ported.apply_(), "m-y", "digits")
     assert gradfix["score"] is None
     assert "equal shapes" in gradfix["refusal"]
@@ -66,8 +72,17 @@ def test_gap_is_of_the_means_over_the_tasks(world):
     """(mean ported − mean zero-shot) / (mean fine-tuned − mean zero-shot), one a seed; half-done seeds have none."""
     _, _, tables = world
     names = list(tables.TASKS)
-    rows = [{"seed": seed, "score": str(30 + 4 * k + int(seed)), "zero_shot": str(20 + k), "reference": str(60 + 2 * k),
-             "refusal": ""} for seed in ("0", "1") for k in range(len(names))]
+    rows = [
+        {
+            "seed": seed,
+            "score": str(30 + 4 * k + int(seed)),
+            "zero_shot": str(20 + k),
+            "reference": str(60 + 2 * k),
+            "refusal": "",
+        }
+        for seed in ("0", "1")
+        for k in range(len(names))
+    ]
     mean = (len(names) - 1) / 2
     expected = [100 * (10 + 3 * mean + seed) / (40 + mean) for seed in (0, 1)]
     assert tables.gaps(rows) == pytest.approx(expected)

@@ -25,8 +25,14 @@ def sites_of(model):
 
 
 def matrix_of(a, b, samples, *, batch=4, target_size=None, memory=similarity.MEMORY):
-    return cka_matrix(Side(a, samples.loss), Side(b, samples.loss), (sites_of(a), sites_of(b)), "",
-                      lambda: samples.batches(batch, target_size), memory=memory)
+    return cka_matrix(
+        Side(a, samples.loss),
+        Side(b, samples.loss),
+        (sites_of(a), sites_of(b)),
+        "",
+        lambda: samples.batches(batch, target_size),
+        memory=memory,
+    )
 
 
 def inputs(model, images, samples):
@@ -47,8 +53,10 @@ def cka(a, b):
 def test_cka_is_that_of_the_rows():
     samples = Samples.make(6)
     a, b = tiny_clip(16, 2), tiny_clip(24, 3, seed=3)
-    want = [[cka(x.flatten(0, 1), y.flatten(0, 1)) for x in inputs(a, samples.images, samples)]
-            for y in inputs(b, samples.images, samples)]
+    want = [
+        [cka(x.flatten(0, 1), y.flatten(0, 1)) for x in inputs(a, samples.images, samples)]
+        for y in inputs(b, samples.images, samples)
+    ]
     got = matrix_of(a, b, samples)
     assert got.shape == (3, 2)
     assert np.allclose(got, want)
@@ -60,8 +68,10 @@ def test_rows_of_another_grid_are_resized_first():
     a, b = tiny_clip(16, 2), tiny_clip(24, 2, seed=3, size=40)
     larger = torch.nn.functional.interpolate(samples.images, size=40)
     resize = resampling(Tokens(1, (4, 4)), Tokens(1, (5, 5))).double()
-    want = [[cka((resize @ x).flatten(0, 1), y.flatten(0, 1)) for x in inputs(a, samples.images, samples)]
-            for y in inputs(b, larger, samples)]
+    want = [
+        [cka((resize @ x).flatten(0, 1), y.flatten(0, 1)) for x in inputs(a, samples.images, samples)]
+        for y in inputs(b, larger, samples)
+    ]
     assert np.allclose(matrix_of(a, b, samples, target_size=40), want)
 
 
@@ -188,15 +198,20 @@ def test_a_path_is_followed_and_blocks_can_be_left_alone():
 
 def test_towers_are_matched_apart():
     def towers(text, other):
-        return [replace(site, tower=tower, name=f"{tower} {site.name}") for tower, blocks in
-                (("text", text), ("decoder", other)) for site in sites_of(tiny_clip(16, blocks))]
+        return [
+            replace(site, tower=tower, name=f"{tower} {site.name}")
+            for tower, blocks in (("text", text), ("decoder", other))
+            for site in sites_of(tiny_clip(16, blocks))
+        ]
 
     a, b = towers(2, 3), towers(4, 3)
     assert depths_of(a) == {"text": 2, "decoder": 3}
     pairs = pair_sites(a, b)
     assert all(pair.source.tower == pair.target.tower for pair in pairs)
     assert {(p.target.tower, p.target.depth): p.source.depth for p in pairs if p.target.depth is not None} == {
-        **{("text", l): source_depth(l, 2, 4) for l in range(4)}, **{("decoder", l): l for l in range(3)}}
+        **{("text", l): source_depth(l, 2, 4) for l in range(4)},
+        **{("decoder", l): l for l in range(3)},
+    }
     only = pair_sites(a, b, subset(by_index, "decoder:0-1", None))
     assert {(p.target.tower, p.target.depth) for p in only} >= {("decoder", 0), ("decoder", 1)}
     assert not any(p.target.tower == "text" and p.target.depth is not None for p in only)
@@ -218,18 +233,32 @@ def test_roles_outside_the_blocks_may_stay_alone():
         pair_sites(a, (*b, extra))
 
 
-@pytest.mark.parametrize(("layers", "skip", "want"), [
-    (None, "3", [0, 1, 2, None]), ("0-1,3", None, [0, 1, None, 3]), ("0-3", "1-2", [0, None, None, 3]),
-    (" 2 , 0 ", None, [0, None, 2, None])])
+@pytest.mark.parametrize(
+    ("layers", "skip", "want"),
+    [
+        (None, "3", [0, 1, 2, None]),
+        ("0-1,3", None, [0, 1, None, 3]),
+        ("0-3", "1-2", [0, None, None, 3]),
+        (" 2 , 0 ", None, [0, None, 2, None]),
+    ],
+)
 def test_a_subset_leaves_the_other_blocks(layers, skip, want):
     assert list(subset(by_index, layers, skip)("", 4, 4)) == want
     assert subset(by_index, None, None) is by_index
 
 
-@pytest.mark.parametrize(("layers", "skip", "words"), [
-    ("0-9", None, "--layers names block 9, and the target's are 0 to 3"), ("a", None, "--layers is a list"),
-    ("", None, "--layers is a list"), (None, "2-1", "--skip is a list"), (None, "4", "--skip names block 4"),
-    ("-1", None, "--layers is a list"), ("1.5", None, "--layers is a list")])
+@pytest.mark.parametrize(
+    ("layers", "skip", "words"),
+    [
+        ("0-9", None, "--layers names block 9, and the target's are 0 to 3"),
+        ("a", None, "--layers is a list"),
+        ("", None, "--layers is a list"),
+        (None, "2-1", "--skip is a list"),
+        (None, "4", "--skip names block 4"),
+        ("-1", None, "--layers is a list"),
+        ("1.5", None, "--layers is a list"),
+    ],
+)
 def test_a_wrong_subset_is_refused(layers, skip, words):
     with pytest.raises(PortError, match=words):
         subset(by_index, layers, skip)("", 4, 4)
@@ -241,8 +270,16 @@ def test_nothing_left_to_move_is_refused():
         pair_sites(sites, sites, subset(by_index, None, "0-1"))
 
 
-@pytest.mark.parametrize("text", ["{0: 0, 1: 0, 2: 1}", "0: 0\n1: 0\n2: 1\n", "- [0, 0]\n- [2, 1]\n- [1, 0]\n",
-                                  '"": {0: 0, 1: 0, 2: 1}', '{"": [[0, 0], [1, 0], [2, 1]], text: null}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{0: 0, 1: 0, 2: 1}",
+        "0: 0\n1: 0\n2: 1\n",
+        "- [0, 0]\n- [2, 1]\n- [1, 0]\n",
+        '"": {0: 0, 1: 0, 2: 1}',
+        '{"": [[0, 0], [1, 0], [2, 1]], text: null}',
+    ],
+)
 def test_a_file_says_which_block_takes_from_which(tmp_path, text):
     file = tmp_path / "pairs.yaml"
     file.write_text(text)
@@ -253,15 +290,24 @@ def test_a_file_says_which_block_takes_from_which(tmp_path, text):
     assert read_matching(file)("text", 2, 3) == (None, None, None)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("{0: 0, 1: 5, 2: 0}", "source blocks that there are not: 5; there are 0 to 1"),
-    ("{0: 0, 1: 0, 2: 0, 7: 1}", "target blocks that there are not: 7; there are 0 to 2"),
-    ("{0: 0}", "says nothing of target blocks 1, 2"), ("{0: -1, 1: 0, 2: 0}", "source blocks that there are not: -1"),
-    ("[[0, 0], [0, 1]]", "names a target block twice"), ("0: [1, 2]", "is no table of blocks"),
-    ("", "is no table of blocks"),
-    ("hello", "is no table of blocks"), ("{0: true}", "is no table of blocks"), ("[0, 1]", "is no table of blocks"),
-    ("{a: {0: 0}}", "says nothing of the blocks of the one tower; it names 'a'"), ("{0: [", "cannot read the matching"),
-    ("{text: {0: 0}, 1: 1}", "is no table of blocks")])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{0: 0, 1: 5, 2: 0}", "source blocks that there are not: 5; there are 0 to 1"),
+        ("{0: 0, 1: 0, 2: 0, 7: 1}", "target blocks that there are not: 7; there are 0 to 2"),
+        ("{0: 0}", "says nothing of target blocks 1, 2"),
+        ("{0: -1, 1: 0, 2: 0}", "source blocks that there are not: -1"),
+        ("[[0, 0], [0, 1]]", "names a target block twice"),
+        ("0: [1, 2]", "is no table of blocks"),
+        ("", "is no table of blocks"),
+        ("hello", "is no table of blocks"),
+        ("{0: true}", "is no table of blocks"),
+        ("[0, 1]", "is no table of blocks"),
+        ("{a: {0: 0}}", "says nothing of the blocks of the one tower; it names 'a'"),
+        ("{0: [", "cannot read the matching"),
+        ("{text: {0: 0}, 1: 1}", "is no table of blocks"),
+    ],
+)
 def test_a_wrong_file_is_refused(tmp_path, text, words):
     file = tmp_path / "pairs.yaml"
     file.write_text(text)
@@ -277,5 +323,6 @@ def test_the_picture_is_drawn(tmp_path):
     for name in ("one.png", "one.svg"):
         draw_matching({"": Matched(matrix, (0, 1, None, 2, 3, 3))}, ("a", "b"), tmp_path / name)
         assert (tmp_path / name).stat().st_size > 2000
-    draw_matching({"text": Matched(matrix, [0] * 6), "decoder": Matched(matrix.T, [None] * 4)}, ("a", "b"),
-                  tmp_path / "two.png")
+    draw_matching(
+        {"text": Matched(matrix, [0] * 6), "decoder": Matched(matrix.T, [None] * 4)}, ("a", "b"), tmp_path / "two.png"
+    )

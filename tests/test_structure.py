@@ -12,8 +12,11 @@ PACKAGE = Path(hf_bico.__file__).parent
 FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
 OUTSIDE = {"transformers", "open_clip", "peft", "datasets", "huggingface_hub", "typer", "rich"}
-BELOW = {"core": ("hf_bico.core",), "families": ("hf_bico.core", "hf_bico.families"),
-         "io": ("hf_bico.core", "hf_bico.families", "hf_bico.io")}
+BELOW = {
+    "core": ("hf_bico.core",),
+    "families": ("hf_bico.core", "hf_bico.families"),
+    "io": ("hf_bico.core", "hf_bico.families", "hf_bico.io"),
+}
 
 
 def imports(path: Path, *, lazy: bool) -> set[str]:

@@ -26,8 +26,17 @@ def tiny_t5(act: str = "relu", *, width: int = 24, heads: int = 3, layers: int =
     """A random float64 encoder whose inner width (heads of 4) is not its own."""
     torch.manual_seed(seed)
     config = transformers.T5Config(
-        vocab_size=WORDS, d_model=width, d_kv=4, num_heads=heads, d_ff=20, num_layers=layers, feed_forward_proj=act,
-        relative_attention_num_buckets=8, relative_attention_max_distance=16, dropout_rate=0.0)
+        vocab_size=WORDS,
+        d_model=width,
+        d_kv=4,
+        num_heads=heads,
+        d_ff=20,
+        num_layers=layers,
+        feed_forward_proj=act,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=16,
+        dropout_rate=0.0,
+    )
     model = transformers.T5EncoderModel(config)
     for module in list(model.modules()):
         for name in ("layer_norm", "final_layer_norm"):
@@ -39,13 +48,13 @@ def tiny_t5(act: str = "relu", *, width: int = 24, heads: int = 3, layers: int =
 def tokens(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Random ids (n, LENGTH) and labels (n,)."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randint(WORDS, (n, LENGTH), generator=generator),
-            torch.randint(CLASSES, (n,), generator=generator))
+    return (torch.randint(WORDS, (n, LENGTH), generator=generator), torch.randint(CLASSES, (n,), generator=generator))
 
 
 def loss_under(head: torch.Tensor):
     def loss(model, batch):
         return F.cross_entropy(model(input_ids=batch[0]).last_hidden_state.mean(1) @ head.T, batch[1], reduction="sum")
+
     return loss
 
 
@@ -71,14 +80,20 @@ def gradient_step(model, loss, batch, step: float = 1e-3) -> dict[str, torch.Ten
     """The tensors after one step of gradient descent on the sites: a τ inside the samples' span."""
     parameters = {key: p for key, p in model.named_parameters() if key in moving(model)}
     gradients = dict(zip(parameters, torch.autograd.grad(loss(model, batch), list(parameters.values())), strict=True))
-    return {key: tensor.detach() - step * gradients[key] if key in gradients else tensor.clone()
-            for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor.detach() - step * gradients[key] if key in gradients else tensor.clone()
+        for key, tensor in model.state_dict().items()
+    }
 
 
 def random_fine_tune(model, scale: float = 0.05) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return {key: tensor + scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-            if key in moving(model) else tensor.clone() for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor + scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        if key in moving(model)
+        else tensor.clone()
+        for key, tensor in model.state_dict().items()
+    }
 
 
 def twin(model, act: str):
@@ -171,8 +186,14 @@ def test_twin_gives_the_fine_tune_back(act):
     (other, order), head, tuned = twin(model, act), head_of(24), random_fine_tune(model)
     before = outputs(model)
     assert torch.allclose(outputs(other), before[..., order])
-    ported = port(tuned=tuned, base=model, target=other, calibration=calibration(150, 50),
-                  loss=(loss_under(head), loss_under(head[:, order])), method=EXACT)
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=other,
+        calibration=calibration(150, 50),
+        loss=(loss_under(head), loss_under(head[:, order])),
+        method=EXACT,
+    )
     model.load_state_dict(tuned)
     expected = outputs(model)
     assert (expected - before).norm() > 0.05 * before.norm()
@@ -182,8 +203,10 @@ def test_twin_gives_the_fine_tune_back(act):
 
 def test_ports_to_another_width_and_depth():
     """Narrow to wide and back, with fewer samples than directions; what is left is named."""
-    for small, large in ((tiny_t5(), tiny_t5(width=32, heads=5, layers=3, seed=4)),
-                         (tiny_t5(width=32, heads=5, layers=3, seed=4), tiny_t5())):
+    for small, large in (
+        (tiny_t5(), tiny_t5(width=32, heads=5, layers=3, seed=4)),
+        (tiny_t5(width=32, heads=5, layers=3, seed=4), tiny_t5()),
+    ):
         tuned = {key: tensor + 0.01 for key, tensor in small.state_dict().items()}
         losses = tuple(loss_under(head_of(model.config.d_model)) for model in (small, large))
         ported = port(tuned=tuned, base=small, target=large, calibration=calibration(8, 4), loss=losses)

@@ -6,16 +6,16 @@ from safetensors.torch import load_file, save_file
 from twins import distance
 from world import TEMPLATES
 
-from hf_bico.workflows.config import PortConfig
-from hf_bico.tasks.samples import draw, read_task
-from hf_bico.tasks.batches import Batches
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.objectives import ZeroShot
-from hf_bico.workflows.port import run
+from hf_bico.tasks.samples import draw, read_task
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.port import run
 
 LIBRARY, FAMILY = LIBRARIES[0], FAMILIES[0]
 WEIGHTS = "open_clip_model.safetensors"
@@ -51,18 +51,31 @@ def fine_tune(world, tmp_path_factory):
 def test_a_change_of_the_text_tower_moves(world, fine_tune, tmp_path):
     """To the base itself: maps are the identity on what the samples determine, so τ comes back."""
     folder, change = fine_tune
-    outcome = run(PortConfig(str(folder), str(world / "base"), str(world / "task"), base=str(world / "base"), n=60,
-                             method_options=("rtol=1e-7",), output=tmp_path / "out"), Hub())
+    outcome = run(
+        PortConfig(
+            str(folder),
+            str(world / "base"),
+            str(world / "task"),
+            base=str(world / "base"),
+            n=60,
+            method_options=("rtol=1e-7",),
+            output=tmp_path / "out",
+        ),
+        Hub(),
+    )
     before, after = load_file(world / "base" / WEIGHTS), load_file(tmp_path / "out" / WEIGHTS)
     moved = {key: after[key] - before[key] for key in before if not torch.equal(after[key], before[key])}
     text = {key: tensor for key, tensor in moved.items() if not key.startswith("visual")}
-    assert text.keys() <= change.keys() and distance({key: moved.get(key, torch.zeros(())) for key in change},
-                                                     change) < 0.05
+    assert (
+        text.keys() <= change.keys()
+        and distance({key: moved.get(key, torch.zeros(())) for key in change}, change) < 0.05
+    )
     assert moved.keys() == text.keys()  # the vision tower was not changed
     assert outcome.evaluation.ported.value == pytest.approx(outcome.evaluation.source.value, abs=0.04)
 
 
 def test_a_tower_that_did_not_change_is_not_run(world):
-    outcome = run(PortConfig(str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"),
-                             n=8), Hub())
+    outcome = run(
+        PortConfig(str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"), n=8), Hub()
+    )
     assert all(row["tower"] == "" for row in outcome.report["layers"])

@@ -28,8 +28,9 @@ def bases(hub, tmp_path_factory):
     """demo/train-base, its twin in other coordinates demo/train-twin and a wider demo/train-wide; and their folders."""
     root = tmp_path_factory.mktemp("train")
     write_family(root, "bert")
-    wide = replace(case_of("bert", 400), options=case_of("bert", 400).options | {"hidden_size": 32,
-                                                                                 "num_attention_heads": 4})
+    wide = replace(
+        case_of("bert", 400), options=case_of("bert", 400).options | {"hidden_size": 32, "num_attention_heads": 4}
+    )
     wide.build(seed=3, exact=False).bert.save_pretrained(root / "wide")
     tokenizer_of("text").save_pretrained(root / "wide")
     api = HfApi()
@@ -42,8 +43,9 @@ def bases(hub, tmp_path_factory):
 def table() -> datasets.DatasetDict:
     """Raw texts with named classes, in memory."""
     features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=list(NAMES)))
-    return datasets.DatasetDict({split: datasets.Dataset.from_dict(rows("text", split), features=features)
-                                 for split in ("train", "test")})
+    return datasets.DatasetDict(
+        {split: datasets.Dataset.from_dict(rows("text", split), features=features) for split in ("train", "test")}
+    )
 
 
 def model_of(name: str = "demo/train-base", **options):
@@ -55,18 +57,33 @@ def trained(model, folder, callback=None, steps: int = 4, rate: float = 1e-3) ->
     """A few steps of a real Trainer on the CPU."""
     words = tokenizer_of("text")
     data = table()["train"].map(lambda row: words(row["text"]), remove_columns="text").rename_column("label", "labels")
-    args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=8, report_to=[],
-                             learning_rate=rate, use_cpu=True, save_strategy="no", disable_tqdm=True, seed=0)
-    trainer = Trainer(model=model, args=args, train_dataset=data, processing_class=words,
-                      data_collator=transformers.DataCollatorWithPadding(words),
-                      callbacks=[callback] if callback else [])
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=8,
+        report_to=[],
+        learning_rate=rate,
+        use_cpu=True,
+        save_strategy="no",
+        disable_tqdm=True,
+        seed=0,
+    )
+    trainer = Trainer(
+        model=model,
+        args=args,
+        train_dataset=data,
+        processing_class=words,
+        data_collator=transformers.DataCollatorWithPadding(words),
+        callbacks=[callback] if callback else [],
+    )
     trainer.train()
     return trainer
 
 
 def test_what_was_trained_is_on_the_hub_for_every_new_base(bases, tmp_path):
-    callback = PortCallback(["demo/train-twin", "demo/train-wide"], table(), config=CHOSEN, push=True,
-                            output=tmp_path / "ports")
+    callback = PortCallback(
+        ["demo/train-twin", "demo/train-wide"], table(), config=CHOSEN, push=True, output=tmp_path / "ports"
+    )
     model = model_of()
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     trained(model, tmp_path / "letters", callback)
@@ -123,8 +140,17 @@ def test_an_adapter_is_ported_as_what_it_makes_of_its_base(bases, tmp_path):
     merged.save_pretrained(tmp_path / "merged")
     tokenizer_of("text").save_pretrained(tmp_path / "merged")
     whole = save_of(bases, tmp_path)
-    run(replace(CHOSEN, source=str(tmp_path / "merged"), base="demo/train-base", target="demo/train-twin",
-                dataset=str(whole), output=tmp_path / "again"), Hub())
+    run(
+        replace(
+            CHOSEN,
+            source=str(tmp_path / "merged"),
+            base="demo/train-base",
+            target="demo/train-twin",
+            dataset=str(whole),
+            output=tmp_path / "again",
+        ),
+        Hub(),
+    )
     written = [load_file(tmp_path / name / "model.safetensors") for name in ("ports/train-twin", "again")]
     before = CLS.from_pretrained("demo/train-twin", num_labels=CLASSES).state_dict()
     keys = [key for key in written[0] if key.endswith(("query.weight", "value.weight"))]
@@ -147,8 +173,9 @@ def test_one_bad_base_costs_no_other(bases, tmp_path, caplog):
     assert list(callback.outcomes) == ["demo/train-wide"]
     assert "was not found" in str(callback.errors["demo/none-such"])
     assert "demo/none-such" in caplog.text
-    strict = PortCallback(["demo/none-such", "demo/train-wide"], table(), config=CHOSEN, output=tmp_path / "strict",
-                          strict=True)
+    strict = PortCallback(
+        ["demo/none-such", "demo/train-wide"], table(), config=CHOSEN, output=tmp_path / "strict", strict=True
+    )
     with pytest.raises(PortError, match="the port to demo/none-such failed"):
         strict.port(model, tokenizer_of("text"))
     assert list(strict.outcomes) == ["demo/train-wide"]
@@ -221,8 +248,17 @@ def test_mistakes_of_a_callback_are_one_line(tmp_path):
 
 def test_a_warm_start_is_the_port_and_trains_on(bases, tmp_path):
     warm = warm_start(str(bases / "ft"), "demo/train-twin", table(), base="demo/train-base", config=CHOSEN)
-    run(replace(CHOSEN, source=str(bases / "ft"), target="demo/train-twin", base="demo/train-base",
-                dataset=str(save_of(bases, tmp_path)), output=tmp_path / "ported"), Hub())
+    run(
+        replace(
+            CHOSEN,
+            source=str(bases / "ft"),
+            target="demo/train-twin",
+            base="demo/train-base",
+            dataset=str(save_of(bases, tmp_path)),
+            output=tmp_path / "ported",
+        ),
+        Hub(),
+    )
     texts = warm.tokenizer(table()["test"][:]["text"], padding=True, return_tensors="pt")
     assert warm.model.training
     assert all(p.requires_grad for p in warm.model.parameters())
@@ -237,8 +273,10 @@ def test_a_warm_start_is_the_port_and_trains_on(bases, tmp_path):
     trained(warm.model, tmp_path / "on", callback)
     assert any(not torch.equal(start[key], tensor) for key, tensor in warm.model.state_dict().items())
     lineage = callback.outcomes["demo/train-wide"].report["lineage"]  # a fine-tune of the base that it was ported to
-    assert lineage["base"] == lineage["base"] | {"name": "demo/train-twin",
-                                                 "commit": HfApi().model_info("demo/train-twin").sha}
+    assert lineage["base"] == lineage["base"] | {
+        "name": "demo/train-twin",
+        "commit": HfApi().model_info("demo/train-twin").sha,
+    }
 
 
 def test_a_clip_warms_up_too(world):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core import linalg
 from hf_bico.io.hub import Hub
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "hub_scripts" / "world"))
@@ -24,8 +24,16 @@ def digits(tmp_path_factory):
 
 
 def port(root: Path, **options):
-    return run(PortConfig(source=str(root / "vit64-digits"), base=str(root / "vit64"), target=str(root / "vit96"),
-                          dataset=str(root / "digits"), **options), Hub()).evaluation
+    return run(
+        PortConfig(
+            source=str(root / "vit64-digits"),
+            base=str(root / "vit64"),
+            target=str(root / "vit96"),
+            dataset=str(root / "digits"),
+            **options,
+        ),
+        Hub(),
+    ).evaluation
 
 
 def test_a_port_recovers_most_of_the_gap_and_a_copy_none(digits):
@@ -48,5 +56,6 @@ def test_maps_that_follow_no_data_recover_nothing(digits, monkeypatch):
         return right(torch.randn(cross.shape, generator=torch.Generator().manual_seed(0)), **options)
 
     from hf_bico.core import moments
+
     monkeypatch.setattr(moments, "polar_factor", random_isometry)
     assert port(digits).recovered < 0.15

@@ -88,8 +88,9 @@ def test_images_are_those_of_the_tasks(zoo):
     from tasks import pixels
 
     folder = zoo.dataset("digits")
-    table = datasets.Dataset.from_parquet(str(folder / "data" / "validation-00000-of-00001.parquet"),
-                                          cache_dir=str(zoo.ZOO / "cache"))
+    table = datasets.Dataset.from_parquet(
+        str(folder / "data" / "validation-00000-of-00001.parquet"), cache_dir=str(zoo.ZOO / "cache")
+    )
     images, labels = pixels("digits", "validation")
     assert table["label"][:] == labels.tolist()
     assert np.array_equal(np.asarray(table[3]["image"]), images[3].permute(1, 2, 0).numpy())
@@ -118,5 +119,8 @@ def test_a_base_is_an_ordinary_repo_of_the_kept_weights(zoo, name, tmp_path, mon
         return
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     text = "Return the 12 largest values of an array"
-    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).split() == text.split() \
-        or "1 2" in tokenizer.decode(tokenizer(text)["input_ids"])  # the first vocabulary puts digits apart
+    assert tokenizer.decode(
+        tokenizer(text)["input_ids"], skip_special_tokens=True
+    ).split() == text.split() or "1 2" in tokenizer.decode(
+        tokenizer(text)["input_ids"]
+    )  # the first vocabulary puts digits apart

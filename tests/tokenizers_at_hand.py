@@ -4,13 +4,19 @@ from functools import cache
 from pathlib import Path
 
 CORPUS = Path(__file__).parent.parent / "README.md"
-TEMPLATE = ("{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
-            "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
-MARKED = ("{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
-          "{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{{ '\n' }}{% endfor %}"
-          "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}")
-BRACKETS = ("{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
-            "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}")
+TEMPLATE = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+BRACKETS = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
+    "{% else %} {{ m.content | trim }}{{ eos_token }}{% endif %}{% endfor %}"
+)
 
 
 @cache
@@ -25,9 +31,15 @@ def byte_bpe(size: int = 500, *, bos: bool = False, template: str | None = None,
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.train_from_iterator(_lines(), trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["<s>", "</s>", "<|start|>", "<|end|>"], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    made.train_from_iterator(
+        _lines(),
+        trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=["<s>", "</s>", "<|start|>", "<|end|>"],
+            show_progress=False,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
     made.decoder = decoders.ByteLevel()
     steps = [processors.ByteLevel(trim_offsets=True)]
     if bos:
@@ -46,12 +58,19 @@ def word_piece(size: int = 400, *, lower: bool = True, **options):
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=lower)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(_lines(), trainers.WordPieceTrainer(vocab_size=size, special_tokens=special,
-                                                                 show_progress=False))
+    made.train_from_iterator(
+        _lines(), trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    )
     made.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-             "model_input_names": ["input_ids", "token_type_ids", "attention_mask"]} | options
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+    } | options
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names)
 
 
@@ -62,9 +81,14 @@ def unigram(size: int = 300, **options):
 
     made = Tokenizer(models.Unigram())
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.train_from_iterator(_lines(), trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
-    made.post_processor = processors.TemplateProcessing(single="$A </s>", pair="$A </s> $B </s>",
-                                                        special_tokens=[("</s>", 1)])
+    made.train_from_iterator(
+        _lines(),
+        trainers.UnigramTrainer(
+            vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        ),
+    )
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
     names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | options
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names)

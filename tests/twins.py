@@ -16,12 +16,26 @@ EMBED, CLASSES = 32, 48
 BLOCK = "visual.transformer.resblocks"
 
 
-def tiny_clip(width: int = 32, layers: int = 2, *, seed: int = 0, size: int = 32, heads: int | None = None,
-              mlp: float = 4.0, dtype=torch.float64) -> nn.Module:
+def tiny_clip(
+    width: int = 32,
+    layers: int = 2,
+    *,
+    seed: int = 0,
+    size: int = 32,
+    heads: int | None = None,
+    mlp: float = 4.0,
+    dtype=torch.float64,
+) -> nn.Module:
     """A randomly initialised CLIP with heads of 8, unless their number is given, and biases that are not zero."""
     torch.manual_seed(seed)
-    vision = {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "mlp_ratio": mlp,
-              "head_width": width // heads if heads else 8}
+    vision = {
+        "image_size": size,
+        "layers": layers,
+        "width": width,
+        "patch_size": 8,
+        "mlp_ratio": mlp,
+        "head_width": width // heads if heads else 8,
+    }
     text = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers": 1}
     model = open_clip.CLIP(embed_dim=EMBED, vision_cfg=vision, text_cfg=text).to(dtype).eval()
     with torch.no_grad():
@@ -59,7 +73,7 @@ class Samples:
         """The samples for both models; the target may see them enlarged."""
         out = []
         for start in range(0, len(self.labels), size):
-            images, labels = self.images[start:start + size], self.labels[start:start + size]
+            images, labels = self.images[start : start + size], self.labels[start : start + size]
             larger = images if target_size is None else F.interpolate(images, size=target_size)
             out.append(Batch((images, labels), (larger, labels)))
         return out
@@ -73,8 +87,12 @@ def random_fine_tune(model: nn.Module, *, scale: float = 0.02, seed: int = 1) ->
     """The model's tensors with noise on every weight and bias of a site."""
     generator = torch.Generator().manual_seed(seed)
     keys = set(site_keys(model))
-    return {key: tensor + scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
-            if key in keys else tensor.clone() for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor + scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor)
+        if key in keys
+        else tensor.clone()
+        for key, tensor in model.state_dict().items()
+    }
 
 
 def gradient_step(model: nn.Module, samples: Samples, *, step: float = 1e-3) -> dict[str, Tensor]:
@@ -83,8 +101,10 @@ def gradient_step(model: nn.Module, samples: Samples, *, step: float = 1e-3) -> 
     parameters = {key: p for key, p in model.named_parameters() if key in keys}
     loss = samples.loss(model, (samples.images, samples.labels))
     gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-    return {key: tensor.detach() - step * gradients[key] if key in keys else tensor.clone()
-            for key, tensor in model.state_dict().items()}
+    return {
+        key: tensor.detach() - step * gradients[key] if key in keys else tensor.clone()
+        for key, tensor in model.state_dict().items()
+    }
 
 
 def twin(model: nn.Module, *, seed: int = 2, rotate: bool = True) -> nn.Module:
@@ -111,8 +131,10 @@ def turned(model: nn.Module, state: dict[str, Tensor], *, seed: int = 2, rotate:
     state["visual.conv1.weight"] = torch.einsum("ij,jklm->iklm", q, state["visual.conv1.weight"])
     state["visual.proj"] = q @ state["visual.proj"]
     for depth in range(len(model.visual.transformer.resblocks)):
-        turns = [torch.block_diag(*((orthogonal if rotate else permutation)(width // heads) for _ in range(heads)))
-                 for _ in range(2)]
+        turns = [
+            torch.block_diag(*((orthogonal if rotate else permutation)(width // heads) for _ in range(heads)))
+            for _ in range(2)
+        ]
         _turn_block(state, f"{BLOCK}.{depth}", q, torch.randperm(heads), torch.randperm(units), *turns)
     return state
 
@@ -142,8 +164,9 @@ def rotation_fixing_ones(width: int) -> Tensor:
     return frame @ torch.block_diag(torch.ones(1, 1, dtype=torch.float64), orthogonal(width - 1)) @ frame.T
 
 
-def _turn_block(state: dict[str, Tensor], key: str, q: Tensor, heads: Tensor, units: Tensor, match: Tensor,
-                value: Tensor) -> None:
+def _turn_block(
+    state: dict[str, Tensor], key: str, q: Tensor, heads: Tensor, units: Tensor, match: Tensor, value: Tensor
+) -> None:
     """Queries and keys of a head turn together, its values with the output projection that reads them."""
     width = len(q)
     rows = torch.arange(width).unflatten(0, (len(heads), -1))[heads].flatten()

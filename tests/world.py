@@ -21,12 +21,15 @@ def config(width: int, layers: int, size: int) -> dict:
         "model_cfg": {
             "embed_dim": 16,
             "vision_cfg": {"image_size": size, "layers": layers, "width": width, "patch_size": 8, "head_width": 8},
-            "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}},
-        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [size, size]}}
+            "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "size": [size, size]},
+    }
 
 
-def write_model(folder: Path, cfg: dict, tensors: dict | None = None, card: str = "---\nlicense: mit\n---\n",
-                seed: int = 0) -> dict:
+def write_model(
+    folder: Path, cfg: dict, tensors: dict | None = None, card: str = "---\nlicense: mit\n---\n", seed: int = 0
+) -> dict:
     """A model repo with random weights, or with these; its tensors."""
     folder.mkdir(parents=True)
     if tensors is None:
@@ -44,8 +47,9 @@ def fine_tune(cfg: dict, tensors: dict, seed: int = 1) -> dict:
     return random_fine_tune(model, seed=seed)
 
 
-def write_dataset(folder: Path, rows: dict[str, int], features: datasets.Features | None = None,
-                  group: int = 10) -> None:
+def write_dataset(
+    folder: Path, rows: dict[str, int], features: datasets.Features | None = None, group: int = 10
+) -> None:
     """Parquet splits of noisy shapes with small row groups, and the prompts."""
     (folder / "data").mkdir(parents=True)
     features = features or datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(CLASSES)))
@@ -53,7 +57,8 @@ def write_dataset(folder: Path, rows: dict[str, int], features: datasets.Feature
         generator = np.random.default_rng(seed)
         labels = generator.integers(len(CLASSES), size=n)
         table = datasets.Dataset.from_dict(
-            {"image": [shape(label, generator) for label in labels], "label": labels.tolist()}, features=features)
+            {"image": [shape(label, generator) for label in labels], "label": labels.tolist()}, features=features
+        )
         table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet", batch_size=group)
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     (folder / "zeroshot_classification_templates.txt").write_text("\n".join(TEMPLATES))
@@ -70,6 +75,5 @@ def write_world(root: Path) -> None:
     small, large = config(32, 2, 32), config(48, 3, 40)
     base = write_model(root / "base", small, card="---\nlicense: apache-2.0\n---\n")
     write_model(root / "plus", large, seed=4)
-    write_model(root / "ft", small, fine_tune(small, base),
-                card="---\nbase_model: demo/base\nlicense: mit\n---\n")
+    write_model(root / "ft", small, fine_tune(small, base), card="---\nbase_model: demo/base\nlicense: mit\n---\n")
     write_dataset(root / "task", {"train": 60, "test": 30})

@@ -13,18 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hf_bico.workflows import compare as comparison
-from hf_bico.workflows.live import class_loss
-from hf_bico.workflows.config import PortConfig
-from hf_bico.tasks.samples import Task, read_task, samples_of
-from hf_bico.tasks.evaluation import Exam
 from hf_bico.families.open_clip import OpenClip
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
-from hf_bico.tasks.objectives import ZeroShot
-from hf_bico.tasks.splits import ArrowSplit, HubDataset
 from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.objectives import ZeroShot
+from hf_bico.tasks.samples import Task, read_task, samples_of
+from hf_bico.tasks.splits import ArrowSplit, HubDataset
+from hf_bico.workflows import compare as comparison
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.live import class_loss
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
 from papers.spec import Dataset, Model, Spec
@@ -70,8 +70,9 @@ def _convert(model: Model, pinned: Pinned, place: Path, run: Run) -> None:
         for name in names:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, stage / name)
-        tensors = {key: tensor.clone().contiguous() for key, tensor in
-                   load_state_dict(str(folder / model.pickled)).items()}
+        tensors = {
+            key: tensor.clone().contiguous() for key, tensor in load_state_dict(str(folder / model.pickled)).items()
+        }
         save_file(tensors, stage / LIBRARY.weights_file, metadata={"format": "pt"})
 
 
@@ -91,11 +92,23 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
     loaded.model.requires_grad_(False)
     for parameter in tower.values():
         parameter.requires_grad_(True)
-    loader = DataLoader(Pictures(split, task, rows, loaded.preprocess), protocol.batch, shuffle=True,
-                        generator=torch.Generator().manual_seed(protocol.seed), num_workers=run.workers)
+    loader = DataLoader(
+        Pictures(split, task, rows, loaded.preprocess),
+        protocol.batch,
+        shuffle=True,
+        generator=torch.Generator().manual_seed(protocol.seed),
+        num_workers=run.workers,
+    )
     loss = class_loss(head)
-    learn(list(tower.values()), lambda batch: loss(loaded.model, batch), endless(loader), protocol, run.size, run.track,
-          f"Fine-tuning {tune}")
+    learn(
+        list(tower.values()),
+        lambda batch: loss(loaded.model, batch),
+        endless(loader),
+        protocol,
+        run.size,
+        run.track,
+        f"Fine-tuning {tune}",
+    )
     delta = {key: (p.detach() - before[key]).cpu() for key, p in tower.items()}
     examine = Exam(task, "validation", split, tuple(kept), run.size, run.track)
     score = examine(str(tune), ZeroShot(LIBRARY, loaded, head), loaded.model).value if kept else None
@@ -131,8 +144,21 @@ def columns_of(entry: Dataset) -> dict[str, str]:
 def port_config(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, run: Run) -> PortConfig:
     """What all ports of a comparison share."""
     columns = ",".join(f"{role}={column}" for role, column in columns_of(entry).items())
-    shared: dict[str, Any] = {"config": entry.config, "split": entry.split, "eval_split": entry.eval_split,
-                              "eval_n": entry.eval_n, "columns": columns or None, "templates": entry.templates,
-                              "strategy": unit.strategy}
-    return PortConfig(tuned[unit.source], ready(spec, unit.target, run), entry.ref, ready(spec, unit.source, run),
-                      **shared, batch_size=run.size, device=run.device)
+    shared: dict[str, Any] = {
+        "config": entry.config,
+        "split": entry.split,
+        "eval_split": entry.eval_split,
+        "eval_n": entry.eval_n,
+        "columns": columns or None,
+        "templates": entry.templates,
+        "strategy": unit.strategy,
+    }
+    return PortConfig(
+        tuned[unit.source],
+        ready(spec, unit.target, run),
+        entry.ref,
+        ready(spec, unit.source, run),
+        **shared,
+        batch_size=run.size,
+        device=run.device,
+    )

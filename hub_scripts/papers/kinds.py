@@ -95,16 +95,19 @@ def one_of(*allowed: str) -> Kind:
         if value not in allowed:
             raise ValueError(f"one of {', '.join(allowed)} is expected")
         return value
+
     return kind
 
 
 def each(kind: Kind) -> Kind:
     """A list of a kind, or one alone; never empty."""
+
     def many(value: Any) -> tuple:
         values = value if isinstance(value, list) else [value]
         if not values:
             raise ValueError("at least one is expected")
         return tuple(map(kind, values))
+
     return many
 
 
@@ -120,6 +123,7 @@ def file_beside(folder: Path) -> Kind:
         if not path.is_file():
             raise ValueError(f"a file beside the YAML file is expected ({path} is none)")
         return path
+
     return kind
 
 
@@ -128,4 +132,5 @@ def mapping_of(kind: Kind) -> Kind:
         if not isinstance(value, dict):
             raise ValueError("a mapping is expected")
         return {str(key): kind(entry) for key, entry in value.items()}
+
     return many

@@ -24,7 +24,7 @@ class Ledger:
         self.path, self.known = path, {}
         path.parent.mkdir(parents=True, exist_ok=True)
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        whole = text[:text.rfind("\n") + 1]
+        whole = text[: text.rfind("\n") + 1]
         for line in whole.splitlines():
             entry = json.loads(line)
             self.known[entry["unit"], entry["size"], entry["seed"], entry["what"]] = entry["value"]
@@ -50,5 +50,7 @@ class Ledger:
     def has(self, key: str, unit: Unit) -> bool:
         """Whether all of a comparison is there."""
         fixed = [(cell.size, cell.seed, what) for cell in unit.cells for what in (ZERO, SOURCE, REFERENCE)]
-        return all(self.get(key, *place) is not None for place in
-                   [*fixed, *((cell.size, cell.seed, name_of(cell)) for cell in unit.cells)])
+        return all(
+            self.get(key, *place) is not None
+            for place in [*fixed, *((cell.size, cell.seed, name_of(cell)) for cell in unit.cells)]
+        )

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 from hf_bico import __version__
+from hf_bico.core.search import GRID
 from hf_bico.workflows.compare import CompareConfig
 from hf_bico.workflows.config import PortConfig
-from hf_bico.core.search import GRID
 from papers.spec import Dataset, Model, Protocol, Spec, Table
 
 
@@ -41,16 +41,22 @@ class Unit:
 
     @property
     def cells(self) -> list[Cell]:
-        return [Cell(size, seed, method, alpha) for size in self.n or self.per_class for seed in range(self.seeds)
-                for method in self.methods for alpha in self.alphas]
+        return [
+            Cell(size, seed, method, alpha)
+            for size in self.n or self.per_class
+            for seed in range(self.seeds)
+            for method in self.methods
+            for alpha in self.alphas
+        ]
 
     def __str__(self) -> str:
         return f"{self.source} → {self.target} on {self.dataset}" + (f", {self.strategy}" if self.strategy else "")
 
     def config(self, port: PortConfig, reference: str | None = None) -> CompareConfig:
         """The comparison of it, with what a port shares and the target's own fine-tune."""
-        return CompareConfig(port, self.n, self.per_class, self.seeds, self.methods, self.options, self.alphas,
-                             reference)
+        return CompareConfig(
+            port, self.n, self.per_class, self.seeds, self.methods, self.options, self.alphas, reference
+        )
 
 
 class FineTune(NamedTuple):
@@ -63,9 +69,23 @@ class FineTune(NamedTuple):
 
 def units_of(table: Table) -> list[Unit]:
     """In order."""
-    return [Unit(source, target, dataset, strategy, table.n, table.per_class, table.seeds, table.methods,
-                 table.options, table.alphas)
-            for source, target in table.pairs for strategy in table.strategies for dataset in table.datasets]
+    return [
+        Unit(
+            source,
+            target,
+            dataset,
+            strategy,
+            table.n,
+            table.per_class,
+            table.seeds,
+            table.methods,
+            table.options,
+            table.alphas,
+        )
+        for source, target in table.pairs
+        for strategy in table.strategies
+        for dataset in table.datasets
+    ]
 
 
 def all_units(tables: Iterable[Table]) -> list[Unit]:
@@ -81,8 +101,10 @@ def fine_tunes_of(spec: Spec, units: Iterable[Unit]) -> list[FineTune]:
 
 def digest(*parts: Model | Dataset | Protocol | Unit, without: tuple[str, ...] = ()) -> str:
     """Names what follows from these entries of the file, but for what the plan alone reads and the fine-tunes' refs."""
-    told = [{key: value for key, value in asdict(part).items() if key not in ("classes", "rows", "tuned", *without)}
-            for part in parts]
+    told = [
+        {key: value for key, value in asdict(part).items() if key not in ("classes", "rows", "tuned", *without)}
+        for part in parts
+    ]
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=_words).encode()).hexdigest()[:12]
 
 
@@ -130,10 +152,12 @@ def work_of(spec: Spec, unit: Unit) -> Work | None:
     collections = {method.draws for method in methods if method.signals} or {0}
     for choice in config.calibrations():
         n = choice.size(dataset.classes or 0)
-        calibration += 2 * n * len(collections) + n * sum(getattr(method, "steps", 0) for method in methods
-                                                          if not method.signals)
-        evaluation += len(methods) * sum(rows + (n * (len(GRID) + 2) if alpha == "auto" else 0)
-                                         for alpha in unit.alphas)
+        calibration += 2 * n * len(collections) + n * sum(
+            getattr(method, "steps", 0) for method in methods if not method.signals
+        )
+        evaluation += len(methods) * sum(
+            rows + (n * (len(GRID) + 2) if alpha == "auto" else 0) for alpha in unit.alphas
+        )
     fixed = 3 * rows  # zero-shot, the source's fine-tune and the target's; of texts the probe makes it one a draw
     return Work(0, calibration, evaluation + fixed * (len(config.calibrations()) if dataset.text else 1))
 
@@ -151,27 +175,35 @@ def told(spec: Spec, tables: Iterable[Table], done: Iterable[Unit] = (), kept: I
     made = [each for each in fine_tunes_of(spec, left) if each not in kept]
     works = [work_of(spec, unit) for unit in left]
     work = sum(filter(None, works), tuning_of(spec, made))
-    lines = [*(line for table in tables for line in _described(table)),
-             f"to do: {len(left)} of {len(units)} comparisons (those that tables share count once), "
-             f"{sum(len(unit.cells) for unit in left)} cells",
-             f"fine-tunes to make: {len(made)}", *(f"  {each}" for each in made),
-             f"fine-tuning: {_many(work.tuning)} samples forward and backward",
-             f"calibration: {_many(work.calibration)} samples forward and backward",
-             f"evaluation: {_many(work.evaluation)} samples forward"]
+    lines = [
+        *(line for table in tables for line in _described(table)),
+        f"to do: {len(left)} of {len(units)} comparisons (those that tables share count once), "
+        f"{sum(len(unit.cells) for unit in left)} cells",
+        f"fine-tunes to make: {len(made)}",
+        *(f"  {each}" for each in made),
+        f"fine-tuning: {_many(work.tuning)} samples forward and backward",
+        f"calibration: {_many(work.calibration)} samples forward and backward",
+        f"evaluation: {_many(work.evaluation)} samples forward",
+    ]
     if None in works:
-        lines.append(f"not counted: {works.count(None)} comparisons on datasets whose classes or rows the file does "
-                     "not say")
+        lines.append(
+            f"not counted: {works.count(None)} comparisons on datasets whose classes or rows the file does not say"
+        )
     return "\n".join(lines)
 
 
 def _described(table: Table) -> list[str]:
     units = units_of(table)
     sizes = f"N = {_list(table.n)}" if table.n else f"K = {_list(table.per_class)} a class"
-    rows = {"pairs": ", ".join(f"{a} → {b}" for a, b in table.pairs), "datasets": _list(table.datasets),
-            "samples": f"{sizes}, seeds 0 to {table.seeds - 1}",
-            "strategies": _list(name or "as is" for name in table.strategies) if any(table.strategies) else "",
-            "methods": _list(table.methods), "α": _list(table.alphas),
-            "cells": f"{sum(len(unit.cells) for unit in units)} in {len(units)} comparisons"}
+    rows = {
+        "pairs": ", ".join(f"{a} → {b}" for a, b in table.pairs),
+        "datasets": _list(table.datasets),
+        "samples": f"{sizes}, seeds 0 to {table.seeds - 1}",
+        "strategies": _list(name or "as is" for name in table.strategies) if any(table.strategies) else "",
+        "methods": _list(table.methods),
+        "α": _list(table.alphas),
+        "cells": f"{sum(len(unit.cells) for unit in units)} in {len(units)} comparisons",
+    }
     return [f"table {table.name}: {table.title}", *(f"  {name:12}{row}" for name, row in rows.items() if row)]
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from hf_bico.workflows.plan import check_alpha
+from hf_bico.core.errors import PortError
 from hf_bico.workflows.compare import CompareConfig
 from hf_bico.workflows.config import PortConfig
-from hf_bico.core.errors import PortError
+from hf_bico.workflows.plan import check_alpha
 from papers.kinds import (
     Section,
     count,
@@ -131,22 +131,35 @@ def read(path: Path) -> Spec:
         raise SpecError([f"{path}: {' '.join(str(error).split())}"]) from error
     problems: list[str] = []
     top = Section.of(path.name, data, problems)
-    parts = {name: Section.of(name, top.data.pop(name, {}), problems) for name in
-             ("models", "datasets", "protocols", "tables")}
+    parts = {
+        name: Section.of(name, top.data.pop(name, {}), problems)
+        for name in ("models", "datasets", "protocols", "tables")
+    }
     top.end(tuple(parts))
-    models = {name: _model(Section.of(f"models.{name}", entry, problems))
-              for name, entry in parts["models"].data.items()}
-    datasets = {name: _dataset(Section.of(f"datasets.{name}", entry, problems), path.parent)
-                for name, entry in parts["datasets"].data.items()}
-    protocols = {family: _protocol(Section.of(f"protocols.{family}", parts["protocols"].data.pop(family, {}), problems))
-                 for family in FAMILIES}
+    models = {
+        name: _model(Section.of(f"models.{name}", entry, problems)) for name, entry in parts["models"].data.items()
+    }
+    datasets = {
+        name: _dataset(Section.of(f"datasets.{name}", entry, problems), path.parent)
+        for name, entry in parts["datasets"].data.items()
+    }
+    protocols = {
+        family: _protocol(Section.of(f"protocols.{family}", parts["protocols"].data.pop(family, {}), problems))
+        for family in FAMILIES
+    }
     parts["protocols"].end(FAMILIES)
-    tables = {name: _table(Section.of(f"tables.{name}", entry, problems), name)
-              for name, entry in parts["tables"].data.items()}
+    tables = {
+        name: _table(Section.of(f"tables.{name}", entry, problems), name)
+        for name, entry in parts["tables"].data.items()
+    }
     if not tables:
         problems.append("tables: at least one is expected")
-    problems += [f"models.{name}.tuned: no dataset {other!r}; there are {', '.join(datasets)}"
-                 for name, model in models.items() for other, _ in model.tuned if other not in datasets]
+    problems += [
+        f"models.{name}.tuned: no dataset {other!r}; there are {', '.join(datasets)}"
+        for name, model in models.items()
+        for other, _ in model.tuned
+        if other not in datasets
+    ]
     for table in filter(None, tables.values()):
         problems += _wrong(table, models, datasets)
     if problems:
@@ -159,8 +172,12 @@ def _names(kind: type) -> tuple[str, ...]:
 
 
 def _model(section: Section) -> Model:
-    values = {"ref": section.take("ref", text), "family": section.take("family", one_of(*FAMILIES), "open_clip"),
-              "pickled": section.take("pickled", text, None), "tuned": section.take("tuned", mapping_of(text), {})}
+    values = {
+        "ref": section.take("ref", text),
+        "family": section.take("family", one_of(*FAMILIES), "open_clip"),
+        "pickled": section.take("pickled", text, None),
+        "tuned": section.take("tuned", mapping_of(text), {}),
+    }
     section.end(_names(Model))
     return Model(**values | {"tuned": tuple((values["tuned"] or {}).items())})
 
@@ -169,8 +186,10 @@ def _dataset(section: Section, folder: Path) -> Dataset:
     values: dict[str, Any] = {"ref": section.take("ref", text), "split": section.take("split", text, "train")}
     values |= {key: section.take(key, text, None) for key in ("config", "eval_split", "image", "label")}
     values |= {key: section.take(key, count, None) for key in ("eval_n", "classes", "rows")}
-    values |= {"text": section.take("text", each(text), ()),
-               "templates": section.take("templates", file_beside(folder), None)}
+    values |= {
+        "text": section.take("text", each(text), ()),
+        "templates": section.take("templates", file_beside(folder), None),
+    }
     section.end(_names(Dataset))
     if values["text"] and (values["templates"] or values["image"]):
         section.problems.append(f"{section.where}: templates and image are for pictures, not with text")
@@ -178,26 +197,42 @@ def _dataset(section: Section, folder: Path) -> Dataset:
 
 
 def _protocol(section: Section) -> Protocol:
-    kinds = {"steps": count, "batch": count, "rate": positive, "decay": number, "warmup": whole, "held_out": share,
-             "seed": whole, "length": count}
+    kinds = {
+        "steps": count,
+        "batch": count,
+        "rate": positive,
+        "decay": number,
+        "warmup": whole,
+        "held_out": share,
+        "seed": whole,
+        "length": count,
+    }
     values = {key: section.take(key, kind, getattr(Protocol, key)) for key, kind in kinds.items()}
     section.end(tuple(kinds))
     if None not in values.values() and values["warmup"] >= values["steps"]:
-        section.problems.append(f"{section.where}.warmup: less than steps ({values['steps']}) is expected, "
-                                f"not {values['warmup']}")
+        section.problems.append(
+            f"{section.where}.warmup: less than steps ({values['steps']}) is expected, not {values['warmup']}"
+        )
     return Protocol(**values)
 
 
 def _table(section: Section, name: str) -> Table | None:
     """None where something is wrong with it already."""
     before = len(section.problems)
-    values = {"title": section.take("title", text, name), "pairs": section.take("pairs", each(pair)),
-              "datasets": section.take("datasets", each(text)), "n": section.take("n", each(count), ()),
-              "per_class": section.take("per_class", each(count), ()),
-              "strategies": section.take("strategies", each(text), (None,)), "seeds": section.take("seeds", count, 3),
-              "methods": section.take("methods", each(text)), "options": section.take("options", each(text), ()),
-              "alphas": section.take("alphas", each(scale), (1.0,)),
-              "paper": section.take("paper", mapping_of(each(number)), {}), "note": section.take("note", text, None)}
+    values = {
+        "title": section.take("title", text, name),
+        "pairs": section.take("pairs", each(pair)),
+        "datasets": section.take("datasets", each(text)),
+        "n": section.take("n", each(count), ()),
+        "per_class": section.take("per_class", each(count), ()),
+        "strategies": section.take("strategies", each(text), (None,)),
+        "seeds": section.take("seeds", count, 3),
+        "methods": section.take("methods", each(text)),
+        "options": section.take("options", each(text), ()),
+        "alphas": section.take("alphas", each(scale), (1.0,)),
+        "paper": section.take("paper", mapping_of(each(number)), {}),
+        "note": section.take("note", text, None),
+    }
     section.end(_names(Table))
     return Table(name, **values) if len(section.problems) == before else None
 
@@ -206,17 +241,23 @@ def _wrong(table: Table, models: dict[str, Model], datasets: dict[str, Dataset])
     """What of a table does not go with the rest of the file, or with hf_bico."""
     where, problems = f"tables.{table.name}", []
     used = dict.fromkeys(name for some in table.pairs for name in some)
-    problems += [f"{where}.pairs: no model {name!r}; there are {', '.join(models)}" for name in used
-                 if name not in models]
-    problems += [f"{where}.datasets: no dataset {name!r}; there are {', '.join(datasets)}" for name in table.datasets
-                 if name not in datasets]
+    problems += [
+        f"{where}.pairs: no model {name!r}; there are {', '.join(models)}" for name in used if name not in models
+    ]
+    problems += [
+        f"{where}.datasets: no dataset {name!r}; there are {', '.join(datasets)}"
+        for name in table.datasets
+        if name not in datasets
+    ]
     families = {models[name].family for name in used if name in models} - {None}
     if len(families) > 1:
         problems.append(f"{where}.pairs: models of one family are expected, not of {' and '.join(sorted(families))}")
     for name in table.datasets:
         if name in datasets and bool(datasets[name].text) != (families == {"t5"}):
-            problems.append(f"{where}.datasets: open_clip takes pictures and t5 takes texts (datasets with `text`), "
-                            f"which {name} is not")
+            problems.append(
+                f"{where}.datasets: open_clip takes pictures and t5 takes texts (datasets with `text`), "
+                f"which {name} is not"
+            )
     if families == {"t5"} and any(name and name.startswith("centroid") for name in table.strategies):
         problems.append(f"{where}.strategies: those by centroids are for pictures")
     if bool(table.n) == bool(table.per_class):
@@ -229,8 +270,9 @@ def _refused(where: str, table: Table) -> list[str]:
     problems: dict[str, None] = {}
     for strategy in table.strategies:
         sizes = ((), table.per_class) if table.per_class else (table.n, ())
-        config = CompareConfig(PortConfig("", "", "", strategy=strategy), *sizes, table.seeds, table.methods,
-                               table.options)
+        config = CompareConfig(
+            PortConfig("", "", "", strategy=strategy), *sizes, table.seeds, table.methods, table.options
+        )
         for check in (config.chosen, config.calibrations, *(partial(check_alpha, alpha) for alpha in table.alphas)):
             try:
                 check()
@@ -240,10 +282,16 @@ def _refused(where: str, table: Table) -> list[str]:
 
 
 def _paper(where: str, table: Table) -> list[str]:
-    problems = [f"{where}.paper.{name}: a figure a column is expected, {len(table.columns)}, not {len(figures)}"
-                for name, figures in table.paper.items() if len(figures) != len(table.columns)]
-    problems += [f"{where}.paper.{name}: one of the table's methods is expected" for name in table.paper
-                 if name not in table.methods]
+    problems = [
+        f"{where}.paper.{name}: a figure a column is expected, {len(table.columns)}, not {len(figures)}"
+        for name, figures in table.paper.items()
+        if len(figures) != len(table.columns)
+    ]
+    problems += [
+        f"{where}.paper.{name}: one of the table's methods is expected"
+        for name in table.paper
+        if name not in table.methods
+    ]
     if table.paper and (len(table.pairs) > 1 or len(table.alphas) > 1):
         problems.append(f"{where}.paper: its figures are of one pair at one α; make a table of each")
     return problems

@@ -16,14 +16,14 @@ sys.path.append(str(Path(__file__).parents[1] / "world"))
 
 from text_probe import fit_probe, pooled, probe_loss
 
-from hf_bico.workflows.live import job_of
-from hf_bico.core.compare import compare as compare_methods
-from hf_bico.workflows.config import PortConfig
 from hf_bico.core.collect import Batch, Side
+from hf_bico.core.compare import compare as compare_methods
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job
 from hf_bico.io.writer import staged
 from hf_bico.tasks.strategies import Calibration, chosen
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.live import job_of
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
 from papers.spec import Spec
@@ -50,8 +50,13 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
         mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         return F.cross_entropy(head(mean), labels, reduction="sum")
 
-    loader = DataLoader(rows, protocol.batch, shuffle=True, collate_fn=texts.padded,
-                        generator=torch.Generator().manual_seed(protocol.seed))
+    loader = DataLoader(
+        rows,
+        protocol.batch,
+        shuffle=True,
+        collate_fn=texts.padded,
+        generator=torch.Generator().manual_seed(protocol.seed),
+    )
     parameters = [p for p in (*model.parameters(), *head.parameters()) if p.requires_grad]
     learn(parameters, loss, endless(loader), protocol, run.size, run.track, f"Fine-tuning {tune}")
     model.eval().requires_grad_(False)
@@ -66,8 +71,9 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
 @torch.no_grad()
 def probe(model: nn.Module, texts: Texts, classes: int, run: Run) -> tuple[Tensor, Tensor]:
     """A linear probe of the model's own features, on the device."""
-    rows, labels = zip(*((pooled(model, ids).cpu(), labels.cpu()) for ids, labels in
-                         texts.batches(run.size, run.device)), strict=True)
+    rows, labels = zip(
+        *((pooled(model, ids).cpu(), labels.cpu()) for ids, labels in texts.batches(run.size, run.device)), strict=True
+    )
     weight, bias = fit_probe(torch.cat(rows), torch.cat(labels), classes)
     return weight.to(run.device), bias.to(run.device)
 
@@ -76,8 +82,10 @@ def probe(model: nn.Module, texts: Texts, classes: int, run: Run) -> tuple[Tenso
 def accuracy(model: nn.Module, fitted: tuple[Tensor, Tensor], texts: Texts, run: Run) -> float:
     """The share of texts that a probe gets right."""
     weight, bias = fitted
-    right = sum(int(((pooled(model, ids) @ weight.T + bias).argmax(1) == labels).sum())
-                for ids, labels in texts.batches(run.size, run.device))
+    right = sum(
+        int(((pooled(model, ids) @ weight.T + bias).argmax(1) == labels).sum())
+        for ids, labels in texts.batches(run.size, run.device)
+    )
     return right / len(texts)
 
 
@@ -123,8 +131,9 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     """
     config = unit.config(PortConfig("", "", "", strategy=unit.strategy))
     task, methods = Task.of(spec, unit, run), config.chosen()
-    base, target, source = (load(ref, run) for ref in (
-        spec.models[unit.source].ref, spec.models[unit.target].ref, tuned[unit.source]))
+    base, target, source = (
+        load(ref, run) for ref in (spec.models[unit.source].ref, spec.models[unit.target].ref, tuned[unit.source])
+    )
     idle = job_of(tuned=source, base=base, target=target, calibration=(), loss=_no_loss)
     for model in (base, target, source):  # the job's tensors stay where they are: on the CPU
         model.to(run.device)
@@ -134,16 +143,19 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
         once = partial(ledger.once, key_of(spec, unit), size, choice.seed)
         for what, model in ((ZERO, lambda: target), (SOURCE, lambda: source), (REFERENCE, reference)):
             once(what, lambda model=model, few=few: task.score(model(), few))
-        rows = compare_methods(job_on(idle, task, few), methods, len(few), partial(task.score, few=few),
-                               alphas=unit.alphas, once=once)
+        rows = compare_methods(
+            job_on(idle, task, few), methods, len(few), partial(task.score, few=few), alphas=unit.alphas, once=once
+        )
         for row in rows:
             once(name_of(Cell(size, choice.seed, row.method, row.alpha)), lambda row=row: asdict(row))
 
 
 def job_on(idle: Job, task: Task, few: Texts) -> Job:
     """The same port with these samples; the losses are under either base's own probe of them."""
-    sides = [Side(side.model, probe_loss(*probe(side.model, few, task.classes, task.run)))
-             for side in (idle.source, idle.target)]
+    sides = [
+        Side(side.model, probe_loss(*probe(side.model, few, task.classes, task.run)))
+        for side in (idle.source, idle.target)
+    ]
     batches = [Batch(batch, batch) for batch in few.batches(task.run.size, task.run.device)]
     return replace(idle, source=sides[0], target=sides[1], batches=lambda: batches, track=task.run.track)
 

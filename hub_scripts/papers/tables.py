@@ -15,8 +15,15 @@ FIXED = (ZERO, SOURCE, REFERENCE)
 
 def results(spec: Spec, tables: Iterable[Table], ledger: Ledger) -> dict[str, Any]:
     """All that is known so far, by table."""
-    return {table.name: {"title": table.title, "note": table.note, "rows": _rows(spec, table, ledger),
-                         "accuracies": _accuracies(spec, table, ledger)} for table in tables}
+    return {
+        table.name: {
+            "title": table.title,
+            "note": table.note,
+            "rows": _rows(spec, table, ledger),
+            "accuracies": _accuracies(spec, table, ledger),
+        }
+        for table in tables
+    }
 
 
 def _rows(spec: Spec, table: Table, ledger: Ledger) -> list[dict[str, Any]]:
@@ -27,13 +34,23 @@ def _rows(spec: Spec, table: Table, ledger: Ledger) -> list[dict[str, Any]]:
         for method in table.methods:
             for alpha in table.alphas:
                 for place, (strategy, size) in enumerate(table.columns):
-                    units = [unit for unit in units_of(table) if (unit.source, unit.target) == pair
-                             and unit.strategy == strategy]
+                    units = [
+                        unit
+                        for unit in units_of(table)
+                        if (unit.source, unit.target) == pair and unit.strategy == strategy
+                    ]
                     figures = table.paper.get(method)
-                    rows.append({"pair": list(pair), "method": method, "alpha": alpha, "strategy": strategy,
-                                 "per_class" if table.per_class else "n": size,
-                                 "paper": figures and figures[place],
-                                 **_gap(spec, units, ledger, size, method, alpha)})
+                    rows.append(
+                        {
+                            "pair": list(pair),
+                            "method": method,
+                            "alpha": alpha,
+                            "strategy": strategy,
+                            "per_class" if table.per_class else "n": size,
+                            "paper": figures and figures[place],
+                            **_gap(spec, units, ledger, size, method, alpha),
+                        }
+                    )
     return rows
 
 
@@ -66,21 +83,43 @@ def _scores(spec: Spec, unit: Unit, ledger: Ledger, cell: Cell) -> dict[str, Any
 
 def _accuracies(spec: Spec, table: Table, ledger: Ledger) -> list[dict[str, Any]]:
     """Every cell with what it is measured against, in shares."""
-    return [{"pair": [unit.source, unit.target], "dataset": unit.dataset, "strategy": unit.strategy,
-             **cell._asdict(), **_scores(spec, unit, ledger, cell)} for unit in units_of(table) for cell in unit.cells]
+    return [
+        {
+            "pair": [unit.source, unit.target],
+            "dataset": unit.dataset,
+            "strategy": unit.strategy,
+            **cell._asdict(),
+            **_scores(spec, unit, ledger, cell),
+        }
+        for unit in units_of(table)
+        for cell in unit.cells
+    ]
 
 
 def markdown(spec: Spec, tables: Iterable[Table], found: dict[str, Any]) -> str:
     """All tables on one page."""
-    lines = ["# The papers' tables", "", "Gap recovered in %: (ported − zero-shot) / (the target's own fine-tune − "
-             "zero-shot), of accuracies averaged over the datasets, ± its spread over the seeds in points. In brackets "
-             "the paper's figure of the same row and column.", ""]
+    lines = [
+        "# The papers' tables",
+        "",
+        "Gap recovered in %: (ported − zero-shot) / (the target's own fine-tune − "
+        "zero-shot), of accuracies averaged over the datasets, ± its spread over the seeds in points. In brackets "
+        "the paper's figure of the same row and column.",
+        "",
+    ]
     for table in tables:
         data = found[table.name]
-        lines += [f"## Table {table.name}: {table.title}", "", *([table.note, ""] if table.note else []),
-                  *_page(["pair", "method", "α", *(_head(table, *column) for column in table.columns)],
-                         _lines(table, data["rows"])), "",
-                  *_page(["dataset", "pair", "zero-shot", "fine-tuned target", "fine-tuned source"], _bases(data)), ""]
+        lines += [
+            f"## Table {table.name}: {table.title}",
+            "",
+            *([table.note, ""] if table.note else []),
+            *_page(
+                ["pair", "method", "α", *(_head(table, *column) for column in table.columns)],
+                _lines(table, data["rows"]),
+            ),
+            "",
+            *_page(["dataset", "pair", "zero-shot", "fine-tuned target", "fine-tuned source"], _bases(data)),
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -95,7 +134,7 @@ def _page(header: list[str], rows: Iterable[list[str]]) -> list[str]:
 def _lines(table: Table, rows: list[dict[str, Any]]) -> Iterable[list[str]]:
     width = len(table.columns)
     for first in range(0, len(rows), width):
-        some = rows[first:first + width]
+        some = rows[first : first + width]
         yield [" → ".join(some[0]["pair"]), some[0]["method"], str(some[0]["alpha"]), *map(_cell, some)]
 
 

@@ -20,8 +20,14 @@ from hf_bico.tasks.strategies import chosen
 from papers.spec import Dataset
 from papers.tune import Run, whole_split
 
-FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer*", "spiece.model",
-         "special_tokens_map.json")
+FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer*",
+    "spiece.model",
+    "special_tokens_map.json",
+)
 NO_LABEL = -1
 logging.set_verbosity_error()  # an encoder leaves its decoder's weights aside: no news
 
@@ -76,8 +82,9 @@ def _folder(ref: str, run: Run) -> Path:
     return run.hub.fetch(run.hub.resolve(ref), FILES)
 
 
-def read(entry: Dataset, split: str | None, tokenizer: PreTrainedTokenizerBase, length: int, run: Run,
-         n: int | None = None) -> Texts:
+def read(
+    entry: Dataset, split: str | None, tokenizer: PreTrainedTokenizerBase, length: int, run: Run, n: int | None = None
+) -> Texts:
     """A split as tokens (`n` of its rows, if told); rows without a label are left out.
 
     Raises:

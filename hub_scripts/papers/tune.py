@@ -59,8 +59,9 @@ def whole_split(dataset: HubDataset, name: str) -> datasets.Dataset:
     with dataset.hub.speaking(f"dataset {dataset.pinned}", dataset.pinned.name, "dataset"):
         if isinstance(builder, Parquet):  # this split alone; some repos have ten
             files = {name: list(builder.config.data_files[name])}
-            return datasets.load_dataset("parquet", data_files=files, split=name, features=builder.info.features,
-                                         token=dataset.hub.token)
+            return datasets.load_dataset(
+                "parquet", data_files=files, split=name, features=builder.info.features, token=dataset.hub.token
+            )
         builder.download_and_prepare()
         return builder.as_dataset(split=name)
 
@@ -87,8 +88,15 @@ def schedule(adam: torch.optim.Optimizer, protocol: Protocol) -> torch.optim.lr_
     return torch.optim.lr_scheduler.SequentialLR(adam, [warm, cosine], [protocol.warmup])
 
 
-def learn(parameters: Sequence[nn.Parameter], loss: Callable[[tuple[Tensor, ...]], Tensor],
-          batches: Iterable[tuple[Tensor, ...]], protocol: Protocol, size: int, track: Track, what: str) -> None:
+def learn(
+    parameters: Sequence[nn.Parameter],
+    loss: Callable[[tuple[Tensor, ...]], Tensor],
+    batches: Iterable[tuple[Tensor, ...]],
+    protocol: Protocol,
+    size: int,
+    track: Track,
+    what: str,
+) -> None:
     """AdamW on the mean loss of every batch, which goes through the model `size` samples at a time.
 
     Args:
@@ -116,5 +124,12 @@ def card(spec: Spec, tune: FineTune, library: str, accuracy: float | None) -> st
     protocol = spec.protocols[model.family]
     told = ", ".join(f"{name} {value:g}" for name, value in asdict(protocol).items())
     reached = "No accuracy" if accuracy is None else f"Accuracy {accuracy:.1%}"
-    return CARD.format(ref=model.ref, library=library, dataset=dataset.ref, title=str(tune), protocol=told,
-                       accuracy=reached, share=protocol.held_out)
+    return CARD.format(
+        ref=model.ref,
+        library=library,
+        dataset=dataset.ref,
+        title=str(tune),
+        protocol=told,
+        accuracy=reached,
+        share=protocol.held_out,
+    )

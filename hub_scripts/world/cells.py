@@ -12,13 +12,13 @@ import tune
 from bases import BANK, load_base, zero_shot_head
 from torch import Tensor, nn
 
-from hf_bico.workflows.live import class_loss, class_scores, job_of
-from hf_bico.core.compare import compare
 from hf_bico.core.collect import Batch
+from hf_bico.core.compare import compare
 from hf_bico.core.methods import Job, Method, method_of
 from hf_bico.core.transport import holding
 from hf_bico.families import logits
 from hf_bico.tasks.strategies import Calibration, chosen
+from hf_bico.workflows.live import class_loss, class_scores, job_of
 
 BATCH = 100
 FEW_SHOT_RATE = 3e-4
@@ -27,8 +27,14 @@ FEW_SHOT_RATE = 3e-4
 FIELD = ("naive", "theseus", "gradfix", "gradfix sign=vote", "transfusion", "few-shot", "bico", "best")
 ABLATION = ("input-only", "output-only", "gradient-only")
 POLICIES = ("bico completion=free", "bico completion=filled")
-IDEAS = ("bico centred=true", "bico label_free=8", "bico label_free=8 centred=true", "bico steps=4",
-         "bico label_free=8 centred=true steps=4", "few-shot steps=40")
+IDEAS = (
+    "bico centred=true",
+    "bico label_free=8",
+    "bico label_free=8 centred=true",
+    "bico steps=4",
+    "bico label_free=8 centred=true steps=4",
+    "few-shot steps=40",
+)
 
 
 @dataclass(frozen=True)
@@ -94,9 +100,11 @@ def anchors(source: str, target: str, task: str) -> dict[str, float]:
 
 def features(name: str, task: str):
     """Features of training images in the base's image encoder, for the centroid strategies."""
+
     @torch.no_grad()
     def of(indices) -> np.ndarray:
         return base(name).encode_image(images(task, "train")[0][list(indices)]).numpy()
+
     return of
 
 
@@ -106,20 +114,28 @@ def job(cell: Cell) -> tuple[Job, int]:
     want = Calibration(cell.n, cell.per_class, cell.strategy, cell.seed)
     n = want.size(len(labels.unique()))
     picked = list(chosen(labels.numpy(), want.kind, n, cell.seed, features(cell.target, cell.task)))
-    samples = [(pictures[some], labels[some]) for some in (picked[k:k + BATCH] for k in range(0, n, BATCH))]
+    samples = [(pictures[some], labels[some]) for some in (picked[k : k + BATCH] for k in range(0, n, BATCH))]
     own = [heads(name, cell.task) for name in (cell.source, cell.target)]
-    return job_of(tuned=tuned(cell.source, cell.task), base=base(cell.source), target=copy.deepcopy(base(cell.target)),
-                  calibration=[Batch(batch, batch) for batch in samples],
-                  loss=tuple(class_loss(task) for task, _ in own),
-                  scores=tuple(class_scores(bank) for _, bank in own)), n
+    return job_of(
+        tuned=tuned(cell.source, cell.task),
+        base=base(cell.source),
+        target=copy.deepcopy(base(cell.target)),
+        calibration=[Batch(batch, batch) for batch in samples],
+        loss=tuple(class_loss(task) for task, _ in own),
+        scores=tuple(class_scores(bank) for _, bank in own),
+    ), n
 
 
 def run(cell: Cell) -> dict:
     """The cell's rows as data: what it was, its anchors, and score or refusal of every method."""
     work, n = job(cell)
-    rows = compare(work, {words: method(words) for words in cell.methods}, n,
-                   lambda model: accuracy(model, cell.target, cell.task))
+    rows = compare(
+        work, {words: method(words) for words in cell.methods}, n, lambda model: accuracy(model, cell.target, cell.task)
+    )
     kept = ("method", "score", "refusal", "seconds", "shared_seconds")
-    return {"cell": asdict(cell), "n": n, **anchors(cell.source, cell.target, cell.task),
-            "rows": [{key: value for key, value in asdict(row).items() if key in kept} for row in rows]}
-
+    return {
+        "cell": asdict(cell),
+        "n": n,
+        **anchors(cell.source, cell.target, cell.task),
+        "rows": [{key: value for key, value in asdict(row).items() if key in kept} for row in rows],
+    }

@@ -23,7 +23,6 @@ from scipy.stats import spearmanr
 from tables import fill, load, markdown, where
 from tasks import TASKS
 
-from hf_bico.workflows import probe
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.methods import BiCo
 from hf_bico.core.pairing import matched
@@ -31,6 +30,7 @@ from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import holding
 from hf_bico.families import family_of
 from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, Grade, grade
+from hf_bico.workflows import probe
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS, PAGE = DOCS / "results" / "check.csv", DOCS / "check.md"
@@ -117,6 +117,7 @@ def record(rows: Sequence[Row]) -> tuple[int, int, float]:
 
 def correlations(rows: Sequence[Row]) -> str:
     """Spearman's ρ of every sign with what the port recovered: draw by draw, over all tasks and within one."""
+
     def rho(some: Sequence[Row], name: str, against: str) -> float:
         return spearmanr(column(some, name), column(some, against))[0]
 
@@ -124,8 +125,14 @@ def correlations(rows: Sequence[Row]) -> str:
     body = []
     for name in SIGNS:
         within = [rho([row for row in rows if row["task"] == task], name, "gap") for task in TASKS]
-        body.append([name.replace("_", " "), *(f"{rho(some, name, 'gap'):+.2f}" for some in draws),
-                     f"{rho(rows, name, 'points'):+.2f}", f"{np.mean(within):+.2f}"])
+        body.append(
+            [
+                name.replace("_", " "),
+                *(f"{rho(some, name, 'gap'):+.2f}" for some in draws),
+                f"{rho(rows, name, 'points'):+.2f}",
+                f"{np.mean(within):+.2f}",
+            ]
+        )
     return markdown(["", *(f"draw {seed}" for seed in SEEDS), "points, all draws", "within a task, mean"], body)
 
 
@@ -133,8 +140,12 @@ def grades(rows: Sequence[Row]) -> str:
     body = []
     ranges = (f"≥ {GOOD_FROM}", "between", f"< {POOR_BELOW}")
     for (each, some), where_ in zip(graded(rows).items(), ranges, strict=True):
-        cells_ = [f"{gained} of {ports}, {median:+.0%}" for ports, gained, median in
-                  (record([row for row in some if (row["seed"] == CHOSEN_ON) is first]) for first in (True, False))]
+        cells_ = [
+            f"{gained} of {ports}, {median:+.0%}"
+            for ports, gained, median in (
+                record([row for row in some if (row["seed"] == CHOSEN_ON) is first]) for first in (True, False)
+            )
+        ]
         body.append([each.value, where_, *cells_])
     return markdown(["verdict", "recovered in small", f"gained, median gap: draw {CHOSEN_ON}", "draws 1 and 2"], body)
 
@@ -151,8 +162,10 @@ def draw(rows: Sequence[Row]) -> None:
             own = [row for row in rows if row["task"] == task]
             axis.scatter(column(own, name), 100 * column(own, "gap"), s=9, label=task)
         rho = spearmanr(column(rows, name), column(rows, "gap"))[0]
-        axis.set(title=f"ρ = {rho:+.2f}", xlabel={"recovered": "loss's gap recovered in small"}.get(
-            name, name.replace("_", " ")))
+        axis.set(
+            title=f"ρ = {rho:+.2f}",
+            xlabel={"recovered": "loss's gap recovered in small"}.get(name, name.replace("_", " ")),
+        )
         axis.axhline(0, color="grey", linewidth=0.5)
     for edge in (POOR_BELOW, GOOD_FROM):
         axes[0].axvline(edge, color="grey", linestyle="--", linewidth=0.8)

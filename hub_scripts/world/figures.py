@@ -1,6 +1,6 @@
 """The papers' pictures in our world: alignment per layer, likeness to the fine-tuned target, drift along fine-tuning.
 
-    python hub_scripts/world/figures.py        # writes docs/images/*.png
+python hub_scripts/world/figures.py        # writes docs/images/*.png
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
     job, _ = cells.job(cells.Cell(*PAIR, TASK, seed=0, n=N))
     evidence = collect(job.source, job.target, job.pairs, job.batches(), Evidence(job.pairs, SIDES))
     test = [part[:200] for part in cells.images(TASK, "test")]
-    a, b = (rows(side.model, cells.heads(name, TASK)[0], *test)
-            for side, name in zip((job.source, job.target), PAIR, strict=True))
+    a, b = (
+        rows(side.model, cells.heads(name, TASK)[0], *test)
+        for side, name in zip((job.source, job.target), PAIR, strict=True)
+    )
     found = {}
     for pair in job.pairs:
         for side in SIDES:
@@ -74,8 +76,10 @@ def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
 def block_outputs(model: nn.Module) -> Iterator[list[Tensor]]:
     """The residual stream after every block, (n, tokens, width), of whatever runs inside."""
     seen: list[Tensor] = []
-    hooks = [block.register_forward_hook(lambda _, args, y: seen.append(y.detach()))
-             for block in model.visual.transformer.resblocks]
+    hooks = [
+        block.register_forward_hook(lambda _, args, y: seen.append(y.detach()))
+        for block in model.visual.transformer.resblocks
+    ]
     try:
         yield seen
     finally:
@@ -154,8 +158,12 @@ def main() -> None:
     draw_alignment(alignment())
     draw_lines(likeness(), "cosine to the own fine-tune's change", "likeness.png")
     for name in PAIR:
-        draw_lines({f"step {step}": values for step, values in drift(name).items()}, "CKA with the base",
-                   f"drift-{name}.png", name)
+        draw_lines(
+            {f"step {step}": values for step, values in drift(name).items()},
+            "CKA with the base",
+            f"drift-{name}.png",
+            name,
+        )
 
 
 if __name__ == "__main__":

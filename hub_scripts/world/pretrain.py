@@ -1,6 +1,6 @@
 """Pre-train the four bases of bases.py from nothing and keep them as float16.
 
-    python hub_scripts/world/pretrain.py [--only s-x m-y] [--steps N] [--device cuda]
+python hub_scripts/world/pretrain.py [--only s-x m-y] [--steps N] [--device cuda]
 """
 
 from __future__ import annotations

@@ -92,8 +92,10 @@ def rows(cell: Cell) -> list[list[str]]:
     result = run(cell)
     what = [text(getattr(cell, name)) for name in WHAT]
     shared = [text(result[name]) for name in ("zero_shot", "source", "reference")]
-    return [[*what, row["method"], text(row["score"]), text(row["refusal"]).split(":")[0], text(row["seconds"]),
-             *shared] for row in result["rows"]]
+    return [
+        [*what, row["method"], text(row["score"]), text(row["refusal"]).split(":")[0], text(row["seconds"]), *shared]
+        for row in result["rows"]
+    ]
 
 
 def main() -> None:

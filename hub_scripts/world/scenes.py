@@ -123,7 +123,7 @@ def textures(classes, labels, rng, generator) -> Tensor:
     n, draw = len(labels), glyphs.uniform(len(labels), generator)
     masks = stacked([texture(classes[i], rng, (3.0, 5.5), (2.0, 8.0), 0.4) for i in labels.tolist()])
     mask = place(masks, draw(1.0, 1.5), draw(-0.1, 0.1), draw(-0.2, 0.2, 2), "reflection")
-    paper = (torch.tensor([0.6, 0.48, 0.36])[:, None, None] + draw(-0.3, 0.3, 1, 1, 1) + draw(-0.12, 0.12, 3, 1, 1))
+    paper = torch.tensor([0.6, 0.48, 0.36])[:, None, None] + draw(-0.3, 0.3, 1, 1, 1) + draw(-0.12, 0.12, 3, 1, 1)
     image = over(paper.expand(-1, -1, SIDE, SIDE), mask, contrast(paper, draw, 0.3, 0.6))
     return grain(image * (1 + 0.35 * gradient(n, generator)), 0.04, generator)
 

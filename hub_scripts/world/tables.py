@@ -50,8 +50,9 @@ def gaps(rows: Sequence[Row]) -> list[float]:
     for seed in sorted({row["seed"] for row in rows}):
         own = [row for row in rows if row["seed"] == seed and row["score"]]
         if len(own) == len(TASKS):
-            score, zero, tuned = (np.mean([float(row[key]) for row in own])
-                                  for key in ("score", "zero_shot", "reference"))
+            score, zero, tuned = (
+                np.mean([float(row[key]) for row in own]) for key in ("score", "zero_shot", "reference")
+            )
             found.append(100 * (score - zero) / (tuned - zero))
     return found
 
@@ -68,13 +69,25 @@ def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
 
 
-def draws(rows: list[Row], pair: tuple[str, str], column: str, values: Sequence[int], methods: Sequence[str],
-          paper: dict[str, str]) -> str:
+def draws(
+    rows: list[Row],
+    pair: tuple[str, str],
+    column: str,
+    values: Sequence[int],
+    methods: Sequence[str],
+    paper: dict[str, str],
+) -> str:
     """Methods down, N or K across, the paper's row beside."""
     at = dict(zip(("source", "target"), pair, strict=True))
     other = {"n": {"per_class": None}, "per_class": {"n": None}}[column] | {"strategy": None}
-    body = [[name, *(cell(where(rows, **at, **other, **{column: value}, method=name)) for value in values),
-             paper.get(name, "")] for name in methods]
+    body = [
+        [
+            name,
+            *(cell(where(rows, **at, **other, **{column: value}, method=name)) for value in values),
+            paper.get(name, ""),
+        ]
+        for name in methods
+    ]
     return markdown(["method", *(f"{'N' if column == 'n' else 'K'} = {value}" for value in values), "paper"], body)
 
 
@@ -86,15 +99,30 @@ def per_task(rows: list[Row], pair: tuple[str, str], n: int, methods: Sequence[s
         found = [float(row[column]) for row in where(at, method=method) if task in (None, row["task"]) and row[column]]
         return f"{np.mean(found):.1f}" if found else "–"
 
-    body = [[task or "mean", mean(task, "bico", "zero_shot"), *(mean(task, name, "score") for name in methods),
-             mean(task, "bico", "reference")] for task in (*TASKS, None)]
+    body = [
+        [
+            task or "mean",
+            mean(task, "bico", "zero_shot"),
+            *(mean(task, name, "score") for name in methods),
+            mean(task, "bico", "reference"),
+        ]
+        for task in (*TASKS, None)
+    ]
     return markdown(["task", "zero-shot", *methods, "fine-tuned target"], body)
 
 
 def across(rows: list[Row], methods: Sequence[str], n: int) -> str:
     """Methods down, scenarios across, at one N."""
-    body = [[name, *(cell(where(rows, source=a, target=b, n=n, per_class=None, strategy=None, method=name))
-                     for a, b in SCENARIOS.values())] for name in methods]
+    body = [
+        [
+            name,
+            *(
+                cell(where(rows, source=a, target=b, n=n, per_class=None, strategy=None, method=name))
+                for a, b in SCENARIOS.values()
+            ),
+        ]
+        for name in methods
+    ]
     return markdown(["method", *SCENARIOS], body)
 
 
@@ -110,33 +138,54 @@ def strategies(rows: list[Row]) -> str:
 
 
 FIELD = ("naive", "few-shot", "gradfix", "gradfix sign=vote", "transfusion", "theseus", "bico", "best")
-IDEAS = ("bico", "bico completion=free", "bico completion=filled", "bico centred=true", "bico label_free=8",
-         "bico label_free=8 centred=true", "bico steps=4", "bico label_free=8 centred=true steps=4", "best",
-         "few-shot steps=40")
+IDEAS = (
+    "bico",
+    "bico completion=free",
+    "bico completion=filled",
+    "bico centred=true",
+    "bico label_free=8",
+    "bico label_free=8 centred=true",
+    "bico steps=4",
+    "bico label_free=8 centred=true steps=4",
+    "best",
+    "few-shot steps=40",
+)
 
 
 def tables(rows: list[Row]) -> dict[str, Callable[[], str]]:
-    by = {f"N {name}": (lambda pair=pair, name=name: draws(rows, pair, "n", N, FIELD, PAPER.get(name, {})))
-          for name, pair in SCENARIOS.items()}
-    by |= {f"K {name}": (lambda pair=SCENARIOS[name], name=name: draws(rows, pair, "per_class", K, FIELD,
-                                                                     PAPER_K[name])) for name in PAPER_K}
-    by |= {f"tasks {name}": (lambda pair=pair: per_task(rows, pair, 100, ("naive", "theseus", "bico", "best")))
-           for name, pair in SCENARIOS.items()}
+    by = {
+        f"N {name}": (lambda pair=pair, name=name: draws(rows, pair, "n", N, FIELD, PAPER.get(name, {})))
+        for name, pair in SCENARIOS.items()
+    }
+    by |= {
+        f"K {name}": (lambda pair=SCENARIOS[name], name=name: draws(rows, pair, "per_class", K, FIELD, PAPER_K[name]))
+        for name in PAPER_K
+    }
+    by |= {
+        f"tasks {name}": (lambda pair=pair: per_task(rows, pair, 100, ("naive", "theseus", "bico", "best")))
+        for name, pair in SCENARIOS.items()
+    }
     return by | {
         "N other sources": lambda: "\n\n".join(
             f"{a} → {b}\n\n" + draws(rows, (a, b), "n", N, ("naive", "theseus", "bico", "best"), paper)
-            for (a, b), paper in ((("s-y", "m-y"), {"bico": "8.1/24.9/43.4/52.1", "theseus": "1.4/4.0/7.2/8.1"}),
-                                  (("s-y", "l-x"), {"bico": "–/–/–/48.2", "theseus": "–/–/–/−4.6"}))),
+            for (a, b), paper in (
+                (("s-y", "m-y"), {"bico": "8.1/24.9/43.4/52.1", "theseus": "1.4/4.0/7.2/8.1"}),
+                (("s-y", "l-x"), {"bico": "–/–/–/48.2", "theseus": "–/–/–/−4.6"}),
+            )
+        ),
         "ablation": lambda: across(rows, ("input-only", "output-only", "gradient-only", "theseus", "bico"), 100),
-        "ideas 20": lambda: across(rows, IDEAS, 20), "ideas 100": lambda: across(rows, IDEAS, 100),
+        "ideas 20": lambda: across(rows, IDEAS, 20),
+        "ideas 100": lambda: across(rows, IDEAS, 100),
         "strategies": lambda: strategies(rows),
     }
 
 
 def fill(page: str, made: dict[str, Callable[[], str]]) -> str:
     """The page with every `<!-- table: NAME -->` … `<!-- end -->` made anew."""
+
     def table(match: re.Match) -> str:
         return f"<!-- table: {match[1]} -->\n\n{made[match[1]]()}\n\n<!-- end -->"
+
     return re.sub(r"<!-- table: (.+?) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
 
 
@@ -159,8 +208,14 @@ def draw_gaps(rows: list[Row]) -> None:
 def draw_tasks(rows: list[Row], pair: tuple[str, str] = ("s-x", "m-y")) -> None:
     """Accuracy of every task at N = 100."""
     at = where(rows, source=pair[0], target=pair[1], n=100, per_class=None, strategy=None)
-    bars = {"zero-shot": ("bico", "zero_shot"), "naive": ("naive", "score"), "theseus": ("theseus", "score"),
-            "bico": ("bico", "score"), "best": ("best", "score"), "fine-tuned target": ("bico", "reference")}
+    bars = {
+        "zero-shot": ("bico", "zero_shot"),
+        "naive": ("naive", "score"),
+        "theseus": ("theseus", "score"),
+        "bico": ("bico", "score"),
+        "best": ("best", "score"),
+        "fine-tuned target": ("bico", "reference"),
+    }
     figure, axis = plt.subplots(figsize=(10, 3.5))
     for index, (label, (method, column)) in enumerate(bars.items()):
         height = [np.mean([float(row[column]) for row in where(at, method=method, task=task)]) for task in TASKS]

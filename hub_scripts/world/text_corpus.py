@@ -19,8 +19,16 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-PACKAGES = {"matplotlib": "matplotlib", "networkx": "networkx", "numpy": "numpy", "pandas": "pandas",
-            "scipy": "scipy", "sklearn": "scikit-learn", "sympy": "sympy", "torch": "torch"}
+PACKAGES = {
+    "matplotlib": "matplotlib",
+    "networkx": "networkx",
+    "numpy": "numpy",
+    "pandas": "pandas",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "sympy": "sympy",
+    "torch": "torch",
+}
 """Folder in site-packages → distribution."""
 SHORTEST = 200
 """Characters below which a docstring is no document."""
@@ -91,10 +99,15 @@ def train_tokenizer() -> Tokenizer:
     """A byte-level BPE of the documents that are not held out."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()])
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel()]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     texts = (line for _, file, text in docstrings() if not held_out(file) for _, line in sections(text))
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
@@ -111,9 +124,12 @@ def pieces() -> list[Piece]:
     with np.load(path) as kept:
         data = {key: kept[key] for key in kept.files}
     packages, ends = list(PACKAGES), np.cumsum(data["length"])
-    return [Piece(packages[p], int(d), bool(h), str(s), data["ids"][end - n:end]) for p, d, h, s, n, end in
-            zip(data["package"], data["document"], data["held_out"], data["section"], data["length"], ends,
-                strict=True)]
+    return [
+        Piece(packages[p], int(d), bool(h), str(s), data["ids"][end - n : end])
+        for p, d, h, s, n, end in zip(
+            data["package"], data["document"], data["held_out"], data["section"], data["length"], ends, strict=True
+        )
+    ]
 
 
 def _tokenized() -> dict[str, np.ndarray]:
@@ -123,8 +139,13 @@ def _tokenized() -> dict[str, np.ndarray]:
         for heading, line in sections(text):
             ids.append(np.array(tokenizer.encode(line).ids, dtype=np.uint16))
             rows.append((packages.index(package), document, held_out(file), heading, len(ids[-1])))
-    columns = dict(zip(("package", "document", "held_out", "section", "length"),
-                       map(np.array, zip(*rows, strict=True)), strict=True))
+    columns = dict(
+        zip(
+            ("package", "document", "held_out", "section", "length"),
+            map(np.array, zip(*rows, strict=True)),
+            strict=True,
+        )
+    )
     return columns | {"ids": np.concatenate(ids)}
 
 

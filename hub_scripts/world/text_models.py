@@ -20,8 +20,10 @@ from safetensors.torch import load_file, save_file
 from text_corpus import MASK, SPECIAL, TOKENIZER, VOCABULARY, WEIGHTS, stream, train_tokenizer, versions
 from torch import Tensor, nn
 
-SHAPES = {"t5-wide": {"d_model": 96, "num_heads": 8, "d_kv": 16, "d_ff": 256, "num_layers": 4},
-          "t5-slim": {"d_model": 64, "num_heads": 4, "d_kv": 16, "d_ff": 192, "num_layers": 4}}
+SHAPES = {
+    "t5-wide": {"d_model": 96, "num_heads": 8, "d_kv": 16, "d_ff": 256, "num_layers": 4},
+    "t5-slim": {"d_model": 64, "num_heads": 4, "d_kv": 16, "d_ff": 192, "num_layers": 4},
+}
 SEEDS = {"t5-wide": 1, "t5-slim": 2}
 STEPS, BATCH, LENGTH, MASKED = 3000, 64, 48, 8
 RATE, DECAY = 1e-2, 0.01
@@ -31,8 +33,13 @@ def build(name: str) -> nn.Module:
     """A fresh encoder of this shape; plain ReLU MLPs, as T5-3B and T5-Large have them."""
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(vocab_size=VOCABULARY, dropout_rate=0.0, relative_attention_num_buckets=16,
-                      relative_attention_max_distance=32, **SHAPES[name])
+    config = T5Config(
+        vocab_size=VOCABULARY,
+        dropout_rate=0.0,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=32,
+        **SHAPES[name],
+    )
     config._attn_implementation = "eager"
     return T5EncoderModel(config)
 
@@ -52,19 +59,28 @@ def base_state(name: str) -> dict[str, Tensor]:
 
 def keep(path: Path, state: dict[str, Tensor], dtype: torch.dtype) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.detach().to(dtype).clone().contiguous() for key, tensor in state.items()
-               if key != "encoder.embed_tokens.weight"}, path)
+    save_file(
+        {
+            key: tensor.detach().to(dtype).clone().contiguous()
+            for key, tensor in state.items()
+            if key != "encoder.embed_tokens.weight"
+        },
+        path,
+    )
     path.chmod(0o644)
 
 
 def optimizer(parameters: list[nn.Parameter], rate: float, decay: float, steps: int):
     """AdamW, no decay on vectors, linear warm-up over a twentieth and a cosine to zero."""
-    groups = [{"params": [p for p in parameters if (p.ndim > 1) == flag], "weight_decay": decay * flag}
-              for flag in (True, False)]
+    groups = [
+        {"params": [p for p in parameters if (p.ndim > 1) == flag], "weight_decay": decay * flag}
+        for flag in (True, False)
+    ]
     adam = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     warm = max(1, steps // 20)
     return adam, torch.optim.lr_scheduler.LambdaLR(
-        adam, lambda s: min((s + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(s / steps, 1)))))
+        adam, lambda s: min((s + 1) / warm, 0.5 * (1 + math.cos(math.pi * min(s / steps, 1))))
+    )
 
 
 def masked(ids: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -107,8 +123,10 @@ def pretrain(name: str, steps: int) -> nn.Module:
         schedule.step()
         seen.append(loss.item())
         if step % 100 == 99:
-            print(f"{name} step {step + 1}/{steps} loss {sum(seen[-100:]) / 100:.3f} {time.time() - start:.0f} s",
-                  flush=True)
+            print(
+                f"{name} step {step + 1}/{steps} loss {sum(seen[-100:]) / 100:.3f} {time.time() - start:.0f} s",
+                flush=True,
+            )
     return model.eval()
 
 

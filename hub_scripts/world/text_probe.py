@@ -48,9 +48,11 @@ def probe(model: nn.Module, ids: Tensor, labels: Tensor, classes: int) -> tuple[
 
 def probe_loss(weight: Tensor, bias: Tensor):
     """Cross-entropy of (ids, labels) under a probe, summed over the samples."""
+
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         ids, labels = batch
         return F.cross_entropy(pooled(model, ids) @ weight.T + bias, labels, reduction="sum")
+
     return loss
 
 

@@ -22,14 +22,23 @@ class TextTask:
 
 
 TOPICS = ("networkx", "pandas", "scipy", "sklearn", "sympy", "torch")
-KINDS = {"opening": ("",), "parameters": ("Parameters", "Other Parameters", "Attributes"),
-         "returns": ("Returns", "Yields", "Raises"), "examples": ("Examples",), "notes": ("Notes",),
-         "references": ("References",)}
-TEXT_TASKS = {task.name: task for task in (
-    TextTask("topic", TOPICS),
-    TextTask("kind", tuple(KINDS)),
-    TextTask("order", ("in order", "halves swapped")),
-    TextTask("shuffle", ("as written", "shuffled")))}
+KINDS = {
+    "opening": ("",),
+    "parameters": ("Parameters", "Other Parameters", "Attributes"),
+    "returns": ("Returns", "Yields", "Raises"),
+    "examples": ("Examples",),
+    "notes": ("Notes",),
+    "references": ("References",),
+}
+TEXT_TASKS = {
+    task.name: task
+    for task in (
+        TextTask("topic", TOPICS),
+        TextTask("kind", tuple(KINDS)),
+        TextTask("order", ("in order", "halves swapped")),
+        TextTask("shuffle", ("as written", "shuffled")),
+    )
+}
 
 
 @cache
@@ -57,7 +66,7 @@ def _crops(task: str, label: int, held_out: bool, generator: np.random.Generator
     while True:
         text = texts[generator.integers(len(texts))]
         start = generator.integers(len(text) - LENGTH + 1)
-        crop = text[start:start + LENGTH].astype(np.int64)
+        crop = text[start : start + LENGTH].astype(np.int64)
         yield SPOILED[task](crop, generator) if label and task in SPOILED else crop
 
 
@@ -79,7 +88,7 @@ def _run_shuffled(crop: np.ndarray, generator: np.random.Generator) -> np.ndarra
     """A quarter of the crop, in one run, in another order."""
     run = LENGTH // 4
     start = generator.integers(LENGTH - run + 1)
-    return np.concatenate([crop[:start], generator.permutation(crop[start:start + run]), crop[start + run:]])
+    return np.concatenate([crop[:start], generator.permutation(crop[start : start + run]), crop[start + run :]])
 
 
 SPOILED = {"order": _halves_swapped, "shuffle": _run_shuffled}

@@ -54,8 +54,9 @@ def drawn(task: str, n: int, seed: int) -> Labelled:
     return ids[pick], labels[pick]
 
 
-def ported_accuracy(name: str, tuned: dict[str, Tensor], base: nn.Module, target: nn.Module, few: Labelled,
-                    test: Labelled, classes: int) -> float:
+def ported_accuracy(
+    name: str, tuned: dict[str, Tensor], base: nn.Module, target: nn.Module, few: Labelled, test: Labelled, classes: int
+) -> float:
     """Of the target with the change that this method carries over; both models are as they were afterwards."""
     losses = tuple(probe_loss(*probe(model, *few, classes)) for model in (base, target))
     batches = [Batch(part, part) for part in zip(*(tensor.split(BATCH) for tensor in few), strict=True)]
@@ -76,8 +77,11 @@ def task_rows(task: str, sizes: list[int], seeds: int, methods: list[str]) -> It
                 told = (source, target, task, n, seed)
                 yield Row(*told, "base", accuracy(bases[target], few, test, classes))
                 for name in methods:
-                    yield Row(*told, name, ported_accuracy(name, tuned[source], bases[source], bases[target], few,
-                                                           test, classes))
+                    yield Row(
+                        *told,
+                        name,
+                        ported_accuracy(name, tuned[source], bases[source], bases[target], few, test, classes),
+                    )
                 yield Row(*told, "fine-tuned", accuracy(load(target, tuned[target]), few, test, classes))
 
 
@@ -100,12 +104,15 @@ def usable(methods: list[str]) -> list[str]:
 def table(rows: list[Row], methods: list[str]) -> str:
     """Means over the seeds, and the share of the gap that every method recovered."""
     columns = ["base", *methods, "fine-tuned"]
-    lines = ["| direction | task | N | " + " | ".join(columns) + " | gap recovered: " + " / ".join(methods) + " |",
-             "|---" * (4 + len(columns)) + "|"]
+    lines = [
+        "| direction | task | N | " + " | ".join(columns) + " | gap recovered: " + " / ".join(methods) + " |",
+        "|---" * (4 + len(columns)) + "|",
+    ]
     for (source, target, task, n), means in _means(rows).items():
         base, tuned = means["base"], means["fine-tuned"]
-        gaps = " / ".join(f"{100 * (means[m] - base) / (tuned - base):.0f} %" if tuned > base + 1 else "–"
-                          for m in methods)
+        gaps = " / ".join(
+            f"{100 * (means[m] - base) / (tuned - base):.0f} %" if tuned > base + 1 else "–" for m in methods
+        )
         cells = " | ".join(f"{means[column]:.1f}" for column in columns)
         lines.append(f"| {source} → {target} | {task} | {n} | {cells} | {gaps} |")
     return "\n".join(lines)
@@ -122,8 +129,14 @@ def _means(rows: list[Row]) -> dict[tuple, dict[str, float]]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", default=["bico", "naive"], choices=list(METHODS), metavar="NAME",
-                        help=", ".join(METHODS))
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["bico", "naive"],
+        choices=list(METHODS),
+        metavar="NAME",
+        help=", ".join(METHODS),
+    )
     parser.add_argument("--tasks", nargs="+", default=list(TEXT_TASKS), choices=list(TEXT_TASKS))
     parser.add_argument("-n", "--sizes", nargs="+", type=int, default=[50, 100, 200])
     parser.add_argument("--seeds", type=int, default=3)

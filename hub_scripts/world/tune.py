@@ -41,8 +41,7 @@ def vision(model: CLIP) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.state_dict().items() if k.startswith("visual.")}
 
 
-def learn(base: str, task: str, rate: float = RATE, steps: int | None = None, points: Iterable[int] = ()
-          ) -> list[dict]:
+def learn(base: str, task: str, rate: float = RATE, steps: int | None = None, points: Iterable[int] = ()) -> list[dict]:
     """The tuned vision tower, after those of the steps named in `points`; `STEPS` of them unless told."""
     model, passed, steps = load_base(base), [], STEPS if steps is None else steps
     generator = torch.Generator().manual_seed(100 * BASES[base].seed + list(TASKS).index(task))

@@ -33,8 +33,13 @@ BASES = (*zoo_vit.SHAPES, *zoo_bert.SHAPES, *zoo_lm.SHAPES)
 """Pre-trained here, their weights committed."""
 RECIPES = {"bert": (400, 1e-3, 32), "minilm": (150, 2e-4, 16), "lm": (400, 1e-3, 32)}
 """Steps, rate and batch of a fine-tune."""
-PAIRS = {("vit-narrow", "vit-wide"): zoo_vit.VIT_TASKS, ("bert-narrow", "bert-wide"): ("topic", "kind", "shuffle"),
-         ("minilm", "minilm-next"): ("kind",), ("lm-a", "lm-b"): ("code", "heading"), ("lm-a", "lm-c"): ("code",)}
+PAIRS = {
+    ("vit-narrow", "vit-wide"): zoo_vit.VIT_TASKS,
+    ("bert-narrow", "bert-wide"): ("topic", "kind", "shuffle"),
+    ("minilm", "minilm-next"): ("kind",),
+    ("lm-a", "lm-b"): ("code", "heading"),
+    ("lm-a", "lm-c"): ("code",),
+}
 """(source, target) → tasks."""
 CARD = """---
 license: apache-2.0
@@ -68,8 +73,13 @@ def tuned(name: str, task: str) -> Path:
     start = base(name)
     made = digest(file_digest(start / "model.safetensors"), told(task), recipe)
     more = f"base_model: {name}\ndatasets: [{task}]\n"
-    return _folder(f"{name}-{task}", made, lambda folder: _write_tuned(start, name, task, recipe, folder),
-                   f"{name} fine-tuned on {task}.", more)
+    return _folder(
+        f"{name}-{task}",
+        made,
+        lambda folder: _write_tuned(start, name, task, recipe, folder),
+        f"{name} fine-tuned on {task}.",
+        more,
+    )
 
 
 def _folder(name: str, made: str, write: Callable[[Path], None], about: str, more: str) -> Path:

@@ -31,10 +31,18 @@ def config(name: str) -> object:
     from transformers import BertConfig
 
     shape = SHAPES[name]
-    return BertConfig(vocab_size=VOCABULARY + 1, hidden_size=shape.width, num_hidden_layers=shape.layers,
-                      num_attention_heads=shape.width // 16, intermediate_size=shape.units,
-                      max_position_embeddings=128, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                      pad_token_id=PAD, initializer_range=0.1)
+    return BertConfig(
+        vocab_size=VOCABULARY + 1,
+        hidden_size=shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.width // 16,
+        intermediate_size=shape.units,
+        max_position_embeddings=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=PAD,
+        initializer_range=0.1,
+    )
 
 
 def build(name: str) -> nn.Module:
@@ -92,8 +100,9 @@ def pretrain(name: str, steps: int = STEPS) -> tuple[nn.Module, list[float]]:
     return model, fit(name, model, loss_of, steps, RATE, DECAY, muon=True)
 
 
-def losses(model: nn.Module, ids: Tensor, kind: Tensor, other: Tensor, generator: torch.Generator
-           ) -> tuple[Tensor, Tensor]:
+def losses(
+    model: nn.Module, ids: Tensor, kind: Tensor, other: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Of the masked tokens, whose logits alone are computed, and of the next segment."""
     seen, labels = masked(ids, generator)
     out = model.bert(input_ids=seen, token_type_ids=kind)

@@ -28,8 +28,14 @@ WORDS = (8, 40)
 CODE_PACKAGES = ("networkx", "scipy", "sklearn")
 CODE_LENGTH = (200, 700)
 RUN = 8
-HEADINGS = {"opening": " Summary", "parameters": " Parameters", "returns": " Returns", "examples": " Examples",
-            "notes": " Notes", "references": " References"}
+HEADINGS = {
+    "opening": " Summary",
+    "parameters": " Parameters",
+    "returns": " Returns",
+    "examples": " Examples",
+    "notes": " Notes",
+    "references": " References",
+}
 ASKED = " This section is called"
 Row = dict[str, object]
 
@@ -50,15 +56,21 @@ def split_of(package: str, document: int, held: bool) -> str:
 def crops(split: str, classes: list[Callable[[str, str], bool]], seed: int) -> Iterator[tuple[str, int]]:
     """(crop, class), the classes in turn, without repeats; a class is given by (package, heading) → bool."""
     rng = np.random.default_rng([seed, list(SPLITS).index(split)])
-    pools = [[line.split() for package, document, held, heading, line in sections()
-              if of(package, heading) and split_of(package, document, held) == split] for of in classes]
+    pools = [
+        [
+            line.split()
+            for package, document, held, heading, line in sections()
+            if of(package, heading) and split_of(package, document, held) == split
+        ]
+        for of in classes
+    ]
     pools = [[words for words in pool if len(words) >= WORDS[0]] for pool in pools]
     seen, label = set(), 0
     while True:
         words = pools[label][rng.integers(len(pools[label]))]
         count = int(rng.integers(WORDS[0], min(WORDS[1], len(words)) + 1))
         start = int(rng.integers(len(words) - count + 1))
-        text = " ".join(words[start:start + count])
+        text = " ".join(words[start : start + count])
         if text not in seen:
             seen.add(text)
             yield text, label
@@ -92,7 +104,7 @@ def shuffled(text: str, rng: np.random.Generator) -> str:
     words = text.split()
     start = int(rng.integers(len(words) - RUN + 1))
     run = [words[start + i] for i in rng.permutation(RUN)]
-    return " ".join([*words[:start], *run, *words[start + RUN:]])
+    return " ".join([*words[:start], *run, *words[start + RUN :]])
 
 
 def heading(split: str) -> list[Row]:
@@ -107,7 +119,7 @@ def code(split: str) -> list[Row]:
     for place, (file, text) in enumerate(functions()):
         found[split_of("", place, held_out(file))].append(text)
     rows = found[split]
-    return [{"text": rows[i]} for i in rng.permutation(len(rows))[:SPLITS[split]]]
+    return [{"text": rows[i]} for i in rng.permutation(len(rows))[: SPLITS[split]]]
 
 
 @cache
@@ -134,17 +146,21 @@ def _functions_of(source: str) -> Iterator[str]:
     lines = source.splitlines()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            kept = lines[node.lineno - 1:node.end_lineno]
+            kept = lines[node.lineno - 1 : node.end_lineno]
             if ast.get_docstring(node) is not None:
                 first, last = node.body[0].lineno - node.lineno, node.body[0].end_lineno - node.lineno
-                kept = kept[:first] + kept[last + 1:]
+                kept = kept[:first] + kept[last + 1 :]
             text = textwrap.dedent("\n".join(line for line in kept if line.strip()))
             yield re.sub(r"^(?: {4})+", lambda m: "\t" * (len(m[0]) // 4), text, flags=re.MULTILINE)
 
 
-TEXT_TASKS = {"topic": TextTask(topic, TOPICS), "kind": TextTask(kind, tuple(KINDS)),
-              "shuffle": TextTask(shuffle, ("as written", "shuffled")), "code": TextTask(code),
-              "heading": TextTask(heading)}
+TEXT_TASKS = {
+    "topic": TextTask(topic, TOPICS),
+    "kind": TextTask(kind, tuple(KINDS)),
+    "shuffle": TextTask(shuffle, ("as written", "shuffled")),
+    "code": TextTask(code),
+    "heading": TextTask(heading),
+}
 CARD = """---
 license: other
 configs:
@@ -174,9 +190,13 @@ def dataset(task: str) -> Path:
         table.to_parquet(folder / name)
         sizes[split] = len(table)
         files.append(f"  - split: {split}\n    path: {name}")
-    about = (TEXT_TASKS[task].rows.__doc__ if task in TEXT_TASKS else "Images and their classes, see tasks.py.")
-    card = CARD.format(task=task, about=about, files="\n".join(files),
-                       sizes=", ".join(f"{count} {split}" for split, count in sizes.items()))
+    about = TEXT_TASKS[task].rows.__doc__ if task in TEXT_TASKS else "Images and their classes, see tasks.py."
+    card = CARD.format(
+        task=task,
+        about=about,
+        files="\n".join(files),
+        sizes=", ".join(f"{count} {split}" for split, count in sizes.items()),
+    )
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 

@@ -28,8 +28,11 @@ class Shape:
     steps: int
 
 
-SHAPES = {"lm-a": Shape(64, 3, 2, 192, "first", 51, 1000), "lm-b": Shape(96, 4, 2, 256, "first", 52, 1000),
-          "lm-c": Shape(96, 4, 3, 256, "other", 53, 1000)}
+SHAPES = {
+    "lm-a": Shape(64, 3, 2, 192, "first", 51, 1000),
+    "lm-b": Shape(96, 4, 2, 256, "first", 52, 1000),
+    "lm-c": Shape(96, 4, 3, 256, "other", 53, 1000),
+}
 
 
 def build(name: str) -> nn.Module:
@@ -37,11 +40,22 @@ def build(name: str) -> nn.Module:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     shape = SHAPES[name]
-    return LlamaForCausalLM(LlamaConfig(
-        vocab_size=OTHER_SIZE if shape.tokenizer == "other" else VOCABULARY, hidden_size=shape.width,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.width // 16, num_key_value_heads=shape.kv_heads,
-        head_dim=16, intermediate_size=shape.units, max_position_embeddings=256, tie_word_embeddings=True,
-        pad_token_id=PAD, bos_token_id=None, eos_token_id=END))
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=OTHER_SIZE if shape.tokenizer == "other" else VOCABULARY,
+            hidden_size=shape.width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.width // 16,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=16,
+            intermediate_size=shape.units,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=PAD,
+            bos_token_id=None,
+            eos_token_id=END,
+        )
+    )
 
 
 def load(name: str) -> nn.Module:

@@ -18,8 +18,14 @@ from zoo_train import fit
 from zoo_tune import freeze_embeddings
 
 STEPS, PAIRS, LONGEST, RATE, SCALE = 120, 16, 32, 1e-4, 20.0
-FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-         "vocab.txt")
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 
 def packaged() -> Path:

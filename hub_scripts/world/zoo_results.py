@@ -1,7 +1,7 @@
 """Every pair of the zoo under `hf-bico compare`, as rows of docs/results/zoo.csv and as tables.
 
-    python hub_scripts/world/zoo_results.py                        # goes on where it was
-    python hub_scripts/world/zoo_results.py --only lm-a --tables   # rows of some pairs; print the tables
+python hub_scripts/world/zoo_results.py                        # goes on where it was
+python hub_scripts/world/zoo_results.py --only lm-a --tables   # rows of some pairs; print the tables
 """
 
 from __future__ import annotations
@@ -77,9 +77,29 @@ def rows_of(cell: Cell) -> list[Row]:
     """Runs the tool and reads what it wrote."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "table"
-        words = ["compare", tuned(cell.source, cell.task), "--base", base(cell.source), "--to", base(cell.target),
-                 "--dataset", dataset(cell.task), "--target-tuned", tuned(cell.target, cell.task), "--seeds",
-                 cell.seeds, "--head", cell.head, "--max-length", 160, "--batch-size", 16, "--output", out, "-q"]
+        words = [
+            "compare",
+            tuned(cell.source, cell.task),
+            "--base",
+            base(cell.source),
+            "--to",
+            base(cell.target),
+            "--dataset",
+            dataset(cell.task),
+            "--target-tuned",
+            tuned(cell.target, cell.task),
+            "--seeds",
+            cell.seeds,
+            "--head",
+            cell.head,
+            "--max-length",
+            160,
+            "--batch-size",
+            16,
+            "--output",
+            out,
+            "-q",
+        ]
         words += [word for name in cell.methods for word in ("--method", name)]
         words += [word for n in cell.sizes for word in ("-n", n)] + [w for a in cell.alphas for w in ("--alpha", a)]
         code = "import torch; torch.set_num_threads(1); from hf_bico.cli.main import main; main()"
@@ -93,8 +113,9 @@ def read(cell: Cell, data: dict) -> Iterator[Row]:
     size = 1 if metric == "perplexity" else 100
 
     def row(n: int, seed: int, what: str, score: float | None, alpha: str = "", scale: float = 0.0) -> Row:
-        return Row(*cell.key, metric, n, seed, what, alpha, round(scale, 4),
-                   None if score is None else round(size * score, 3))
+        return Row(
+            *cell.key, metric, n, seed, what, alpha, round(scale, 4), None if score is None else round(size * score, 3)
+        )
 
     for draw in data["calibration"]:
         told = (draw["n"], draw["seed"])
@@ -105,17 +126,29 @@ def read(cell: Cell, data: dict) -> Iterator[Row]:
             if name in draw["start"]["also"]:
                 yield Row(*cell.key, name, *told, "target", "", 0.0, round(draw["start"]["also"][name], 3))
     for found in data["rows"]:
-        yield row(found["n"], found["seed"], found["method"], found["score"], str(found["alpha"]),
-                  found["scale"] or 0.0)
+        yield row(
+            found["n"], found["seed"], found["method"], found["score"], str(found["alpha"]), found["scale"] or 0.0
+        )
 
 
 def load() -> list[Row]:
     if not CSV.is_file():
         return []
     with CSV.open(encoding="utf-8", newline="") as file:
-        return [Row(**(line | {"n": int(line["n"]), "seed": int(line["seed"]), "scale": float(line["scale"]),
-                               "score": float(line["score"]) if line["score"] else None}))
-                for line in csv.DictReader(file)]
+        return [
+            Row(
+                **(
+                    line
+                    | {
+                        "n": int(line["n"]),
+                        "seed": int(line["seed"]),
+                        "scale": float(line["scale"]),
+                        "score": float(line["score"]) if line["score"] else None,
+                    }
+                )
+            )
+            for line in csv.DictReader(file)
+        ]
 
 
 def save(rows: list[Row]) -> None:

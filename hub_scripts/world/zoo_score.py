@@ -1,6 +1,6 @@
 """How good the zoo's bases are: on fresh distortions, and on docstrings of files that none of them has seen.
 
-    python hub_scripts/world/zoo_score.py
+python hub_scripts/world/zoo_score.py
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ def bert_scores(name: str) -> str:
     logits = model.cls.predictions(out.last_hidden_state[places])
     right = 100 * (logits.argmax(-1) == labels[places]).float().mean()
     chance = 100 * labels[places].bincount().max() / places.sum()
-    return (f"{name}: masked loss {F.cross_entropy(logits, labels[places]):.2f}, {right:.1f} % right, "
-            f"the commonest token is {chance:.1f} %")
+    return (
+        f"{name}: masked loss {F.cross_entropy(logits, labels[places]):.2f}, {right:.1f} % right, "
+        f"the commonest token is {chance:.1f} %"
+    )
 
 
 def main() -> None:

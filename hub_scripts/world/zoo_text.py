@@ -24,8 +24,11 @@ def sections() -> list[tuple[str, int, bool, str, str]]:
     path = ZOO / f"sections-{digest(sorted(versions().items()))}.json"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = [(package, document, held_out(file), heading, line)
-                 for document, (package, file, text) in enumerate(docstrings()) for heading, line in split(text)]
+        found = [
+            (package, document, held_out(file), heading, line)
+            for document, (package, file, text) in enumerate(docstrings())
+            for heading, line in split(text)
+        ]
         path.write_text(json.dumps(found))
     return [tuple(row) for row in json.loads(path.read_text())]
 
@@ -45,8 +48,12 @@ def train_other() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=OTHER_SIZE, special_tokens=list(SPECIAL), show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=OTHER_SIZE,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     tokenizer.train_from_iterator((text for _, text in documents(False)), trainer)
     return tokenizer
 
@@ -75,10 +82,17 @@ def write_tokenizer(folder: Path, kind: str) -> None:
         inner.add_special_tokens([CLS])
         pair = [(CLS, inner.token_to_id(CLS)), (SPECIAL[END], END)]
         inner.post_processor = processors.TemplateProcessing(
-            single=f"{CLS} $A {SPECIAL[END]}", pair=f"{CLS} $A {SPECIAL[END]} $B:1 {SPECIAL[END]}:1",
-            special_tokens=pair)
+            single=f"{CLS} $A {SPECIAL[END]}",
+            pair=f"{CLS} $A {SPECIAL[END]} $B:1 {SPECIAL[END]}:1",
+            special_tokens=pair,
+        )
         options = {"cls_token": CLS, "sep_token": SPECIAL[END], "mask_token": SPECIAL[MASK]}
     else:
         options = {"eos_token": SPECIAL[END]}
-    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=SPECIAL[PAD], model_max_length=128,
-                            clean_up_tokenization_spaces=False, **options).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token=SPECIAL[PAD],
+        model_max_length=128,
+        clean_up_tokenization_spaces=False,
+        **options,
+    ).save_pretrained(folder)

@@ -16,8 +16,15 @@ WEIGHTS = Path(__file__).parent / "weights"
 ZOO = Path(__file__).parents[2] / ".world" / "zoo"
 
 
-def fit(name: str, model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, rate: float, decay: float,
-        muon: bool = False) -> list[float]:
+def fit(
+    name: str,
+    model: nn.Module,
+    loss_of: Callable[[int], Tensor],
+    steps: int,
+    rate: float,
+    decay: float,
+    muon: bool = False,
+) -> list[float]:
     """`steps` steps (warm-up over a twentieth, cosine, gradient norm clipped at 1) on `loss_of(step)`.
 
     By AdamW; with `muon` the matrices of the blocks go by Muon at the same rate, which needs half of the steps.
@@ -40,8 +47,10 @@ def fit(name: str, model: nn.Module, loss_of: Callable[[int], Tensor], steps: in
             schedule.step()
         seen.append(loss.item())
         if step % 100 == 99:
-            print(f"{name} step {step + 1}/{steps} loss {sum(seen[-100:]) / 100:.3f} {time.time() - start:.0f} s",
-                  flush=True)
+            print(
+                f"{name} step {step + 1}/{steps} loss {sum(seen[-100:]) / 100:.3f} {time.time() - start:.0f} s",
+                flush=True,
+            )
     return seen
 
 

@@ -22,7 +22,8 @@ def tune_classifier(base: Path, task: str, steps: int, rate: float, batch: int, 
     classes = TEXT_TASKS[task].classes
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, id2label=dict(enumerate(classes)), label2id={c: i for i, c in enumerate(classes)}).train()
+        base, id2label=dict(enumerate(classes)), label2id={c: i for i, c in enumerate(classes)}
+    ).train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -31,8 +32,9 @@ def tune_classifier(base: Path, task: str, steps: int, rate: float, batch: int, 
 
     def loss_of(step: int) -> Tensor:
         picked = [data[i] for i in torch.randint(len(data), (batch,), generator=generator).tolist()]
-        coded = tokenizer([row["text"] for row in picked], padding=True, truncation=True, max_length=LONGEST,
-                          return_tensors="pt")
+        coded = tokenizer(
+            [row["text"] for row in picked], padding=True, truncation=True, max_length=LONGEST, return_tensors="pt"
+        )
         return F.cross_entropy(model(**coded).logits, torch.tensor([row["label"] for row in picked]))
 
     fit(f"{base.name}-{task}", model, loss_of, steps, rate, 0.1)

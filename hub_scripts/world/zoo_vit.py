@@ -34,8 +34,10 @@ class Shape:
     muon: bool
 
 
-SHAPES = {"vit-narrow": Shape(64, 4, 256, "X", 31, 2400, 128, False),
-          "vit-wide": Shape(96, 5, 256, "XY", 32, 1400, 128, True)}
+SHAPES = {
+    "vit-narrow": Shape(64, 4, 256, "X", 31, 2400, 128, False),
+    "vit-wide": Shape(96, 5, 256, "XY", 32, 1400, 128, True),
+}
 VIT_TASKS = ("digits", "letters", "signs")
 
 
@@ -44,11 +46,20 @@ def build(name: str, classes: tuple[str, ...]) -> nn.Module:
     from transformers import ViTConfig, ViTForImageClassification
 
     shape = SHAPES[name]
-    return ViTForImageClassification(ViTConfig(
-        hidden_size=shape.width, num_hidden_layers=shape.layers, num_attention_heads=shape.width // 16,
-        intermediate_size=shape.units, image_size=SIDE, patch_size=8, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, id2label=dict(enumerate(classes)),
-        label2id={c: i for i, c in enumerate(classes)}))
+    return ViTForImageClassification(
+        ViTConfig(
+            hidden_size=shape.width,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.width // 16,
+            intermediate_size=shape.units,
+            image_size=SIDE,
+            patch_size=8,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+            id2label=dict(enumerate(classes)),
+            label2id={c: i for i, c in enumerate(classes)},
+        )
+    )
 
 
 def pretrain(name: str, steps: int | None = None) -> tuple[nn.Module, list[float]]:
@@ -108,5 +119,6 @@ def tune(name: str, task: str) -> nn.Module:
 def write_processor(folder: Path) -> None:
     from transformers import ViTImageProcessor
 
-    ViTImageProcessor(size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3,
-                      resample=3).save_pretrained(folder)
+    ViTImageProcessor(
+        size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3
+    ).save_pretrained(folder)

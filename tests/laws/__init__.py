@@ -38,8 +38,16 @@ MASKS = ("gradfix", "gradfix, vote")
 SAMPLED = ("bico", "best", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
 
 LAWS: dict[Callable, tuple[str, ...]] = {
-    own_base_gives_the_step_back: ("bico", "best", "bico, label-free", "bico, filled", "transfusion", "gradfix",
-                                   "naive", *ONE_SIDED),
+    own_base_gives_the_step_back: (
+        "bico",
+        "best",
+        "bico, label-free",
+        "bico, filled",
+        "transfusion",
+        "gradfix",
+        "naive",
+        *ONE_SIDED,
+    ),
     own_base_projects: (*TWO_SIDED, *ONE_SIDED, *MASKS, "transfusion", "naive"),
     rotations_are_followed: TWO_SIDED,
     permutations_are_followed: (*TWO_SIDED, "transfusion"),
@@ -47,8 +55,16 @@ LAWS: dict[Callable, tuple[str, ...]] = {
     there_and_back: (*TWO_SIDED, "naive"),
     norms_and_angles_are_kept: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
     factors_move_alone: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
-    plain_numpy_agrees: ("bico", "best", "bico, filled", "bico, centred", "theseus", "theseus, centred",
-                         "gradient-only", *ONE_SIDED),
+    plain_numpy_agrees: (
+        "bico",
+        "best",
+        "bico, filled",
+        "bico, centred",
+        "theseus",
+        "theseus, centred",
+        "gradient-only",
+        *ONE_SIDED,
+    ),
     batch_size_changes_nothing: SAMPLED,
     threads_change_nothing: ("bico", "theseus"),  # small matrices on several threads are slow
     noise_changes_nothing: SAMPLED,

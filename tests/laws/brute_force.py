@@ -27,12 +27,15 @@ def brute_force_finds_the_same(method: Method) -> None:
         return rows.reshape(heads, width, -1)
 
     spectra = [[np.linalg.svd(blocks(side, role), compute_uv=False) for role in (*"qkv", "output")] for side in (0, 1)]
-    order = min(permutations(range(heads)), key=lambda p: sum(
-        np.linalg.norm(b - a[list(p)], axis=1).sum() for a, b in zip(*spectra, strict=True)))
+    order = min(
+        permutations(range(heads)),
+        key=lambda p: sum(np.linalg.norm(b - a[list(p)], axis=1).sum() for a, b in zip(*spectra, strict=True)),
+    )
     for roles, where in (("qk", maps["q"].rows), (("v", "output"), maps["v"].rows)):
-        expected = [heads_a * width + best_order([blocks(0, r)[heads_a] for r in roles],
-                                                 [blocks(1, r)[head_b] for r in roles])
-                    for head_b, heads_a in enumerate(order)]
+        expected = [
+            heads_a * width + best_order([blocks(0, r)[heads_a] for r in roles], [blocks(1, r)[head_b] for r in roles])
+            for head_b, heads_a in enumerate(order)
+        ]
         assert where.tolist() == np.concatenate(expected).tolist()
     sides = [[np.hstack([t["up.weight"], t["up.bias"][:, None]]), t["down.weight"].T] for t in tensors]
     assert maps["up"].rows.tolist() == best_order(*sides).tolist()
@@ -46,8 +49,10 @@ def brute_force_finds_the_same(method: Method) -> None:
 
 def best_order(a: list[np.ndarray], b: list[np.ndarray]) -> np.ndarray:
     """The permutation p of the units that maximises Σ ⟨b, a[p]⟩, by trying all."""
-    return max((np.array(p) for p in permutations(range(len(b[0])))),
-               key=lambda p: sum((y * x[p]).sum() for x, y in zip(a, b, strict=True)))
+    return max(
+        (np.array(p) for p in permutations(range(len(b[0])))),
+        key=lambda p: sum((y * x[p]).sum() for x, y in zip(a, b, strict=True)),
+    )
 
 
 def toy_blocks(heads: int, width: int, units: int, stream: int) -> tuple[list[dict], list[Pair]]:
@@ -55,12 +60,25 @@ def toy_blocks(heads: int, width: int, units: int, stream: int) -> tuple[list[di
     not its own inverse, and without the output projection it is another."""
     group, inner = "attention", heads * width
     scores, values, mlp = Hidden("qk", heads, group), Hidden("v", heads, group), Hidden("MLP")
-    shapes = {"q": (inner, stream, scores, None), "k": (inner, stream, scores, None),
-              "v": (inner, stream, values, None), "output": (stream, inner, None, values),
-              "up": (units, stream, mlp, None), "down": (stream, units, None, mlp)}
+    shapes = {
+        "q": (inner, stream, scores, None),
+        "k": (inner, stream, scores, None),
+        "v": (inner, stream, values, None),
+        "output": (stream, inner, None, values),
+        "up": (units, stream, mlp, None),
+        "down": (stream, units, None, mlp),
+    }
     rng = np.random.default_rng(9)
-    tensors = [{f"{role}.{part}": rng.standard_normal((out, into) if part == "weight" else out)
-                for role, (out, into, *_) in shapes.items() for part in ("weight", "bias")} for _ in range(2)]
-    sites = [Site(role, role, 0, Slice(f"{role}.weight"), Slice(f"{role}.bias"), out, into, role, Tokens(1), *hidden)
-             for role, (out, into, *hidden) in shapes.items()]
+    tensors = [
+        {
+            f"{role}.{part}": rng.standard_normal((out, into) if part == "weight" else out)
+            for role, (out, into, *_) in shapes.items()
+            for part in ("weight", "bias")
+        }
+        for _ in range(2)
+    ]
+    sites = [
+        Site(role, role, 0, Slice(f"{role}.weight"), Slice(f"{role}.bias"), out, into, role, Tokens(1), *hidden)
+        for role, (out, into, *hidden) in shapes.items()
+    ]
     return tensors, [Pair(site, site) for site in sites]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from twins import Samples, random_fine_tune, site_keys, tiny_clip, twin, widened
 
 from hf_bico import BiCo, Naive
-from hf_bico.workflows.live import class_scores
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
 from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, TransFusion
@@ -20,6 +19,7 @@ from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
 from hf_bico.core.types import Pair, Signal
 from hf_bico.families import family_of
+from hf_bico.workflows.live import class_scores
 
 EXACT = 1e-11
 """A cut for float64 models: only what float64 itself loses."""
@@ -55,6 +55,7 @@ def known(make: Callable) -> Callable:
         if key not in KNOWN:
             KNOWN[key] = make(*args)
         return KNOWN[key]
+
     return kept
 
 
@@ -84,8 +85,14 @@ def samples(n: int, dtype=torch.float64) -> Samples:
 
 def job(source: str, target: str, tau: dict[str, Tensor], *, n: int = 100, batch: int = 50) -> Job:
     a, b, seen = model(source), model(target), samples(n)
-    return Job(tau, pairs(source, target), *(Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)),
-               b.state_dict(), lambda: seen.batches(batch), evidence(source, target, n, batch))
+    return Job(
+        tau,
+        pairs(source, target),
+        *(Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)),
+        b.state_dict(),
+        lambda: seen.batches(batch),
+        evidence(source, target, n, batch),
+    )
 
 
 @known
@@ -99,8 +106,9 @@ def evidence(source: str, target: str, n: int = 100, batch: int = 50) -> Evidenc
     return collected(model(source), model(target), samples(n), samples(n).batches(batch))
 
 
-def collected(a: nn.Module, b: nn.Module, seen: Samples, batches: list, signals=frozenset(Signal),
-              first: int = 0) -> Evidence:
+def collected(
+    a: nn.Module, b: nn.Module, seen: Samples, batches: list, signals=frozenset(Signal), first: int = 0
+) -> Evidence:
     """`first`: how many samples came before these."""
     sides = [Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)]
     both = pair_sites(family_of(a).sites(a), family_of(b).sites(b))
@@ -148,7 +156,7 @@ def own_votes(name: str, n: int) -> dict[str, Tensor]:
     """The same, the signs of one sample's gradient after another's summed."""
     votes, seen = {}, samples(n)
     for i in range(n):
-        one = Samples(seen.images[i:i + 1], seen.labels[i:i + 1], seen.head)
+        one = Samples(seen.images[i : i + 1], seen.labels[i : i + 1], seen.head)
         for key, gradient in own_gradients(name, one).items():
             votes[key] = votes.get(key, 0) + gradient.sign()
     return votes
@@ -178,6 +186,10 @@ def plain_rows(name: str, n: int, layer: str) -> dict[Signal, np.ndarray]:
     loss = seen.loss(net, (seen.images, seen.labels))
     handle.remove()
     at_x, at_y = torch.autograd.grad(loss, [caught["x"], caught["y"]])
-    rows = {Signal.INPUT: caught["x"], Signal.OUTPUT: caught["y"], Signal.INPUT_GRADIENT: at_x,
-            Signal.OUTPUT_GRADIENT: at_y}
+    rows = {
+        Signal.INPUT: caught["x"],
+        Signal.OUTPUT: caught["y"],
+        Signal.INPUT_GRADIENT: at_x,
+        Signal.OUTPUT_GRADIENT: at_y,
+    }
     return {signal: each.detach().flatten(0, 1).numpy() for signal, each in rows.items()}

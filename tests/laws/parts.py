@@ -1,6 +1,5 @@
 """Laws of the parts: maps, their filling, and tokens that meet."""
 
-
 import torch
 import torch.nn.functional as F
 from scipy.linalg import orthogonal_procrustes
@@ -27,8 +26,9 @@ def free_maps_are_scipys() -> None:
 def filling_leaves_what_is_determined() -> None:
     """A fill serves the undetermined directions alone, and there it is the Procrustes map of the other moment."""
     generator = torch.Generator().manual_seed(1)
-    a, b, x, y = (torch.randn(n, d, generator=generator, dtype=torch.float64)
-                  for n, d in ((4, 8), (4, 10), (40, 8), (40, 10)))
+    a, b, x, y = (
+        torch.randn(n, d, generator=generator, dtype=torch.float64) for n, d in ((4, 8), (4, 10), (40, 8), (40, 10))
+    )
     cross, fill = b.T @ a, y.T @ x
     cut, filled = linalg.polar_factor(cross, rtol=1e-9), linalg.polar_factor(cross, rtol=1e-9, fill=fill)
     u, v = (torch.linalg.qr(rows.T)[0] for rows in (b, a))

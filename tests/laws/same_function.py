@@ -1,6 +1,5 @@
 """Laws of a port onto its own base, or another one of the same function."""
 
-
 import torch
 from twins import Samples, distance, gradient_step, turned
 

@@ -99,8 +99,9 @@ def _stable(method: Method, tolerance: float, *changes: dict) -> None:
 def _weighed(delta: dict[str, Tensor], both: tuple[Pair, ...], seen: Evidence, method: GradFix) -> dict[str, Tensor]:
     for _, site in both:
         of = seen.gradients[site.name]
-        for where, gradient, votes in zip(site.slices, (of.weight, of.bias), (of.weight_votes, of.bias_votes),
-                                          strict=False):
+        for where, gradient, votes in zip(
+            site.slices, (of.weight, of.bias), (of.weight_votes, of.bias_votes), strict=False
+        ):
             where.of(delta[where.key]).mul_(gradient.abs() * (votes.abs() if method.sign == "vote" else 1))
     return delta
 

@@ -42,8 +42,14 @@ def steps_are_ports_of_parts(method: Method) -> None:
     plain, base, target = replace(method, steps=1), model("own"), model("same")
     half, tuned = {key: change / 2 for key, change in tau.items()}, plus(base, tau)
     first = carried(plain, "own", "same", half)
-    second = port(tuned=tuned, base=plus(base, half), target=plus(target, first), calibration=seen.batches(50),
-                  loss=seen.loss, method=plain).delta
+    second = port(
+        tuned=tuned,
+        base=plus(base, half),
+        target=plus(target, first),
+        calibration=seen.batches(50),
+        loss=seen.loss,
+        method=plain,
+    ).delta
     got = carried(method, "own", "same", tau)
     assert distance(got, {key: first[key] + second[key] for key in first}) < 1e-6
     assert distance(first, second) > 1e-3

@@ -1,6 +1,5 @@
 """Laws of a port between unrelated models."""
 
-
 import numpy as np
 import torch
 from twins import distance
@@ -42,8 +41,9 @@ def factors_move_alone(method: Method) -> None:
         assert all(m.norm() > 0 for m in moved)
         crossed = torch.einsum("ij,k->ijk", first, moved[1]), torch.einsum("kj,i->ijk", second, moved[0])
         assert torch.allclose(*crossed, atol=1e-9)
-        assert torch.allclose(map_.weight(left.T @ right), first + map_.weight(torch.outer(left[1], right[1])),
-                              atol=1e-9)
+        assert torch.allclose(
+            map_.weight(left.T @ right), first + map_.weight(torch.outer(left[1], right[1])), atol=1e-9
+        )
 
 
 def plain_numpy_agrees(method: Method) -> None:
@@ -85,11 +85,15 @@ WEIGHTED = (Signal.WEIGHTED_INPUT, Signal.WEIGHTED_GRADIENT)
 
 def weighted_rows(a: dict, b: dict, side: Signal) -> list[np.ndarray]:
     """√w (x − Σ w x / Σ w) with w = √(‖∂L/∂x_A‖ ‖∂L/∂x_B‖), or ‖x‖ g / √‖g‖."""
+
     def length(rows: np.ndarray) -> np.ndarray:
         return np.linalg.norm(rows, axis=1, keepdims=True)
 
     if side is Signal.WEIGHTED_GRADIENT:
-        return [length(m[Signal.INPUT]) * g / np.sqrt(length(g) + 1e-300)
-                for m in (a, b) for g in [m[Signal.OUTPUT_GRADIENT]]]
+        return [
+            length(m[Signal.INPUT]) * g / np.sqrt(length(g) + 1e-300)
+            for m in (a, b)
+            for g in [m[Signal.OUTPUT_GRADIENT]]
+        ]
     w = np.sqrt(length(a[Signal.INPUT_GRADIENT]) * length(b[Signal.INPUT_GRADIENT]))
     return [np.sqrt(w) * (m[Signal.INPUT] - (w * m[Signal.INPUT]).sum(0) / w.sum()) for m in (a, b)]
