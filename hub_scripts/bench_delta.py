@@ -23,7 +23,7 @@ import transformers
 import hf_bico
 from hf_bico.families import library_of
 from hf_bico.families.purposes import of_model
-from hf_bico.io.changes.delta import REPORT_FILE, SECTION, Base
+from hf_bico.io.changes.delta import REPORT_FILE, SECTION, OpenedBase
 from hf_bico.io.changes.forms import stored
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import Named, SafeTensors
@@ -49,7 +49,7 @@ def write(root: Path, layers: int, width: int) -> tuple[int, int]:
     pinned = Hub().resolve(str(root / "base"))
     library = library_of(pinned.files)
     tensors = SafeTensors.of(library, pinned, root / "base")
-    base = Base(pinned, library, of_model(model), root / "base", Named(tensors, library.names(model, tensors)))
+    base = OpenedBase(pinned, library, of_model(model), root / "base", Named(tensors, library.names(model, tensors)))
     change = {key: 1e-3 * torch.randn_like(tensor) for key, tensor in model.state_dict().items() if "proj" in key}
     record = write_delta(root / "delta", base, stored(change, 1.0, None), {}, [])
     (root / "delta" / REPORT_FILE).write_text(json.dumps({SECTION: record}))

@@ -65,9 +65,9 @@ def _input_as_its_gradient(right):
 
 
 def _outputs_as_gradients(right):
-    def wrong(self, pair, evidence, signal):
+    def wrong(self, pair, statistics, signal):
         swap = {types.Signal.OUTPUT: types.Signal.OUTPUT_GRADIENT, types.Signal.OUTPUT_GRADIENT: types.Signal.OUTPUT}
-        return right(self, pair, evidence, swap.get(signal, signal))
+        return right(self, pair, statistics, swap.get(signal, signal))
 
     return wrong
 
@@ -158,8 +158,8 @@ def _opposite(right):
 
 
 def _other_sign(right):
-    def wrong(self, pairs, evidence):
-        return right(replace(self, sign="mean" if self.sign == "vote" else "vote"), pairs, evidence)
+    def wrong(self, pairs, statistics):
+        return right(replace(self, sign="mean" if self.sign == "vote" else "vote"), pairs, statistics)
 
     return wrong
 

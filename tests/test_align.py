@@ -21,7 +21,7 @@ from hf_bico.core.types import BilinearMap, Fit, Pair, Site, Slice, Tokens
 from hf_bico.io import workspace
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps import files as files
-from hf_bico.io.maps.files import MAPS_FILE, Record, Shards, Shelf
+from hf_bico.io.maps.files import MAPS_FILE, MapReader, MapsRecord, Shards
 from hf_bico.workflows import align
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.plan import dry_run
@@ -159,7 +159,7 @@ def test_one_map_is_held_at_a_time(world, tmp_path, monkeypatch):
         return wrapped
 
     monkeypatch.setattr(Shards, "add", watched(Shards.add))
-    monkeypatch.setattr(Shelf, "read", watched(Shelf.read))
+    monkeypatch.setattr(MapReader, "read", watched(MapReader.read))
     aligned(tmp_path / "maps")
     ported(tmp_path / "out", maps=str(tmp_path / "maps"))
     assert len(most) == 26 + 19
@@ -229,7 +229,7 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
     )
     mark = {"header": "0" * 64, "sample": "0" * 64, "full": None}
     base = {"name": "x", "commit": None, "fingerprint": mark}
-    record = Record.read(
+    record = MapsRecord.read(
         json.dumps(
             {
                 "schema": 1,
@@ -245,7 +245,7 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
         )
     )
     entries = [record.entries[b.name] for _, b in pairs]
-    shelf = Shelf(tmp_path, record, entries, "cpu")
+    shelf = MapReader(tmp_path, record, entries, "cpu")
     for map_, found in zip(made, map(shelf.read, entries), strict=True):
         assert (found.output_fit, found.input_fit, found.scale) == (map_.output_fit, map_.input_fit, map_.scale)
         for ours, theirs in ((found.left, map_.left), (found.right, map_.right)):

@@ -18,7 +18,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
-from hf_bico.tasks.columns import Columns, Kind
+from hf_bico.tasks.columns import Columns, SampleKind
 from hf_bico.tasks.samples import Task
 from hf_bico.workflows import align
 from hf_bico.workflows.bases import purpose_of
@@ -152,7 +152,7 @@ def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
     assert outcome.report["head"]["kind"] == "transport"
 
 
-def task(kind: Kind, classes=("a", "b")) -> Task:
+def task(kind: SampleKind, classes=("a", "b")) -> Task:
     return Task(Columns(kind, {}), classes, ())
 
 
@@ -185,8 +185,8 @@ def test_what_a_base_is_opened_for(tmp_path):
         assert not found.kind.endswith("classification") or found.labels == asked.class_names
         return found.kind
 
-    text, image, plain = task(Kind.TEXT), task(Kind.IMAGE), task(Kind.PLAIN, ())
-    assert kind("bert", text) == kind("bare", text) == kind("bert", task(Kind.PAIR)) == "text-classification"
+    text, image, plain = task(SampleKind.TEXT), task(SampleKind.IMAGE), task(SampleKind.PLAIN, ())
+    assert kind("bert", text) == kind("bare", text) == kind("bert", task(SampleKind.PAIR)) == "text-classification"
     assert kind("vit", image) == "image-classification"
     assert kind("bert", plain) == kind("bare", plain) == kind("bare", text, "probe") == "features"
     assert kind("encoder", text) == kind("tower", image) == "features"
@@ -206,7 +206,7 @@ def test_heads_and_adapters_that_no_base_has_are_refused(tmp_path):
 
 
 def test_features_without_labels(tmp_path):
-    """A probe is fitted to either side's features where samples have classes; without them, gradients without labels."""
+    """A probe is fitted to either side where samples have classes; without them, gradients without labels."""
     write_family(tmp_path, "bert")
     assert aligned(tmp_path, "probed", head="probe")["calibration"]["head"] == "probe"
     for split in ("train", "test"):

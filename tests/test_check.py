@@ -16,7 +16,7 @@ from twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
 from hf_bico.core.collect import collect
 from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
 from hf_bico.core.types import Tokens
@@ -82,7 +82,7 @@ def test_passes_are_those_that_torch_counts(method, passes):
     job = job_of(tuned=random_fine_tune(a), base=a, target=b, calibration=samples.batches(8), loss=samples.loss)
     cost = estimate(work(method), "cpu")
     with FlopCounterMode(display=False) as counter:
-        collect(job.source, job.target, job.pairs, job.batches(), Evidence(job.pairs, method.signals))
+        collect(job.source, job.target, job.pairs, job.batches(), Statistics(job.pairs, method.signals))
     counted = counter.get_total_flops()
     assert cost.passes_flops == passes / 4 * estimate(work(BiCo()), "cpu").passes_flops
     assert cost.passes_flops + cost.moments_flops == pytest.approx(counted, rel=0.25)
@@ -185,7 +185,7 @@ def test_either_half_is_judged_by_the_other():
     a, samples = tiny_clip(16, size=16, heads=4), Samples.make(40, size=16)
     b = tiny_clip(16, size=16, heads=4, seed=5)
     found, whole, job = trial(a, b, gradient_step(a, samples, step=2e-3), samples, 20)
-    both = Evidence(job.pairs, BiCo().signals)
+    both = Statistics(job.pairs, BiCo().signals)
     collect(job.source, job.target, job.pairs, samples.batches(7), both)
     for pair in job.pairs:
         for signal in BiCo().signals:
@@ -209,7 +209,7 @@ def test_means_are_weighed_by_what_each_map_carries():
     only = "visual.transformer.resblocks.1.mlp.c_fc.weight"
     tuned[only] = random_fine_tune(a)[only]
     _, whole, job = trial(a, twin(a), tuned, samples, 30)
-    moved = BiCo(rtol=1e-11).carry(replace(job, evidence=whole)).moved
+    moved = BiCo(rtol=1e-11).carry(replace(job, statistics=whole)).moved
     signs = probe.signs_of(moved, {"": np.eye(2)}, {"": (0, None)}, 0.5)
     entry = next(entry for entry in moved if entry.norm)
     assert signs.input_residual == pytest.approx(entry.input.residual)

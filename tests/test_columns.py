@@ -4,55 +4,59 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
-from hf_bico.tasks.columns import Columns, Kind, find_columns, parse_columns
+from hf_bico.tasks.columns import Columns, SampleKind, find_columns, parse_columns
 
 S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
 CLASS, TURNS = ClassLabel(names=["no", "yes"]), List({"role": S, "content": S})
 FOUND = {
-    "images": ({"image": Image(), "label": CLASS}, Kind.IMAGE, "image label"),
-    "images with numbers": ({"img": Image(), "fine_label": I}, Kind.IMAGE, "image=img label=fine_label"),
-    "images in a web dataset": ({"__key__": S, "jpg": Image(), "cls": I}, Kind.IMAGE, "image=jpg label=cls"),
-    "images alone": ({"image": Image(), "caption": S}, Kind.IMAGE, "image"),
-    "reviews": ({"text": S, "label": CLASS}, Kind.TEXT, "text label"),
-    "titles and contents": ({"label": CLASS, "title": S, "content": S}, Kind.TEXT, "text=content label"),
-    "another name": ({"id": I, "verse_text": S, "label": I}, Kind.TEXT, "text=verse_text label"),
-    "names of classes": ({"text": S, "label": S}, Kind.TEXT, "text label"),
-    "labels by type": ({"text": S, "coarse": CLASS}, Kind.TEXT, "text label=coarse"),
-    "labels by type before labels by name": ({"text": S, "label": S, "gold": CLASS}, Kind.TEXT, "text label=gold"),
+    "images": ({"image": Image(), "label": CLASS}, SampleKind.IMAGE, "image label"),
+    "images with numbers": ({"img": Image(), "fine_label": I}, SampleKind.IMAGE, "image=img label=fine_label"),
+    "images in a web dataset": ({"__key__": S, "jpg": Image(), "cls": I}, SampleKind.IMAGE, "image=jpg label=cls"),
+    "images alone": ({"image": Image(), "caption": S}, SampleKind.IMAGE, "image"),
+    "reviews": ({"text": S, "label": CLASS}, SampleKind.TEXT, "text label"),
+    "titles and contents": ({"label": CLASS, "title": S, "content": S}, SampleKind.TEXT, "text=content label"),
+    "another name": ({"id": I, "verse_text": S, "label": I}, SampleKind.TEXT, "text=verse_text label"),
+    "names of classes": ({"text": S, "label": S}, SampleKind.TEXT, "text label"),
+    "labels by type": ({"text": S, "coarse": CLASS}, SampleKind.TEXT, "text label=coarse"),
+    "labels by type before labels by name": (
+        {"text": S, "label": S, "gold": CLASS},
+        SampleKind.TEXT,
+        "text label=gold",
+    ),
     "premises": (
         {"premise": S, "hypothesis": S, "label": CLASS, "idx": I},
-        Kind.PAIR,
+        SampleKind.PAIR,
         "text=premise text_pair=hypothesis label",
     ),
     "paraphrases": (
         {"sentence1": S, "sentence2": S, "label": CLASS},
-        Kind.PAIR,
+        SampleKind.PAIR,
         "text=sentence1 text_pair=sentence2 label",
     ),
     "questions and sentences": (
         {"question": S, "sentence": S, "label": CLASS},
-        Kind.PAIR,
+        SampleKind.PAIR,
         "text=question text_pair=sentence label",
     ),
-    "plain text": ({"text": S}, Kind.PLAIN, "text"),
-    "plain text among others": ({"url": S, "text": S, "timestamp": S}, Kind.PLAIN, "text"),
-    "lines": ({"line": S}, Kind.PLAIN, "text=line"),
-    "chats": ({"prompt": S, "prompt_id": S, "messages": TURNS}, Kind.CHAT, "messages"),
+    "plain text": ({"text": S}, SampleKind.PLAIN, "text"),
+    "plain text among others": ({"url": S, "text": S, "timestamp": S}, SampleKind.PLAIN, "text"),
+    "lines": ({"line": S}, SampleKind.PLAIN, "text=line"),
+    "chats": ({"prompt": S, "prompt_id": S, "messages": TURNS}, SampleKind.CHAT, "messages"),
     "chats of the other form": (
         {"id": S, "conversations": List({"from": S, "value": S})},
-        Kind.CHAT,
+        SampleKind.CHAT,
         "messages=conversations",
     ),
-    "prompts": ({"prompt": S, "completion": S}, Kind.COMPLETION, "prompt completion"),
+    "prompts": ({"prompt": S, "completion": S}, SampleKind.COMPLETION, "prompt completion"),
     "instructions": (
         {"instruction": S, "context": S, "response": S},
-        Kind.COMPLETION,
+        SampleKind.COMPLETION,
         "prompt=instruction completion=response",
     ),
-    "answers": ({"question": S, "answer": S}, Kind.COMPLETION, "prompt=question completion=answer"),
-    "summaries": ({"dialogue": S, "summary": S, "id": S}, Kind.COMPLETION, "prompt=dialogue completion=summary"),
-    "rated completions": ({"prompt": S, "completion": S, "label": B}, Kind.COMPLETION, "prompt completion"),
-    "classed answers": ({"question": S, "answer": S, "label": CLASS}, Kind.TEXT, "text=question label"),
+    "answers": ({"question": S, "answer": S}, SampleKind.COMPLETION, "prompt=question completion=answer"),
+    "summaries": ({"dialogue": S, "summary": S, "id": S}, SampleKind.COMPLETION, "prompt=dialogue completion=summary"),
+    "rated completions": ({"prompt": S, "completion": S, "label": B}, SampleKind.COMPLETION, "prompt completion"),
+    "classed answers": ({"question": S, "answer": S, "label": CLASS}, SampleKind.TEXT, "text=question label"),
 }
 
 
@@ -74,23 +78,28 @@ def test_what_was_found_may_be_said(features, kind, names):
 @pytest.mark.parametrize(
     ("features", "named", "kind", "names"),
     [
-        ({"a": S, "b": S, "y": I}, "text=a label=y", Kind.TEXT, "text=a label=y"),
-        ({"a": S, "b": S, "y": I}, "text=b text_pair=a label=y", Kind.PAIR, "text=b text_pair=a label=y"),
-        ({"a": S, "b": S}, "prompt=a completion=b", Kind.COMPLETION, "prompt=a completion=b"),
+        ({"a": S, "b": S, "y": I}, "text=a label=y", SampleKind.TEXT, "text=a label=y"),
+        ({"a": S, "b": S, "y": I}, "text=b text_pair=a label=y", SampleKind.PAIR, "text=b text_pair=a label=y"),
+        ({"a": S, "b": S}, "prompt=a completion=b", SampleKind.COMPLETION, "prompt=a completion=b"),
         (
             {"instruction": S, "input": S, "output": S},
             "prompt=input",
-            Kind.COMPLETION,
+            SampleKind.COMPLETION,
             "prompt=input completion=output",
         ),
-        ({"a": Image(), "b": Image(), "label": CLASS}, "image=b", Kind.IMAGE, "image=b label"),
-        ({"image": Image(), "label": CLASS, "size": I}, "label=size", Kind.IMAGE, "image label=size"),
-        ({"image": Image(), "caption": S}, "text=caption", Kind.PLAIN, "text=caption"),
-        ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", Kind.TEXT, "text label=mood"),
-        ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", Kind.CHAT, "messages=chosen"),
-        ({"text": S, "review": S, "label": CLASS}, "text=review", Kind.TEXT, "text=review label"),
-        ({"answer": S, "output": S, "prompt": S}, "prompt=answer", Kind.COMPLETION, "prompt=answer completion=output"),
-        ({"label": S, "cls": I}, "text=label", Kind.TEXT, "text=label label=cls"),
+        ({"a": Image(), "b": Image(), "label": CLASS}, "image=b", SampleKind.IMAGE, "image=b label"),
+        ({"image": Image(), "label": CLASS, "size": I}, "label=size", SampleKind.IMAGE, "image label=size"),
+        ({"image": Image(), "caption": S}, "text=caption", SampleKind.PLAIN, "text=caption"),
+        ({"text": S, "label": CLASS, "mood": CLASS}, "label=mood", SampleKind.TEXT, "text label=mood"),
+        ({"chosen": TURNS, "rejected": TURNS}, "messages=chosen", SampleKind.CHAT, "messages=chosen"),
+        ({"text": S, "review": S, "label": CLASS}, "text=review", SampleKind.TEXT, "text=review label"),
+        (
+            {"answer": S, "output": S, "prompt": S},
+            "prompt=answer",
+            SampleKind.COMPLETION,
+            "prompt=answer completion=output",
+        ),
+        ({"label": S, "cls": I}, "text=label", SampleKind.TEXT, "text=label label=cls"),
     ],
 )
 def test_the_users_word_holds(features, named, kind, names):

@@ -13,7 +13,7 @@ from hf_bico import BiCo, Naive, port
 from hf_bico.core import collect
 from hf_bico.core.compare import compare
 from hf_bico.core.methods import FewShot, GradFix, Theseus
-from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.workflows.live import class_scores, job_of
 
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
@@ -141,16 +141,16 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
 def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypatch):
     words = ("compare", *WORDS, "-n", "8", "--seeds", "2", "--method", "bico", "--method", "naive")
     whole = told(capsys, monkeypatch, *words)
-    right, scored = Exam.marks, []
+    right, scored = Evaluator.per_sample, []
 
-    def marks(*args):
+    def per_sample(*args):
         if len(scored) == 5:
             scored.append("stop")
             raise KeyboardInterrupt
         scored.append("score")
         return right(*args)
 
-    monkeypatch.setattr(Exam, "marks", marks)
+    monkeypatch.setattr(Evaluator, "marks", per_sample)
     assert hf_bico(capsys, monkeypatch, *words).code == 130
     data = told(capsys, monkeypatch, *words)
     assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target and each cell

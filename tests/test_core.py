@@ -11,7 +11,7 @@ from twins import Samples, random_fine_tune, tiny_clip
 from hf_bico import BiCo, Naive, PortError, port
 from hf_bico.core.collect import Side, collect, frozen
 from hf_bico.core.linalg import polar_factor
-from hf_bico.core.moments import CrossMoment, Evidence, resampling
+from hf_bico.core.moments import CrossMoment, Statistics, resampling
 from hf_bico.core.pairing import pair_sites, source_depth
 from hf_bico.core.taps import taps
 from hf_bico.core.transport import Difference, added, holding, transport
@@ -132,7 +132,11 @@ def test_taps_leave_no_trace_and_compute_no_weight_gradient():
     pairs = pair_sites(family_of(model).sites(model), family_of(model).sites(model))
     with pytest.raises(RuntimeError, match="stop"):
         collect(
-            Side(model, samples.loss), Side(model, failing), pairs, samples.batches(2), Evidence(pairs, BiCo().signals)
+            Side(model, samples.loss),
+            Side(model, failing),
+            pairs,
+            samples.batches(2),
+            Statistics(pairs, BiCo().signals),
         )
     assert model.training
     assert model.visual.conv1.weight.requires_grad
@@ -205,7 +209,7 @@ def test_a_pass_that_cannot_be_paired_is_refused():
 
     with pytest.raises(PortError, match="runs more than once"):
         collect(
-            Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Evidence(pairs, BiCo().signals)
+            Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Statistics(pairs, BiCo().signals)
         )
     with pytest.raises(PortError, match="no calibration samples"):
         port(tuned=random_fine_tune(model), base=model, target=model, calibration=[], loss=samples.loss)

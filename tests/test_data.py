@@ -13,7 +13,7 @@ from hf_bico import PortError
 from hf_bico.io.hub import Hub
 from hf_bico.tasks import samples as data
 from hf_bico.tasks import splits, strategies
-from hf_bico.tasks.columns import Columns, Kind
+from hf_bico.tasks.columns import Columns, SampleKind
 from hf_bico.tasks.samples import check_columns, choose, classes_of, draw, read_task, samples_of
 from hf_bico.tasks.splits import ArrowSplit, HubDataset, ParquetSplit, StreamedSplit
 from hf_bico.tasks.strategies import BALANCED, STRATEGIES, Calibration, chosen
@@ -34,7 +34,7 @@ def opened(folder):
 def test_task_is_found_from_features_and_files(folder):
     dataset = opened(folder)
     task = read_task(dataset, dataset.split("train"), {}, None)
-    assert task.columns == Columns(Kind.IMAGE, {"image": "image", "label": "label"})
+    assert task.columns == Columns(SampleKind.IMAGE, {"image": "image", "label": "label"})
     assert task.class_names == ("circle", "square", "stripe up", "stripe down")
     assert task.templates == ("a {}.", "a drawing of a {}.")
 
@@ -340,7 +340,7 @@ def test_images_without_labels_and_texts_with_templates(tmp_path, folder):
     table = datasets.load_dataset(str(folder), split="test").remove_columns("label")
     table.to_parquet(str(tmp_path / "bare" / "train.parquet"))
     split, task = asked(tmp_path / "bare")
-    assert task.columns == Columns(Kind.IMAGE, {"image": "image"})
+    assert task.columns == Columns(SampleKind.IMAGE, {"image": "image"})
     assert task.class_names == ()
     assert [sample.label for sample in random_draw(split, task, 4).samples] == [None] * 4
     dataset = opened(in_lines(tmp_path / "text", {"text": ["a"]}))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from world import CLASSES, config, write_dataset, write_model
 
 from hf_bico.io import writer
-from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.workflows import port as pipeline
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -564,7 +564,7 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(pipeline, "collect"), (Exam, "marks"), (pipeline, "write_card"), (HfApi, "create_commit")]
+    ("owner", "name"), [(pipeline, "collect"), (Evaluator, "marks"), (pipeline, "write_card"), (HfApi, "create_commit")]
 )
 def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
     """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""

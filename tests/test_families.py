@@ -24,7 +24,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of
 from hf_bico.families.generic import Generic
-from hf_bico.families.layout import HEAD, Anatomy, Layer
+from hf_bico.families.layout import HEAD, FamilyLayout, Layer
 from hf_bico.families.tables import TABLES
 from hf_bico.families.tables.vit import VIT
 
@@ -152,16 +152,16 @@ def test_heads(name):
     assert not sites or sites[-1].d_out == CLASSES
 
 
-def changed(role: str, **changes) -> Callable[[Anatomy], Anatomy]:
+def changed(role: str, **changes) -> Callable[[FamilyLayout], FamilyLayout]:
     """A table with a layer changed, wherever it stands."""
 
-    def mutant(anatomy: Anatomy) -> Anatomy:
+    def mutant(anatomy: FamilyLayout) -> FamilyLayout:
         return _with_layers(anatomy, lambda layer: replace(layer, **changes) if layer.role == role else layer)
 
     return mutant
 
 
-def _with_layers(anatomy: Anatomy, change: Callable[[Layer], Layer | None]) -> Anatomy:
+def _with_layers(anatomy: FamilyLayout, change: Callable[[Layer], Layer | None]) -> FamilyLayout:
     towers = tuple(
         replace(tower, layers=tuple(new for layer in tower.layers if (new := change(layer))), required=())
         for tower in anatomy.towers
@@ -169,17 +169,17 @@ def _with_layers(anatomy: Anatomy, change: Callable[[Layer], Layer | None]) -> A
     return replace(anatomy, towers=towers)
 
 
-def swapped(a: str, b: str) -> Callable[[Anatomy], Anatomy]:
+def swapped(a: str, b: str) -> Callable[[FamilyLayout], FamilyLayout]:
     names = {a: b, b: a}
     return lambda anatomy: _with_layers(anatomy, lambda layer: replace(layer, role=names.get(layer.role, layer.role)))
 
 
-def dropped(role: str) -> Callable[[Anatomy], Anatomy]:
+def dropped(role: str) -> Callable[[FamilyLayout], FamilyLayout]:
     return lambda anatomy: _with_layers(anatomy, lambda layer: None if layer.role == role else layer)
 
 
-def with_heads(path: str) -> Callable[[Anatomy], Anatomy]:
-    def mutant(anatomy: Anatomy) -> Anatomy:
+def with_heads(path: str) -> Callable[[FamilyLayout], FamilyLayout]:
+    def mutant(anatomy: FamilyLayout) -> FamilyLayout:
         gives = {"q": "qk", "k": "qk", "v": "v"}
         anatomy = _with_layers(
             anatomy,
@@ -194,7 +194,7 @@ def with_heads(path: str) -> Callable[[Anatomy], Anatomy]:
     return mutant
 
 
-class Untransposed(Anatomy):
+class Untransposed(FamilyLayout):
     """Conv1D taken for a linear layer."""
 
     def sites(self, model, *, every=False):

@@ -15,7 +15,7 @@ from hf_bico import BiCo, port
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Difference
 from hf_bico.core.types import Pair, Signal
@@ -44,9 +44,9 @@ def carried(
         Side(other, case.loss),
         other.state_dict(),
         lambda: [Batch(batch, batch)],
-        Evidence(pairs, EXACT.signals),
+        Statistics(pairs, EXACT.signals),
     )
-    collect(job.source, job.target, pairs, job.batches(), job.evidence)
+    collect(job.source, job.target, pairs, job.batches(), job.statistics)
     return EXACT.carry(job).delta
 
 
@@ -69,8 +69,8 @@ def moments(
     source: nn.Module, target: nn.Module, case: Case, batches: list[Batch]
 ) -> dict[tuple[Pair, Signal], Tensor]:
     pairs = pair_sites(*(family_of(model).sites(model) for model in (source, target)))
-    evidence = collect(Side(source, case.loss), Side(target, case.loss), pairs, batches, Evidence(pairs, WATCHED))
-    return {(pair, signal): evidence[pair, signal].cross for pair in pairs for signal in WATCHED}
+    statistics = collect(Side(source, case.loss), Side(target, case.loss), pairs, batches, Statistics(pairs, WATCHED))
+    return {(pair, signal): statistics[pair, signal].cross for pair in pairs for signal in WATCHED}
 
 
 def apart(a: dict, b: dict) -> float:

@@ -11,12 +11,12 @@ from torch import nn
 from hf_bico.core import ridge as ridge_module
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens
 from hf_bico.families import Loaded, family_of
-from hf_bico.families.heads import carried, chain
+from hf_bico.families.heads import carried, head_layers
 from hf_bico.tasks.asking import class_order
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
@@ -114,13 +114,13 @@ def test_what_a_base_lacks_is_carried_and_what_both_have_moves():
     assert [
         len(part)
         for part in (
-            chain(a, b, whole, whole, "transport").moved,
-            chain(a, b, set(), whole, "transport").moved,
-            chain(a, b, whole, whole, "ridge").made,
+            head_layers(a, b, whole, whole, "transport").moved,
+            head_layers(a, b, set(), whole, "transport").moved,
+            head_layers(a, b, whole, whole, "ridge").made,
         )
     ] == [1, 0, 1]
     with pytest.raises(PortError, match="--head ridge"):
-        chain(a[1:], b, whole, whole, "transport")
+        head_layers(a[1:], b, whole, whole, "transport")
 
 
 def test_scores_know_which_way_is_up():
@@ -181,8 +181,8 @@ def test_batches_of_texts_change_nothing(name, other):
     found = []
     for size in (1, 2, len(TEXTS)):
         batches = Batches(ASKED[name][1], (asked_a, asked_b), size)
-        found.append(collect(Side(a, asked_a.loss), Side(b, asked_b.loss), pairs, batches, Evidence(pairs, signals)))
-    first, *rest = (evidence.state_dict() for evidence in found)
+        found.append(collect(Side(a, asked_a.loss), Side(b, asked_b.loss), pairs, batches, Statistics(pairs, signals)))
+    first, *rest = (statistics.state_dict() for statistics in found)
     for state in rest:
         assert all(torch.allclose(state[key].double(), first[key].double(), rtol=1e-6, atol=1e-9) for key in first)
 

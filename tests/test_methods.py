@@ -11,7 +11,7 @@ from hf_bico import BiCo, PortError, port
 from hf_bico.core.methods import METHODS as BY_NAME
 from hf_bico.core.methods import TransFusion
 from hf_bico.core.methods.path import along_path
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Pair
 from hf_bico.families import family_of
 
@@ -55,10 +55,10 @@ def test_transfusion_names_broken_weights():
     both, broken = pairs("own", "same"), dict(model("same").state_dict())
     key = both[0].target.weight.key
     broken[key] = torch.full_like(broken[key], float("nan"))
-    evidence = Evidence(both, TransFusion().signals)
-    evidence.weights = model("own").state_dict(), broken
+    statistics = Statistics(both, TransFusion().signals)
+    statistics.weights = model("own").state_dict(), broken
     with pytest.raises(PortError, match="NaN or Inf in block 0 q"):
-        list(TransFusion().plan(both, evidence))
+        list(TransFusion().plan(both, statistics))
 
 
 def test_transfusion_sees_no_sample():

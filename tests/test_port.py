@@ -27,7 +27,7 @@ from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.asking import zero_shot_head
 from hf_bico.tasks.batches import batched
-from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import classes_of, draw, read_task
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration
@@ -388,16 +388,16 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
     monkeypatch.setattr(workspace, "EVERY", 0.0)
     chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out")
     batches, scored = [], []
-    right = {"add": collect._add_batch, "marks": Exam.marks}
+    right = {"add": collect._add_batch, "marks": Evaluator.per_sample}
 
-    def add(evidence, source, target, pairs, batch):
+    def add(statistics, source, target, pairs, batch):
         if len(batches) == 2:
             batches.append("stop")
             raise KeyboardInterrupt
         batches.append("batch")
-        right["add"](evidence, source, target, pairs, batch)
+        right["add"](statistics, source, target, pairs, batch)
 
-    def marks(*args):
+    def per_sample(*args):
         if len(scored) == 2:
             scored.append("stop")
             raise KeyboardInterrupt
@@ -405,7 +405,7 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
         return right["marks"](*args)
 
     monkeypatch.setattr(collect, "_add_batch", add)
-    monkeypatch.setattr(Exam, "marks", marks)
+    monkeypatch.setattr(Evaluator, "marks", per_sample)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(chosen, Hub())

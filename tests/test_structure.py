@@ -1,7 +1,8 @@
-"""House rules that a reader can check: arrows point down, and layer names live in families/ alone."""
+"""House rules that a reader can check: seven rooms, arrows that point down, no circles, layer names in one room."""
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -9,22 +10,19 @@ import pytest
 import hf_bico
 
 PACKAGE = Path(hf_bico.__file__).parent
-FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
+SCRIPTS = PACKAGE.parent / "hub_scripts"
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
+ROOMS = ("cli", "workflows", "reports", "tasks", "io", "families", "core")
+"""From the top; a room imports those behind it alone."""
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
 OUTSIDE = {"transformers", "open_clip", "peft", "datasets", "huggingface_hub", "typer", "rich"}
-BELOW = {
-    "core": ("hf_bico.core",),
-    "families": ("hf_bico.core", "hf_bico.families"),
-    "io": ("hf_bico.core", "hf_bico.families", "hf_bico.io"),
-}
 
 
-def imports(path: Path, *, lazy: bool) -> set[str]:
-    """Modules that a file imports: at its top only, or inside functions too."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if lazy else tree.body
+def imports(source: str, *, lazy: bool = True) -> set[str]:
+    """Return the modules that a source file imports: inside functions too, or at its top alone."""
+    tree = ast.parse(source)
     found = set()
-    for node in nodes:
+    for node in ast.walk(tree) if lazy else tree.body:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -32,60 +30,91 @@ def imports(path: Path, *, lazy: bool) -> set[str]:
     return found
 
 
-def rows() -> list[list[str]]:
-    """Files and folders of every row of docs/architecture.md's table, from the top."""
+def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Return, for every file of the package, the other files of it that it imports."""
+    modules = {"hf_bico." + name.removesuffix(".py").replace("/", "."): name for name in sources}
+    modules |= {module.removesuffix(".__init__"): name for module, name in modules.items()}
+    return {
+        name: {modules[each] for each in imports(text) if each in modules} - {name, "__init__.py"}
+        for name, text in sources.items()
+    }
+
+
+def upward(found: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """Return the arrows that run up: from a file to one in a room above its own."""
+    place = {name: ROOMS.index(name.split("/")[0]) for name in found if "/" in name}
+    return [(a, b) for a, there in found.items() for b in there if a in place and place[b] < place[a]]
+
+
+def circle(found: dict[str, set[str]]) -> list[str]:
+    """Return a circle of files that import one another; nothing where there is none."""
+    try:
+        TopologicalSorter(found).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def read_sources() -> dict[str, str]:
+    return {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+
+
+def test_nothing_but_the_rooms_is_at_the_top():
+    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__"} == {*ROOMS, "__init__.py", "py.typed"}
+
+
+def test_arrows_point_down():
+    assert upward(arrows(read_sources())) == []
+
+
+def test_no_file_imports_itself_through_others():
+    assert circle(arrows(read_sources())) == []
+
+
+def test_an_arrow_that_runs_up_is_seen():
+    broken = read_sources()
+    broken["core/linalg.py"] += "\n\ndef late():\n    from hf_bico.io.hub import Hub\n\n    return Hub\n"
+    assert upward(arrows(broken)) == [("core/linalg.py", "io/hub.py")]
+
+
+def test_a_circle_inside_a_room_is_seen():
+    broken = read_sources()
+    broken["core/types.py"] += "\nfrom hf_bico.core import transport\n"
+    assert {"core/types.py", "core/transport.py"} <= set(circle(arrows(broken)))
+
+
+def test_the_page_names_the_rooms_in_order():
     table = re.search(r"^\| room \|.*\n.*\n((?:\|.*\n)+)", PAGE.read_text(encoding="utf-8"), re.MULTILINE)[1]
-    return [re.findall(r"`([\w/]+?(?:\.py|/))`", line.split("|")[1]) for line in table.splitlines()]
+    rows = dict(re.match(r"\| `(\w+)/` \| (.*) \|", line).groups() for line in table.splitlines())
+    assert tuple(rows) == ROOMS
+    for room, says in rows.items():
+        named = {each.strip("/") for each in re.findall(r"`([\w/]+)`", says)}
+        there = {path.stem for path in (PACKAGE / room).iterdir()} - {"__init__", "__pycache__"}
+        assert named == there, room
 
 
-def place_of(name: str) -> int:
-    """Which row has a file: by its own name, or by its folder's."""
-    found = [i for i, row in enumerate(rows()) for each in row if name == each or name.startswith(each)]
-    assert len(found) == 1, f"{name} is in {len(found)} rows of docs/architecture.md"
-    return found[0]
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("core/")])
+def test_core_knows_no_hub_and_no_model_library(name):
+    assert not {module.split(".")[0] for module in imports(read_sources()[name])} & OUTSIDE
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name != "__init__.py"])
-def test_a_file_imports_its_own_row_or_below(name):
-    for module in imports(FILES[name], lazy=True):
-        path = "/".join(module.split(".")[1:])
-        known = next((each for each in (f"{path}.py", f"{path}/__init__.py") if each in FILES), None)
-        if module.startswith("hf_bico.") and known:
-            assert place_of(name) <= place_of(known), (name, module)
-
-
-def test_the_page_names_what_is_there():
-    """And every module of core by its own name."""
-    named = [each for row in rows() for each in row]
-    assert [each for each in named if not (PACKAGE / each).exists()] == []
-    last = PAGE.read_text(encoding="utf-8").partition("| `core/` |")[2].partition("\n")[0]
-    core = {name.removeprefix("core/") for name in FILES if re.fullmatch(r"core/[a-z]\w*\.py", name)}
-    assert {f"{each}.py" for each in re.findall(r"`(\w+)`", last)} == core
-
-
-@pytest.mark.parametrize("room", BELOW)
-def test_arrows_point_down(room):
-    for name, path in FILES.items():
-        if name.startswith(f"{room}/"):
-            own = {module for module in imports(path, lazy=True) if module.startswith("hf_bico.")}
-            own.discard("hf_bico.__version__")
-            assert all(module.startswith(BELOW[room]) for module in own), (name, own)
-
-
-def test_core_knows_no_hub_and_no_model_library():
-    for name, path in FILES.items():
-        if name.startswith("core/"):
-            assert not {module.split(".")[0] for module in imports(path, lazy=True)} & OUTSIDE, name
-
-
-def test_families_import_their_libraries_late():
-    for name, path in FILES.items():
-        if name.startswith("families/"):
-            assert not {module.split(".")[0] for module in imports(path, lazy=False)} & OUTSIDE, name
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("families/")])
+def test_families_import_their_libraries_late(name):
+    assert not {module.split(".")[0] for module in imports(read_sources()[name], lazy=False)} & OUTSIDE
 
 
 def test_layer_names_live_in_families():
     names = re.compile(r"visual\.|resblocks|in_proj|out_proj\b(?!_)|c_fc|c_proj|ln_post")
-    for name, path in FILES.items():
+    for name, text in read_sources().items():
         if not name.startswith("families/") and name != "core/taps.py":  # taps spells out torch's own attention
-            assert not names.search(path.read_text()), name
+            assert not names.search(text), name
+
+
+def test_only_the_command_line_prints():
+    printing = [
+        name
+        for name, text in read_sources().items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "print" and not name.startswith("cli/")
+    ]
+    assert printing == []

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hf_bico.cli import options as opt
-from hf_bico.cli.console import Format, Voice
+from hf_bico.cli.console import Format, Terminal
 
 
 def align(
@@ -52,19 +52,19 @@ def align(
 ) -> None:
     """Make the maps from BASE to TARGET alone, and keep them: any fine-tune of BASE ports over them (port --maps)."""
     given = dict(locals())
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows import align
 
-    made = align.run(opt.of_port(given), Hub(token), voice.track)
+    made = align.run(opt.of_port(given), Hub(token), terminal.track)
     files = made.record["files"].values()
-    voice.say(
+    terminal.say(
         f"{len(made.record['maps'])} maps from {made.record['source']['name']} to "
         f"{made.record['target']['name']}, {sum(file['bytes'] for file in files) / 1e6:.1f} MB",
         made.record | {"output": str(made.output), "url": made.url},
         made.url or str(made.output),
     )
-    voice.add(
+    terminal.add(
         *(f"No maps of the {tower} tower: {why}" for tower, why in made.record["left"].items()),
         f"Written to {made.output}",
         *([f"Pushed to {made.url}"] if made.url else []),

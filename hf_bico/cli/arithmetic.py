@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hf_bico.cli.console import Format, Voice
+from hf_bico.cli.console import Format, Terminal
 from hf_bico.cli.options import Base, Formatting, Quiet, Token
 
 
@@ -18,12 +18,12 @@ def extract(
     quiet: Quiet = False,
 ) -> None:
     """Save the task vector SOURCE − base, with its lineage."""
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import extract
 
     vector, count = extract(source, base, output, Hub(token))
-    voice.say(
+    terminal.say(
         f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
         dict(vector.lineage) | {"tensors": count, "output": str(output)},
         str(output),
@@ -40,12 +40,12 @@ def apply(
     quiet: Quiet = False,
 ) -> None:
     """Add a task vector to a model of the same shapes, or a delta to its base, and write the whole model."""
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import apply
 
     target, lineage = apply(delta, to, output, alpha, Hub(token))
-    voice.say(
+    terminal.say(
         f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
         {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)},
         str(output),

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from hf_bico.cli import options as opt
-from hf_bico.cli.console import Format, Voice
+from hf_bico.cli.console import Format, Terminal
 
 IMPOSSIBLE = 1
 """Exit code where no port can be made; 2 is a mistake in what was asked."""
@@ -50,16 +50,16 @@ def check(
     Exit code 1 means that there can be no port.
     """
     given = dict(locals())
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.check import CheckConfig, run
 
-    data = run(CheckConfig(opt.of_port(given)), Hub(token), voice.track)
+    data = run(CheckConfig(opt.of_port(given)), Hub(token), terminal.track)
     verdict = data["verdict"]
-    voice.say("\n".join(_verdict(data)), data, verdict["grade"])
-    if voice.format is Format.HUMAN:
+    terminal.say("\n".join(_verdict(data)), data, verdict["grade"])
+    if terminal.format is Format.HUMAN:
         for part in _parts(data):
-            voice.out.print(part)
+            terminal.out.print(part)
     if verdict["grade"] == "impossible":
         raise typer.Exit(IMPOSSIBLE)
 

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from hf_bico.cli import options as opt
-from hf_bico.cli.console import Format, Voice
+from hf_bico.cli.console import Format, Terminal
 
 
 def compare(
@@ -58,7 +58,7 @@ def compare(
     """Port SOURCE by every METHOD, α and N on the same samples, and put the scores side by side."""
     own = ("method", "alpha", "n", "per_class")
     given = {name: value for name, value in locals().items() if name not in own}
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.reports import tables
     from hf_bico.workflows import compare as comparison
@@ -73,10 +73,10 @@ def compare(
         tuple(map(opt.scale, alpha or ("1",))),
         target_tuned,
     )
-    data = comparison.run(chosen, Hub(token), voice.track)
+    data = comparison.run(chosen, Hub(token), terminal.track)
     header, *rows = tables.cells(data)
     table = Table(*header, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    voice.say(table, data, str(output or ""))
-    voice.add(*tables.refusals(data), tables.caption(data), *([f"Written to {output}"] if output else []))
+    terminal.say(table, data, str(output or ""))
+    terminal.add(*tables.refusals(data), tables.caption(data), *([f"Written to {output}"] if output else []))

@@ -20,14 +20,14 @@ class Format(StrEnum):
     QUIET = "quiet"
 
 
-class Voice:
+class Terminal:
     """How a command talks in the chosen format."""
 
     def __init__(self, format: Format, quiet: bool) -> None:
         self.format = Format.QUIET if quiet else format
         self.out = Console(highlight=False, soft_wrap=True)
         self._told: set[str] = set()
-        _hush()
+        _quieten_libraries()
 
     def track(self, items, what: str, total: int):
         """A progress bar on stderr while `items` pass; where that is no terminal, a line as a stage first begins."""
@@ -63,7 +63,7 @@ class Voice:
             stderr.print(line, markup=False)
 
 
-def _hush() -> None:
+def _quieten_libraries() -> None:
     """The libraries' chatter and their bars, which outlive a table and count single small files; ours say it all."""
     import datasets
     import huggingface_hub

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from hf_bico.cli import options as opt
-from hf_bico.cli.console import Format, Voice, stderr
+from hf_bico.cli.console import Format, Terminal, stderr
 from hf_bico.core.errors import PortError
 
 
@@ -79,7 +79,7 @@ def port(
     if maps is not None and method is not None:
         raise PortError("--maps brings the method that made them: leave out --method")
     given = dict(locals()) | {"method": method or "bico"}
-    voice = Voice(format, quiet)
+    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows import plan as blueprint
     from hf_bico.workflows import port as pipeline
@@ -87,25 +87,25 @@ def port(
     chosen = opt.of_port(given)
     hub = Hub(token)
     if dry_run:
-        _say_dry_run(voice, *blueprint.dry_run(chosen, hub))
+        _say_dry_run(terminal, *blueprint.dry_run(chosen, hub))
     else:
-        _say_outcome(voice, pipeline.run(chosen, hub, voice.track))
+        _say_outcome(terminal, pipeline.run(chosen, hub, terminal.track))
 
 
-def _say_outcome(voice: Voice, outcome) -> None:
+def _say_outcome(terminal: Terminal, outcome) -> None:
     """
     Raises:
         PortError: it was not pushed although a push was asked for.
     """
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
-    voice.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
-    voice.add(
+    terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
+    terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
     )
-    if voice.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
+    if terminal.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
     if outcome.evaluation.regressed and not outcome.refusal:
-        voice.warn(
+        terminal.warn(
             "Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base "
             "what it started from?"
         )
@@ -133,7 +133,7 @@ def _score_table(evaluation) -> Table:
     return table
 
 
-def _say_dry_run(voice: Voice, plan, cost) -> None:
+def _say_dry_run(terminal: Terminal, plan, cost) -> None:
     from hf_bico.io.models import optional_towers
 
     repo, optional = plan.destination and plan.destination.repo, optional_towers(plan)
@@ -167,4 +167,4 @@ def _say_dry_run(voice: Voice, plan, cost) -> None:
         ],
     }
     lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
-    voice.say("\n".join(lines), data, repo or "")
+    terminal.say("\n".join(lines), data, repo or "")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.taps import taps
 from hf_bico.core.types import ROWS, Pair, Signal, Stream
 
@@ -54,9 +54,9 @@ def collect(
     target: Side,
     pairs: Iterable[Pair],
     batches: Iterable[Batch],
-    evidence: Evidence,
-    after_batch: Callable[[Evidence], None] = lambda evidence: None,
-) -> Evidence:
+    statistics: Statistics,
+    after_batch: Callable[[Statistics], None] = lambda statistics: None,
+) -> Statistics:
     """Add the batches to what is known of every pair; the same evidence.
 
     A's rows of a batch wait for B's, meet them as B's taps fire, and are gone with the batch.
@@ -65,33 +65,33 @@ def collect(
         PortError: a site never ran, a NaN came up, or label-free gradients have no scores to be taken of.
     """
     pairs = list(pairs)
-    if Signal.WEIGHT in evidence.signals:
-        evidence.weights = source.model.state_dict(), target.model.state_dict()
-    if Signal.LABEL_FREE_GRADIENT in evidence.signals and (source.scores is None or target.scores is None):
+    if Signal.WEIGHT in statistics.signals:
+        statistics.weights = source.model.state_dict(), target.model.state_dict()
+    if Signal.LABEL_FREE_GRADIENT in statistics.signals and (source.scores is None or target.scores is None):
         raise PortError("label-free gradients need scores of both models on something general (a bank of prompts)")
-    if not evidence.signals - {Signal.WEIGHT}:
-        return evidence
+    if not statistics.signals - {Signal.WEIGHT}:
+        return statistics
     with frozen(source.model), frozen(target.model):
         for batch in batches:
-            _add_batch(evidence, source, target, pairs, batch)
-            after_batch(evidence)
-    return evidence
+            _add_batch(statistics, source, target, pairs, batch)
+            after_batch(statistics)
+    return statistics
 
 
-def _add_batch(evidence: Evidence, source: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
+def _add_batch(statistics: Statistics, source: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
     """One pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
-    plain = evidence.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
+    plain = statistics.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
     if plain:
-        _pass(evidence, source, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
-    if Signal.LABEL_FREE_GRADIENT in evidence.signals:
+        _pass(statistics, source, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
+    if Signal.LABEL_FREE_GRADIENT in statistics.signals:
         watched = {Signal.OUTPUT_GRADIENT: Signal.LABEL_FREE_GRADIENT}
-        for draw in range(evidence.draws):
-            n = _pass(evidence, source, target, pairs, batch, watched, _label_free(evidence.samples, draw))
-        evidence.samples += n
+        for draw in range(statistics.draws):
+            n = _pass(statistics, source, target, pairs, batch, watched, _label_free(statistics.samples, draw))
+        statistics.samples += n
 
 
 def _pass(
-    evidence: Evidence,
+    statistics: Statistics,
     source: Side,
     target: Side,
     pairs: list[Pair],
@@ -113,14 +113,14 @@ def _pass(
 
     def meet(stream: Stream, there: Tensor) -> None:
         kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
-        for partner in evidence.partners(kept):
-            evidence.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
+        for partner in statistics.partners(kept):
+            statistics.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
         if Signal.WEIGHT_GRADIENT not in signals:
             return
         if stream.signal is Signal.INPUT:
             inputs[stream.name] = there
         elif stream.signal is Signal.OUTPUT_GRADIENT:
-            evidence.gradients[stream.name].add(inputs[sites[stream.name].space], there)
+            statistics.gradients[stream.name].add(inputs[sites[stream.name].space], there)
 
     both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
     with taps(target.model, sites.values(), rows | both, meet, samples_in(batch.target)):

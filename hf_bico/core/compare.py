@@ -12,7 +12,7 @@ from hf_bico.core.collect import collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.meter import Meter
 from hf_bico.core.methods import Job, Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Transported, added, holding
 from hf_bico.core.types import Signal
@@ -107,25 +107,25 @@ def _draws(method: Method, serving: Mapping[str, Method]) -> int:
     return method.draws or next((other.draws for other in serving.values() if other.draws), 0)
 
 
-def _gather(job: Job, methods: Sequence[Method]) -> tuple[Evidence, Meter]:
+def _gather(job: Job, methods: Sequence[Method]) -> tuple[Statistics, Meter]:
     signals = frozenset[Signal]().union(*(method.signals for method in methods))
     meter = Meter(_device(job))
     with meter():
-        evidence = Evidence(job.pairs, signals, max(method.draws for method in methods))
+        statistics = Statistics(job.pairs, signals, max(method.draws for method in methods))
         batches = job.batches()
         batches = job.track(batches, "Calibrating", length_hint(batches))
-        collect(job.source, job.target, job.pairs, batches, evidence)
-    return evidence, meter
+        collect(job.source, job.target, job.pairs, batches, statistics)
+    return statistics, meter
 
 
-def _nothing(job: Job) -> tuple[Evidence, Meter]:
-    return Evidence(job.pairs, ()), Meter(_device(job))
+def _nothing(job: Job) -> tuple[Statistics, Meter]:
+    return Statistics(job.pairs, ()), Meter(_device(job))
 
 
-def _carry(job: Job, method: Method, evidence: Evidence, shared: Meter) -> _Carried:
+def _carry(job: Job, method: Method, statistics: Statistics, shared: Meter) -> _Carried:
     meter = Meter(_device(job))
     with meter():
-        result = method.carry(replace(job, evidence=evidence))
+        result = method.carry(replace(job, statistics=statistics))
     shares = method.signals - {Signal.WEIGHT}
     return _Carried(result, meter.seconds, shared.seconds if shares else 0.0, meter.peak_bytes)
 

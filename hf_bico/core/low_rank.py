@@ -45,7 +45,7 @@ class LowRank:
         """(d_out, d_in)"""
         return self.b @ self.a
 
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         return bool(self.b.isfinite().all() and self.a.isfinite().all())
 
 
@@ -100,10 +100,12 @@ class Delta(Factored):
         joined = LowRank(torch.cat(b, 1), torch.cat(a))
         return joined.T if transposed else joined
 
-    def finite(self, key: str) -> bool:
+    def is_finite(self, key: str) -> bool:
         """Whether nothing in it is NaN or Inf, factors as they are."""
         products = self.products.get(key, {}).values()
-        return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(p.finite() for p in products)
+        return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(
+            p.is_finite() for p in products
+        )
 
     def __getitem__(self, key: str) -> Tensor:
         products = self.products.get(key, {})

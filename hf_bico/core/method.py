@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported, transport
 from hf_bico.core.types import OF_LOSS, Map, Pair, Signal, Tensors
 
@@ -31,7 +31,7 @@ class Job:
     """The target's tensors."""
     batches: Callable[[], Iterable[Batch]]
     """The calibration samples, as often as they are asked for."""
-    evidence: Evidence
+    statistics: Statistics
     """What they showed of the method's `signals`."""
     track: Track = untracked
 
@@ -61,20 +61,20 @@ class Method:
         return bool(self.signals & OF_LOSS)
 
     @property
-    def unkept(self) -> str | None:
+    def why_not_storable(self) -> str | None:
         """Why its maps cannot be kept for any fine-tune to come; None where s L τ Rᵀ of its plan is all it does."""
         return "it does not move τ by two factors a layer"
 
     def check(self, pairs: Sequence[Pair]) -> None:
         """Raises PortError for pairs that the method cannot serve, saying why."""
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         """A map for every pair, in order. It never sees τ, so one plan serves every fine-tune and every α."""
         raise NotImplementedError
 
     def carry(self, job: Job) -> Transported:
         """τ in the target's coordinates: planned, then moved, unless the method has another way."""
-        maps = job.track(self.plan(job.pairs, job.evidence), f"Moving τ ({self.name})", len(job.pairs))
+        maps = job.track(self.plan(job.pairs, job.statistics), f"Moving τ ({self.name})", len(job.pairs))
         return transport(job.tau, maps, job.weights)
 
 

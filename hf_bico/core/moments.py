@@ -104,7 +104,7 @@ class CrossMoment:
         return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
-class Evidence:
+class Statistics:
     """All that is known of a set of pairs: cross-moments, and what some methods need beside them.
 
     Pairs that share their streams (q, k and v their input) share one cross-moment.
@@ -194,7 +194,7 @@ class Evidence:
                 kept = state[f"{name}/{field}"]
                 setattr(part, field, kept.item() if isinstance(getattr(part, field), int | float) else kept)
 
-    def merge(self, other: "Evidence") -> None:
+    def merge(self, other: "Statistics") -> None:
         self.samples += other.samples
         for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
             mine.merge(theirs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
-from hf_bico.core.moments import CrossMoment, Evidence
+from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.types import Pair, Signal, Site, Stream
 
 MEMORY = 2 * 2**30
@@ -19,7 +19,7 @@ NOTHING = 1e-6
 """Share of its uncentred norm below which what centring leaves of a moment is rounding."""
 
 
-class Grams(Evidence):
+class Grams(Statistics):
     """The inputs of blocks of A and of B: Σ b aᵀ for every two, and Σ a aᵀ, Σ b bᵀ for either, over the same rows.
 
     A's rows are taken as B's meet them, resized where the token counts differ, so that no CKA leaves [0, 1].

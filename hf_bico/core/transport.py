@@ -127,7 +127,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         norm = float(change.norm())
         kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
         moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
-    broken = [key for key in delta if not delta.finite(key)]
+    broken = [key for key in delta if not delta.is_finite(key)]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")
     return Transported(delta if delta.products else delta.whole, moved)

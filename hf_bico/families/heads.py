@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch, Side, collect, frozen, samples_in
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Fit, Pair, Signal, Site, Tensors
@@ -29,7 +29,7 @@ PROBE = "probe"
 
 
 @dataclass(frozen=True)
-class Chain:
+class HeadLayers:
     """What becomes of the layers on top of the blocks."""
 
     moved: tuple[Pair, ...] = ()
@@ -66,9 +66,9 @@ def fresh(name: str, shape: Sequence[int]) -> Tensor:
     return torch.zeros(*shape) if name.endswith("bias") else torch.ones(*shape)
 
 
-def chain(
+def head_layers(
     source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str], kind: str
-) -> Chain:
+) -> HeadLayers:
     """Which layers of a head move, and which are carried.
 
     Args:
@@ -96,8 +96,8 @@ def chain(
         len(pairs),
     )
     if kind == RIDGE:
-        return Chain(tuple(pairs[:new]), made=tuple(target[new:]))
-    return Chain(tuple(pairs[:new]), tuple(pairs[new:]))
+        return HeadLayers(tuple(pairs[:new]), made=tuple(target[new:]))
+    return HeadLayers(tuple(pairs[:new]), tuple(pairs[new:]))
 
 
 def carried(
@@ -118,10 +118,10 @@ def carried(
     Raises:
         PortError: the samples determine nothing at the head's input.
     """
-    evidence = Evidence(links[:1], [Signal.INPUT])
+    statistics = Statistics(links[:1], [Signal.INPUT])
     with torch.no_grad():
-        collect(source, target, links[:1], batches, evidence)
-    moment = evidence[links[0], Signal.INPUT]
+        collect(source, target, links[:1], batches, statistics)
+    moment = statistics[links[0], Signal.INPUT]
     try:
         factor, fit = moment.procrustes(rtol=CUT)
     except ValueError as error:

@@ -99,7 +99,7 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class FamilyLayout:
     """What a kind of model looks like inside."""
 
     name: str

@@ -21,27 +21,27 @@ CHOICES = (TRANSPORT, OWN)
 class Top:
     """What becomes of the classifiers."""
 
-    chain: heads.Chain = field(default_factory=heads.Chain)
+    head_layers: heads.HeadLayers = field(default_factory=heads.HeadLayers)
     """Empty where the target's is left alone."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The fine-tune's that have no τ, on the CPU, for they are carried whole."""
 
     def record(self, fit: Fit | None) -> dict[str, Any]:
-        carried = [pair.target.name for pair in self.chain.carried]
+        carried = [pair.target.name for pair in self.head_layers.carried]
         return {"kind": TRANSPORT if carried else OWN, "carried": carried, "input": fit and asdict(fit)}
 
     @contextmanager
     def worn(self, job: Job) -> Iterator[tuple[dict[str, Tensor], Fit | None]]:
         """Both bases with the fine-tune's classifier, the target's through the map of its input; and its tensors."""
-        if not self.chain.carried:
+        if not self.head_layers.carried:
             yield {}, None
             return
         with ExitStack() as held:
             held.enter_context(holding(job.source.model, self.tensors.items()))
-            gains = self.chain.gain(self.tensors, job.weights)
+            gains = self.head_layers.gain(self.tensors, job.weights)
             held.enter_context(holding(job.target.model, gains.items()))
             batches = job.track(job.batches(), "Carrying the head", 0)
-            made, fit = heads.carried(self.chain.carried, self.tensors, job.source, job.target, batches)
+            made, fit = heads.carried(self.head_layers.carried, self.tensors, job.source, job.target, batches)
             held.enter_context(holding(job.target.model, made.items()))
             yield made | gains, fit
 
@@ -68,12 +68,12 @@ def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> T
     ]
     gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in bodies[0] or b not in bodies[1])
-    chain = replace(heads.chain(*sides, *bodies, TRANSPORT), gains=lacking)
-    tensors = {key: tuned[key].detach().cpu() for key in chain.source_keys}
+    head_layers = replace(heads.head_layers(*sides, *bodies, TRANSPORT), gains=lacking)
+    tensors = {key: tuned[key].detach().cpu() for key in head_layers.source_keys}
     odd = [key for key, tensor in tensors.items() if tuple(base.state_dict()[key].shape) != tuple(tensor.shape)]
     if odd:
         raise PortError(f"the base's {odd[0]} is not of the fine-tune's shape: open the base with its num_labels")
-    return Top(chain, tensors)
+    return Top(head_layers, tensors)
 
 
 def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tokens
-from hf_bico.families.layout import MLP, SINGLE, TEXT, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import MLP, SINGLE, TEXT, FamilyLayout, Layer, Tower, roles
 from hf_bico.families.protocol import Loaded, Purpose, Stored
 from hf_bico.families.tables.timm import BLOCK as TIMM_BLOCK
 from hf_bico.families.tables.timm import GATED
@@ -46,7 +46,7 @@ def _trunk_grid(model: nn.Module) -> Tokens:
     return Tokens(trunk.num_prefix_tokens, tuple(trunk.patch_embed.grid_size))
 
 
-class _OpenClipAnatomy(Anatomy):
+class _OpenClipAnatomy(FamilyLayout):
     """Known by its modules: open_clip's models carry no config."""
 
     def knows(self, model: nn.Module) -> bool:

@@ -102,7 +102,7 @@ class Shapes(Mapping[str, SimpleNamespace]):
                 tensors = SafeTensors(pinned.folder / name)
                 self.shapes |= {key: tensors.shape(key) for key in tensors}
                 continue
-            with hub.speaking(str(pinned), pinned.name, "model"):
+            with hub.hub_errors_as_one_line(str(pinned), pinned.name, "model"):
                 header = hub.api.parse_safetensors_file_metadata(pinned.name, name, revision=pinned.commit)
             self.shapes |= {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
 

@@ -49,7 +49,7 @@ class Hub:
             return Pinned(ref.name, None, files, ref.folder, kind)
         if constants.HF_HUB_OFFLINE and (cached := of_cache(ref, kind)):
             return cached
-        with self.speaking(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
+        with self.hub_errors_as_one_line(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
@@ -59,7 +59,7 @@ class Hub:
         """A folder that holds those of `names` that the repo has."""
         if pinned.folder is not None:
             return pinned.folder
-        with self.speaking(str(pinned), pinned.name, pinned.kind):
+        with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
             return Path(
                 self.api.snapshot_download(
                     pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(names)
@@ -96,7 +96,7 @@ class Hub:
         Raises:
             PortError: no token, or one that may only read.
         """
-        with self.speaking("the Hub", None, "model"):
+        with self.hub_errors_as_one_line("the Hub", None, "model"):
             try:
                 me = self.api.whoami()
             except hub_errors.LocalTokenNotFoundError as error:
@@ -107,13 +107,13 @@ class Hub:
 
     def existing(self, repo: str) -> Pinned | None:
         """The model repo's head, None where there is none."""
-        with self.speaking(repo, repo, "model"):
+        with self.hub_errors_as_one_line(repo, repo, "model"):
             if not self.api.repo_exists(repo):
                 return None
         return self.resolve(f"hf://{repo}")
 
     def is_private(self, repo: str) -> bool:
-        with self.speaking(repo, repo, "model"):
+        with self.hub_errors_as_one_line(repo, repo, "model"):
             return bool(self.api.repo_info(repo).private)
 
     def push(
@@ -142,7 +142,7 @@ class Hub:
             if path.is_file()
         ]
         gone = [CommitOperationDelete(name) for name in sorted(set(stale) - {file.path_in_repo for file in files})]
-        with self.speaking(repo, repo, "model"), ExitStack() as undo:
+        with self.hub_errors_as_one_line(repo, repo, "model"), ExitStack() as undo:
             try:
                 if parent is None:
                     undo.callback(self._remove_if_empty, repo)
@@ -168,7 +168,7 @@ class Hub:
                 self.api.delete_repo(repo)
 
     @contextmanager
-    def speaking(self, what: str, repo: str | None, kind: str):
+    def hub_errors_as_one_line(self, what: str, repo: str | None, kind: str):
         """Turns the client's errors into one line with the way out."""
         try:
             yield

@@ -12,16 +12,16 @@ from hf_bico.core.methods import Method
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
-from hf_bico.families.heads import LAST, Chain, chain
+from hf_bico.families.heads import LAST, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about
+from hf_bico.io.reference import Pinned, errors_about
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class RepoModel:
     """A model's insides, from its config and the headers of its files."""
 
     pinned: Pinned
@@ -42,10 +42,10 @@ class Outline:
 
     library: Library
     purpose: Purpose
-    models: tuple[Anatomy, Anatomy, Anatomy]
+    models: tuple[RepoModel, RepoModel, RepoModel]
     """The source, the base and the target."""
     head: str
-    chain: Chain
+    head_layers: HeadLayers
     pairs: tuple[Pair, ...]
     """Of all towers that can be paired; those of a tower that τ leaves as it is are dropped once τ is read."""
     unpaired: Mapping[str, str]
@@ -56,7 +56,7 @@ class Outline:
     @property
     def source_sites(self) -> tuple[Site, ...]:
         """All of the base's, those on top included."""
-        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.chain.carried)}
+        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.head_layers.carried)}
         top = base.family.head_sites(base.skeleton)
         return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
@@ -69,7 +69,7 @@ def optional_towers(plan: Outline) -> set[str]:
 
 def bases(
     pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
-) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
     """The insides of models of which none is a fine-tune.
 
     Args:
@@ -80,16 +80,18 @@ def bases(
     """
     library = _library(pinned)
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
-    with about(pinned[0]):
+    with errors_about(pinned[0]):
         purpose = purpose_of(library, folders[0])
     return (
         library,
         purpose,
-        tuple(_anatomy(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+        tuple(_repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
     )
 
 
-def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None) -> tuple[Library, Purpose, tuple[Anatomy, ...]]:
+def repo_models(
+    pinned: Iterable[Pinned], hub: Hub, family: str | None
+) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
     """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
 
     Raises:
@@ -101,13 +103,13 @@ def anatomies(pinned: Iterable[Pinned], hub: Hub, family: str | None) -> tuple[L
     opened = [pinned[1], *pinned[1:]] if adapter else pinned
     library = _library(opened)
     folders = [hub.fetch(each, (library.config_file,)) for each in opened]
-    with about(pinned[0]):
+    with errors_about(pinned[0]):
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-    found = [_anatomy(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
+    found = [_repo_model(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
     if adapter:
-        with about(pinned[0]):
+        with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
     return library, purpose, tuple(found)
 
@@ -119,7 +121,7 @@ def base_of(source: Pinned, hub: Hub) -> str:
         PortError: none is named, or several.
     """
     if is_adapter(source):
-        with about(source):
+        with errors_about(source):
             config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
         if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
             return config.base + (f"@{config.revision}" if config.revision else "")
@@ -154,7 +156,7 @@ def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
     """The source's adapter_config.json, where it is an adapter and its base stands beside it."""
     if len(pinned) < 2 or not is_adapter(pinned[0]):
         return None
-    with about(pinned[0]):
+    with errors_about(pinned[0]):
         return AdapterConfig.read(hub.fetch(pinned[0], (CONFIG,)), pinned[0].files)
 
 
@@ -176,7 +178,9 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
     return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
 
 
-def with_adapter(base: Anatomy, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library) -> Anatomy:
+def with_adapter(
+    base: RepoModel, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library
+) -> RepoModel:
     """A base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
     whole = {name: key for key in stored if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
@@ -185,29 +189,31 @@ def with_adapter(base: Anatomy, adapter: AdapterConfig, pinned: Pinned, stored: 
         found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
         for found in names.values()
     }
-    return Anatomy(pinned, base.family, base.skeleton, Named(both, names), adapter)
+    return RepoModel(pinned, base.family, base.skeleton, Named(both, names), adapter)
 
 
-def _anatomy(pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None) -> Anatomy:
-    with about(pinned):
+def _repo_model(
+    pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None
+) -> RepoModel:
+    with errors_about(pinned):
         skeleton = library.skeleton(folder, purpose)
         known = family_of(skeleton, family)
         stored = Shapes(hub, pinned, shards(library, pinned))
-        return Anatomy(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
+        return RepoModel(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
 
 
-def chain_of(models: tuple[Anatomy, ...], head: str, purpose: Purpose) -> Chain:
+def head_layers_of(models: tuple[RepoModel, ...], head: str, purpose: Purpose) -> HeadLayers:
     """What becomes of the layers on top of a classifier; other models have none that is theirs to make."""
     _, base, target = models
     tops = [each.family.head_sites(each.skeleton) for each in (base, target)]
     if not purpose.kind.endswith("classification"):
-        return Chain()
+        return HeadLayers()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
-    return replace(chain(*tops, base.shapes, target.shapes, head), gains=lacking)
+    return replace(head_layers(*tops, base.shapes, target.shapes, head), gains=lacking)
 
 
-def check_models(library: Library, models: tuple[Anatomy, ...], tuned: bool = True) -> None:
+def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
     """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first.
 
     Args:
@@ -228,7 +234,7 @@ def check_models(library: Library, models: tuple[Anatomy, ...], tuned: bool = Tr
             raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 
 
-def pair_models(models: tuple[Anatomy, ...], matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
+def pair_models(models: tuple[RepoModel, ...], matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
     """Pairs of the base's and the target's layers; of towers that need not move, why they could not."""
     _, base, target = models
     pairs = list(pair_sites(base.sites(), target.sites(), matching))

@@ -53,7 +53,7 @@ class Pinned:
 
 
 @contextmanager
-def about(pinned: Pinned):
+def errors_about(pinned: Pinned):
     """Says whose an error is that knows a file alone."""
     try:
         yield

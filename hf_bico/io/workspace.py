@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Pair
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.writer import staged
@@ -31,24 +31,24 @@ class Workspace:
         self.moments, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()
 
-    def evidence(self, pairs: Iterable[Pair], method: Method) -> Evidence:
+    def statistics(self, pairs: Iterable[Pair], method: Method) -> Statistics:
         """The moments so far; `batches` says of how many batches."""
-        evidence = Evidence(pairs, method.signals, method.draws)
+        statistics = Statistics(pairs, method.signals, method.draws)
         if self.moments.exists():
             try:
                 tensors = SafeTensors(self.moments)
-                evidence.load_state_dict(tensors)
+                statistics.load_state_dict(tensors)
                 self.batches = int(tensors.metadata["batches"])
             except (PortError, KeyError):
-                evidence, self.batches = Evidence(pairs, method.signals, method.draws), 0
-        return evidence
+                statistics, self.batches = Statistics(pairs, method.signals, method.draws), 0
+        return statistics
 
-    def after_batch(self, evidence: Evidence) -> None:
+    def after_batch(self, statistics: Statistics) -> None:
         """Count a batch, and write the moments if the last time is long ago."""
         self.batches += 1
         if time.monotonic() - self.saved >= EVERY:
             with staged(self.moments) as stage:
-                save_file(evidence.state_dict(), stage, metadata={"batches": str(self.batches)})
+                save_file(statistics.state_dict(), stage, metadata={"batches": str(self.batches)})
             self.saved = time.monotonic()
 
     def _facts(self) -> dict[str, Any]:

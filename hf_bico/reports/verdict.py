@@ -50,7 +50,7 @@ class Grade(StrEnum):
     IMPOSSIBLE = "impossible"
 
 
-class Record(NamedTuple):
+class GradeRecord(NamedTuple):
     """What became of the ports of our world that were graded so: docs/results/check.csv."""
 
     ports: int
@@ -62,7 +62,11 @@ class Record(NamedTuple):
 
 GOOD_FROM, POOR_BELOW = 0.2, 0.0
 """Shares of the loss's gap that a port in small recovers on samples that it was not made of."""
-RECORDS = {Grade.GOOD: Record(85, 83, 0.26), Grade.UNCERTAIN: Record(50, 40, 0.13), Grade.POOR: Record(33, 6, -0.12)}
+RECORDS = {
+    Grade.GOOD: GradeRecord(85, 83, 0.26),
+    Grade.UNCERTAIN: GradeRecord(50, 40, 0.13),
+    Grade.POOR: GradeRecord(33, 6, -0.12),
+}
 FITTED = 50
 """Samples that the records are of."""
 

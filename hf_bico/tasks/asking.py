@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError
 from hf_bico.families import Contrastive, Library, Loaded, Purpose
-from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.objectives import Causal, Classifier, Completion, Embedding, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task
 
@@ -29,7 +29,7 @@ def objective_of(
         prompts = tuple(task.templates[0].format(name) for name in task.class_names) if text_moves else ()
         return ZeroShot(library, side, zero_shot_head(library, side, task.class_names, task.templates), prompts)
     if purpose.kind == "causal-lm":
-        asked = Causal if task.columns.kind in (Kind.PLAIN, Kind.CHAT) else Completion
+        asked = Causal if task.columns.kind in (SampleKind.PLAIN, SampleKind.CHAT) else Completion
         return asked(side, length, task.class_names)
     if purpose.kind == "seq2seq":
         return Seq2Seq(side, length, task.class_names)

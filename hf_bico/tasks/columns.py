@@ -10,7 +10,7 @@ import datasets
 from hf_bico.core.errors import PortError, listed
 
 
-class Kind(StrEnum):
+class SampleKind(StrEnum):
     """What a sample is made of."""
 
     IMAGE = "image"
@@ -22,12 +22,12 @@ class Kind(StrEnum):
 
 
 ROLES = {
-    Kind.IMAGE: ("image", "label"),
-    Kind.CHAT: ("messages",),
-    Kind.COMPLETION: ("prompt", "completion"),
-    Kind.PAIR: ("text", "text_pair", "label"),
-    Kind.TEXT: ("text", "label"),
-    Kind.PLAIN: ("text",),
+    SampleKind.IMAGE: ("image", "label"),
+    SampleKind.CHAT: ("messages",),
+    SampleKind.COMPLETION: ("prompt", "completion"),
+    SampleKind.PAIR: ("text", "text_pair", "label"),
+    SampleKind.TEXT: ("text", "label"),
+    SampleKind.PLAIN: ("text",),
 }
 """What columns a kind of sample has, in the order in which the kinds are tried."""
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
@@ -54,7 +54,7 @@ MESSAGES_NAMES = ("messages", "conversations", "conversation")
 class Columns:
     """What the samples are made of, and the column of every role."""
 
-    kind: Kind
+    kind: SampleKind
     names: Mapping[str, str]
 
 
@@ -87,15 +87,15 @@ def find_columns(where: str, features: datasets.Features, named: Mapping[str, st
     table = _Table(where, features, named)
     table.check()
     classed = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
-    order = sorted(ROLES, key=lambda kind: kind is Kind.COMPLETION) if classed else ROLES
-    order = sorted(order, key=lambda kind: kind is Kind.PLAIN)
+    order = sorted(ROLES, key=lambda kind: kind is SampleKind.COMPLETION) if classed else ROLES
+    order = sorted(order, key=lambda kind: kind is SampleKind.PLAIN)
     for kind in order:
         if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
             return Columns(kind, found)
     raise table.refusal(f"no columns that go together as {_either(ROLES)}")
 
 
-def _either(kinds: Iterable[Kind]) -> str:
+def _either(kinds: Iterable[SampleKind]) -> str:
     return ", ".join(kind.value for kind in kinds)
 
 
@@ -206,12 +206,12 @@ def _single(table: _Table, without: str | None = None) -> str | None:
 
 
 FINDERS = {
-    Kind.IMAGE: _image,
-    Kind.CHAT: _chat,
-    Kind.COMPLETION: _completion,
-    Kind.PAIR: _pair,
-    Kind.TEXT: _text,
-    Kind.PLAIN: _plain,
+    SampleKind.IMAGE: _image,
+    SampleKind.CHAT: _chat,
+    SampleKind.COMPLETION: _completion,
+    SampleKind.PAIR: _pair,
+    SampleKind.TEXT: _text,
+    SampleKind.PLAIN: _plain,
 }
 
 

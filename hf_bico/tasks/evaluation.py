@@ -14,7 +14,7 @@ from hf_bico.tasks.scores import Score
 
 
 @dataclass
-class Exam:
+class Evaluator:
     """The evaluation samples, and how a model is scored on them."""
 
     task: Task
@@ -27,19 +27,19 @@ class Exam:
     reference: Tensor | None = field(default=None, repr=False)
     """The source's marks, for a score that is taken against them."""
 
-    def marks(self, what: str, objective: Objective, model: nn.Module) -> Tensor:
+    def per_sample(self, what: str, objective: Objective, model: nn.Module) -> Tensor:
         samples = samples_of(self.split, self.indices, self.task)
         samples = self.track(samples, f"Evaluating {what}", len(self.indices))
         with torch.no_grad():
             return torch.cat(
                 [
-                    objective.marks(model, objective.encode(batch)).float().cpu()
+                    objective.per_sample(model, objective.encode(batch)).float().cpu()
                     for batch in batched(samples, self.batch_size)
                 ]
             )
 
     def __call__(self, what: str, objective: Objective, model: nn.Module) -> Score:
-        return objective.score(self.marks(what, objective, model), self.reference)
+        return objective.score(self.per_sample(what, objective, model), self.reference)
 
 
 def embedded(objective: Objective, model: nn.Module, samples: Iterable[Sample], batch_size: int) -> Tensor:

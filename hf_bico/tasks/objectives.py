@@ -28,11 +28,11 @@ class Objective(Protocol):
         """Summed over the batch's samples."""
         ...
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """(n, m) what the score is made of."""
         ...
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         """Of all samples' marks; `reference`: the source's."""
         ...
 
@@ -74,13 +74,13 @@ class ZeroShot:
         batch = _on(model, batch)
         return of_classes(self.logits(model, batch), batch.labels)
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
         logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
         return (logits.argmax(-1) == batch.labels)[:, None]
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
-        return Score.of(int(marks.sum()), len(marks))
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
+        return Score.of(int(per_sample.sum()), len(per_sample))
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
         return self.library.image_features(model, _on(model, batch).inputs["images"])
@@ -110,12 +110,12 @@ class Classifier:
         batch = _on(model, batch)
         return of_classes(model(**batch.inputs).logits, batch.labels)
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
         return (model(**batch.inputs).logits.argmax(-1) == batch.labels)[:, None]
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
-        return Score.of(int(marks.sum()), len(marks))
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
+        return Score.of(int(per_sample.sum()), len(per_sample))
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
         out = model(**_on(model, batch).inputs, output_hidden_states=True)
@@ -140,12 +140,12 @@ class Causal:
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return of_tokens(*self._logits(model, _on(model, batch)))
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """(n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
         return _answers(*self._logits(model, _on(model, batch)))
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
-        return _language_score(marks, answers=self._answered)
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
+        return _language_score(per_sample, answers=self._answered)
 
     @property
     def _answered(self) -> bool:
@@ -182,11 +182,11 @@ class Seq2Seq:
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return of_tokens(*self._logits(model, _on(model, batch)))
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _answers(*self._logits(model, _on(model, batch)))
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
-        return _language_score(marks, answers=True)
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
+        return _language_score(per_sample, answers=True)
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
@@ -224,15 +224,15 @@ class Embedding:
             return 0 * self.raw(model, batch).sum()
         return of_classes(self.logits(model, batch), _on(model, batch).labels)
 
-    def marks(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:
             return self.features(model, batch)
         return (self.logits(model, batch).argmax(-1) == _on(model, batch).labels)[:, None]
 
-    def score(self, marks: Tensor, reference: Tensor | None = None) -> Score:
+    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         if self.probe is None:
-            return Score.agreement(marks, marks if reference is None else reference)
-        return Score.of(int(marks.sum()), len(marks))
+            return Score.agreement(per_sample, per_sample if reference is None else reference)
+        return Score.of(int(per_sample.sum()), len(per_sample))
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
         return F.normalize(self.raw(model, batch), dim=-1)
@@ -252,8 +252,8 @@ def _answers(logits: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([losses, asked.sum(-1).to(losses), right.to(losses)], dim=-1)
 
 
-def _language_score(marks: Tensor, *, answers: bool) -> Score:
-    losses, tokens, right = marks.unbind(-1)
+def _language_score(per_sample: Tensor, *, answers: bool) -> Score:
+    losses, tokens, right = per_sample.unbind(-1)
     fluent = Score.perplexity(losses, tokens)
     if not answers:
         return fluent

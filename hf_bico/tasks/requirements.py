@@ -9,7 +9,7 @@ from hf_bico.core.search import AUTO
 from hf_bico.families import Contrastive, Library, Purpose
 from hf_bico.families.heads import PROBE, RIDGE
 from hf_bico.io.reference import Lineage
-from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.samples import Task
 from hf_bico.tasks.splits import lines
 
@@ -43,12 +43,12 @@ TOKENIZERS = {
 }
 """Files of which a text model has one."""
 TAKES = {
-    "zero-shot": {Kind.IMAGE},
-    "image-classification": {Kind.IMAGE},
-    "text-classification": {Kind.TEXT, Kind.PAIR},
-    "causal-lm": {Kind.PLAIN, Kind.CHAT, Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
-    "seq2seq": {Kind.COMPLETION, Kind.TEXT, Kind.PAIR},
-    "features": {Kind.TEXT, Kind.PAIR, Kind.PLAIN, Kind.IMAGE},
+    "zero-shot": {SampleKind.IMAGE},
+    "image-classification": {SampleKind.IMAGE},
+    "text-classification": {SampleKind.TEXT, SampleKind.PAIR},
+    "causal-lm": {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
+    "seq2seq": {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
+    "features": {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
 }
 """What a model is for → the kinds of data that it can be calibrated on."""
 
@@ -74,12 +74,12 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{', '.join(TAKES)}"
         )
     kind, takes = task.columns.kind, TAKES[purpose.kind]
-    if kind is Kind.PLAIN and purpose.kind == "text-classification":
+    if kind is SampleKind.PLAIN and purpose.kind == "text-classification":
         raise PortError(
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
             "such: name their column with --columns label=…"
         )
-    if kind is not Kind.IMAGE and purpose.kind != "zero-shot":
+    if kind is not SampleKind.IMAGE and purpose.kind != "zero-shot":
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
@@ -115,7 +115,7 @@ def read_bank(
         return ()
     if path is None:
         contrastive: Contrastive = library
-        if task.columns.kind is Kind.IMAGE and purpose.kind != "zero-shot":
+        if task.columns.kind is SampleKind.IMAGE and purpose.kind != "zero-shot":
             raise PortError(
                 "gradients without labels need scores on something general, which a classifier of images "
                 "has not: only CLIP-like models and models of texts have"

@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed
-from hf_bico.tasks.columns import Columns, Kind, find_columns
+from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
 
@@ -85,7 +85,7 @@ def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templ
     """
     columns = find_columns(str(dataset.pinned), split.features, named)
     prompts: tuple[str, ...] = ()
-    if columns.kind is Kind.IMAGE:
+    if columns.kind is SampleKind.IMAGE:
         prompts = _templates(dataset, templates)
     elif templates is not None:
         raise PortError(f"--templates are for images, but {dataset.pinned} has {columns.kind}: leave them out")
@@ -110,7 +110,7 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
     strings = getattr(feature, "dtype", None) in ("string", "large_string")
     if names or getattr(feature, "names", None):
         return tuple(name if strings else name.replace("_", " ") for name in names or feature.names)
-    if columns.kind is Kind.IMAGE and not strings:
+    if columns.kind is SampleKind.IMAGE and not strings:
         raise PortError(f"{where} have no class names: {mend}")
     if split.num_rows > READ_WHOLE:
         raise PortError(f"{where} have no class names, and {split.num_rows} are too many to learn them from: {mend}")
@@ -238,17 +238,17 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
-    if kind is Kind.CHAT:
+    if kind is SampleKind.CHAT:
         return Sample(_messages(index, values["messages"]), None)
-    if kind is Kind.COMPLETION:
+    if kind is SampleKind.COMPLETION:
         return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
     label = _class(task, index, values["label"]) if "label" in values else None
-    if kind is Kind.IMAGE:
+    if kind is SampleKind.IMAGE:
         if values["image"] is None:
             raise PortError(f"row {index} has no image: name another split")
         return Sample(values["image"].convert("RGB"), label)
     text = _text(index, "text", values["text"])
-    return Sample((text, _text(index, "second text", values["text_pair"])) if kind is Kind.PAIR else text, label)
+    return Sample((text, _text(index, "second text", values["text_pair"])) if kind is SampleKind.PAIR else text, label)
 
 
 def _text(index: int, what: str, value: Any) -> str:

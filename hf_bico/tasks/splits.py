@@ -109,7 +109,7 @@ class HubDataset:
         """
         self.hub, self.pinned, self.streaming = hub, pinned, streaming
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
-        with self._speaking():
+        with self._errors_as_one_line():
             self.builder = datasets.load_dataset_builder(path, config, revision=pinned.commit, token=hub.token)
         if isinstance(self.builder, Cache):  # what `datasets` falls back to: it may be of any commit
             raise PortError(f"no answer from {hub.api.endpoint} for dataset {pinned}; check the network or HF_ENDPOINT")
@@ -127,7 +127,7 @@ class HubDataset:
         """
         if name not in self.splits:
             raise PortError(f"{self.pinned} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
-        with self._speaking():
+        with self._errors_as_one_line():
             if isinstance(self.builder, Parquet):
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
                 urls = self.builder.config.data_files[name]
@@ -150,9 +150,9 @@ class HubDataset:
         return lines(self.hub.fetch(self.pinned, (name,)) / name)
 
     @contextmanager
-    def _speaking(self):
+    def _errors_as_one_line(self):
         """`datasets`' errors, and the client's below them, in one line."""
-        with self.hub.speaking(f"dataset {self.pinned}", self.pinned.name, "dataset"):
+        with self.hub.hub_errors_as_one_line(f"dataset {self.pinned}", self.pinned.name, "dataset"):
             try:
                 yield
             except hub_errors.HTTPError:

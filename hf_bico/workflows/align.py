@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_bico import __version__
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Method, Track, untracked
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks, by_index, matched, read_matching
 from hf_bico.core.transport import Account
 from hf_bico.core.types import Pair, Signal
@@ -104,7 +104,7 @@ def opened(plan: Sampled, hub: Hub, track: Track, clock: Clock) -> tuple[Ready, 
         {},
         tensors[0],
         {},
-        tensors[1].without(plan.chain.target_keys),
+        tensors[1].without(plan.head_layers.target_keys),
         gains,
         0.0,
         Account(0.0, []),
@@ -116,7 +116,7 @@ def opened(plan: Sampled, hub: Hub, track: Track, clock: Clock) -> tuple[Ready, 
 def _gains(plan: Sampled, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the base's gains in a head that either base lacks: its own if its files have them, else a fresh norm's."""
     state = plan.models[1].skeleton.state_dict()
-    return {a: tensors[a] if a in tensors else fresh(a, state[a].shape) for a, _ in plan.chain.gains}
+    return {a: tensors[a] if a in tensors else fresh(a, state[a].shape) for a, _ in plan.head_layers.gains}
 
 
 def parts_of(ready: Ready) -> Iterator[Ready]:
@@ -146,9 +146,9 @@ def _keep(
     """
     pairs, before = part.plan.pairs, len(shards.rows)
     try:
-        evidence, workspace = _gather(part, config, drawn, prints, track, clock)
+        statistics, workspace = _gather(part, config, drawn, prints, track, clock)
         with clock("move"):
-            for pair, map_ in track(part.plan.method.plan(pairs, evidence), "Writing maps", len(pairs)):
+            for pair, map_ in track(part.plan.method.plan(pairs, statistics), "Writing maps", len(pairs)):
                 shards.add(pair, map_)
             shards.flush()
     except PortError as error:
@@ -162,7 +162,7 @@ def _keep(
 
 def _gather(
     part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerprint], track: Track, clock: Clock
-) -> tuple[Evidence, Workspace]:
+) -> tuple[Statistics, Workspace]:
     """What the samples show of a part's pairs; an interrupted collection goes on where it was."""
     plan, size = part.plan, config.batch_size
     with clock("draw"):
@@ -177,10 +177,10 @@ def _gather(
             "calibration": [drawn.sha256, asdict(plan.task), plan.bank, config.max_length],
         }
     )
-    evidence = workspace.evidence(plan.pairs, plan.method)
+    statistics = workspace.statistics(plan.pairs, plan.method)
     with clock("calibrate"):
-        calibrate(replace(part.job(drawn, size, track), evidence=evidence), workspace)
-    return evidence, workspace
+        calibrate(replace(part.job(drawn, size, track), statistics=statistics), workspace)
+    return statistics, workspace
 
 
 def record(

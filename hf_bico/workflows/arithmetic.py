@@ -4,12 +4,12 @@ from pathlib import Path
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tensors
-from hf_bico.io.changes.delta import Base, open_base, open_delta
+from hf_bico.io.changes.delta import OpenedBase, open_base, open_delta
 from hf_bico.io.changes.source import opening_files
 from hf_bico.io.changes.vectors import TaskVector, check_fits, difference, vector
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import anatomies
+from hf_bico.io.models import repo_models
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 
@@ -65,11 +65,11 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
     return base.pinned, dict(found.lineage)
 
 
-def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[Base, Tensors]:
+def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[OpenedBase, Tensors]:
     """Any model of a vector's shapes, and the change by its names."""
-    library, purpose, (model,) = anatomies((pinned,), hub, None)
+    library, purpose, (model,) = repo_models((pinned,), hub, None)
     folder = hub.fetch(pinned, opening_files(library, pinned))
     weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
     named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix
     change = {**named, **{key: found.tensors[key] for key in found.tensors.keys() - named.used}}
-    return Base(pinned, library, purpose, folder, weights), change
+    return OpenedBase(pinned, library, purpose, folder, weights), change

@@ -15,17 +15,17 @@ from hf_bico.io.maps.stored import require_maps
 from hf_bico.io.models import bases, optional_towers
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import require_room
-from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.requirements import head_of, read_bank, require_task
 from hf_bico.tasks.samples import Task
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.destination import Destination, asked_for, place_for
+from hf_bico.workflows.destination import Destination, push_is_wanted, repo_to_push_to
 from hf_bico.workflows.plan import Sampled, asked, check_options, drawing, outline_of
 
 CLASSIFIERS = {
-    Kind.IMAGE: "ForImageClassification",
-    Kind.TEXT: "ForSequenceClassification",
-    Kind.PAIR: "ForSequenceClassification",
+    SampleKind.IMAGE: "ForImageClassification",
+    SampleKind.TEXT: "ForSequenceClassification",
+    SampleKind.PAIR: "ForSequenceClassification",
 }
 """Labelled samples → the end of the name of the class that tells them apart."""
 
@@ -64,7 +64,7 @@ def draft(config: PortConfig, hub: Hub) -> Plan:
     found = outline_of(config, library, purpose, (models[0], *models), head, method, tuned=False)
     if head == RIDGE:
         top = models[0].family.head_sites(models[0].skeleton)
-        found = replace(found, chain=replace(found.chain, fresh=top[len(found.chain.moved) :]))
+        found = replace(found, head_layers=replace(found.head_layers, fresh=top[len(found.head_layers.moved) :]))
     sampled = Sampled(
         **vars(found),
         lineage=lineage,
@@ -127,7 +127,7 @@ def _reachable(plan: Sampled) -> tuple[Sampled, dict[str, str]]:
 
 def _destination(config: PortConfig, lineage: Lineage, hub: Hub) -> Destination | None:
     """Where to push maps; onto nothing but earlier maps of the same two bases."""
-    if not asked_for(config.push, config.push_to, config.private, config.create_pr, config.commit_message):
+    if not push_is_wanted(config.push, config.push_to, config.private, config.create_pr, config.commit_message):
         return None
     names = [pinned.name for pinned in (lineage.base, lineage.target)]
 
@@ -136,7 +136,7 @@ def _destination(config: PortConfig, lineage: Lineage, hub: Hub) -> Destination 
         return [said.get(role, {}).get("name") for role in ("source", "target")] == names
 
     default = "-to-".join(name.split("/")[-1] for name in names) + "-maps"
-    return place_for(
+    return repo_to_push_to(
         hub,
         config.push_to,
         default,

@@ -15,9 +15,9 @@ from hf_bico.core.methods import Track, method_of, untracked
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
-from hf_bico.io.changes.source import fetch, weigh
+from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import Anatomy, Outline, anatomies, base_of
+from hf_bico.io.models import Outline, RepoModel, base_of, repo_models
 from hf_bico.reports.estimate import estimate, retimed
 from hf_bico.reports.report import SCHEMA, Clock, environment, layer_table
 from hf_bico.reports.verdict import Grade, Verdict, impossible, judge, unseen
@@ -78,13 +78,13 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
     }
     try:
         with clock("headers"):
-            library, purpose, models = anatomies(pinned, hub, port.family)
+            library, purpose, models = repo_models(pinned, hub, port.family)
             plan = outline_of(port, library, purpose, models, port.head or "transport", method)
         data |= {"models": _models(plan), "pairs": layer_table(plan.pairs)}
         with clock("download"):
             folders = [fetch(plan, each, hub) for each in track(pinned, "Downloading", 3)]
         with clock("task vector"):
-            weighed = weigh(plan, folders)
+            weighed = read_change(plan, folders)
         plan = weighed.plan
     except PortError as error:
         if _elsewhere(error):
@@ -219,7 +219,7 @@ def _elsewhere(error: BaseException | None) -> bool:
 
 
 def _models(plan: Outline) -> dict[str, dict[str, Any]]:
-    def record(each: Anatomy) -> dict[str, Any]:
+    def record(each: RepoModel) -> dict[str, Any]:
         sites = each.sites()
         widths = sorted({(s.d_out, s.d_in) for s in sites})
         return {

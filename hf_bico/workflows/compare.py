@@ -17,12 +17,12 @@ from hf_bico.core.transport import Difference, check_fine_tune
 from hf_bico.families.heads import PROBE
 from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about
+from hf_bico.io.reference import Pinned, errors_about
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import staged
 from hf_bico.reports.report import SCHEMA, Clock, environment, search_record
 from hf_bico.reports.tables import markdown
-from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.requirements import check_search, read_bank, require_task
 from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
@@ -181,7 +181,7 @@ def _scores(
     hub: Hub,
     ready: Ready,
     drawn: Draw,
-    examine: Exam,
+    examine: Evaluator,
     tuned: Pinned | None,
     workspace: Workspace,
 ) -> tuple[Score, Reference]:
@@ -189,7 +189,7 @@ def _scores(
     source = score_source(ready, drawn, config.port.batch_size, examine, workspace)
     if tuned is None:
         return source, Reference("the source's own score", ready.plan.lineage.source, source)
-    with about(tuned):
+    with errors_about(tuned):
         folder = _target_tuned(hub, ready, tuned)
         model, objective = own_side(ready, folder, drawn, config.port.batch_size)
         score = workspace.once(
@@ -233,7 +233,7 @@ def _rows(
     config: CompareConfig,
     ready: Ready,
     drawn: Draw,
-    examine: Exam,
+    examine: Evaluator,
     methods: dict[str, Method],
     calibration: Calibration,
     track: Track,

@@ -53,7 +53,7 @@ def destination_of(
     Raises:
         PortError: no token, or the repo holds something that is not an earlier push of this same port.
     """
-    if not asked_for(push, push_to, private, create_pr, commit_message):
+    if not push_is_wanted(push, push_to, private, create_pr, commit_message):
         return None
 
     def is_mine(head: Pinned) -> bool:
@@ -65,7 +65,7 @@ def destination_of(
 
     default = "-on-".join(pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target))
     default += "" if form == MODEL else f"-{form}"
-    return place_for(
+    return repo_to_push_to(
         hub,
         push_to,
         default,
@@ -76,7 +76,7 @@ def destination_of(
     )
 
 
-def asked_for(
+def push_is_wanted(
     push: bool, push_to: str | None, private: bool | None, create_pr: bool, commit_message: str | None
 ) -> bool:
     """Whether a push was asked for.
@@ -93,7 +93,7 @@ def asked_for(
     return True
 
 
-def place_for(
+def repo_to_push_to(
     hub: Hub,
     push_to: str | None,
     default: str,

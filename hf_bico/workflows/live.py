@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Loss, Scores, Side, collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import BiCo, Job, Method, Track, untracked
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
@@ -58,18 +58,18 @@ def port(
     top = top_of(tuned_state, base, target, head)
     job, ratio = _job(tuned_state, base, target, calibration, loss, scores, matching, top, track)
     family = family_of(base)
-    sites = (*family.sites(base), *(pair.source for pair in top.chain.moved))
+    sites = (*family.sites(base), *(pair.source for pair in top.head_layers.moved))
     whole = account(job.tau, job.pairs, family.left_reason, sites)
     method.check(job.pairs)
-    evidence = Evidence(job.pairs, method.signals, method.draws)
+    statistics = Statistics(job.pairs, method.signals, method.draws)
     shown = job.batches()
     with torch.enable_grad(), ExitStack() as worn:
         with clock("head"):
             made, fit = worn.enter_context(top.worn(job))
         with clock("calibrate"):
-            collect(job.source, job.target, job.pairs, track(shown, "Calibrating", shown.__length_hint__()), evidence)
+            collect(job.source, job.target, job.pairs, track(shown, "Calibrating", shown.__length_hint__()), statistics)
         with clock("move"):
-            result = method.carry(replace(job, evidence=evidence))
+            result = method.carry(replace(job, statistics=statistics))
     from hf_bico.workflows.ported import lineage_of, record_of
 
     record = record_of(
@@ -135,7 +135,7 @@ def _job(
     models = base, target
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else tuple(map(loss_of, models))
     sites = [family_of(model).sites(model) for model in models]
-    pairs = (*pair_sites(*sites, matching), *top.chain.moved)
+    pairs = (*pair_sites(*sites, matching), *top.head_layers.moved)
     before = base.state_dict()
     tau = Difference(*({key: state[key] for key in state if key not in top.tensors} for state in (tuned, before)))
     ratio = check_fine_tune(tau, before, sites[0])
@@ -144,7 +144,7 @@ def _job(
         raise PortError(f"the base is on {viewers[0].device} and the target on {viewers[1].device}: move both to one")
     batches = LiveBatches(calibration, viewers, frozenset(pair.target.tokens.sequence for pair in pairs))
     sides = [Side(model, *each) for model, *each in zip(models, losses, scores or (None, None), strict=True)]
-    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Evidence(pairs, ()), track), ratio
+    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Statistics(pairs, ()), track), ratio
 
 
 def state_of(tuned: nn.Module | Tensors) -> Tensors:

@@ -16,8 +16,17 @@ from hf_bico.families import Library, Purpose
 from hf_bico.io.changes.forms import MODEL, check_form
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.stored import Kept, method_for, telling
-from hf_bico.io.models import Anatomy, Outline, anatomies, base_of, chain_of, check_models, optional_towers, pair_models
+from hf_bico.io.maps.stored import StoredMaps, method_for, naming_the_maps
+from hf_bico.io.models import (
+    Outline,
+    RepoModel,
+    base_of,
+    check_models,
+    head_layers_of,
+    optional_towers,
+    pair_models,
+    repo_models,
+)
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import require_room
 from hf_bico.reports.estimate import Estimate, Work, estimate
@@ -85,7 +94,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     check_alpha(config.alpha)
     check_options(config)
     lineage = resolve(config, hub)
-    library, purpose, models = anatomies(lineage.models, hub, config.family)
+    library, purpose, models = repo_models(lineage.models, hub, config.family)
     check_form(config.form, config.rank, config.energy, config.dtype, library.name)
     dataset, split, task = asked(config, hub, lineage.dataset)
     head = head_of(config.head, purpose, task)
@@ -99,7 +108,7 @@ def draft(config: PortConfig, hub: Hub) -> Blueprint:
     choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
     if config.output is not None:
         require_room(config.output, 0)
-    with telling(method, lineage.base, lineage.target):
+    with naming_the_maps(method, lineage.base, lineage.target):
         found = outline_of(config, library, purpose, models, head, method)
     if config.form != MODEL and lineage.target.folder is not None and (config.push or config.push_to):
         raise PortError(
@@ -165,7 +174,7 @@ def outline_of(
     config: PortConfig,
     library: Library,
     purpose: Purpose,
-    models: tuple[Anatomy, ...],
+    models: tuple[RepoModel, ...],
     head: str,
     method: Method,
     tuned: bool = True,
@@ -178,9 +187,11 @@ def outline_of(
     Raises:
         PortError: weights that do not fit, layers without a partner, a method that cannot serve the pairs.
     """
-    links = chain_of(models, head, purpose)
+    links = head_layers_of(models, head, purpose)
     check_models(library, models, tuned)
-    pairs, unpaired = pair_models(models, matching_of(config, method.matching if isinstance(method, Kept) else None))
+    pairs, unpaired = pair_models(
+        models, matching_of(config, method.matching if isinstance(method, StoredMaps) else None)
+    )
     pairs = (*pairs, *links.moved)
     method.check(pairs)
     return Outline(
@@ -188,7 +199,7 @@ def outline_of(
         purpose=purpose,
         models=models,
         head=head,
-        chain=links,
+        head_layers=links,
         pairs=pairs,
         unpaired=unpaired,
         method=method,

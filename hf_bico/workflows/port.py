@@ -16,10 +16,10 @@ from hf_bico.core.methods import Job, Method, Naive, Track, untracked
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Transported, added, holding
 from hf_bico.io.changes import forms
-from hf_bico.io.changes.delta import SECTION, Base
+from hf_bico.io.changes.delta import SECTION, OpenedBase
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.stored import Kept
+from hf_bico.io.maps.stored import StoredMaps
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged, write_model
 from hf_bico.reports.card import write_card
@@ -78,7 +78,9 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         workspace = Workspace(_key(config, ready, drawn))
         ready.equip(drawn, config.batch_size, track)
         plan = ready.plan
-        job = replace(ready.job(drawn, config.batch_size, track), evidence=workspace.evidence(plan.pairs, plan.method))
+        job = replace(
+            ready.job(drawn, config.batch_size, track), statistics=workspace.statistics(plan.pairs, plan.method)
+        )
     with clock("calibrate"):
         calibrate(job, workspace)
     with clock("move"):
@@ -139,7 +141,7 @@ def calibrate(job: Job, workspace: Workspace) -> None:
     batches = islice(every, workspace.batches, None)
     batches = job.track(batches, "Calibrating", len(every) - workspace.batches)
     with within_memory():
-        collect(job.source, job.target, job.pairs, batches, job.evidence, workspace.after_batch)
+        collect(job.source, job.target, job.pairs, batches, job.statistics, workspace.after_batch)
 
 
 def _shaped(
@@ -228,7 +230,7 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
         plan.head,
         *drawing_words(config, plan),
     ]
-    words += ["--maps", plan.method.pinned_name] if isinstance(plan.method, Kept) else method_words(config)
+    words += ["--maps", plan.method.pinned_name] if isinstance(plan.method, StoredMaps) else method_words(config)
     optional = {
         "--eval-n": config.eval_n,
         "--as": None if config.form == forms.MODEL else config.form,
@@ -240,13 +242,13 @@ def redo(config: PortConfig, plan: Blueprint, alpha: float) -> str:
 
 
 def _method_record(method: Method, alpha: float, search: Search | None) -> dict[str, Any]:
-    kept = {"maps": method.about_maps()} if isinstance(method, Kept) else {}
+    kept = {"maps": method.about_maps()} if isinstance(method, StoredMaps) else {}
     return method_record(method) | kept | {"alpha": alpha, "search": search_record(search)}
 
 
 def _head_record(ready: Ready) -> dict[str, Any]:
     """Which head the target has, and how well the map of its input fits, where it was carried."""
-    links = ready.plan.chain
+    links = ready.plan.head_layers
     return {
         "kind": ready.plan.head,
         "carried": [pair.target.name for pair in links.carried],
@@ -306,7 +308,7 @@ def _write(stage: Path, config: PortConfig, ready: Ready, drawn: Draw, shaped: f
             stage, plan.library, model, ready.folders[2], target.files, ready.weights, shaped.delta, shaped.alpha, head
         )
         return None
-    base = Base(target, plan.library, plan.purpose, ready.folders[2], ready.weights)
+    base = OpenedBase(target, plan.library, plan.purpose, ready.folders[2], ready.weights)
     return write_delta(stage, base, shaped, head, [b.weight.key for _, b in plan.pairs if b.weight.transposed])
 
 

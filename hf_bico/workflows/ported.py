@@ -21,7 +21,7 @@ from hf_bico.core.types import Tensors
 from hf_bico.families import Transformers, family_of, library_of
 from hf_bico.families.layout import is_transposed
 from hf_bico.families.purposes import of_model
-from hf_bico.io.changes.delta import SECTION, Base
+from hf_bico.io.changes.delta import SECTION, OpenedBase
 from hf_bico.io.changes.forms import LORA, MODEL, Shaped, as_products, check_form
 from hf_bico.io.changes.forms import stored as kept_as
 from hf_bico.io.changes.peft import write_delta
@@ -395,7 +395,7 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     stored = SafeTensors.of(library, pinned, folder)
     with naming(target, ported) if is_transformers(target) else nullcontext():
         purpose = of_model(target)
-    base = Base(pinned, library, purpose, folder, Named(stored, library.names(target, stored)))
+    base = OpenedBase(pinned, library, purpose, folder, Named(stored, library.names(target, stored)))
     own = own_head(ported, base)
     delta, cuts = ported.delta, ()
     if kind.form == LORA:
@@ -406,7 +406,7 @@ def _write_delta(stage: Path, ported: Ported, kind: Kind, hub: Hub) -> tuple[dic
     return write_delta(stage, base, shaped, head, [key for key in transposed if key in shaped.delta]), shaped
 
 
-def own_head(ported: Ported, base: Base) -> dict[str, Tensor]:
+def own_head(ported: Ported, base: OpenedBase) -> dict[str, Tensor]:
     """The target's own classifier, where its repo has none or another.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hf_bico.core.collect import Batch, collect
 from hf_bico.core.methods import Job, Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.transport import Moved, added, holding
 from hf_bico.core.types import Fit
@@ -24,18 +24,18 @@ def halved(labels: Sequence[Any]) -> tuple[list[int], list[int]]:
     return sorted(by_class[0::2]), sorted(by_class[1::2])
 
 
-def gather(job: Job, method: Method, halves: Sequence[Half]) -> list[Evidence]:
+def gather(job: Job, method: Method, halves: Sequence[Half]) -> list[Statistics]:
     """What the method wants to know, from either half."""
     found = []
     for half in halves:
-        evidence = Evidence(job.pairs, method.signals, method.draws)
-        found.append(collect(job.source, job.target, job.pairs, half(), evidence))
+        statistics = Statistics(job.pairs, method.signals, method.draws)
+        found.append(collect(job.source, job.target, job.pairs, half(), statistics))
     return found
 
 
-def together(job: Job, method: Method, parts: Iterable[Evidence]) -> Evidence:
+def together(job: Job, method: Method, parts: Iterable[Statistics]) -> Statistics:
     """The evidence of all samples."""
-    whole = Evidence(job.pairs, method.signals, method.draws)
+    whole = Statistics(job.pairs, method.signals, method.draws)
     whole.weights = job.source.model.state_dict(), job.target.model.state_dict()
     for part in parts:
         whole.merge(part)
@@ -43,7 +43,7 @@ def together(job: Job, method: Method, parts: Iterable[Evidence]) -> Evidence:
 
 
 def trial_loss(
-    job: Job, method: Method, parts: Sequence[Evidence], halves: Sequence[Half], loss: Callable[[int], float]
+    job: Job, method: Method, parts: Sequence[Statistics], halves: Sequence[Half], loss: Callable[[int], float]
 ) -> float:
     """The target's loss with a port made of one half on the other, and the other way round, summed.
 
@@ -51,8 +51,8 @@ def trial_loss(
         loss: of the target as it stands, on the half that is not the one of this number.
     """
     total = 0.0
-    for number, (evidence, half) in enumerate(zip(parts, halves, strict=True)):
-        delta = method.carry(replace(job, evidence=evidence, batches=half)).delta
+    for number, (statistics, half) in enumerate(zip(parts, halves, strict=True)):
+        delta = method.carry(replace(job, statistics=statistics, batches=half)).delta
         with holding(job.target.model, added(job.weights, delta)):
             total += loss(number)
     return total

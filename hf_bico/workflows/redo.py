@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_bico.io.reference import Pinned
-from hf_bico.tasks.columns import Kind
+from hf_bico.tasks.columns import SampleKind
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.plan import Sampled
 
@@ -40,7 +40,7 @@ def drawing_words(config: PortConfig, plan: Sampled) -> list[str]:
             "--family": config.family,
             "--layers": config.layers,
             "--skip": config.skip,
-            "--max-length": None if plan.task.columns.kind is Kind.IMAGE else config.max_length,
+            "--max-length": None if plan.task.columns.kind is SampleKind.IMAGE else config.max_length,
         }
     )
 

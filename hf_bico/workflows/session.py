@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job, Track
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.transport import Account, Difference, account, holding
@@ -22,17 +22,17 @@ from hf_bico.core.types import Fit
 from hf_bico.families import Loaded, heads
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange
-from hf_bico.io.changes.source import fetch, new_in_source, weigh
+from hf_bico.io.changes.source import fetch, only_in_source, read_change
 from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.stored import Kept
+from hf_bico.io.maps.stored import StoredMaps
 from hf_bico.io.models import optional_towers, pair_models
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.report import Clock
 from hf_bico.tasks.asking import objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches, batched
-from hf_bico.tasks.evaluation import Exam, embedded
+from hf_bico.tasks.evaluation import Evaluator, embedded
 from hf_bico.tasks.objectives import Embedding, Objective, ZeroShot, similarity_scores
 from hf_bico.tasks.samples import Draw, Sample, choose, draw, samples_of
 from hf_bico.tasks.scores import Score
@@ -88,7 +88,7 @@ class Ready:
             *live,
             self.weights,
             self.batches(drawn, size),
-            Evidence(self.plan.pairs, ()),
+            Statistics(self.plan.pairs, ()),
             track,
         )
 
@@ -126,7 +126,7 @@ class Ready:
         """Give both bases the head that their loss is taken under: the source's its own, the target's one made of it,
         or each one that is fitted to the samples.
         """
-        links, models = self.plan.chain, [side.model for side in self.sides]
+        links, models = self.plan.head_layers, [side.model for side in self.sides]
         heads.place(models[0], self.own_head)
         gains = links.gain(self.own_head, models[1].state_dict())
         heads.place(models[1], gains)
@@ -150,7 +150,7 @@ class Ready:
         objective, model, classes = self.objectives[number], self.sides[number].model, len(self.plan.task.class_names)
         if isinstance(objective, Embedding):
             return {}, probed(objective, model, drawn, size, classes)
-        sites = (self.plan.chain.fresh, self.plan.chain.made)[number]
+        sites = (self.plan.head_layers.fresh, self.plan.head_layers.made)[number]
         if not sites:
             return {}, objective  # it has its own
         encoded = [objective.encode(some) for some in batched(drawn.samples, size)]
@@ -178,7 +178,7 @@ class Ready:
     def match(self, config: PortConfig, drawn: Draw, size: int, track: Track) -> dict[str, Any] | None:
         """Pair the blocks by how alike they are on the samples, where that was asked for; what was found."""
         if config.matching != CKA:
-            return {"rule": self.plan.method.rule} if isinstance(self.plan.method, Kept) else None
+            return {"rule": self.plan.method.rule} if isinstance(self.plan.method, StoredMaps) else None
         live = [Side(side.model, objective.loss) for side, objective in zip(self.sides, self.objectives, strict=True)]
         _, base, target = self.plan.models
         dropped = optional_towers(self.plan) - {pair.target.tower for pair in self.plan.pairs}
@@ -190,7 +190,7 @@ class Ready:
         }
         paths = {tower: monotone_path(matrix) for tower, matrix in matrices.items()}
         pairs, _ = pair_models(self.plan.models, matching_of(config, by_path(paths | dict.fromkeys(dropped))))
-        pairs = tuple(pair for pair in (*pairs, *self.plan.chain.moved) if pair.target.tower not in dropped)
+        pairs = tuple(pair for pair in (*pairs, *self.plan.head_layers.moved) if pair.target.tower not in dropped)
         self.plan = replace(self.plan, pairs=pairs)
         self.plan.method.check(pairs)
         if self.tau:
@@ -208,26 +208,26 @@ def prepare(plan: Blueprint, hub: Hub, track: Track, clock: Clock) -> Ready:
     """
     with clock("download"):
         folders = [fetch(plan, pinned, hub) for pinned in track(plan.lineage.models, "Downloading", 3)]
-    if isinstance(plan.method, Kept):
+    if isinstance(plan.method, StoredMaps):
         with clock("maps"):
             plan.method.require_bases(plan.library, plan.lineage.models[1:], folders[1:])
     with clock("task vector"):
-        plan, tuned, target, tau, ratio, ledger = weigh(plan, folders)
-    if isinstance(plan.method, Kept):
+        plan, tuned, target, tau, ratio, ledger = read_change(plan, folders)
+    if isinstance(plan.method, StoredMaps):
         with clock("maps"):
             plan.method.open(hub, plan.pairs, plan.device)
     with clock("load"):
         hashes = hashes_of(plan, folders)
         sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders[1:]]
         objectives = tuple(asked_of(plan, side) for side in sides)
-    own_head = {key: tuned[key] for key in new_in_source(plan) | plan.chain.source_keys if key in tuned}
+    own_head = {key: tuned[key] for key in only_in_source(plan) | plan.head_layers.source_keys if key in tuned}
     return Ready(
         plan,
         folders,
         hashes,
         tuned,
         tau,
-        target.without(plan.chain.target_keys),
+        target.without(plan.head_layers.target_keys),
         own_head,
         ratio,
         ledger,
@@ -279,16 +279,16 @@ def probed(objective: Embedding, model: nn.Module, drawn: Draw, size: int, class
     return replace(objective, probe=heads.ridge(x, labels, classes))
 
 
-def score_source(ready: Ready, drawn: Draw, size: int, examine: Exam, workspace: Workspace) -> Score:
+def score_source(ready: Ready, drawn: Draw, size: int, examine: Evaluator, workspace: Workspace) -> Score:
     """The fine-tune's own score; where there are no labels, its marks are what the others are scored against."""
     if ready.plan.head != "none" and workspace.has("the source"):
         return Score(**workspace.once("the source", dict))
     adapted = isinstance(ready.tuned, Adapted)
     model, objective = own_side(ready, ready.folders[adapted], drawn, size, ready.tuned.own if adapted else None)
-    marks = examine.marks("the source", objective, model)
+    per_sample = examine.per_sample("the source", objective, model)
     if ready.plan.head == "none":
-        examine.reference = marks
-    return Score(**workspace.once("the source", lambda: asdict(objective.score(marks, examine.reference))))
+        examine.reference = per_sample
+    return Score(**workspace.once("the source", lambda: asdict(objective.score(per_sample, examine.reference))))
 
 
 @contextmanager
@@ -329,8 +329,8 @@ def _dataset_key(pinned: Pinned) -> list[Any]:
     return [str(pinned.folder), *([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
 
 
-def exam(config: PortConfig, plan: Blueprint, track: Track) -> Exam:
+def exam(config: PortConfig, plan: Blueprint, track: Track) -> Evaluator:
     """The evaluation split, or a draw of it by the seed."""
     split = plan.dataset.split(plan.eval_name, whole=config.eval_n is None)
     indices = choose(split, plan.eval_name, eval_size(config, split), config.seed)
-    return Exam(plan.task, plan.eval_name, split, indices, 4 * config.batch_size, track)
+    return Evaluator(plan.task, plan.eval_name, split, indices, 4 * config.batch_size, track)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.methods import Job, Track
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
@@ -66,7 +66,7 @@ def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping
     cka = {tower: np.array(rows) for tower, rows in matched["cka"].items()} if matched else _compared(ready, job, track)
     losses = None if ready.plan.head == "none" else _losses(ready, job, parts, halves, size)
     with _timed(seconds, "move"):
-        moved = method.carry(replace(job, evidence=probe.together(job, method, parts))).moved
+        moved = method.carry(replace(job, statistics=probe.together(job, method, parts))).moved
     with _timed(seconds, "score target"), ready.dressed(drawn, size) as (objective, _):
         start = _marks(objective, ready.sides[1].model, drawn, size)
     del job
@@ -90,7 +90,7 @@ def _compared(ready: Ready, job: Job, track: Track) -> Matrices:
 
 
 def _losses(
-    ready: Ready, job: Job, parts: Sequence[Evidence], halves: Sequence[Draw], size: int
+    ready: Ready, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw], size: int
 ) -> tuple[float, float]:
     """The target's without a port and with one, on samples that neither port nor a fitted head was made of."""
     model, fitted = ready.sides[1].model, ready.plan.head in FITTED
@@ -107,13 +107,13 @@ def _source(ready: Ready, drawn: Draw, halves: Sequence[Draw], size: int) -> tup
     """The fine-tune's marks and score, and its loss; under a probe of its own, that of one half on the other."""
     fitted = ready.plan.head in FITTED
     model, objective = own_side(ready, ready.folders[0], drawn, size)
-    marks = _marks(objective, model, drawn, size)
+    per_sample = _marks(objective, model, drawn, size)
     if ready.plan.head == PROBE:
         probes = (own_side(ready, ready.folders[0], half, size)[1] for half in halves)
         loss = sum(_loss(own, model, other, size, fitted) for own, other in zip(probes, reversed(halves), strict=True))
     else:
         loss = _loss(objective, model, drawn, size, fitted)
-    return marks, objective.score(marks, marks), loss
+    return per_sample, objective.score(per_sample, per_sample), loss
 
 
 def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int, fitted: bool) -> float:
@@ -129,7 +129,7 @@ def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int, fitted
 def _marks(objective: Objective, model: nn.Module, drawn: Draw, size: int) -> Tensor:
     with torch.no_grad():
         return torch.cat(
-            [objective.marks(model, objective.encode(some)).float().cpu() for some in batched(drawn.samples, size)]
+            [objective.per_sample(model, objective.encode(some)).float().cpu() for some in batched(drawn.samples, size)]
         )
 
 

@@ -18,7 +18,7 @@ from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
 from hf_bico.tasks.asking import zero_shot_head
-from hf_bico.tasks.evaluation import Exam
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.tasks.samples import Task, read_task, samples_of
 from hf_bico.tasks.splits import ArrowSplit, HubDataset
@@ -110,7 +110,7 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
         f"Fine-tuning {tune}",
     )
     delta = {key: (p.detach() - before[key]).cpu() for key, p in tower.items()}
-    examine = Exam(task, "validation", split, tuple(kept), run.size, run.track)
+    examine = Evaluator(task, "validation", split, tuple(kept), run.size, run.track)
     score = examine(str(tune), ZeroShot(LIBRARY, loaded, head), loaded.model).value if kept else None
     weights = SafeTensors.of(LIBRARY, pinned, folder)
     with staged(run.place(spec, tune)) as stage:

@@ -56,7 +56,7 @@ def whole_split(dataset: HubDataset, name: str) -> datasets.Dataset:
     if name not in dataset.splits:
         raise PortError(f"{dataset.pinned} has no split {name!r}; it has {', '.join(dataset.splits)}")
     builder = dataset.builder
-    with dataset.hub.speaking(f"dataset {dataset.pinned}", dataset.pinned.name, "dataset"):
+    with dataset.hub.hub_errors_as_one_line(f"dataset {dataset.pinned}", dataset.pinned.name, "dataset"):
         if isinstance(builder, Parquet):  # this split alone; some repos have ten
             files = {name: list(builder.config.data_files[name])}
             return datasets.load_dataset(

@@ -58,7 +58,7 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
 
     before = on(job.target, 0) + on(job.target, 1)
     after = probe.trial_loss(job, BiCo(), parts, halves, lambda number: on(job.target, 1 - number))
-    moved = BiCo().carry(replace(job, evidence=probe.together(job, BiCo(), parts))).moved
+    moved = BiCo().carry(replace(job, statistics=probe.together(job, BiCo(), parts))).moved
     sites = tuple(family_of(side.model).sites(side.model) for side in (job.source, job.target))
     matrix = cka_matrix(job.source, job.target, sites, "", lambda: samples)
     with holding(job.source.model, tune.fine_tune(source, task).items()):

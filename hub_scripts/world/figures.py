@@ -17,7 +17,7 @@ import tune
 from torch import Tensor, nn
 
 from hf_bico.core.collect import collect
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.taps import taps
 from hf_bico.core.transport import added, holding
 from hf_bico.core.types import Signal
@@ -56,7 +56,7 @@ def rows(model: nn.Module, head: Tensor, pictures: Tensor, labels: Tensor) -> di
 def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
     """Per signal and site: CKA, cosine before (zero-padded) and after the Procrustes map, on images it never saw."""
     job, _ = cells.job(cells.Cell(*PAIR, TASK, seed=0, n=N))
-    evidence = collect(job.source, job.target, job.pairs, job.batches(), Evidence(job.pairs, SIDES))
+    statistics = collect(job.source, job.target, job.pairs, job.batches(), Statistics(job.pairs, SIDES))
     test = [part[:200] for part in cells.images(TASK, "test")]
     a, b = (
         rows(side.model, cells.heads(name, TASK)[0], *test)
@@ -66,7 +66,7 @@ def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
     for pair in job.pairs:
         for side in SIDES:
             x, y = a[pair.source.name, side], b[pair.target.name, side]
-            factor, _ = evidence[pair, side].procrustes(rtol=1e-5)
+            factor, _ = statistics[pair, side].procrustes(rtol=1e-5)
             padded = nn.functional.pad(x, (0, y.shape[1] - x.shape[1]))
             found[pair.target.name, side.value] = cka(x, y), cosine(padded, y), cosine(x @ factor.T, y)
     return found
@@ -104,9 +104,9 @@ def likeness() -> dict[str, list[float]]:
     found = {}
     for name in METHODS:
         method = cells.method(name)
-        evidence = Evidence(job.pairs, method.signals, method.draws)
-        collect(job.source, job.target, job.pairs, job.batches(), evidence)
-        delta = method.carry(replace(job, evidence=evidence)).delta
+        statistics = Statistics(job.pairs, method.signals, method.draws)
+        collect(job.source, job.target, job.pairs, job.batches(), statistics)
+        delta = method.carry(replace(job, statistics=statistics)).delta
         with holding(job.target.model, added(job.weights, delta)):
             change = [after - y for after, y in zip(stream(job.target.model, pictures), before, strict=True)]
         found[name] = [cosine(made, wanted) for made, wanted in zip(change, goal, strict=True)]

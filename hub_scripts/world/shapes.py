@@ -109,13 +109,13 @@ def font_marks(characters: str, faces: tuple[str, ...]) -> list[list[np.ndarray]
     import matplotlib
     from fontTools.ttLib import TTFont
 
-    marks: list[list[np.ndarray]] = [[] for _ in characters]
+    per_sample: list[list[np.ndarray]] = [[] for _ in characters]
     for face in faces:
         path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{face}.ttf"
         known, font = TTFont(path).getBestCmap(), ImageFont.truetype(str(path), 96)
-        for character, found in zip(characters, marks, strict=True):
+        for character, found in zip(characters, per_sample, strict=True):
             if ord(character) in known:
                 sheet = Image.new("L", (288, 288))
                 ImageDraw.Draw(sheet).text((96, 72), character, fill=255, font=font)
                 found.append(fit(sheet))
-    return marks
+    return per_sample

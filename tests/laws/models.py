@@ -14,7 +14,7 @@ from hf_bico import BiCo, Naive
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
 from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, TransFusion
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
 from hf_bico.core.types import Pair, Signal
@@ -91,7 +91,7 @@ def job(source: str, target: str, tau: dict[str, Tensor], *, n: int = 100, batch
         *(Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)),
         b.state_dict(),
         lambda: seen.batches(batch),
-        evidence(source, target, n, batch),
+        statistics(source, target, n, batch),
     )
 
 
@@ -101,18 +101,18 @@ def pairs(source: str, target: str) -> tuple[Pair, ...]:
 
 
 @known
-def evidence(source: str, target: str, n: int = 100, batch: int = 50) -> Evidence:
+def statistics(source: str, target: str, n: int = 100, batch: int = 50) -> Statistics:
     """All that any method wants to see."""
     return collected(model(source), model(target), samples(n), samples(n).batches(batch))
 
 
 def collected(
     a: nn.Module, b: nn.Module, seen: Samples, batches: list, signals=frozenset(Signal), first: int = 0
-) -> Evidence:
+) -> Statistics:
     """`first`: how many samples came before these."""
     sides = [Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)]
     both = pair_sites(family_of(a).sites(a), family_of(b).sites(b))
-    empty = Evidence(both, signals, DRAWS)
+    empty = Statistics(both, signals, DRAWS)
     empty.samples = first
     return collect(*sides, both, batches, empty)
 

@@ -9,13 +9,12 @@ from twins import Samples, distance
 
 from hf_bico.core import linalg
 from hf_bico.core.methods import GradFix, Job, Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Pair, Signal
 from laws.models import (
     SAME,
     carried,
     collected,
-    evidence,
     job,
     known,
     model,
@@ -25,6 +24,7 @@ from laws.models import (
     pairs,
     plain_rows,
     samples,
+    statistics,
     threads,
     unrelated,
 )
@@ -38,7 +38,7 @@ def streamed_is_one_shot() -> None:
     merged.merge(later := collected(a, b, seen, [second], first=12))
     assert later.samples == 24
     merged.samples = 24
-    fives, whole = evidence("own", "wide", 24, 5), evidence("own", "wide", 24, 24).state_dict()
+    fives, whole = statistics("own", "wide", 24, 5), statistics("own", "wide", 24, 24).state_dict()
     for other in (fives.state_dict(), merged.state_dict()):
         assert other.keys() == whole.keys()
         for key, value in whole.items():
@@ -56,7 +56,7 @@ def gradients_are_autograds() -> None:
     sums, votes = own_gradients("same", samples(9)), own_votes("same", 9)
     for pair in pairs("own", "same"):
         site = pair.target
-        got = evidence("own", "same", 9, 4).gradients[site.name]
+        got = statistics("own", "same", 9, 4).gradients[site.name]
         weight = site.weight.of(sums[site.weight.key])
         assert torch.allclose(got.weight, weight, atol=1e-9 * weight.abs().max()), site.name
         assert (got.weight_votes != site.weight.of(votes[site.weight.key])).double().mean() < 0.01, site.name
@@ -65,7 +65,7 @@ def gradients_are_autograds() -> None:
 
 
 @known
-def larger(target: str, batch: int, threads: int, noise: float) -> Evidence:
+def larger(target: str, batch: int, threads: int, noise: float) -> Statistics:
     """Of a float32 pair with more blocks and tokens, from fewer samples than most maps have directions, collected
     with so many threads."""
     seen = Samples.make(20, dtype=torch.float32)
@@ -96,7 +96,7 @@ def _stable(method: Method, tolerance: float, *changes: dict) -> None:
         assert distance(delta(usual | change), whole) < tolerance, change
 
 
-def _weighed(delta: dict[str, Tensor], both: tuple[Pair, ...], seen: Evidence, method: GradFix) -> dict[str, Tensor]:
+def _weighed(delta: dict[str, Tensor], both: tuple[Pair, ...], seen: Statistics, method: GradFix) -> dict[str, Tensor]:
     for _, site in both:
         of = seen.gradients[site.name]
         for where, gradient, votes in zip(
@@ -126,5 +126,5 @@ def labels_are_not_looked_at(method: Method) -> None:
     shuffled = Samples(seen.images, seen.labels.roll(1), seen.head)
     for batch in (50, 33):
         given = collected(model("own"), model("wide"), shuffled, shuffled.batches(batch))
-        other = method.carry(replace(job("own", "wide", tau), evidence=given)).delta
+        other = method.carry(replace(job("own", "wide", tau), statistics=given)).delta
         assert distance(other, expected) < 1e-6

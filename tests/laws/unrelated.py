@@ -6,7 +6,7 @@ from twins import distance
 
 from hf_bico.core.methods import Method
 from hf_bico.core.types import Signal
-from laws.models import carried, evidence, noise_tau, pairs, plain_rows, transported, unrelated
+from laws.models import carried, noise_tau, pairs, plain_rows, statistics, transported, unrelated
 
 
 def there_and_back(method: Method) -> None:
@@ -34,7 +34,7 @@ def norms_and_angles_are_kept(method: Method) -> None:
 def factors_move_alone(method: Method) -> None:
     """L (b aᵀ) Rᵀ = (L b)(R a)ᵀ: a low-rank τ moves factor by factor, and sums of them as one."""
     target, generator = unrelated(method), torch.Generator().manual_seed(0)
-    for (a, _), map_ in method.plan(pairs("own", target), evidence("own", target)):
+    for (a, _), map_ in method.plan(pairs("own", target), statistics("own", target)):
         left, right = (torch.randn(2, d, generator=generator, dtype=torch.float64) for d in (a.d_out, a.d_in))
         moved = [map_.bias(b) for b in left]
         first, second = (map_.weight(torch.outer(b, right[0])) for b in left)

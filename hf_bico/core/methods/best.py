@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hf_bico.core.methods.bico import BiCo
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Map, Pair
 
 
@@ -42,7 +42,7 @@ class Best(BiCo):
     centred: bool = True
     weighted: bool = True
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         heirs = Counter(source.name for source, _ in pairs)
-        for pair, map_ in super().plan(pairs, evidence):
+        for pair, map_ in super().plan(pairs, statistics):
             yield pair, replace(map_, scale=heirs[pair.source.name] ** -0.5)

@@ -55,7 +55,7 @@ class BiCo(TwoSided):
         return self.label_free
 
     @property
-    def unkept(self) -> str | None:
+    def why_not_storable(self) -> str | None:
         return None if self.steps == 1 else f"with steps = {self.steps} they are estimated anew on the way of every τ"
 
     def carry(self, job: Job) -> Transported:

@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_bico.core.gradients import agreeing
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Map, Pair, Signal
 
 
@@ -56,8 +56,8 @@ class GradFix(Method):
     def check(self, pairs: Sequence[Pair]) -> None:
         require_same_shapes(self.name, pairs)
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
-            seen = evidence.gradients[pair.target.name]
+            seen = statistics.gradients[pair.target.name]
             vote = self.sign == "vote"
             yield pair, Mask(seen.weight_votes, seen.bias_votes) if vote else Mask(seen.weight, seen.bias)

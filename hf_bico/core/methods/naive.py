@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Map, Pair, Signal
 
 
@@ -49,6 +49,6 @@ class Naive(Method):
     def signals(self) -> frozenset[Signal]:
         return frozenset()
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
             yield pair, Padding(pair.target.d_out, pair.target.d_in)

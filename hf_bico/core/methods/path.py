@@ -2,7 +2,7 @@
 
 from hf_bico.core.collect import collect
 from hf_bico.core.method import Job, Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported, added, holding, transport
 
 
@@ -14,15 +14,15 @@ def along_path(method: Method, job: Job, steps: int) -> Transported:
     total: dict = {}
     before = job.source.model.state_dict()
     for k in job.track(range(steps), f"Path ({method.name})", steps):
-        evidence = job.evidence
+        statistics = job.statistics
         if k:
-            evidence = Evidence(job.pairs, method.signals, method.draws)
+            statistics = Statistics(job.pairs, method.signals, method.draws)
             with (
                 holding(job.source.model, added(before, job.tau, k / steps)),
                 holding(job.target.model, added(job.weights, total)),
             ):
-                collect(job.source, job.target, job.pairs, job.batches(), evidence)
-        step = transport(job.tau, method.plan(job.pairs, evidence), job.weights)
+                collect(job.source, job.target, job.pairs, job.batches(), statistics)
+        step = transport(job.tau, method.plan(job.pairs, statistics), job.weights)
         for key, change in step.delta.items():
             total[key] = change / steps if k == 0 else total[key].add_(change, alpha=1 / steps)
     return Transported(total, step.moved)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors
 
 Weights = tuple[Tensors, Tensors]  # A's and B's own
@@ -77,7 +77,7 @@ class TransFusion(Method):
         if not any(b.hidden_out or b.hidden_in for _, b in pairs):
             raise PortError(f"{self.name} permutes heads and hidden units, and these layers name none")
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         places, groups = _places(pairs)
         heads, units = {}, {}
 
@@ -86,9 +86,9 @@ class TransFusion(Method):
                 return None
             group = hidden.group or hidden.name
             if group not in heads:
-                heads[group] = match_heads(groups[group], evidence.weights, hidden.heads)
+                heads[group] = match_heads(groups[group], statistics.weights, hidden.heads)
             if hidden.name not in units:
-                units[hidden.name] = match_units(places[hidden.name], evidence.weights, heads[group])
+                units[hidden.name] = match_units(places[hidden.name], statistics.weights, heads[group])
             return units[hidden.name]
 
         for pair in pairs:

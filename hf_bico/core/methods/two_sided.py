@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
 from hf_bico.core.method import Method
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream
 
 
@@ -45,7 +45,7 @@ class TwoSided(Method):
         return frozenset(used)
 
     @property
-    def unkept(self) -> str | None:
+    def why_not_storable(self) -> str | None:
         return None
 
     def check(self, pairs: Sequence[Pair]) -> None:
@@ -59,22 +59,22 @@ class TwoSided(Method):
         if unequal:
             raise PortError(f"{self.name} leaves one side as it is, which needs equal widths: {listed(unequal)}")
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         left, right = self.sides
         last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
         for pair in pairs:
             streams = pair.streams(right or Signal.INPUT)
             if streams not in last:  # q, k and v stand side by side and share their input's map
-                last = {streams: self._side(pair, evidence, right)}
+                last = {streams: self._side(pair, statistics, right)}
             factor, fit = last[streams]
-            out, out_fit = self._side(pair, evidence, left)
+            out, out_fit = self._side(pair, statistics, left)
             yield pair, BilinearMap(out, factor, out_fit, fit)
 
-    def _side(self, pair: Pair, evidence: Evidence, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+    def _side(self, pair: Pair, statistics: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
         if signal is None:
             return None, None
-        fill = evidence[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
-        moment = evidence[pair, signal]
+        fill = statistics[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
+        moment = statistics[pair, signal]
         try:
             if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
                 moment = moment.centred()

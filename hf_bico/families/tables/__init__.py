@@ -1,6 +1,6 @@
 """All families that are written down as a table."""
 
-from hf_bico.families.layout import Anatomy
+from hf_bico.families.layout import FamilyLayout
 from hf_bico.families.tables.bert import BERT, ROBERTA
 from hf_bico.families.tables.clip import CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
 from hf_bico.families.tables.dinov2 import DINOV2
@@ -12,7 +12,7 @@ from hf_bico.families.tables.t5 import T5
 from hf_bico.families.tables.timm import TIMM
 from hf_bico.families.tables.vit import DEIT, VIT
 
-TABLES: tuple[Anatomy, ...] = (
+TABLES: tuple[FamilyLayout, ...] = (
     VIT,
     DEIT,
     DINOV2,

@@ -1,6 +1,6 @@
 """BERT and RoBERTa, and what shares their blocks."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 BLOCK = (
     Layer("q", "attention.self.query", reads="attention", gives="qk"),
@@ -12,7 +12,7 @@ BLOCK = (
 )
 COUNTER = {r"position_ids$": "a counter, not a weight"}
 
-BERT = Anatomy(
+BERT = FamilyLayout(
     name="bert",
     model_types=("bert",),
     towers=(Tower("encoder.layer", BLOCK, TEXT, heads="attention.self.num_attention_heads", required=roles(BLOCK)),),
@@ -20,7 +20,7 @@ BERT = Anatomy(
     left={r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary", **COUNTER},
 )
 
-ROBERTA = Anatomy(
+ROBERTA = FamilyLayout(
     name="roberta",
     model_types=("roberta", "xlm-roberta", "camembert"),
     towers=BERT.towers,

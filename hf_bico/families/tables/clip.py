@@ -1,6 +1,6 @@
 """CLIP and SigLIP as transformers has them: both towers, or one of them alone."""
 
-from hf_bico.families.layout import HEAD, MLP, TEXT, Anatomy, Layer, Tower, image_tokens, roles
+from hf_bico.families.layout import HEAD, MLP, TEXT, FamilyLayout, Layer, Tower, image_tokens, roles
 
 BLOCK = (
     Layer("q", "self_attn.q_proj", reads="attention", gives="qk"),
@@ -26,10 +26,10 @@ def _tower(blocks: str, prefix: int | None, optional: bool = False) -> Tower:
 
 CLASSIFIER = (Layer(HEAD, "classifier"),)
 
-CLIP = Anatomy(
+CLIP = FamilyLayout(
     "clip", ("clip",), (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)), PROJECTIONS, CLASSIFIER, left=LEFT
 )
-SIGLIP = Anatomy(
+SIGLIP = FamilyLayout(
     "siglip",
     ("siglip",),
     (_tower(BOTH, 0), _tower(TEXT_TOWER, None, optional=True)),
@@ -37,9 +37,9 @@ SIGLIP = Anatomy(
     CLASSIFIER,
     left=LEFT,
 )
-CLIP_VISION = Anatomy("clip_vision", ("clip_vision_model",), (_tower(ALONE, 1),), PROJECTIONS[:1])
-SIGLIP_VISION = Anatomy("siglip_vision", ("siglip_vision_model",), (_tower(ALONE, 0),), left=LEFT)
-CLIP_TEXT = Anatomy("clip_text", ("clip_text_model",), (_tower(ALONE, None),), PROJECTIONS[1:])
-SIGLIP_TEXT = Anatomy(
+CLIP_VISION = FamilyLayout("clip_vision", ("clip_vision_model",), (_tower(ALONE, 1),), PROJECTIONS[:1])
+SIGLIP_VISION = FamilyLayout("siglip_vision", ("siglip_vision_model",), (_tower(ALONE, 0),), left=LEFT)
+CLIP_TEXT = FamilyLayout("clip_text", ("clip_text_model",), (_tower(ALONE, None),), PROJECTIONS[1:])
+SIGLIP_TEXT = FamilyLayout(
     "siglip_text", ("siglip_text_model",), (_tower(ALONE, None),), (Layer("text proj", "^head", tower="text"),)
 )

@@ -1,6 +1,6 @@
 """DINOv2, with registers and SwiGLU too."""
 
-from hf_bico.families.layout import HEAD, MLP, Anatomy, Layer, Tower, image_tokens, roles
+from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, image_tokens, roles
 from hf_bico.families.tables.vit import ATTENTION, HEADS, PLAIN
 
 GATED = (
@@ -9,7 +9,7 @@ GATED = (
     Layer("MLP down", "mlp.down_proj", uses=MLP),
 )
 
-DINOV2 = Anatomy(
+DINOV2 = FamilyLayout(
     name="dinov2",
     model_types=("dinov2", "dinov2_with_registers"),
     towers=(

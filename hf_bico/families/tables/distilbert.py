@@ -1,6 +1,6 @@
 """DistilBERT."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
 
 BLOCK = (
     Layer("q", "attention.q_lin", reads="attention", gives="qk"),
@@ -11,7 +11,7 @@ BLOCK = (
     Layer("MLP down", "ffn.lin2", uses=MLP),
 )
 
-DISTILBERT = Anatomy(
+DISTILBERT = FamilyLayout(
     name="distilbert",
     model_types=("distilbert",),
     towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK)),),

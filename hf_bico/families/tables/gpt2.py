@@ -1,6 +1,6 @@
 """GPT-2: every weight is a Conv1D, stored (d_in, d_out); q, k and v are one."""
 
-from hf_bico.families.layout import HEAD, MLP, TEXT, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 HIDDEN = {"q": "qk", "k": "qk", "v": "v"}
 BLOCK = (
@@ -13,7 +13,7 @@ BLOCK = (
     Layer("MLP down", "mlp.c_proj", uses=MLP),
 )
 
-GPT2 = Anatomy(
+GPT2 = FamilyLayout(
     name="gpt2",
     model_types=("gpt2",),
     towers=(Tower("h", BLOCK, TEXT, heads="attn.num_heads", required=roles(BLOCK)),),

@@ -1,6 +1,6 @@
 """Llama, Mistral, Qwen2, Qwen3 and Gemma: grouped queries, rotary positions, RMSNorms, gated MLPs."""
 
-from hf_bico.families.layout import HEAD, MLP, TEXT, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 BLOCK = (
     Layer("q", "self_attn.q_proj", reads="attention"),
@@ -12,7 +12,7 @@ BLOCK = (
     Layer("MLP down", "mlp.down_proj", uses=MLP),
 )
 
-LLAMA = Anatomy(
+LLAMA = FamilyLayout(
     name="llama",
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),

@@ -1,6 +1,6 @@
 """ModernBERT: fused projections, a gated MLP, rotary positions."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
 
 BLOCK = (
     *(Layer(role, "attn.Wqkv", reads="attention", part=(part, 3)) for part, role in enumerate("qkv")),
@@ -10,7 +10,7 @@ BLOCK = (
     Layer("MLP down", "mlp.Wo", uses=MLP),
 )
 
-MODERNBERT = Anatomy(
+MODERNBERT = FamilyLayout(
     name="modernbert",
     model_types=("modernbert",),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),

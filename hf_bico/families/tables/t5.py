@@ -1,6 +1,6 @@
 """T5, the encoder alone or with its decoder; v1.0's ReLU and v1.1's gated MLPs."""
 
-from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 
 def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
@@ -40,7 +40,7 @@ def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens) -> Tower:
 ENCODER = _attention(0, "SelfAttention") + _mlp(1)
 DECODER = _attention(0, "SelfAttention") + _attention(1, "EncDecAttention", CROSS) + _mlp(2)
 
-T5 = Anatomy(
+T5 = FamilyLayout(
     name="t5",
     model_types=("t5", "mt5", "umt5"),
     towers=(_tower("", "encoder.block", ENCODER, TEXT), _tower("decoder", "decoder.block", DECODER, LABELS)),

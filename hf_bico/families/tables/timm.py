@@ -3,7 +3,7 @@
 from torch import nn
 
 from hf_bico.core.types import Tokens
-from hf_bico.families.layout import HEAD, MLP, Anatomy, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, roles
 
 
 def _plain(block: nn.Module) -> bool:
@@ -51,7 +51,7 @@ def heads(block: nn.Module) -> int | None:
     return block.attn.num_heads if plain else None
 
 
-TIMM = Anatomy(
+TIMM = FamilyLayout(
     name="timm",
     model_types=("timm_wrapper",),
     towers=(Tower("^timm_model.blocks", BLOCK + GATED, _tokens, heads=heads, required=roles(BLOCK)),),

@@ -1,6 +1,6 @@
 """ViT and DeiT as transformers has them."""
 
-from hf_bico.families.layout import HEAD, MLP, Anatomy, Layer, Tower, image_tokens, roles
+from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, image_tokens, roles
 
 ATTENTION = (
     Layer("q", "attention.q_proj", reads="attention", gives="qk"),
@@ -11,7 +11,7 @@ ATTENTION = (
 PLAIN = (Layer("MLP up", "mlp.fc1", gives=MLP), Layer("MLP down", "mlp.fc2", uses=MLP))
 HEADS = "attention.num_attention_heads"
 
-VIT = Anatomy(
+VIT = FamilyLayout(
     name="vit",
     model_types=("vit",),
     towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(1), heads=HEADS, required=roles(ATTENTION + PLAIN)),),
@@ -22,7 +22,7 @@ VIT = Anatomy(
     },
 )
 
-DEIT = Anatomy(
+DEIT = FamilyLayout(
     name="deit",
     model_types=("deit",),
     towers=(Tower("layers", ATTENTION + PLAIN, image_tokens(2), heads=HEADS, required=roles(ATTENTION + PLAIN)),),

@@ -17,7 +17,7 @@ from hf_bico.families.layout import is_transposed
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import PREFIX, WEIGHTS, Change, read_lora, stripped
 from hf_bico.io.checkpoints import Named, SafeTensors
-from hf_bico.io.models import Anatomy
+from hf_bico.io.models import RepoModel
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class AdapterChange(Factored):
 
 
 def open_adapted(
-    library: Library, purpose: Purpose, source: Anatomy, base: Named, shapes: Mapping, folders: Sequence[Path]
+    library: Library, purpose: Purpose, source: RepoModel, base: Named, shapes: Mapping, folders: Sequence[Path]
 ) -> Adapted:
     """The base with its adapter: read here if it is a plain LoRA, else merged by PEFT.
 
@@ -151,7 +151,7 @@ def open_adapted(
     return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
 
 
-def _placed(adapted: Adapted, library: Library, source: Anatomy, modules: Mapping[str, Change]) -> Adapted:
+def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapping[str, Change]) -> Adapted:
     """With the factors, magnitudes and biases of a LoRA's modules under the base's names.
 
     Raises:

@@ -20,7 +20,7 @@ from hf_bico.io.changes.source import opening_files
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned, about, sha256
+from hf_bico.io.reference import Pinned, errors_about, sha256
 
 SECTION = "delta"
 """Of hf_bico.json."""
@@ -128,7 +128,7 @@ def config_sha256(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Base:
+class OpenedBase:
     """What a delta is added to."""
 
     pinned: Pinned
@@ -139,7 +139,7 @@ class Base:
     """By their names in the model."""
 
 
-class Lazy(Mapping[str, Tensor]):
+class LazyTensors(Mapping[str, Tensor]):
     """Tensors that are made as they are read."""
 
     def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
@@ -164,11 +164,11 @@ class StoredDelta:
 
     pinned: Pinned
     record: DeltaRecord
-    matrices: Lazy
+    matrices: LazyTensors
     """Name → ΔW, float32."""
-    biases: Lazy
+    biases: LazyTensors
     """Name → the bias with its change, where they are stored so."""
-    head: Lazy
+    head: LazyTensors
     """Name → what takes the place of the base's."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Of all of them."""
@@ -176,7 +176,7 @@ class StoredDelta:
     def changes(self, base: Tensors) -> Tensors:
         """Name → change, dense and in float32; tensors that do not change are not in it."""
         biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
-        return Lazy({**self.matrices.made, **biases})
+        return LazyTensors({**self.matrices.made, **biases})
 
     def check_fits(self, base: Mapping[str, Any], skeleton: nn.Module, name: str) -> None:
         """
@@ -208,7 +208,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
         PortError: it is no delta repo, a file is truncated or another one, an index leads elsewhere, names are missing
             or unknown, NaN or Inf.
     """
-    with about(pinned):
+    with errors_about(pinned):
         record = DeltaRecord.of(hub.json(pinned, REPORT_FILE))
         _check_names(record)
         folder = hub.fetch(pinned, tuple(record.files))
@@ -259,12 +259,14 @@ def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
     tensors = SafeTensors(*(folder / name for name in names))
     if INDEX in record.files:
         tensors.check_index(folder / INDEX, names)
-    return StoredDelta(pinned, record, _floats(tensors, {key: key for key in tensors}), Lazy({}), Lazy({}))
+    return StoredDelta(
+        pinned, record, _floats(tensors, {key: key for key in tensors}), LazyTensors({}), LazyTensors({})
+    )
 
 
-def _floats(tensors: Tensors, names: Mapping[str, str]) -> Lazy:
+def _floats(tensors: Tensors, names: Mapping[str, str]) -> LazyTensors:
     """Tensors of a file in float32; name → the file's name."""
-    return Lazy({name: lambda key=key: tensors[key].float() for name, key in names.items()})
+    return LazyTensors({name: lambda key=key: tensors[key].float() for name, key in names.items()})
 
 
 def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
@@ -276,12 +278,12 @@ def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
     unknown = sorted(set(tensors) - used - set(names.values()))
     if unknown:
         raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is no part of a delta")
-    head = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
-    biases = Lazy({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
+    head = LazyTensors({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
+    biases = LazyTensors({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
     return StoredDelta(pinned, record, matrices, biases, head)
 
 
-def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
+def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
     """The changes, and the names of the tensors that they are made of. All scales are 1."""
     read = read_lora(config, tensors) if config.plain and not config.dora else None
     if read is None or any(
@@ -290,7 +292,7 @@ def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
     ):
         raise PortError(f"its LoRA is no plain change: {OTHER}")
     used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
-    return Lazy(
+    return LazyTensors(
         {
             name: lambda change=change, name=name: change.product(name in record.transposed).dense()
             for module, change in read.modules.items()
@@ -299,7 +301,7 @@ def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
     ), used
 
 
-def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[Lazy, set[str]]:
+def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
     """ΔW = w₁ ⊗ w₂ with w₁ = 1."""
     parts: dict[str, dict[str, str]] = {}
     for key in tensors:
@@ -333,7 +335,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 def open_base(
     hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
-) -> Base:
+) -> OpenedBase:
     """The base of some deltas.
 
     Args:
@@ -367,4 +369,4 @@ def open_base(
     weights = Named(stored, library.names(skeleton, stored))
     for delta in deltas:
         delta.check_fits(weights, skeleton, str(pinned))
-    return Base(pinned, library, record.purpose, folder, weights)
+    return OpenedBase(pinned, library, record.purpose, folder, weights)

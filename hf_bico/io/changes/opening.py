@@ -15,7 +15,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import added, check_scale
 from hf_bico.core.types import Tensors
 from hf_bico.io.changes.delta import DeltaRecord, StoredDelta, open_base, open_delta
-from hf_bico.io.changes.vectors import Rule, TaskVector, together, vector, weighted_sum
+from hf_bico.io.changes.vectors import Rule, TaskVector, combined, vector, weighted_sum
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import at_revision
@@ -94,7 +94,7 @@ def from_pretrained(
         return whole if alpha == 1 else alpha * whole
     loaded = found.library.load(found.folder, device, record.purpose, dtype)
     head = next((delta.head for delta in deltas if delta.record.head), {})
-    put(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, head)
+    write_into(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, head)
     return Opened(loaded.model, loaded.processor, loaded.tokenizer)
 
 
@@ -143,7 +143,7 @@ class Sum:
     def __call__(self, vectors: Sequence[TaskVector]) -> TaskVector:
         if self.merge == "linear" and self.weights == (1.0,):
             return vectors[0]
-        return together(vectors, self.weights, self._rule())
+        return combined(vectors, self.weights, self._rule())
 
     def _rule(self) -> Rule:
         """How PEFT merges, one tensor at a time.
@@ -191,7 +191,7 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
     return headed[0].record if headed else first
 
 
-def put(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:
+def write_into(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:
     """Write θ_B + α τ_B, made of the base as it is stored and rounded once to the model's dtype, and the head."""
     state = model.state_dict()
     with torch.no_grad():

@@ -19,7 +19,7 @@ from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
 from hf_bico.core.types import Slice, Tensors
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS
-from hf_bico.io.changes.delta import INDEX, PATTERN, Base, DeltaRecord, config_sha256, write_json
+from hf_bico.io.changes.delta import INDEX, PATTERN, DeltaRecord, OpenedBase, config_sha256, write_json
 from hf_bico.io.changes.forms import DTYPES, Shaped
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import fingerprint
@@ -31,7 +31,9 @@ CLASSIFIERS = ("classifier", "score")
 """Modules that PEFT saves whole in a sequence classifier, whether it is told to or not."""
 
 
-def write_delta(stage: Path, base: Base, shaped: Shaped, head: Tensors, transposed: Collection[str]) -> dict[str, Any]:
+def write_delta(
+    stage: Path, base: OpenedBase, shaped: Shaped, head: Tensors, transposed: Collection[str]
+) -> dict[str, Any]:
     """A change as a repo beside what opens it; what hf_bico.json says of it.
 
     Raises:
@@ -77,7 +79,7 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
     return [*split.filename_to_tensors, *([INDEX] if split.is_sharded else [])]
 
 
-def _opened_as(base: Base) -> dict[str, Any]:
+def _opened_as(base: OpenedBase) -> dict[str, Any]:
     """PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
     task = base.library.task_of(base.purpose)
     cls = type(base.library.skeleton(base.folder, base.purpose))

@@ -14,11 +14,11 @@ from hf_bico.io.adapter import CONFIG, WEIGHTS, is_adapter
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
 from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import Anatomy, Outline, optional_towers
-from hf_bico.io.reference import Pinned, about
+from hf_bico.io.models import Outline, RepoModel, optional_towers
+from hf_bico.io.reference import Pinned, errors_about
 
 
-class Weighed(NamedTuple):
+class SourceChange(NamedTuple):
     """A task vector, read and checked."""
 
     plan: Outline
@@ -31,7 +31,7 @@ class Weighed(NamedTuple):
     account: Account
 
 
-def weigh(plan: Outline, folders: Sequence[Path]) -> Weighed:
+def read_change(plan: Outline, folders: Sequence[Path]) -> SourceChange:
     """τ, what of it moves, and the tensors that it is made of and goes to.
 
     Raises:
@@ -39,25 +39,25 @@ def weigh(plan: Outline, folders: Sequence[Path]) -> Weighed:
     """
     tuned, base = open_source(plan.library, plan.purpose, plan.models, folders)
     target = open_model(plan.library, plan.models[2], folders[2])
-    whole = new_in_source(plan)
+    whole = only_in_source(plan)
     tau = change_of(tuned.without(whole), base.without(whole))
     require_finite(plan.models[2].pinned, target)
     ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
-    plan = _settled(plan, tau)
+    plan = _without_unchanged_towers(plan, tau)
     ledger = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
-    return Weighed(plan, tuned, target, tau, ratio, ledger)
+    return SourceChange(plan, tuned, target, tau, ratio, ledger)
 
 
-def new_in_source(plan: Outline) -> set[str]:
+def only_in_source(plan: Outline) -> set[str]:
     """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
     source, base, _ = plan.models
-    moved = {s.key for pair in plan.chain.moved for s in pair.source.slices}
+    moved = {s.key for pair in plan.head_layers.moved for s in pair.source.slices}
     new = {key for key in source.family.on_top(source.skeleton) if key not in base.shapes}
     last = {s.key for site in source.family.head_sites(source.skeleton) if site.role == LAST for s in site.slices}
-    return (plan.chain.source_keys | new | last) - moved
+    return (plan.head_layers.source_keys | new | last) - moved
 
 
-def still(plan: Outline, tau: Tensors) -> set[str]:
+def unchanged_towers(plan: Outline, tau: Tensors) -> set[str]:
     """Optional towers that τ leaves as they are."""
     towers = optional_towers(plan)
     changed = {
@@ -68,13 +68,13 @@ def still(plan: Outline, tau: Tensors) -> set[str]:
     return towers - changed
 
 
-def _settled(plan: Outline, tau: Tensors) -> Outline:
+def _without_unchanged_towers(plan: Outline, tau: Tensors) -> Outline:
     """Without the towers that τ leaves as they are.
 
     Raises:
         PortError: τ changes a tower whose layers cannot be paired.
     """
-    dropped = still(plan, tau)
+    dropped = unchanged_towers(plan, tau)
     stuck = [why for tower, why in plan.unpaired.items() if tower not in dropped]
     if stuck:
         raise PortError("; ".join(stuck))
@@ -93,13 +93,13 @@ def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
 
 
 def open_source(
-    library: Library, purpose: Purpose, models: Sequence[Anatomy], folders: Sequence[Path]
+    library: Library, purpose: Purpose, models: Sequence[RepoModel], folders: Sequence[Path]
 ) -> tuple[Named | Adapted, Named]:
     """The fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's with it."""
     base = open_model(library, models[1], folders[1])
     if models[0].adapter is None:
         return open_model(library, models[0], folders[0]), base
-    with about(models[0].pinned):
+    with errors_about(models[0].pinned):
         return open_adapted(library, purpose, models[0], base, models[1].shapes, folders), base
 
 
@@ -108,6 +108,6 @@ def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange
     return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
 
 
-def open_model(library: Library, model: Anatomy, folder: Path) -> Named:
-    with about(model.pinned):
+def open_model(library: Library, model: RepoModel, folder: Path) -> Named:
+    with errors_about(model.pinned):
         return Named(SafeTensors.of(library, model.pinned, folder), model.shapes.names)

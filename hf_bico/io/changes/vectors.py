@@ -18,8 +18,8 @@ from hf_bico.core.types import Tensors
 from hf_bico.io.changes.delta import (
     REPORT_FILE,
     SECTION,
-    Base,
-    Lazy,
+    LazyTensors,
+    OpenedBase,
     StoredDelta,
     open_base,
     open_delta,
@@ -28,7 +28,7 @@ from hf_bico.io.changes.source import change_of, open_source, opening_files
 from hf_bico.io.checkpoints import SafeTensors, shards
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import anatomies, base_of, check_models
+from hf_bico.io.models import base_of, check_models, repo_models
 from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
@@ -78,17 +78,17 @@ class TaskVector:
         Raises:
             PortError: the two are of different bases, or a tensor has two shapes.
         """
-        return together([self, other], [1.0, 1.0]) if isinstance(other, TaskVector) else NotImplemented
+        return combined([self, other], [1.0, 1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __sub__(self, other: "TaskVector") -> "TaskVector":
-        return together([self, other], [1.0, -1.0]) if isinstance(other, TaskVector) else NotImplemented
+        return combined([self, other], [1.0, -1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __mul__(self, scale: float) -> "TaskVector":
         """Raises PortError for a scale that is NaN or Inf."""
         if not isinstance(scale, Real):
             return NotImplemented
         check_scale(scale)
-        return together([self], [float(scale)])
+        return combined([self], [float(scale)])
 
     __rmul__ = __mul__
 
@@ -146,7 +146,7 @@ def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) 
     return total
 
 
-def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule = weighted_sum) -> TaskVector:
+def combined(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule = weighted_sum) -> TaskVector:
     """
     Raises:
         PortError: vectors of different bases.
@@ -161,7 +161,7 @@ def together(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
     parts = [vector.tensors for vector in vectors]
     made = {key: partial(_made, key, parts, weights, rule) for key in dict.fromkeys(k for part in parts for k in part)}
     lineage = {key: value for key, value in vectors[0].lineage.items() if key != "source_sha256"}
-    return TaskVector(Lazy(made), lineage | {"source": " + ".join(terms)})
+    return TaskVector(LazyTensors(made), lineage | {"source": " + ".join(terms)})
 
 
 def _made(key: str, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> Tensor:
@@ -191,7 +191,7 @@ def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:
         raise PortError(f"the task vector does not fit {name}: {listed(odd)}")
 
 
-def vector(delta: StoredDelta, base: Base) -> TaskVector:
+def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
     """A delta's change as a task vector."""
     return TaskVector(
         delta.changes(base.weights),
@@ -206,7 +206,7 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
         PortError: no base is known, or the two are no fine-tune and its base.
     """
     root = hub.resolve(base or base_of(tuned, hub))
-    library, purpose, models = anatomies((tuned, root), hub, None)
+    library, purpose, models = repo_models((tuned, root), hub, None)
     check_models(library, models)
     folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
     hashes = [

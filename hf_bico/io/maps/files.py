@@ -54,7 +54,7 @@ class Entry:
                 yield factor, shape
 
 
-class Base(NamedTuple):
+class MapsBase(NamedTuple):
     """One of the two models that maps lie between."""
 
     name: str
@@ -66,11 +66,11 @@ class Base(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
+class MapsRecord:
     """What the JSON says."""
 
-    source: Base
-    target: Base
+    source: MapsBase
+    target: MapsBase
     method: Mapping[str, Any]
     rule: str
     paths: Mapping[str, Blocks]
@@ -84,7 +84,7 @@ class Record:
     """Tower → why there are no maps of it."""
 
     @classmethod
-    def read(cls, text: str) -> "Record":
+    def read(cls, text: str) -> "MapsRecord":
         """
         Raises:
             PortError: it is no record of maps, of another schema, or names files that it may not.
@@ -94,7 +94,7 @@ class Record:
             if data["schema"] != SCHEMA:
                 raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads {SCHEMA}")
             bases = [
-                Base(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
+                MapsBase(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
                 for role in ("source", "target")
             ]
             files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in data["files"].items()}
@@ -213,10 +213,10 @@ class Shards:
             del self.files[name]
 
 
-class Shelf:
+class MapReader:
     """Maps that lie in files, read one at a time."""
 
-    def __init__(self, folder: Path, record: Record, entries: Sequence[Entry], device: str) -> None:
+    def __init__(self, folder: Path, record: MapsRecord, entries: Sequence[Entry], device: str) -> None:
         """
         Args:
             entries: those that will be asked for; only their files are looked at.

@@ -9,19 +9,19 @@ from typing import Any
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.methods import METHODS, Method, method_of
-from hf_bico.core.moments import Evidence
+from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks, Matching, by_path
 from hf_bico.core.types import Map, Pair, Signal
 from hf_bico.families import Library
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.files import MAPS_FILE, Base, Entry, Record, Shelf
-from hf_bico.io.reference import Pinned, about
+from hf_bico.io.maps.files import MAPS_FILE, Entry, MapReader, MapsBase, MapsRecord
+from hf_bico.io.reference import Pinned, errors_about
 
 
 @dataclass(frozen=True)
-class Kept(Method):
+class StoredMaps(Method):
     """τ_B = s L τ_A Rᵀ with maps out of files: no samples are needed for them."""
 
     reference: str
@@ -29,9 +29,9 @@ class Kept(Method):
     sha256: str
     """Of the maps' JSON, which has those of their files."""
     pinned: InitVar[Pinned]
-    record: InitVar[Record]
+    record: InitVar[MapsRecord]
 
-    def __post_init__(self, pinned: Pinned, record: Record) -> None:
+    def __post_init__(self, pinned: Pinned, record: MapsRecord) -> None:
         object.__setattr__(self, "_pinned", pinned)
         object.__setattr__(self, "_record", record)
         object.__setattr__(self, "_shelf", None)
@@ -147,23 +147,23 @@ class Kept(Method):
         """
         entries = [self._record.entries[b.name] for _, b in pairs]
         names = sorted({factor.file for entry in entries for factor, _ in entry.expected()})
-        with about(self._pinned):
+        with errors_about(self._pinned):
             missing = [name for name in names if name not in self._pinned.files]
             if missing:
                 raise PortError(f"the maps are damaged: {listed(missing)} is missing")
             object.__setattr__(
-                self, "_shelf", Shelf(hub.fetch(self._pinned, tuple(names)), self._record, entries, device)
+                self, "_shelf", MapReader(hub.fetch(self._pinned, tuple(names)), self._record, entries, device)
             )
 
-    def plan(self, pairs: Sequence[Pair], evidence: Evidence) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
             entry: Entry = self._record.entries[pair.target.name]
-            with about(self._pinned):
+            with errors_about(self._pinned):
                 map_ = self._shelf.read(entry)
             yield pair, map_
 
 
-def _same(said: Base, library: Library, pinned: Pinned, folder: Path) -> bool:
+def _same(said: MapsBase, library: Library, pinned: Pinned, folder: Path) -> bool:
     """By every byte, unless it is the very commit."""
     tensors = SafeTensors.of(library, pinned, folder)
     committed = pinned.commit is not None and (pinned.name, pinned.commit) == (said.name, said.commit)
@@ -171,12 +171,12 @@ def _same(said: Base, library: Library, pinned: Pinned, folder: Path) -> bool:
 
 
 @contextmanager
-def telling(method: Method, base: Pinned, target: Pinned):
+def naming_the_maps(method: Method, base: Pinned, target: Pinned):
     """An error about the layers that are to be paired says so where maps were made for models of other names."""
     try:
         yield
     except PortError as error:
-        made = method.between if isinstance(method, Kept) else (str(base), str(target))
+        made = method.between if isinstance(method, StoredMaps) else (str(base), str(target))
         if made == (str(base), str(target)):
             raise
         raise PortError(
@@ -184,19 +184,19 @@ def telling(method: Method, base: Pinned, target: Pinned):
         ) from error
 
 
-def open_maps(reference: str, hub: Hub) -> Kept:
+def open_maps(reference: str, hub: Hub) -> StoredMaps:
     """The maps of a folder or a repo; their JSON alone is read.
 
     Raises:
         PortError: there are none, or they say nothing that can be trusted.
     """
     pinned = hub.resolve(reference)
-    with about(pinned):
+    with errors_about(pinned):
         if MAPS_FILE not in pinned.files:
             raise PortError(f"there are no maps: it has no {MAPS_FILE}; `hf-bico align` makes one")
         raw = (hub.fetch(pinned, (MAPS_FILE,)) / MAPS_FILE).read_bytes()
-        record = Record.read(raw.decode("utf-8", "replace"))
-    return Kept(pinned.name, pinned.commit, hashlib.sha256(raw).hexdigest(), pinned, record)
+        record = MapsRecord.read(raw.decode("utf-8", "replace"))
+    return StoredMaps(pinned.name, pinned.commit, hashlib.sha256(raw).hexdigest(), pinned, record)
 
 
 def method_for(
@@ -228,6 +228,8 @@ def require_maps(method: Method) -> None:
     Raises:
         PortError: it has none, or they depend on τ.
     """
-    if method.unkept is not None:
-        able = [name for name, kind in METHODS.items() if kind().unkept is None]
-        raise PortError(f"the maps of {method.name} cannot be kept: {method.unkept}; take one of {', '.join(able)}")
+    if method.why_not_storable is not None:
+        able = [name for name, kind in METHODS.items() if kind().why_not_storable is None]
+        raise PortError(
+            f"the maps of {method.name} cannot be kept: {method.why_not_storable}; take one of {', '.join(able)}"
+        )
