@@ -30,11 +30,16 @@ class Side(NamedTuple):
 class Batch(NamedTuple):
     """The same samples, each model's own way."""
 
-    source: Any
+    base: Any
     target: Any
     meeting: Mapping[str, Tensor] = MappingProxyType({})
     """For every sequence of text P (n, T_B, T_A): which of A's rows meet which of B's; see `hf_bico.core.alignment`.
     Padding meets nothing. A sequence that is not in it has the same tokens in both models, and no padding."""
+
+    @property
+    def source(self) -> Any:
+        """The base's part, by its name until version 0.1."""
+        return self.base
 
 
 def samples_in(batch: Any) -> int | None:
@@ -50,12 +55,12 @@ Run = Callable[[Side, Any], None]
 
 
 def collect(
-    source: Side,
+    base: Side,
     target: Side,
     pairs: Iterable[Pair],
     batches: Iterable[Batch],
-    statistics: Statistics,
-    after_batch: Callable[[Statistics], None] = lambda statistics: None,
+    seen: Statistics,
+    after_batch: Callable[[Statistics], None] = lambda seen: None,
 ) -> Statistics:
     """Add the batches to what is known of every pair; the same evidence.
 
@@ -65,34 +70,34 @@ def collect(
         PortError: a site never ran, a NaN came up, or label-free gradients have no scores to be taken of.
     """
     pairs = list(pairs)
-    if Signal.WEIGHT in statistics.signals:
-        statistics.weights = source.model.state_dict(), target.model.state_dict()
-    if Signal.LABEL_FREE_GRADIENT in statistics.signals and (source.scores is None or target.scores is None):
+    if Signal.WEIGHT in seen.wanted.signals:
+        seen.weights = base.model.state_dict(), target.model.state_dict()
+    if Signal.LABEL_FREE_GRADIENT in seen.wanted.signals and (base.scores is None or target.scores is None):
         raise PortError("label-free gradients need scores of both models on something general (a bank of prompts)")
-    if not statistics.signals - {Signal.WEIGHT}:
-        return statistics
-    with frozen(source.model), frozen(target.model):
+    if not seen.wanted.signals - {Signal.WEIGHT}:
+        return seen
+    with frozen(base.model), frozen(target.model):
         for batch in batches:
-            _add_batch(statistics, source, target, pairs, batch)
-            after_batch(statistics)
-    return statistics
+            _add_batch(seen, base, target, pairs, batch)
+            after_batch(seen)
+    return seen
 
 
-def _add_batch(statistics: Statistics, source: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
+def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
     """One pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
-    plain = statistics.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
+    plain = seen.wanted.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
     if plain:
-        _pass(statistics, source, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
-    if Signal.LABEL_FREE_GRADIENT in statistics.signals:
+        _pass(seen, base, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
+    if Signal.LABEL_FREE_GRADIENT in seen.wanted.signals:
         watched = {Signal.OUTPUT_GRADIENT: Signal.LABEL_FREE_GRADIENT}
-        for draw in range(statistics.draws):
-            n = _pass(statistics, source, target, pairs, batch, watched, _label_free(statistics.samples, draw))
-        statistics.samples += n
+        for draw in range(seen.wanted.draws):
+            n = _pass(seen, base, target, pairs, batch, watched, _label_free(seen.samples, draw))
+        seen.samples += n
 
 
 def _pass(
-    statistics: Statistics,
-    source: Side,
+    seen: Statistics,
+    base: Side,
     target: Side,
     pairs: list[Pair],
     batch: Batch,
@@ -103,24 +108,22 @@ def _pass(
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
     if rows:
-        with taps(
-            source.model, dict.fromkeys(p.source for p in pairs), rows, waiting.__setitem__, samples_in(batch.source)
-        ):
-            run(source, batch.source)
+        with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, waiting.__setitem__, samples_in(batch.base)):
+            run(base, batch.base)
 
     inputs: dict[str, Tensor] = {}
     sites = {pair.target.name: pair.target for pair in pairs}
 
     def meet(stream: Stream, there: Tensor) -> None:
         kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
-        for partner in statistics.partners(kept):
-            statistics.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
+        for partner in seen.partners(kept):
+            seen.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
         if Signal.WEIGHT_GRADIENT not in signals:
             return
         if stream.signal is Signal.INPUT:
             inputs[stream.name] = there
         elif stream.signal is Signal.OUTPUT_GRADIENT:
-            statistics.gradients[stream.name].add(inputs[sites[stream.name].space], there)
+            seen.gradients[stream.name].add(inputs[sites[stream.name].space], there)
 
     both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
     with taps(target.model, sites.values(), rows | both, meet, samples_in(batch.target)):

@@ -1,13 +1,37 @@
 """The one error that a user sees."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+
+_SETTING = re.compile(r"⟦(\w+)⟧")
+
+
+def setting(name: str) -> str:
+    """Return a setting's place in an error: Python spells it as an argument (`base=`), the command line as its option.
+
+    Args:
+        name: of the field or argument.
+    """
+    return f"⟦{name}⟧"
 
 
 class PortError(Exception):
     """Something a user can mend. Its message is one line: what is wrong and what to do."""
 
+    @property
+    def message(self) -> str:
+        """The line with its settings still to be spelled, for an error that quotes this one."""
+        return str(self.args[0]) if self.args else ""
+
+    def spelled(self, spell: Callable[[str], str]) -> str:
+        """Return the line with every setting as `spell` writes its name."""
+        return _SETTING.sub(lambda found: spell(found[1]), self.message)
+
+    def __str__(self) -> str:
+        return self.spelled(lambda name: f"{name}=")
+
 
 def listed(items: Sequence[str], most: int = 5) -> str:
-    """All items in one line; a long list is cut and says how many more there are."""
+    """Return all items in one line; a long list is cut and says how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -70,6 +70,13 @@ class Delta(Factored):
         self.products: dict[str, dict[Any, LowRank]] = {}
         """Name → where in the tensor → the product that lies there."""
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Delta":
+        """Return whole tensors as a change."""
+        made = cls(tensors)
+        made.whole = dict(tensors)
+        return made
+
     def write(self, where: Any, change: Tensor | LowRank) -> None:
         """Put a change where a slice of a tensor says; what is there already is replaced."""
         key = where.key

@@ -1,39 +1,56 @@
-"""What every method is to the rest of the tool."""
+"""What every method is to the rest of the tool, and what it is given."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.moments import Statistics
+from hf_bico.core.pairing import Matching
 from hf_bico.core.transport import Transported, transport
-from hf_bico.core.types import OF_LOSS, Map, Pair, Signal, Tensors
+from hf_bico.core.types import GRADIENTS, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
+
+FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
+"""FLOPs a parameter and token: of a pass, of the gradient at the activations, of that at the weights."""
 
 Track = Callable[[Iterable, str, int], Iterable]
 """(items, what, how many) → the same items, shown as they pass."""
 
 
 def untracked(items: Iterable, what: str, total: int) -> Iterable:
+    """Return the items as they are, and show nothing."""
     return items
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a port gives its method."""
+    """All that a port gives its method, but for what the samples show."""
 
     tau: Tensors
-    """The source's task vector."""
+    """The fine-tune's task vector."""
     pairs: Sequence[Pair]
-    source: Side
+    base: Side
+    """What the fine-tune came from."""
     target: Side
+    """The new base."""
     weights: Tensors
     """The target's tensors."""
     batches: Callable[[], Iterable[Batch]]
     """The calibration samples, as often as they are asked for."""
-    statistics: Statistics
-    """What they showed of the method's `signals`."""
-    track: Track = untracked
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How often a method runs the models over all samples, and what one pass of a sample costs."""
+
+    flops: float
+    before: int = 1
+    """Before τ is moved: the collection of statistics."""
+    moving: int = 0
+    """While it is."""
+    solved: int = 1
+    """How often the maps are solved."""
 
 
 @dataclass(frozen=True)
@@ -46,40 +63,85 @@ class Method:
     """What it does, in the card's words."""
 
     @property
-    def signals(self) -> frozenset[Signal]:
+    def wanted(self) -> Wanted:
         """What must be collected for every pair."""
         raise NotImplementedError
 
     @property
-    def draws(self) -> int:
-        """Random cotangents a sample that it wants for label-free gradients."""
-        return 0
-
-    @property
     def needs_loss(self) -> bool:
         """Whether it takes gradients of the task's own loss."""
-        return bool(self.signals & OF_LOSS)
+        return bool(self.wanted.signals & OF_LOSS)
 
     @property
     def why_not_storable(self) -> str | None:
         """Why its maps cannot be kept for any fine-tune to come; None where s L τ Rᵀ of its plan is all it does."""
         return "it does not move τ by two factors a layer"
 
-    def check(self, pairs: Sequence[Pair]) -> None:
-        """Raises PortError for pairs that the method cannot serve, saying why."""
+    @property
+    def matching(self) -> Matching | None:
+        """The layer matching that its maps were made with; None where any will do."""
+        return None
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
-        """A map for every pair, in order. It never sees τ, so one plan serves every fine-tune and every α."""
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options as plain JSON data."""
+        return asdict(self)
+
+    def record(self) -> dict[str, Any]:
+        """Return what a report says of the method, as plain JSON data."""
+        return {
+            "name": self.name,
+            "citation": self.citation,
+            "summary": self.summary,
+            "options": self.options,
+            "signals": sorted(signal.value for signal in self.wanted.signals),
+        }
+
+    def passes(self, a: float, b: float) -> Passes:
+        """Return what it runs.
+
+        Args:
+            a, b: parameters times tokens of a sample in either base.
+        """
+        wanted = self.wanted
+        plain = wanted.signals - {Signal.LABEL_FREE_GRADIENT, Signal.WEIGHT}
+        flops = bool(plain) * FORWARD + bool(plain & GRADIENTS) * BACKWARD + wanted.draws * (FORWARD + BACKWARD)
+        return Passes(flops * (b if plain == {Signal.WEIGHT_GRADIENT} else a + b))
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        """Refuse pairs that the method cannot serve, saying why.
+
+        Raises:
+            PortError: there are such pairs.
+        """
+
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+        """Yield a map for every pair, in order. It never sees τ, so one plan serves every fine-tune and every α."""
         raise NotImplementedError
 
-    def carry(self, job: Job) -> Transported:
-        """τ in the target's coordinates: planned, then moved, unless the method has another way."""
-        maps = job.track(self.plan(job.pairs, job.statistics), f"Moving τ ({self.name})", len(job.pairs))
+    def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
+        """Return τ in the target's coordinates: planned, then moved, unless the method has another way.
+
+        Args:
+            seen: what the samples show of what is `wanted`.
+        """
+        maps = track(self.plan(job.pairs, seen), f"Moving τ ({self.name})", len(job.pairs))
         return transport(job.tau, maps, job.weights)
 
 
+def union(methods: Iterable[Method]) -> Wanted:
+    """Return what serves all of the methods at once."""
+    each = [method.wanted for method in methods]
+    signals = frozenset[Signal]().union(*(wanted.signals for wanted in each))
+    return Wanted(signals, max((wanted.draws for wanted in each), default=0))
+
+
 def require_same_shapes(name: str, pairs: Sequence[Pair]) -> None:
-    """Raises PortError for a method that works weight by weight and pairs of unequal shapes."""
+    """Refuse pairs of unequal shapes for a method that works weight by weight.
+
+    Raises:
+        PortError: there are such pairs.
+    """
     unequal = [
         f"{b.name} is {b.d_out} × {b.d_in}, its partner {a.d_out} × {a.d_in}"
         for a, b in pairs

@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError
 from hf_bico.core.gradients import WeightGradient, merge_sums
 from hf_bico.core.linalg import grid_resample, polar_factor
-from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens
+from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
 
 
 @dataclass
@@ -21,14 +21,14 @@ class CrossMoment:
     Where rows are weighted, w [x, 1], their last coordinate is w; else w = 1.
     """
 
-    SUMS: ClassVar = ("cross", "total_source", "total_target", "energy_source", "energy_target", "rows")
+    SUMS: ClassVar = ("cross", "total_a", "total_b", "energy_a", "energy_b", "rows")
 
     weighted: bool = False
     cross: Tensor | None = None
-    total_source: Tensor | None = None
-    total_target: Tensor | None = None
-    energy_source: float = 0.0
-    energy_target: float = 0.0
+    total_a: Tensor | None = None
+    total_b: Tensor | None = None
+    energy_a: float = 0.0
+    energy_b: float = 0.0
     rows: int = 0
     removed: float = 0.0
     """‖·‖ of what centring took off the cross-moment."""
@@ -67,12 +67,9 @@ class CrossMoment:
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
             cross = self.cross[:-1, :-1]
-            taken = [
-                float(total[-1] + total[:-1].square().sum() / total[-1])
-                for total in (self.total_source, self.total_target)
-            ]
+            taken = [float(total[-1] + total[:-1].square().sum() / total[-1]) for total in (self.total_a, self.total_b)]
         else:
-            mean_b, mean_a, weights, cross = self.total_target, self.total_source, self.rows, self.cross
+            mean_b, mean_a, weights, cross = self.total_b, self.total_a, self.rows, self.cross
             taken = [float(total.square().sum()) / self.rows for total in (mean_a, mean_b)]
         removed = torch.outer(mean_b, mean_a) / weights
         return CrossMoment(
@@ -80,8 +77,8 @@ class CrossMoment:
             cross - removed,
             None,
             None,
-            self.energy_source - taken[0],
-            self.energy_target - taken[1],
+            self.energy_a - taken[0],
+            self.energy_b - taken[1],
             self.rows,
             float(removed.norm()),
         )
@@ -99,23 +96,19 @@ class CrossMoment:
         factor, rank, nuclear = polar_factor(
             self.cross, rtol=rtol, free=free, fill=fill and fill.cross, removed=self.removed
         )
-        energies = self.energy_source * self.energy_target
+        energies = self.energy_a * self.energy_b
         match = nuclear**2 / energies if energies > 0 else 0.0
         return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
 class Statistics:
-    """All that is known of a set of pairs: cross-moments, and what some methods need beside them.
+    """What the samples show of a set of pairs: cross-moments, and what some methods need beside them.
 
     Pairs that share their streams (q, k and v their input) share one cross-moment.
     """
 
-    def __init__(self, pairs: Iterable[Pair], signals: Iterable[Signal], draws: int = 0) -> None:
-        """
-        Args:
-            draws: random cotangents a sample, for `Signal.LABEL_FREE_GRADIENT`.
-        """
-        self.signals, self.draws = frozenset(signals), draws
+    def __init__(self, pairs: Iterable[Pair], wanted: Wanted) -> None:
+        self.wanted = wanted
         self.samples = 0
         """How many went into the label-free gradients; a sample's number seeds its cotangents."""
         self.gradients: dict[str, WeightGradient] = {}
@@ -126,13 +119,13 @@ class Statistics:
         self._layouts: dict[tuple[Stream, Stream], tuple[Tokens, Tokens]] = {}
         self._resample: dict[tuple[Tokens, Tokens], Tensor | None] = {}
         for pair in pairs:
-            for signal in self.signals & ROWS:
+            for signal in self.wanted.signals & ROWS:
                 streams = pair.streams(signal)
                 self._moments[streams] = CrossMoment(weighted=signal is Signal.WEIGHTED_INPUT)
-                self._layouts[streams] = layouts = pair.source.tokens, pair.target.tokens
+                self._layouts[streams] = layouts = pair.base.tokens, pair.target.tokens
                 if layouts not in self._resample:
                     self._resample[layouts] = resampling(*layouts)
-            if Signal.WEIGHT_GRADIENT in self.signals:
+            if Signal.WEIGHT_GRADIENT in self.wanted.signals:
                 self.gradients[pair.target.name] = WeightGradient()
 
     def __getitem__(self, key: tuple[Pair, Signal]) -> CrossMoment:
@@ -152,19 +145,19 @@ class Statistics:
         moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
         if resample is None and rows_a.shape[1] != rows_b.shape[1]:
             raise PortError(
-                f"{a.name} (source) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
+                f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
                 f"{rows_b.shape[1]}: say in the batch which of them meet"
             )
         moment.add(rows_a, rows_b, resample)
-        if not (moment.energy_source < float("inf") and moment.energy_target < float("inf")):
-            raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (source) or {b.name} (target)")
+        if not (moment.energy_a < float("inf") and moment.energy_b < float("inf")):
+            raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
 
     def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Tensor | None:
         """P of two streams with so many rows a sample; None where they meet one to one."""
-        source, target = self._layouts[a, b]
+        base, target = self._layouts[a, b]
         if target.sequence:
             return meeting.get(target.sequence)
-        layouts = source.seen_as(rows_a), target.seen_as(rows_b)
+        layouts = base.seen_as(rows_a), target.seen_as(rows_b)
         if layouts not in self._resample:
             self._resample[layouts] = resampling(*layouts)
         return self._resample[layouts]
@@ -200,7 +193,7 @@ class Statistics:
             mine.merge(theirs)
 
 
-def resampling(source: Tokens, target: Tokens) -> Tensor | None:
+def resampling(base: Tokens, target: Tokens) -> Tensor | None:
     """P (T_B, T_A) between two token layouts, None where they are the same.
 
     Prefix tokens meet in their order; of the longer prefix the rest (a distillation token, registers) meets nothing.
@@ -208,8 +201,8 @@ def resampling(source: Tokens, target: Tokens) -> Tensor | None:
     Raises:
         PortError: the layouts cannot be matched.
     """
-    if source == target:
+    if base == target:
         return None
-    if source.sequence != target.sequence or len(source.grid) != len(target.grid):
-        raise PortError(f"token layouts do not match: {source} and {target}")
-    return grid_resample(source.grid, target.grid, prefix=(source.prefix, target.prefix))
+    if base.sequence != target.sequence or len(base.grid) != len(target.grid):
+        raise PortError(f"token layouts do not match: {base} and {target}")
+    return grid_resample(base.grid, target.grid, prefix=(base.prefix, target.prefix))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.types import Pair, Site
 
 Blocks = Sequence[int | None]
@@ -141,13 +141,13 @@ def subset(matching: Matching, layers: str | None, skip: str | None) -> Matching
     Raises:
         PortError: either is no list of blocks; as it is used, a block that there is not, or nothing left to move.
     """
-    wanted, unwanted = _ranges("--layers", layers), _ranges("--skip", skip)
+    wanted, unwanted = _ranges("layers", layers), _ranges("skip", skip)
     if layers is None and skip is None:
         return matching
 
     def some(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
-        kept = set(range(depths_target)) if layers is None else _blocks("--layers", wanted, tower, depths_target)
-        kept -= _blocks("--skip", unwanted, tower, depths_target)
+        kept = set(range(depths_target)) if layers is None else _blocks("layers", wanted, tower, depths_target)
+        kept -= _blocks("skip", unwanted, tower, depths_target)
         path = matching(tower, depths_source, depths_target)
         return tuple(source if depth in kept else None for depth, source in enumerate(path))
 
@@ -163,7 +163,7 @@ def _ranges(option: str, text: str | None) -> Ranges:
     for word in text.split(",") if text is not None else ():
         found = re.fullmatch(r"(?:(\w+):)?(\d+)(?:-(\d+))?", word.strip())
         if not found or int(found[3] or found[2]) < int(found[2]):
-            raise PortError(f"{option} is a list of target blocks like 0-5,8, not {text!r}")
+            raise PortError(f"{setting(option)} is a list of target blocks like 0-5,8, not {text!r}")
         ranges.append((found[1], int(found[2]), int(found[3] or found[2])))
     return ranges
 
@@ -172,7 +172,7 @@ def _blocks(option: str, ranges: Ranges, tower: str, depths: int) -> set[int]:
     last = max((last for name, _, last in ranges if name in (None, tower)), default=-1)
     if last >= depths:
         of = f" of tower {tower!r}" if tower else ""
-        raise PortError(f"{option} names block {last}{of}, and the target's are 0 to {depths - 1}")
+        raise PortError(f"{setting(option)} names block {last}{of}, and the target's are 0 to {depths - 1}")
     return {depth for name, first, last in ranges if name in (None, tower) for depth in range(first, last + 1)}
 
 

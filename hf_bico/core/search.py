@@ -6,7 +6,7 @@ from math import inf, isfinite
 import torch
 
 from hf_bico.core.collect import Batch, Side, frozen
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Track, untracked
 from hf_bico.core.transport import added, holding
 from hf_bico.core.types import Tensors
@@ -60,7 +60,7 @@ def best_of(search: Search) -> float:
     """
     finite = [(loss, alpha) for alpha, loss in search if isfinite(loss)]
     if not finite:
-        raise PortError("the calibration loss is NaN or Inf at every α; name one with --alpha")
+        raise PortError(f"the calibration loss is NaN or Inf at every α; name one with {setting('alpha')}")
     return min(finite)[1]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import CrossMoment, Statistics
-from hf_bico.core.types import Pair, Signal, Site, Stream
+from hf_bico.core.types import Pair, Signal, Site, Stream, Wanted
 
 MEMORY = 2 * 2**30
 """Bytes of cross-moments held at once. All of them take 4 L_A L_B d_A d_B; where that is more, they are collected in
@@ -26,7 +26,7 @@ class Grams(Statistics):
     """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
-        super().__init__(pairs, {Signal.INPUT})
+        super().__init__(pairs, Wanted(frozenset({Signal.INPUT})))
         # A block's own Gram matrix grows where it meets the first of its partners, once a batch.
         self._first_b = dict(reversed(self._moments))
         self._first_a = {b: a for a, b in reversed(self._moments)}
@@ -69,7 +69,7 @@ def block_inputs(sites: Iterable[Site], tower: str) -> list[Site]:
 
 
 def cka_matrix(
-    source: Side,
+    base: Side,
     target: Side,
     sites: tuple[Iterable[Site], Iterable[Site]],
     tower: str,
@@ -95,7 +95,7 @@ def cka_matrix(
     for some in _chunks(of_a, of_b, memory):
         pairs = [Pair(a, b) for b in some for a in of_a]
         grams = Grams(pairs)
-        collect(source, target, pairs, batches(), grams)
+        collect(base, target, pairs, batches(), grams)
         if grams[pairs[0], Signal.INPUT].cross is None:
             raise PortError("there are no samples to compare blocks on")
         rows += [[grams.cka(Pair(a, b)) for a in of_a] for b in some]

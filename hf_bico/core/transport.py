@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import isfinite
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
@@ -38,7 +38,9 @@ class Difference(Mapping[str, Tensor]):
             if tuned[key].shape != base[key].shape
         ]
         if odd:
-            raise PortError(f"not a fine-tune of this base; name the right one with --base: {listed(sorted(odd))}")
+            raise PortError(
+                f"not a fine-tune of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
+            )
 
     def __getitem__(self, key: str) -> Tensor:
         tuned, base = self.tuned[key], self.base[key]
@@ -96,12 +98,12 @@ class Account:
         return self.moved_norm**2 / total if total else 1.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Transported:
     """The target's change by tensor name, at α = 1, and what became of every site."""
 
-    delta: Tensors = field(default_factory=dict)
-    moved: list[Moved] = field(default_factory=list)
+    delta: Delta
+    moved: Sequence[Moved]
 
 
 def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
@@ -130,7 +132,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
     broken = [key for key in delta if not delta.is_finite(key)]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")
-    return Transported(delta if delta.products else delta.whole, moved)
+    return Transported(delta, moved)
 
 
 def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
@@ -194,7 +196,7 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
     if not ratio < LARGEST_TAU:
         raise PortError(
             f"the task vector is {ratio:.2f} times as large as the base (a fine-tune's is below "
-            f"{LARGEST_TAU}): this is not the base of that fine-tune; name the right one with --base"
+            f"{LARGEST_TAU}): this is not the base of that fine-tune; name the right one with {setting('base')}"
         )
     return ratio
 

@@ -1,6 +1,7 @@
 """The nouns of a port: sites, pairs, signals, fits and maps.
 
-Letters follow the paper: A is the source, B the target; a weight is (d_out, d_in); τ = θ_A,ft − θ_A.
+Letters follow the paper: A is the base that was fine-tuned, B the target, the new base; a weight is (d_out, d_in);
+τ = θ_A,ft − θ_A.
 """
 
 from collections.abc import Mapping
@@ -46,6 +47,8 @@ INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
 """Signals of what a site reads; sites with one `space` share them."""
 ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
+GRADIENTS = frozenset(Signal) - {Signal.INPUT, Signal.OUTPUT, Signal.WEIGHT}
+"""Signals that take a backward pass."""
 OF_LOSS = frozenset(
     {
         Signal.OUTPUT_GRADIENT,
@@ -56,6 +59,15 @@ OF_LOSS = frozenset(
     }
 )
 """Signals that are gradients of the task's loss."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be collected of the calibration samples."""
+
+    signals: frozenset[Signal] = frozenset()
+    draws: int = 0
+    """Random cotangents a sample, for `Signal.LABEL_FREE_GRADIENT`."""
 
 
 class Stream(NamedTuple):
@@ -160,16 +172,16 @@ class Site:
 class Pair(NamedTuple):
     """A site of A and the site of B that takes over what it learned."""
 
-    source: Site
+    base: Site
     target: Site
 
     @property
     def moving(self) -> tuple[Slice, ...]:
-        """What of the source's parameters has a place in the target: a bias may have none."""
-        return self.source.slices if self.target.bias is not None else (self.source.weight,)
+        """What of the base's parameters has a place in the target: a bias may have none."""
+        return self.base.slices if self.target.bias is not None else (self.base.weight,)
 
     def streams(self, signal: Signal) -> tuple[Stream, Stream]:
-        return self.source.stream(signal), self.target.stream(signal)
+        return self.base.stream(signal), self.target.stream(signal)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Best(BiCo):
     centred: bool = True
     weighted: bool = True
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
-        heirs = Counter(source.name for source, _ in pairs)
-        for pair, map_ in super().plan(pairs, statistics):
-            yield pair, replace(map_, scale=heirs[pair.source.name] ** -0.5)
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+        heirs = Counter(base.name for base, _ in pairs)
+        for pair, map_ in super().plan(pairs, seen):
+            yield pair, replace(map_, scale=heirs[pair.base.name] ** -0.5)

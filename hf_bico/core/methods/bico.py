@@ -1,14 +1,15 @@
 """BiCo: Son, Jung, Park, Baik, Bilinear Coordinate Alignment for Training-Free Task-Vector Transfer, 2605.28444."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.method import Job
+from hf_bico.core.method import Job, Passes, Track, untracked
 from hf_bico.core.methods.path import along_path
 from hf_bico.core.methods.two_sided import TwoSided
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported
-from hf_bico.core.types import Signal
+from hf_bico.core.types import Signal, Wanted
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,15 @@ class BiCo(TwoSided):
         return (Signal.LABEL_FREE_GRADIENT if self.label_free else left), right
 
     @property
-    def draws(self) -> int:
-        return self.label_free
+    def wanted(self) -> Wanted:
+        return replace(super().wanted, draws=self.label_free)
 
     @property
     def why_not_storable(self) -> str | None:
         return None if self.steps == 1 else f"with steps = {self.steps} they are estimated anew on the way of every τ"
 
-    def carry(self, job: Job) -> Transported:
-        return super().carry(job) if self.steps == 1 else along_path(self, job, self.steps)
+    def passes(self, a: float, b: float) -> Passes:
+        return replace(super().passes(a, b), moving=self.steps - 1, solved=self.steps)
+
+    def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
+        return super().carry(job, seen, track) if self.steps == 1 else along_path(self, job, seen, self.steps, track)

@@ -1,17 +1,18 @@
 """The rival of equal budget: the target itself takes steps on the same samples."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_bico.core.collect import Batch, Side, frozen
+from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
-from hf_bico.core.method import Job, Method
+from hf_bico.core.low_rank import Delta
+from hf_bico.core.method import BACKWARD, FORWARD, UPDATE, Job, Method, Passes, Track, untracked
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported, holding
-from hf_bico.core.types import Pair, Signal
+from hf_bico.core.types import Wanted
 
 
 @dataclass(frozen=True)
@@ -37,45 +38,35 @@ class FewShot(Method):
             raise PortError("few-shot takes steps of 1 or more, a rate above 0 and a decay of 0 or more")
 
     @property
-    def signals(self) -> frozenset[Signal]:
-        return frozenset()
+    def wanted(self) -> Wanted:
+        return Wanted()
 
     @property
     def needs_loss(self) -> bool:
         return True
 
-    def carry(self, job: Job) -> Transported:
-        return Transported(
-            descend(
-                job.target, job.pairs, job.batches, steps=self.steps, rate=self.rate, decay=self.decay, track=job.track
-            )
-        )
+    def passes(self, a: float, b: float) -> Passes:
+        return Passes((FORWARD + BACKWARD + UPDATE) * b, before=0, moving=self.steps)
 
+    def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
+        return Transported(Delta.of(self.descend(job, track)), ())
 
-def descend(
-    side: Side,
-    pairs: Iterable[Pair],
-    batches: Callable[[], Iterable[Batch]],
-    *,
-    steps: int,
-    rate: float,
-    decay: float,
-    track: Callable,
-) -> dict[str, Tensor]:
-    """What `steps` of AdamW on the loss of all samples change in the target's sites, by tensor name.
+    def descend(self, job: Job, track: Track = untracked) -> dict[str, Tensor]:
+        """Return what the steps on the loss of all samples change in the target's sites, by tensor name.
 
-    The model is as it was afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
-    """
-    keys = {where.key for pair in pairs for where in pair.target.slices}
-    with frozen(side.model), holding(side.model, ((key, side.model.state_dict()[key].clone()) for key in keys)):
-        moving = {key: p for key, p in side.model.named_parameters() if key in keys}
-        before = {key: p.detach().clone() for key, p in moving.items()}
-        for parameter in moving.values():
-            parameter.requires_grad_(True)
-        adam = torch.optim.AdamW(moving.values(), lr=rate, weight_decay=decay)
-        for _ in track(range(steps), "Few-shot steps", steps):
-            for batch in batches():
-                side.loss(side.model, batch.target).backward()
-            adam.step()
-            adam.zero_grad()
-        return {key: p.detach() - before[key] for key, p in moving.items()}
+        The model is as it was afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
+        """
+        model, loss = job.target.model, job.target.loss
+        keys = {where.key for pair in job.pairs for where in pair.target.slices}
+        with frozen(model), holding(model, ((key, model.state_dict()[key].clone()) for key in keys)):
+            moving = {key: p for key, p in model.named_parameters() if key in keys}
+            before = {key: p.detach().clone() for key, p in moving.items()}
+            for parameter in moving.values():
+                parameter.requires_grad_(True)
+            adam = torch.optim.AdamW(moving.values(), lr=self.rate, weight_decay=self.decay)
+            for _ in track(range(self.steps), "Few-shot steps", self.steps):
+                for batch in job.batches():
+                    loss(model, batch.target).backward()
+                adam.step()
+                adam.zero_grad()
+            return {key: p.detach() - before[key] for key, p in moving.items()}

@@ -10,7 +10,7 @@ from hf_bico.core.gradients import agreeing
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import Map, Pair, Signal
+from hf_bico.core.types import Map, Pair, Signal, Wanted
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ class GradFix(Method):
     """Of the gradient summed over the samples, or by majority over each sample's own."""
 
     @property
-    def signals(self) -> frozenset[Signal]:
-        return frozenset({Signal.WEIGHT_GRADIENT})
+    def wanted(self) -> Wanted:
+        return Wanted(frozenset({Signal.WEIGHT_GRADIENT}))
 
     def check(self, pairs: Sequence[Pair]) -> None:
         require_same_shapes(self.name, pairs)
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
-            seen = statistics.gradients[pair.target.name]
+            seen = seen.gradients[pair.target.name]
             vote = self.sign == "vote"
             yield pair, Mask(seen.weight_votes, seen.bias_votes) if vote else Mask(seen.weight, seen.bias)

@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import Map, Pair, Signal
+from hf_bico.core.types import Map, Pair, Wanted
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Naive(Method):
     )
 
     @property
-    def signals(self) -> frozenset[Signal]:
-        return frozenset()
+    def wanted(self) -> Wanted:
+        return Wanted()
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
             yield pair, Padding(pair.target.d_out, pair.target.d_in)

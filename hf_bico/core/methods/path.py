@@ -1,28 +1,32 @@
 """Path alignment: τ in equal steps, each through maps of where the two models have come to."""
 
-from hf_bico.core.collect import collect
-from hf_bico.core.method import Job, Method
+from torch import Tensor
+
+from hf_bico.core.chain import gather
+from hf_bico.core.low_rank import Delta
+from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported, added, holding, transport
 
 
-def along_path(method: Method, job: Job, steps: int) -> Transported:
-    """Σ_k R_out,k (τ/K) R_in,kᵀ: the source at θ_A + (k/K) τ_A, the target at where it has come to, k = 0 … K − 1.
+def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Track = untracked) -> Transported:
+    """Return Σ_k R_out,k (τ/K) R_in,kᵀ: A at θ_A + (k/K) τ_A, B at where it has come to, k = 0 … K − 1.
 
     What is told of every site is that of the last step.
+
+    Args:
+        seen: what the samples show of the two bases as they are, at k = 0.
     """
-    total: dict = {}
-    before = job.source.model.state_dict()
-    for k in job.track(range(steps), f"Path ({method.name})", steps):
-        statistics = job.statistics
+    total: dict[str, Tensor] = {}
+    before = job.base.model.state_dict()
+    for k in track(range(steps), f"Path ({method.name})", steps):
         if k:
-            statistics = Statistics(job.pairs, method.signals, method.draws)
             with (
-                holding(job.source.model, added(before, job.tau, k / steps)),
+                holding(job.base.model, added(before, job.tau, k / steps)),
                 holding(job.target.model, added(job.weights, total)),
             ):
-                collect(job.source, job.target, job.pairs, job.batches(), statistics)
-        step = transport(job.tau, method.plan(job.pairs, statistics), job.weights)
+                seen = gather(job, method.wanted)
+        step = transport(job.tau, method.plan(job.pairs, seen), job.weights)
         for key, change in step.delta.items():
             total[key] = change / steps if k == 0 else total[key].add_(change, alpha=1 / steps)
-    return Transported(total, step.moved)
+    return Transported(Delta.of(total), step.moved)

@@ -13,7 +13,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors
+from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors, Wanted
 
 Weights = tuple[Tensors, Tensors]  # A's and B's own
 
@@ -58,8 +58,8 @@ class TransFusion(Method):
     )
 
     @property
-    def signals(self) -> frozenset[Signal]:
-        return frozenset({Signal.WEIGHT})
+    def wanted(self) -> Wanted:
+        return Wanted(frozenset({Signal.WEIGHT}))
 
     def check(self, pairs: Sequence[Pair]) -> None:
         require_same_shapes(self.name, pairs)
@@ -77,7 +77,7 @@ class TransFusion(Method):
         if not any(b.hidden_out or b.hidden_in for _, b in pairs):
             raise PortError(f"{self.name} permutes heads and hidden units, and these layers name none")
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         places, groups = _places(pairs)
         heads, units = {}, {}
 
@@ -86,9 +86,9 @@ class TransFusion(Method):
                 return None
             group = hidden.group or hidden.name
             if group not in heads:
-                heads[group] = match_heads(groups[group], statistics.weights, hidden.heads)
+                heads[group] = match_heads(groups[group], seen.weights, hidden.heads)
             if hidden.name not in units:
-                units[hidden.name] = match_units(places[hidden.name], statistics.weights, heads[group])
+                units[hidden.name] = match_units(places[hidden.name], seen.weights, heads[group])
             return units[hidden.name]
 
         for pair in pairs:
@@ -109,7 +109,7 @@ class Place(NamedTuple):
             for site, tensors in zip(self.pair, weights, strict=True)
         )
         if not (a.isfinite().all() and b.isfinite().all()):
-            raise PortError(f"NaN or Inf in {self.pair.source.name} (source) or {self.pair.target.name} (target)")
+            raise PortError(f"NaN or Inf in {self.pair.base.name} (base) or {self.pair.target.name} (target)")
         dtype = torch.promote_types(b.dtype, torch.float32)
         return a.to(b.device, dtype), b.to(dtype)
 

@@ -10,7 +10,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
 from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream
+from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream, Wanted
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class TwoSided(Method):
         return self.left, self.right
 
     @property
-    def signals(self) -> frozenset[Signal]:
+    def wanted(self) -> Wanted:
         used = {side for side in self.sides if side is not None}
         if self.completion == "filled":
             used |= {_FILL[side] for side in used if side in _FILL}
-        return frozenset(used)
+        return Wanted(frozenset(used))
 
     @property
     def why_not_storable(self) -> str | None:
@@ -59,22 +59,22 @@ class TwoSided(Method):
         if unequal:
             raise PortError(f"{self.name} leaves one side as it is, which needs equal widths: {listed(unequal)}")
 
-    def plan(self, pairs: Sequence[Pair], statistics: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         left, right = self.sides
         last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
         for pair in pairs:
             streams = pair.streams(right or Signal.INPUT)
             if streams not in last:  # q, k and v stand side by side and share their input's map
-                last = {streams: self._side(pair, statistics, right)}
+                last = {streams: self._side(pair, seen, right)}
             factor, fit = last[streams]
-            out, out_fit = self._side(pair, statistics, left)
+            out, out_fit = self._side(pair, seen, left)
             yield pair, BilinearMap(out, factor, out_fit, fit)
 
-    def _side(self, pair: Pair, statistics: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+    def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
         if signal is None:
             return None, None
-        fill = statistics[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
-        moment = statistics[pair, signal]
+        fill = seen[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
+        moment = seen[pair, signal]
         try:
             if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
                 moment = moment.centred()
