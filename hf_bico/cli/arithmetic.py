@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from hf_bico.cli.console import Format, Terminal
-from hf_bico.cli.options import Base, Formatting, Quiet, Token
+from hf_bico.cli.options import Formatting, Quiet, Token
+
+Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
 
 
 def extract(

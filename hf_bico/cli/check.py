@@ -1,66 +1,37 @@
 """`hf-bico check`."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich import box
 from rich.table import Table
 
-from hf_bico.cli import options as opt
-from hf_bico.cli.console import Format, Terminal
+from hf_bico.cli.console import Format
+from hf_bico.cli.options import Call, command
+from hf_bico.workflows.config import CheckConfig
 
 IMPOSSIBLE = 1
 """Exit code where no port can be made; 2 is a mistake in what was asked."""
 
 
-def check(
-    source: opt.Source,
-    to: opt.To,
-    dataset: Annotated[str, typer.Option(help="Samples of the task, to compare the two models on.")] = "",
-    base: opt.Base = None,
-    config: opt.Config = None,
-    split: opt.Split = "train",
-    eval_split: opt.EvalSplit = None,
-    eval_n: opt.EvalN = None,
-    columns: opt.Columns = None,
-    streaming: opt.Streaming = False,
-    templates: opt.Templates = None,
-    max_length: opt.MaxLength = 256,
-    family: opt.Family = None,
-    head: opt.Head = None,
-    matching: opt.Matching = "index",
-    layers: opt.Layers = None,
-    skip: opt.Skip = None,
-    n: Annotated[int | None, typer.Option("-n", help="Samples to look at [default: 50].")] = None,
-    per_class: opt.PerClass = None,
-    strategy: opt.Strategy = None,
-    seed: opt.Seed = 0,
-    method: opt.Method = "bico",
-    method_options: opt.Settings = None,
-    bank: opt.Bank = None,
-    batch_size: opt.BatchSize = 8,
-    device: opt.Device = None,
-    token: opt.Token = None,
-    format: opt.Formatting = Format.HUMAN,
-    quiet: opt.Quiet = False,
-) -> None:
+@command(CheckConfig)
+def check(config: CheckConfig, call: Call) -> None:
     """Say what a port of SOURCE to --to would move and cost, and whether it is worth its while, before it is made.
 
     Exit code 1 means that there can be no port.
     """
-    given = dict(locals())
-    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
-    from hf_bico.workflows.check import CheckConfig, run
+    from hf_bico.workflows.check import run
 
-    data = run(CheckConfig(opt.of_port(given)), Hub(token), terminal.track)
-    verdict = data["verdict"]
-    terminal.say("\n".join(_verdict(data)), data, verdict["grade"])
+    terminal = call.terminal
+    data = run(config, Hub(call.token), terminal.track)
+    grade = data["verdict"]["grade"]
+    terminal.say("\n".join(_verdict(data)), data, grade)
     if terminal.format is Format.HUMAN:
         for part in _parts(data):
             terminal.out.print(part)
-    if verdict["grade"] == "impossible":
+    if grade == "impossible":
         raise typer.Exit(IMPOSSIBLE)
 
 

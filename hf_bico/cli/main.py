@@ -14,8 +14,9 @@ from hf_bico.cli.arithmetic import apply, extract
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, spelling
 
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (port, check, compare, align, extract, apply):
@@ -47,24 +48,31 @@ def _on_interrupt(number: int, frame: object) -> None:
 
 
 def main() -> None:
-    """The console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
+    """Run the console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
     interrupted.clear()
+    spelled.clear()
     before = signal.signal(signal.SIGINT, _on_interrupt)
     try:
-        code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except Exception as error:
-        if interrupted.is_set():  # a library below made an error of its own of it
-            code = INTERRUPTED
-        elif os.environ.get("HF_DEBUG") or not isinstance(error, (PortError, TyperException)):
-            raise
-        else:
-            message = error.format_message() if isinstance(error, TyperException) else str(error)
-            stderr.print(f"Error: {message}", markup=False)
-            code = 2
+        with spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
+            code = _run()
     finally:
         signal.signal(signal.SIGINT, before)
     if code == INTERRUPTED:
         stderr.print("Interrupted; nothing was left half-written")
     sys.exit(code or 0)
+
+
+def _run() -> int | None:
+    """Return the exit code of the command that was asked for."""
+    try:
+        return app(standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if interrupted.is_set():  # a library below made an error of its own of it
+            return INTERRUPTED
+        if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
+            raise
+        message = error.format_message() if isinstance(error, TyperException) else str(error)
+        stderr.print(f"Error: {message}", markup=False)
+        return 2

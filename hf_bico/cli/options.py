@@ -1,103 +1,111 @@
-"""The command line's options that several commands share."""
+"""The command line's options, out of the fields of a config: said once, there."""
 
-from collections.abc import Mapping
-from dataclasses import fields
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from hf_bico.cli.console import Format
+from hf_bico.cli.console import Format, Terminal
+from hf_bico.workflows.options import Option, flag_of, flags_of, is_list, options_of, types_of
 
-Source = Annotated[str, typer.Argument(help="The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.")]
-To = Annotated[str, typer.Option(help="The new base model.")]
-Dataset = Annotated[str, typer.Option(help="Samples of the task: a Hub dataset or a folder.")]
-Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
-Config = Annotated[str | None, typer.Option(help="The dataset's configuration.")]
-Split = Annotated[str, typer.Option(help="Split that the calibration samples are drawn from.")]
-EvalSplit = Annotated[str | None, typer.Option(help="Split to score on; else test or validation.")]
-EvalN = Annotated[int | None, typer.Option(help="Score on so many samples of it; else on all.")]
-Columns = Annotated[
-    str | None,
-    typer.Option(
-        help="What is in which column, as role=column,… (image, label, text, "
-        "text_pair, prompt, completion, messages); else found by name and type."
-    ),
-]
-Streaming = Annotated[bool, typer.Option("--streaming", help="Read the dataset as it comes, not whole.")]
-MaxLength = Annotated[int, typer.Option(help="Tokens of a text sample; longer ones are cut.", min=1)]
-Family = Annotated[
-    str | None,
-    typer.Option(help="generic pairs the plain linear layers of any model by name; else the family is found."),
-]
-Head = Annotated[
-    str | None,
-    typer.Option(
-        help="What the target is scored with: transport (the source's, carried), "
-        "ridge (fitted to the samples), zero-shot, lm [default: what suits SOURCE]."
-    ),
-]
-Matching = Annotated[
-    str,
-    typer.Option(
-        help="Which block takes from which: index (the paper's rule), cka (by likeness "
-        "on the samples), or a YAML file of target: source."
-    ),
-]
-Layers = Annotated[str | None, typer.Option(help="Move into these blocks of the target alone, as 0-5,8.")]
-Skip = Annotated[str | None, typer.Option(help="Leave these blocks of the target as they are.")]
-Templates = Annotated[
-    Path | None,
-    typer.Option(help="Prompts, one a line, {} for the class; else the dataset's.", exists=True, dir_okay=False),
-]
-Samples = Annotated[int | None, typer.Option("-n", help="Calibration samples [default: 100].")]
-PerClass = Annotated[int | None, typer.Option(help="So many of every class, in place of -n.")]
-Strategy = Annotated[
-    str | None,
-    typer.Option(
-        help="How samples are drawn: random, class-balanced, centroid-near, "
-        "centroid-far, half-class, one-class [default: random]."
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Of the draw.", min=0)]
-Method = Annotated[str, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="An option of the method, as name=value; may be repeated.")
-]
-Alpha = Annotated[
-    str,
-    typer.Option(help="Scale of the ported task vector: a number, or auto for a line search of the calibration loss."),
-]
-Bank = Annotated[
-    Path | None,
-    typer.Option(help="General prompts, a line each, for gradients without labels [default: ImageNet's class names]."),
-]
-BatchSize = Annotated[int, typer.Option(help="Costs memory, changes nothing else.", min=1)]
-Device = Annotated[str | None, typer.Option(help="Else CUDA where there is one, else the CPU.")]
-Output = Annotated[Path | None, typer.Option(help="A folder to write to; it must be new or empty.")]
 Token = Annotated[str | None, typer.Option(help="A User Access Token; else the one of `hf auth login` or HF_TOKEN.")]
 Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: only what was made.")]
+EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.HUMAN), ("quiet", Quiet, False))
+"""Name, type and default of what every command takes."""
+
+spelled: dict[str, str] = {}
+"""What the settings of the command that runs are called; `hf_bico.cli.main` spells errors so."""
 
 
-def scale(text: str) -> float | str:
-    """An --alpha: a number where it reads as one; the rest is checked with the other options."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+class Call(NamedTuple):
+    """What a command is called with, beside its config."""
+
+    terminal: Terminal
+    token: str | None
+    flags: dict[str, Any]
+    """Its own options, that are no choices of a workflow."""
 
 
-def of_port(given: Mapping[str, Any]):
-    """A command's options as a `PortConfig`; those that are not the port's are left out."""
-    from hf_bico.workflows.config import PortConfig
+def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
+    """Return a decorator that makes a command of a function of a config.
 
-    names = {field.name for field in fields(PortConfig)}
-    chosen = {name: value for name, value in given.items() if name in names} | {"target": given["to"]}
-    if "method_options" in chosen:
-        chosen["method_options"] = tuple(chosen["method_options"] or ())
-    if "alpha" in chosen:
-        chosen["alpha"] = scale(chosen["alpha"])
-    if chosen.get("output"):
-        chosen["output"] = chosen["output"].expanduser()
-    return PortConfig(**chosen | {"private": chosen.get("private") or None})
+    Args:
+        config: a dataclass whose fields are options.
+        own: the command's own options, each with its annotated type and its default.
+    """
+
+    def made(run: Callable[[Any, Call], None]) -> Callable[..., None]:
+        @wraps(run)
+        def called(**given: Any) -> None:
+            spelled.update(flags_of(config))
+            terminal = Terminal(given.pop("format"), given.pop("quiet"))
+            token, flags = given.pop("token"), {name: given.pop(name) for name in own}
+            run(config_of(config, given), Call(terminal, token, flags))
+
+        parameters = [*_parameters(config), *(_parameter(name, *each) for name, each in own.items())]
+        parameters += [_parameter(*each) for each in EVERYWHERE]
+        called.__signature__ = inspect.Signature(sorted(parameters, key=lambda p: p.default is not p.empty))
+        called.__annotations__ = {each.name: each.annotation for each in parameters}
+        return called
+
+    return made
+
+
+def config_of(config: type, given: dict[str, Any]) -> Any:
+    """Return a config of what was given on the command line."""
+    chosen = {}
+    for each, option in options_of(config):
+        value = given[each.name]
+        if is_list(types_of(config)[each.name]):
+            value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default
+        elif option.parse and isinstance(value, str):
+            value = option.parse(value)
+        elif isinstance(value, Path):
+            value = value.expanduser()
+        chosen[each.name] = value
+    return config(**chosen)
+
+
+def _parameters(config: type) -> Iterator[inspect.Parameter]:
+    types = types_of(config)
+    for each, option in options_of(config):
+        kind = types[each.name]
+        if is_list(kind):
+            kind = list[str if option.parse else kind.__args__[0]]
+        elif option.parse:
+            kind = str
+        yield _parameter(each.name, Annotated[_or_none(kind, each), _typer(each, option)], _default(each, option))
+
+
+def _or_none(kind: Any, each: Field) -> Any:
+    return kind | None if each.default is None or is_empty(each) else kind
+
+
+def is_empty(each: Field) -> bool:
+    """Return whether an option that may be repeated is left out by default."""
+    return isinstance(each.default, tuple)
+
+
+def _default(each: Field, option: Option) -> Any:
+    if each.default is MISSING:
+        return inspect.Parameter.empty
+    if is_empty(each):
+        return None
+    return f"{each.default:g}" if option.parse and isinstance(each.default, float) else each.default
+
+
+def _typer(each: Field, option: Option) -> Any:
+    """Return how Typer is told of an option."""
+    if option.argument:
+        return typer.Argument(help=option.help, metavar=option.argument)
+    path = {"exists": True, "dir_okay": False} if option.exists else {}
+    return typer.Option(flag_of(each), help=option.help, min=option.least, **path)
+
+
+def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)

@@ -3,93 +3,33 @@
 from dataclasses import asdict
 from typing import Annotated
 
+import click
 import typer
 from rich.table import Table
 
-from hf_bico.cli import options as opt
 from hf_bico.cli.console import Format, Terminal, stderr
-from hf_bico.core.errors import PortError
+from hf_bico.cli.options import Call, command
+from hf_bico.core.errors import PortError, setting
+from hf_bico.workflows.config import PortConfig
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")]
 
 
-def port(
-    source: opt.Source,
-    to: opt.To,
-    dataset: opt.Dataset,
-    base: opt.Base = None,
-    config: opt.Config = None,
-    split: opt.Split = "train",
-    eval_split: opt.EvalSplit = None,
-    eval_n: opt.EvalN = None,
-    columns: opt.Columns = None,
-    streaming: opt.Streaming = False,
-    templates: opt.Templates = None,
-    max_length: opt.MaxLength = 256,
-    family: opt.Family = None,
-    head: opt.Head = None,
-    matching: opt.Matching = "index",
-    layers: opt.Layers = None,
-    skip: opt.Skip = None,
-    n: opt.Samples = None,
-    per_class: opt.PerClass = None,
-    strategy: opt.Strategy = None,
-    seed: opt.Seed = 0,
-    method: Annotated[
-        str | None, typer.Option(help="bico, best, theseus, naive …; a wrong name lists them all [default: bico].")
-    ] = None,
-    method_options: opt.Settings = None,
-    bank: opt.Bank = None,
-    maps: Annotated[
-        str | None,
-        typer.Option(
-            help="Move through maps that `hf-bico align` made, a repo or a folder, in place of a method of one's own."
-        ),
-    ] = None,
-    alpha: opt.Alpha = "1",
-    batch_size: opt.BatchSize = 8,
-    device: opt.Device = None,
-    form: Annotated[
-        str, typer.Option("--as", help="Write the whole model, a delta of --to, or a lora of it.")
-    ] = "model",
-    rank: Annotated[int | None, typer.Option(help="Of a lora, where the change is not of low rank already.")] = None,
-    energy: Annotated[
-        float | None,
-        typer.Option(help="The same by the share of every layer's ‖τ‖² that is kept [default: all of it]."),
-    ] = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(help="Of a delta's matrices: bfloat16 or float32 [default: bfloat16, unless that is measurable]."),
-    ] = None,
-    output: opt.Output = None,
-    push: Annotated[
-        bool, typer.Option("--push", help="Publish as USER/SOURCE-on-TARGET, a delta or lora with that behind it.")
-    ] = False,
-    push_to: Annotated[str | None, typer.Option(help="Publish as this repo.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repo private.")] = False,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose it as a pull request.")] = False,
-    commit_message: Annotated[str | None, typer.Option(help="Of the push.")] = None,
-    allow_regression: Annotated[
-        bool, typer.Option("--allow-regression", help="Push a port that is worse than its base.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")] = False,
-    token: opt.Token = None,
-    format: opt.Formatting = Format.HUMAN,
-    quiet: opt.Quiet = False,
-) -> None:
+@command(PortConfig, dry_run=(DryRun, False))
+def port(config: PortConfig, call: Call) -> None:
     """Port SOURCE to the base model --to, score it, and write or push it with its card."""
-    if maps is not None and method is not None:
-        raise PortError("--maps brings the method that made them: leave out --method")
-    given = dict(locals()) | {"method": method or "bico"}
-    terminal = Terminal(format, quiet)
+    given = click.get_current_context().get_parameter_source("method")
+    if config.maps is not None and given is click.core.ParameterSource.COMMANDLINE:
+        raise PortError(f"{setting('maps')} brings the method that made them: leave out {setting('method')}")
     from hf_bico.io.hub import Hub
-    from hf_bico.workflows import plan as blueprint
-    from hf_bico.workflows import port as pipeline
+    from hf_bico.workflows.dry_run import dry_run
+    from hf_bico.workflows.port import run
 
-    chosen = opt.of_port(given)
-    hub = Hub(token)
-    if dry_run:
-        _say_dry_run(terminal, *blueprint.dry_run(chosen, hub))
+    hub, terminal = Hub(call.token), call.terminal
+    if call.flags["dry_run"]:
+        _say_dry_run(terminal, *dry_run(config, hub))
     else:
-        _say_outcome(terminal, pipeline.run(chosen, hub, terminal.track))
+        _say_outcome(terminal, run(config, hub, terminal.track))
 
 
 def _say_outcome(terminal: Terminal, outcome) -> None:
@@ -135,19 +75,18 @@ def _score_table(evaluation) -> Table:
 
 def _say_dry_run(terminal: Terminal, plan, cost) -> None:
     from hf_bico.io.models import optional_towers
+    from hf_bico.reports.plain import to_plain
+    from hf_bico.reports.records import origins
 
     repo, optional = plan.destination and plan.destination.repo, optional_towers(plan)
-    certain = [pair for pair in plan.pairs if pair.target.tower not in optional]
+    towers = ", ".join(sorted(optional))
+    certain = [pair for pair in plan.models.pairs if pair.target.tower not in optional]
+    more = len(plan.models.pairs) - len(certain)
     blocks = dict.fromkeys((b.depth, a.depth) for a, b in certain if b.depth is not None)
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost.stages.items() if seconds)
     rows = {role: str(pinned) for role, pinned in vars(plan.lineage).items()} | {
         "blocks": ", ".join(f"{target} ← {source}" for target, source in blocks),
-        "linear maps": f"{len(certain)}"
-        + (
-            f", and {len(plan.pairs) - len(certain)} more if the fine-tune changed the {', '.join(sorted(optional))}"
-            if len(certain) < len(plan.pairs)
-            else ""
-        ),
+        "linear maps": f"{len(certain)}" + (f", and {more} more if the fine-tune changed the {towers}" if more else ""),
         "method": f"{cost.method}, N = {cost.n}",
         "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP",
         "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
@@ -158,12 +97,12 @@ def _say_dry_run(terminal: Terminal, plan, cost) -> None:
         "would be pushed to": repo or "nowhere",
     }
     data = {
-        "lineage": plan.lineage.record({}),
+        "lineage": to_plain(origins(plan.lineage, {})),
         "destination": repo,
         "estimate": asdict(cost),
         "pairs": [
             {"source": a.name, "target": b.name, "tower": b.tower, "certain": b.tower not in optional}
-            for a, b in plan.pairs
+            for a, b in plan.models.pairs
         ],
     }
     lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]

@@ -1,6 +1,6 @@
 """The chain of every port: the samples are collected once, then τ is carried over."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from operator import length_hint
@@ -8,12 +8,12 @@ from typing import Protocol
 
 import torch
 
-from hf_bico.core.collect import collect
+from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported
-from hf_bico.core.types import Wanted
+from hf_bico.core.types import Pair, Wanted
 
 
 class Resume(Protocol):
@@ -57,8 +57,24 @@ def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track =
         return seen
     every = job.batches()
     batches = track(islice(every, done, None), "Calibrating", max(length_hint(every) - done, 0))
+    return fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch)
+
+
+def fill(
+    seen: Statistics,
+    base: Side,
+    target: Side,
+    pairs: Iterable[Pair],
+    batches: Iterable[Batch],
+    after_batch: Callable[[Statistics], None] = NOTHING.after_batch,
+) -> Statistics:
+    """Add what batches show of some pairs; the same statistics. Nothing else in the tool passes samples for them.
+
+    Raises:
+        PortError: as `collect` does; the device is out of memory.
+    """
     with within_memory():
-        return collect(job.base, job.target, job.pairs, batches, seen, resume.after_batch)
+        return collect(base, target, pairs, batches, seen, after_batch)
 
 
 def carry(job: Job, method: Method, seen: Statistics, *, track: Track = untracked) -> Transported:

@@ -99,7 +99,7 @@ def _refusal(job: Job, method: Method) -> str | None:
     try:
         method.check(job.pairs)
     except PortError as error:
-        return error.message
+        return str(error)
     if method.wanted.draws and None in (job.base.scores, job.target.scores):
         return f"{method.name} takes gradients without labels, and there are no general scores to take them of"
     return None
@@ -148,5 +148,5 @@ class _Bench:
             with holding(job.target.model, added(job.weights, delta, scale)):
                 value = self.score(job.target.model)
         except PortError as error:
-            return Row(name, alpha, refusal=error.message)
+            return Row(name, alpha, refusal=str(error))
         return Row(name, alpha, value, scale, None, seconds, done.shared_seconds, peak, search)

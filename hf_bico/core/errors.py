@@ -1,7 +1,9 @@
 """The one error that a user sees."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _SETTING = re.compile(r"⟦(\w+)⟧")
 
@@ -15,6 +17,19 @@ def setting(name: str) -> str:
     return f"⟦{name}⟧"
 
 
+_spell: ContextVar[Callable[[str], str]] = ContextVar("spell", default=lambda name: f"{name}=")
+
+
+@contextmanager
+def spelling(spell: Callable[[str], str]) -> Iterator[None]:
+    """Spell the settings in errors otherwise than as Python's arguments, for as long as the block runs."""
+    before = _spell.set(spell)
+    try:
+        yield
+    finally:
+        _spell.reset(before)
+
+
 class PortError(Exception):
     """Something a user can mend. Its message is one line: what is wrong and what to do."""
 
@@ -23,12 +38,8 @@ class PortError(Exception):
         """The line with its settings still to be spelled, for an error that quotes this one."""
         return str(self.args[0]) if self.args else ""
 
-    def spelled(self, spell: Callable[[str], str]) -> str:
-        """Return the line with every setting as `spell` writes its name."""
-        return _SETTING.sub(lambda found: spell(found[1]), self.message)
-
     def __str__(self) -> str:
-        return self.spelled(lambda name: f"{name}=")
+        return _SETTING.sub(lambda found: _spell.get()(found[1]), self.message)
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:

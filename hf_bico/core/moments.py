@@ -180,12 +180,16 @@ class Statistics:
         return state
 
     def load_state_dict(self, state: Tensors) -> None:
-        """Take over the sums of a `state_dict` of the same pairs and signals; a name that is missing is a KeyError."""
-        self.samples = int(state["samples"])
-        for name, part in self._parts():
-            for field in part.SUMS:
-                kept = state[f"{name}/{field}"]
-                setattr(part, field, kept.item() if isinstance(getattr(part, field), int | float) else kept)
+        """Take over the sums of a `state_dict` of the same pairs and signals, all of them or none.
+
+        Raises:
+            KeyError: a name is missing.
+        """
+        samples = int(state["samples"])
+        kept = [(part, field, state[f"{name}/{field}"]) for name, part in self._parts() for field in part.SUMS]
+        self.samples = samples
+        for part, field, value in kept:
+            setattr(part, field, value.item() if isinstance(getattr(part, field), int | float) else value)
 
     def merge(self, other: "Statistics") -> None:
         self.samples += other.samples

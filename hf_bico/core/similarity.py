@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from hf_bico.core.collect import Batch, Side, collect
+from hf_bico.core.chain import fill
+from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.types import Pair, Signal, Site, Stream, Wanted
@@ -95,7 +96,7 @@ def cka_matrix(
     for some in _chunks(of_a, of_b, memory):
         pairs = [Pair(a, b) for b in some for a in of_a]
         grams = Grams(pairs)
-        collect(base, target, pairs, batches(), grams)
+        fill(grams, base, target, pairs, batches())
         if grams[pairs[0], Signal.INPUT].cross is None:
             raise PortError("there are no samples to compare blocks on")
         rows += [[grams.cka(Pair(a, b)) for a in of_a] for b in some]

@@ -8,7 +8,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.generic import Generic
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
-from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose, similarity
+from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
 from hf_bico.families.tables import TABLES
 
 FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
@@ -24,6 +24,7 @@ __all__ = [
     "Library",
     "Loaded",
     "Purpose",
+    "PurposeKind",
     "Transformers",
     "family_of",
     "library_of",

@@ -5,27 +5,49 @@ A fine-tune's new head has no base of its own, so there is no τ to move; the he
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_bico.core.collect import Batch, Side, collect, frozen, samples_in
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.chain import fill
+from hf_bico.core.collect import Batch, Side, frozen, samples_in
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.moments import Statistics
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.taps import taps
-from hf_bico.core.types import Fit, Pair, Signal, Site, Tensors
+from hf_bico.core.types import Fit, Pair, Signal, Site, Tensors, Wanted
 from hf_bico.families.feeding import Encoded
 
 LAST = "head"
 """Role of a classifier's last layer; what it gives is the classes."""
 CUT = 1e-6
 """Of the singular values of the moment at a head's input: finer than a task vector's, for the head is read as it is."""
-RIDGE = "ridge"
-"""The kind of head that is fitted."""
-PROBE = "probe"
-"""A fitted classifier beside a model of features: it is scored with, and is no part of the model."""
+
+
+class HeadKind(StrEnum):
+    """What a port's target answers with."""
+
+    TRANSPORT = "transport"
+    """The fine-tune's classifier, carried through the map of its input."""
+    RIDGE = "ridge"
+    """A classifier fitted to the samples in closed form."""
+    PROBE = "probe"
+    """The same beside a model of features: it is scored with, and is no part of the model."""
+    ZERO_SHOT = "zero-shot"
+    """The texts of the classes."""
+    LM = "lm"
+    """The target's own language-model head."""
+    NONE = "none"
+    """Nothing: the model gives features."""
+    OWN = "own"
+    """The target's own classifier, as it is."""
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is made of the calibration samples, and so says nothing of how sure it is."""
+        return self in (HeadKind.RIDGE, HeadKind.PROBE)
 
 
 @dataclass(frozen=True)
@@ -41,11 +63,11 @@ class HeadLayers:
     fresh: tuple[Site, ...] = ()
     """The base's own, where no fine-tune brings a head and both sides' are fitted."""
     gains: tuple[tuple[str, str], ...] = ()
-    """(source, target) names of gains of norms in the head that a base lacks."""
+    """(base, target) names of gains of norms in the head that a base lacks."""
 
     @property
-    def source_keys(self) -> set[str]:
-        return {s.key for pair in self.carried for s in pair.source.slices} | {a for a, _ in self.gains}
+    def tuned_keys(self) -> set[str]:
+        return {s.key for pair in self.carried for s in pair.base.slices} | {a for a, _ in self.gains}
 
     @property
     def target_keys(self) -> set[str]:
@@ -53,7 +75,7 @@ class HeadLayers:
         return {s.key for site in sites for s in site.slices} | {b for _, b in self.gains}
 
     def gain(self, head: Tensors, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The target's gains: the source's where it has as many units, else those of a fresh norm."""
+        """Return the target's gains: the fine-tune's where it has as many units, else those of a fresh norm."""
         made = {}
         for a, b in self.gains:
             shape = tuple(shapes[b].shape)
@@ -67,26 +89,25 @@ def fresh(name: str, shape: Sequence[int]) -> Tensor:
 
 
 def head_layers(
-    source: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str], kind: str
+    base: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str], kind: HeadKind
 ) -> HeadLayers:
-    """Which layers of a head move, and which are carried.
+    """Return which layers of a head move, and which are carried.
 
     Args:
-        source, target: the heads' layers in order.
+        base, target: the heads' layers in order.
         in_base, in_target: names of tensors that the bases' files have.
-        kind: of head.
 
     Raises:
         PortError: a head is to be carried to one of another build.
     """
     in_base, in_target = set(in_base), set(in_target)
-    roles = [[site.role for site in side] for side in (source, target)]
-    if kind != RIDGE and roles[0] != roles[1]:
+    roles = [[site.role for site in side] for side in (base, target)]
+    if kind is not HeadKind.RIDGE and roles[0] != roles[1]:
         raise PortError(
             f"the source's head ({listed(roles[0]) or 'none'}) is built unlike the target's "
-            f"({listed(roles[1]) or 'none'}): fit one with --head ridge"
+            f"({listed(roles[1]) or 'none'}): fit one with {setting('head')} ridge"
         )
-    pairs = [Pair(*each) for each in zip(source, target, strict=False)]
+    pairs = [Pair(*each) for each in zip(base, target, strict=False)]
     new = next(
         (
             i
@@ -95,15 +116,15 @@ def head_layers(
         ),
         len(pairs),
     )
-    if kind == RIDGE:
+    if kind is HeadKind.RIDGE:
         return HeadLayers(tuple(pairs[:new]), made=tuple(target[new:]))
     return HeadLayers(tuple(pairs[:new]), tuple(pairs[new:]))
 
 
 def carried(
-    links: Sequence[Pair], head: Tensors, source: Side, target: Side, batches: Iterable[Batch]
+    links: Sequence[Pair], head: Tensors, base: Side, target: Side, batches: Iterable[Batch]
 ) -> tuple[dict[str, Tensor], Fit]:
-    """The target's head: what the source's reads is mapped, what it makes of it stays.
+    """Return the target's head: what the fine-tune's reads is mapped, what it makes of it stays.
 
     R is the Procrustes map of the inputs of the first layer on either base, and W_B = s W_A Rᵀ with s = ‖X_A‖/‖X_B‖,
     for a head is a function of features as they are, and these may be longer in one model than in the other. A layer
@@ -112,28 +133,28 @@ def carried(
 
     Args:
         links: the layers, in order.
-        head: the source's tensors.
-        source, target: the bases; the source's with its own head.
+        head: the fine-tune's tensors.
+        base, target: the two bases, the base with the fine-tune's head.
 
     Raises:
         PortError: the samples determine nothing at the head's input.
     """
-    statistics = Statistics(links[:1], [Signal.INPUT])
+    first = links[:1]
     with torch.no_grad():
-        collect(source, target, links[:1], batches, statistics)
-    moment = statistics[links[0], Signal.INPUT]
+        seen = fill(Statistics(first, Wanted(frozenset({Signal.INPUT}))), base, target, first, batches)
+    moment = seen[links[0], Signal.INPUT]
     try:
         factor, fit = moment.procrustes(rtol=CUT)
     except ValueError as error:
         raise PortError(f"the head's input: {error}") from error
-    reads = (moment.energy_source / moment.energy_target) ** 0.5 * factor
+    reads = (moment.energy_a / moment.energy_b) ** 0.5 * factor
     made: dict[str, Tensor] = {}
     for (a, b), after in zip(links, [*links[1:], None], strict=True):
         weight = a.weight.of(head[a.weight.key]).float()
         keep = (
             torch.eye(b.d_out, a.d_out)
             if after is None
-            else _units(after.source.weight.of(head[after.source.weight.key]), b.d_out)
+            else _units(after.base.weight.of(head[after.base.weight.key]), b.d_out)
         )
         made[b.weight.key] = keep @ weight @ reads.to(weight).T
         if b.bias is not None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import padding
-from hf_bico.families.protocol import Loaded, Purpose, Stored
+from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
 
 INDEX = "model.safetensors.index.json"
@@ -88,7 +88,7 @@ class Transformers:
             )
         processor = _processor(folder)
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
-        if purpose.kind == "text-classification" and side.tokenizer is not None:
+        if purpose.kind is PurposeKind.TEXT_CLASSES and side.tokenizer is not None:
             config.pad_token_id = padding(side.tokenizer)  # what batches are padded with is what it must not read
         return side
 
@@ -102,17 +102,17 @@ class Transformers:
             model.save_pretrained(stage, state_dict=state)
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
-        if purpose.kind == "zero-shot":
+        if purpose.kind is PurposeKind.ZERO_SHOT:
             task = self.task_type(purpose)
             return f'from transformers import pipeline\n\nclassify = pipeline("{task}", "{repo}")'
-        if purpose.kind == "features":
+        if purpose.kind is PurposeKind.FEATURES:
             return (
                 "from transformers import AutoModel, AutoTokenizer\n\n"
                 f'model = AutoModel.from_pretrained("{repo}")\n'
                 f'tokenizer = AutoTokenizer.from_pretrained("{repo}")'
             )
         auto = next(auto for kind, auto in KINDS.values() if kind == purpose.kind)
-        feeder = "AutoImageProcessor" if purpose.kind.startswith("image") else "AutoTokenizer"
+        feeder = "AutoImageProcessor" if purpose.kind is PurposeKind.IMAGE_CLASSES else "AutoTokenizer"
         return (
             f'from transformers import {feeder}, {auto}\n\nmodel = {auto}.from_pretrained("{repo}")\n'
             f'{"processor" if feeder != "AutoTokenizer" else "tokenizer"} = {feeder}.from_pretrained("{repo}")'
@@ -195,11 +195,15 @@ def _class(config: Any, purpose: Purpose) -> Any:
     own = getattr(transformers, purpose.architecture or "", None)
     if own is not None and getattr(own, "config_class", None) is type(config):
         return own
-    auto = "AutoModel" if purpose.kind == "zero-shot" else next(a for kind, a in KINDS.values() if kind == purpose.kind)
+    auto = (
+        "AutoModel"
+        if purpose.kind is PurposeKind.ZERO_SHOT
+        else next(a for kind, a in KINDS.values() if kind == purpose.kind)
+    )
     mapping = getattr(transformers, auto)._model_mapping
     if type(config) not in mapping:
         raise PortError(f"transformers has no {config.model_type} for {purpose.kind}")
-    if purpose.kind == "features" and config.model_type in CONTRASTIVE:
+    if purpose.kind is PurposeKind.FEATURES and config.model_type in CONTRASTIVE:
         raise PortError(f"a {config.model_type} of two towers is no model of features: name one tower's repo")
     found = mapping[type(config)]
     return found[0] if isinstance(found, tuple | list) else found

@@ -10,18 +10,38 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED
 from hf_bico.families.open_clip import OPEN_CLIP
+from hf_bico.families.protocol import PurposeKind
 from hf_bico.families.purposes import CONTRASTIVE, kind_of
 
 
-def of_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of (n, K) scores and n class indices."""
+def loss_of_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of (n, K) scores and n class indices, summed over the samples."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
-def of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of (n, T, V) scores and (n, T) tokens, -100 where nothing is asked; in float32 or wider."""
+def loss_of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of (n, T, V) scores and (n, T) tokens, summed; in float32 or wider.
+
+    Args:
+        labels: -100 where nothing is asked.
+    """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(wide.flatten(0, 1), labels.flatten(), ignore_index=UNASKED, reduction="sum")
+
+
+def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return a classifier's scores (n, K)."""
+    return model(**inputs).logits
+
+
+def logits_of_next(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a causal model's scores of token t + 1, (n, T − 1, V), and what it is, (n, T − 1)."""
+    return model(**inputs, use_cache=False).logits[:, :-1], labels[:, 1:]
+
+
+def logits_of_answer(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a decoder's scores of its labels, (n, T, V), and the labels (n, T)."""
+    return model(**inputs, labels=labels, use_cache=False).logits, labels
 
 
 def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
@@ -32,13 +52,13 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
         PortError: a model that brings no loss of its own.
     """
     name, kind = type(model).__name__, kind_of(type(model).__name__)
-    pairs_up = kind == "features" and getattr(model.config, "model_type", None) in CONTRASTIVE
+    pairs_up = kind is PurposeKind.FEATURES and getattr(model.config, "model_type", None) in CONTRASTIVE
     if OPEN_CLIP.knows(model) or pairs_up:
         raise PortError(
             f"a {name} compares images with texts, so it has no classes of its own: give "
             "loss=class_loss(head) with its text features of the classes (K, d)"
         )
-    if kind not in _LOSSES or (kind == "seq2seq" and not model.config.is_encoder_decoder):
+    if kind not in _LOSSES or (kind is PurposeKind.SEQ2SEQ and not model.config.is_encoder_decoder):
         raise PortError(
             f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch) "
             "that is summed over the batch's samples"
@@ -66,7 +86,7 @@ def _parted(model: nn.Module, batch: Any, *, needs_labels: bool = True) -> tuple
 
 def _classifier(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
-    logits = model(**inputs).logits
+    logits = logits_of_classes(model, inputs)
     labels = labels.flatten()
     if labels.is_floating_point() or len(labels) != len(logits):
         raise PortError(
@@ -77,7 +97,7 @@ def _classifier(model: nn.Module, batch: Any) -> Tensor:
             f"the labels are {int(labels.min())} to {int(labels.max())}, and the {type(model).__name__} "
             f"has {logits.shape[-1]} classes: open it with num_labels="
         )
-    return of_classes(logits, labels)
+    return loss_of_classes(logits, labels)
 
 
 def _causal(model: nn.Module, batch: Any) -> Tensor:
@@ -85,24 +105,24 @@ def _causal(model: nn.Module, batch: Any) -> Tensor:
     if labels is None:
         labels, mask = inputs["input_ids"], inputs.get("attention_mask")
         labels = labels if mask is None else labels.masked_fill(mask == 0, UNASKED)
-    return of_tokens(model(**inputs, use_cache=False).logits[:, :-1], labels[:, 1:])
+    return loss_of_tokens(*logits_of_next(model, inputs, labels))
 
 
 def _seq2seq(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
-    return of_tokens(model(**inputs, labels=labels, use_cache=False).logits, labels)
+    return loss_of_tokens(*logits_of_answer(model, inputs, labels))
 
 
 def _masked(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
-    return of_tokens(model(**inputs).logits, labels)
+    return loss_of_tokens(model(**inputs).logits, labels)
 
 
 _LOSSES = {
-    "image-classification": _classifier,
-    "text-classification": _classifier,
-    "causal-lm": _causal,
-    "seq2seq": _seq2seq,
-    "masked-lm": _masked,
+    PurposeKind.IMAGE_CLASSES: _classifier,
+    PurposeKind.TEXT_CLASSES: _classifier,
+    PurposeKind.CAUSAL_LM: _causal,
+    PurposeKind.SEQ2SEQ: _seq2seq,
+    PurposeKind.MASKED_LM: _masked,
 }
-"""By the kinds of `hf_bico.families.hf`."""
+"""What a model is for → its loss of a batch."""

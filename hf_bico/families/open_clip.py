@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tokens
 from hf_bico.families.layout import MLP, SINGLE, TEXT, FamilyLayout, Layer, Tower, roles
-from hf_bico.families.protocol import Loaded, Purpose, Stored
+from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.tables.timm import BLOCK as TIMM_BLOCK
 from hf_bico.families.tables.timm import GATED
 from hf_bico.families.tables.timm import heads as timm_heads
@@ -116,7 +116,7 @@ class OpenClip:
 
     def purpose(self, folder: Path) -> Purpose:
         _config(folder)
-        return Purpose("zero-shot")
+        return Purpose(PurposeKind.ZERO_SHOT)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         import open_clip

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -43,12 +44,28 @@ class Family(Protocol):
         ...
 
 
+class PurposeKind(StrEnum):
+    """What a model can be for."""
+
+    ZERO_SHOT = "zero-shot"
+    IMAGE_CLASSES = "image-classification"
+    TEXT_CLASSES = "text-classification"
+    CAUSAL_LM = "causal-lm"
+    SEQ2SEQ = "seq2seq"
+    FEATURES = "features"
+    MASKED_LM = "masked-lm"
+
+    @property
+    def classifies(self) -> bool:
+        """Whether such a model has a classifier of its own on top."""
+        return self in (PurposeKind.IMAGE_CLASSES, PurposeKind.TEXT_CLASSES)
+
+
 @dataclass(frozen=True)
 class Purpose:
     """What a model is for: it decides class, head and loss. It is the source's, and the others take it over."""
 
-    kind: str
-    """zero-shot, image-classification, text-classification, causal-lm, seq2seq or features."""
+    kind: PurposeKind
     labels: tuple[str, ...] = ()
     """A classifier's classes, in order."""
     config: Mapping[str, Any] = field(default_factory=dict)

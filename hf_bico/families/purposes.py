@@ -5,30 +5,30 @@ from typing import Any
 from torch import nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.families.protocol import Purpose
+from hf_bico.families.protocol import Purpose, PurposeKind
 
 KINDS = {
-    "ForImageClassification": ("image-classification", "AutoModelForImageClassification"),
-    "ForImageClassificationWithTeacher": ("image-classification", "AutoModelForImageClassification"),
-    "ForSequenceClassification": ("text-classification", "AutoModelForSequenceClassification"),
-    "ForCausalLM": ("causal-lm", "AutoModelForCausalLM"),
-    "LMHeadModel": ("causal-lm", "AutoModelForCausalLM"),
-    "ForConditionalGeneration": ("seq2seq", "AutoModelForSeq2SeqLM"),
-    "ForMaskedLM": ("masked-lm", "AutoModelForMaskedLM"),
-    "ForPreTraining": ("masked-lm", "AutoModelForPreTraining"),
-    "EncoderModel": ("features", "AutoModel"),
-    "Model": ("features", "AutoModel"),
+    "ForImageClassification": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
+    "ForImageClassificationWithTeacher": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
+    "ForSequenceClassification": (PurposeKind.TEXT_CLASSES, "AutoModelForSequenceClassification"),
+    "ForCausalLM": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
+    "LMHeadModel": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
+    "ForConditionalGeneration": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
+    "ForMaskedLM": (PurposeKind.MASKED_LM, "AutoModelForMaskedLM"),
+    "ForPreTraining": (PurposeKind.MASKED_LM, "AutoModelForPreTraining"),
+    "EncoderModel": (PurposeKind.FEATURES, "AutoModel"),
+    "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
 """End of a class's name → what it is for, and the class that opens another model for the same."""
 CONTRASTIVE = ("clip", "siglip")
 TASKS = {
-    "image-classification": "image-classification",
-    "text-classification": "text-classification",
-    "causal-lm": "text-generation",
-    "seq2seq": "text2text-generation",
-    "features": "feature-extraction",
-    "masked-lm": "fill-mask",
-    "zero-shot": "zero-shot-image-classification",
+    PurposeKind.IMAGE_CLASSES: "image-classification",
+    PurposeKind.TEXT_CLASSES: "text-classification",
+    PurposeKind.CAUSAL_LM: "text-generation",
+    PurposeKind.SEQ2SEQ: "text2text-generation",
+    PurposeKind.FEATURES: "feature-extraction",
+    PurposeKind.MASKED_LM: "fill-mask",
+    PurposeKind.ZERO_SHOT: "zero-shot-image-classification",
 }
 PEFT_TASKS = {
     "SEQ_CLS": "ForSequenceClassification",
@@ -40,7 +40,7 @@ PEFT_TASKS = {
 HEADS = ("id2label", "label2id", "problem_type")
 
 
-def kind_of(architecture: str) -> str | None:
+def kind_of(architecture: str) -> PurposeKind | None:
     """What a class of this name is for, None for one that is not known."""
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
@@ -52,7 +52,7 @@ def of_model(model: nn.Module) -> Purpose:
         PortError: a class for a task that is not known.
     """
     config = getattr(model, "config", None)
-    return Purpose("zero-shot") if config is None else of_config(config, type(model).__name__)
+    return Purpose(PurposeKind.ZERO_SHOT) if config is None else of_config(config, type(model).__name__)
 
 
 def of_config(config: Any, name: str | None = None) -> Purpose:
@@ -68,9 +68,9 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
     if kind is None:
         known = ", ".join(f"…{end}" for end in KINDS)
         raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
-    if config.model_type in CONTRASTIVE and kind == "features":
-        return Purpose("zero-shot", architecture=name)
-    if kind == "features" and config.is_encoder_decoder and not name.endswith("EncoderModel"):
+    if config.model_type in CONTRASTIVE and kind is PurposeKind.FEATURES:
+        return Purpose(PurposeKind.ZERO_SHOT, architecture=name)
+    if kind is PurposeKind.FEATURES and config.is_encoder_decoder and not name.endswith("EncoderModel"):
         raise PortError(f"a {name} has a decoder, which gives no features of a text: save its encoder alone")
     return _purpose(config, kind, name)
 
@@ -96,14 +96,14 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
             f"{', '.join(PEFT_TASKS)}"
         )
     same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
-    if kind.endswith("classification") and classes not in (None, len(config.id2label)):
+    if kind.classifies and classes not in (None, len(config.id2label)):
         config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
         config.label2id = {label: i for i, label in config.id2label.items()}
     return _purpose(config, kind, own if task and same else None if task else end)
 
 
-def _purpose(config: Any, kind: str, name: str | None) -> Purpose:
-    if not kind.endswith("classification"):
+def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
+    if not kind.classifies:
         return Purpose(kind, architecture=name)
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS}, name)

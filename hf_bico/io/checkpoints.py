@@ -1,7 +1,8 @@
 """Model repos on disk: lazy tensors, never unpickled, never two whole models at once."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
-from hf_bico.families.protocol import Library, Stored
+from hf_bico.families.protocol import Library, Purpose, Stored
 from hf_bico.io import adapter
 from hf_bico.io.adapter import is_adapter
 from hf_bico.io.hub import Hub
@@ -154,6 +155,47 @@ class Named(Mapping):
     def without(self, keys: Iterable[str]) -> "Named":
         dropped = set(keys)
         return Named(self.stored, {key: name for key, name in self.names.items() if key not in dropped})
+
+
+@dataclass(frozen=True)
+class OpenedBase:
+    """A model on disk that a change is added to."""
+
+    pinned: Pinned
+    library: Library
+    purpose: Purpose
+    folder: Path
+    weights: Named
+    """By their names in the model."""
+    model: nn.Module
+    """Without weights, or live."""
+
+
+def open_repo(
+    hub: Hub,
+    pinned: Pinned,
+    library: Library,
+    purpose: Purpose,
+    check: Callable[[Path, SafeTensors], None] = lambda folder, stored: None,
+    model: nn.Module | None = None,
+) -> OpenedBase:
+    """Return a repo's model as what a change is added to, its weights by their names in the model.
+
+    Args:
+        check: refuses a folder and its tensors before anything is built of them.
+        model: the same live; else one is built without weights.
+    """
+    folder = hub.fetch(pinned, opening_files(library, pinned))
+    stored = SafeTensors.of(library, pinned, folder)
+    check(folder, stored)
+    skeleton = library.skeleton(folder, purpose) if model is None else model
+    return OpenedBase(pinned, library, purpose, folder, Named(stored, library.names(skeleton, stored)), skeleton)
+
+
+def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
+    """Return the names of what opens a repo, or of an adapter."""
+    own = (adapter.CONFIG, adapter.WEIGHTS) if is_adapter(pinned) else ()
+    return (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files), *own)
 
 
 def shards(library: Library, pinned: Pinned) -> tuple[str, ...]:

@@ -218,6 +218,20 @@ def cached_commit(repo: str, kind: str = "model") -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+def opened_from(model: Any, commit: str | None = None) -> str | None:
+    """Return what a live model says that it was opened from, as a reference; None if it says nothing.
+
+    Args:
+        commit: its commit, where that is known; else what the model or the cache knows.
+    """
+    config = getattr(model, "config", None)
+    name = getattr(config, "_name_or_path", "") or ""
+    if not name or Path(name).is_dir():
+        return name or None
+    commit = commit or getattr(config, "_commit_hash", None) or cached_commit(name)
+    return f"hf://{name}" + (f"@{commit}" if commit else "")
+
+
 def of_cache(ref: Reference, kind: str) -> Pinned | None:
     """Return a reference as the cache has it: at its commit, where its branch or tag was last seen, or the only one."""
     place = _cache(ref.name, kind)

@@ -1,18 +1,17 @@
 """The models of a port, by their configs and the headers of their files: what opens them, and which layers pair."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.methods import Method
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
-from hf_bico.families.heads import LAST, HeadLayers, head_layers
+from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
@@ -37,34 +36,44 @@ class RepoModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outline:
+class PortModels:
     """What is known of a port's three models from their configs and the headers of their files."""
 
     library: Library
     purpose: Purpose
-    models: tuple[RepoModel, RepoModel, RepoModel]
-    """The source, the base and the target."""
-    head: str
-    head_layers: HeadLayers
+    tuned: RepoModel
+    """The fine-tune; the base once more where two bases alone are aligned."""
+    base: RepoModel
+    target: RepoModel
+    head: HeadKind
+    layers: HeadLayers
+    """What becomes of a classifier's layers."""
     pairs: tuple[Pair, ...]
     """Of all towers that can be paired; those of a tower that τ leaves as it is are dropped once τ is read."""
     unpaired: Mapping[str, str]
     """Optional tower → why its layers cannot be paired, which matters only if τ changes it."""
-    method: Method
     device: str
 
     @property
-    def source_sites(self) -> tuple[Site, ...]:
+    def each(self) -> tuple[RepoModel, RepoModel, RepoModel]:
+        """The fine-tune, the base and the target."""
+        return self.tuned, self.base, self.target
+
+    @property
+    def base_sites(self) -> tuple[Site, ...]:
         """All of the base's, those on top included."""
-        base, new = self.models[1], {site.weight.key for site in (pair.source for pair in self.head_layers.carried)}
+        base, new = self.base, {pair.base.weight.key for pair in self.layers.carried}
         top = base.family.head_sites(base.skeleton)
         return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
+    @property
+    def optional_towers(self) -> set[str]:
+        """Towers that move only if τ changes them."""
+        return {site.tower for site in self.base.sites(every=True)} - {site.tower for site in self.base.sites()}
 
-def optional_towers(plan: Outline) -> set[str]:
-    """Towers that move only if τ changes them."""
-    base = plan.models[1]
-    return {site.tower for site in base.sites(every=True)} - {site.tower for site in base.sites()}
+    def without(self, towers: Collection[str]) -> "PortModels":
+        """Return the same without the pairs of some towers."""
+        return replace(self, pairs=tuple(pair for pair in self.pairs if pair.target.tower not in towers))
 
 
 def bases(
@@ -76,7 +85,7 @@ def bases(
         purpose_of: says what the first is to be opened for; all are.
 
     Raises:
-        PortError: as `anatomies`.
+        PortError: as `repo_models`.
     """
     library = _library(pinned)
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
@@ -202,11 +211,10 @@ def _repo_model(
         return RepoModel(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
 
 
-def head_layers_of(models: tuple[RepoModel, ...], head: str, purpose: Purpose) -> HeadLayers:
-    """What becomes of the layers on top of a classifier; other models have none that is theirs to make."""
-    _, base, target = models
+def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
+    """Return what becomes of the layers on top of a classifier; other models have none that is theirs to make."""
     tops = [each.family.head_sites(each.skeleton) for each in (base, target)]
-    if not purpose.kind.endswith("classification"):
+    if not purpose.kind.classifies:
         return HeadLayers()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
@@ -234,9 +242,8 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
             raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 
 
-def pair_models(models: tuple[RepoModel, ...], matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
-    """Pairs of the base's and the target's layers; of towers that need not move, why they could not."""
-    _, base, target = models
+def pair_models(base: RepoModel, target: RepoModel, matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
+    """Return the pairs of the two models' layers; of towers that need not move, why they could not."""
     pairs = list(pair_sites(base.sites(), target.sites(), matching))
     main = {site.tower for site in base.sites()}
     unpaired: dict[str, str] = {}

@@ -58,7 +58,7 @@ def errors_about(pinned: Pinned):
     try:
         yield
     except PortError as error:
-        raise PortError(f"{pinned}: {error}") from error
+        raise PortError(f"{pinned}: {error.message}") from error
 
 
 def sha256(*paths: Path) -> str:

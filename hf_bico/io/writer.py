@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
-from hf_bico.families import Library
 from hf_bico.io.adapter import CONFIG, WEIGHTS
+from hf_bico.io.checkpoints import OpenedBase
 
 
 def require_room(place: Path, needed: int) -> None:
@@ -85,34 +85,23 @@ def write_adapter(
     copy_files(base, stage, extra)
 
 
-def write_model(
-    stage: Path,
-    library: Library,
-    model: nn.Module,
-    base: Path,
-    base_files: Iterable[str],
-    weights: Tensors,
-    delta: Tensors,
-    alpha: float,
-    head: Tensors,
-) -> None:
-    """θ_B + α τ_B as a repo of its library: tokenizer and processor are the target's own, weights keep their dtype.
+def write_model(stage: Path, base: OpenedBase, delta: Tensors, alpha: float, head: Tensors) -> None:
+    """Write θ_B + α τ_B as a repo of its library: tokenizer and processor are the base's own, weights keep their dtype.
 
     Args:
-        model: the live target, for its config.
-        base: the target's folder.
-        weights: the target's, by their names in the model; also those of `delta` and `head`.
-        head: layers on top that the target has not, or not so.
+        base: what the change is added to; its weights have the names of `delta` and `head`.
+        head: layers on top that the base has not, or not so.
 
     Raises:
         PortError: a tensor that is NaN or Inf.
     """
     stage.mkdir(exist_ok=True)
+    library, weights, files = base.library, base.weights, base.pinned.files
     dtype = next((tensor.dtype for tensor in weights.values() if tensor.is_floating_point()), torch.float32)
     tensors = dict(weights) | dict(added(weights, delta, alpha)) | {key: t.to(dtype) for key, t in head.items()}
-    library.write(stage, model, base, tensors.items())
+    library.write(stage, base.model, base.folder, tensors.items())
     kept = () if (stage / library.config_file).exists() else (library.config_file,)
-    copy_files(base, stage, (name for name in (*kept, *library.extra(base_files)) if name in base_files))
+    copy_files(base.folder, stage, (name for name in (*kept, *library.extra(files)) if name in files))
 
 
 def copy_files(folder: Path, stage: Path, names: Iterable[str]) -> None:

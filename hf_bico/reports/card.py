@@ -1,20 +1,23 @@
-"""A report as a model card that people can check."""
+"""A report as a model card that people can check: of a port, of a live port, and of maps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_bico.core.types import Signal
-from hf_bico.families import Library, Purpose
+from hf_bico.core.transport import Left, Moved
+from hf_bico.core.types import INPUTS, Fit, Signal
+from hf_bico.families import Library, Purpose, PurposeKind
 from hf_bico.families.purposes import TASKS, kind_of
-from hf_bico.io.changes.forms import MODEL
+from hf_bico.io.changes.forms import Form
 from hf_bico.reports.figures import MATCHING_FILE
+from hf_bico.reports.records import LayerRow, MatchingRecord
+from hf_bico.reports.report import MapsReport, PortReport
 from hf_bico.tasks.scores import METRICS
 
-TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
-LIVE_TEMPLATE = TEMPLATE.with_name("live_card.md.j2")
+TEMPLATES = Path(__file__).parent / "templates"
 ROWS = {
     "source": "fine-tuned source, on its own base",
     "zero_shot": "target without the port",
@@ -24,192 +27,246 @@ ROWS = {
 """The evaluation's rows, in the order they are shown."""
 
 
+@dataclass(frozen=True)
+class Opening:
+    """How what lies beside a card is opened, and what it is for."""
+
+    library: str | None
+    """`library_name` of the whole model."""
+    task: str | None
+    """The Hub's name of it."""
+    native: str
+    """Python that loads the whole model with its own library."""
+    labels: tuple[str, ...] = ()
+    """A classifier's classes."""
+    zero_shot: bool = False
+    """Whether it answers with the texts of the classes."""
+
+    @classmethod
+    def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
+        """Return how a model of a repo is opened; without one, the folder that the card lies in is what opens."""
+        return cls(
+            library.name,
+            library.task_type(purpose),
+            library.snippet(repo or ".", purpose),
+            purpose.labels,
+            purpose.kind is PurposeKind.ZERO_SHOT,
+        )
+
+    @classmethod
+    def of_live(cls, name: str, repo: str | None, *, transformers: bool) -> "Opening":
+        """Return how a live model is opened once it is written.
+
+        Args:
+            name: of its class.
+            transformers: it opens with that; else it is a state dict alone.
+        """
+        if transformers:
+            load = f'from transformers import {name}\n\nmodel = {name}.from_pretrained("{repo or "."}")'
+            return cls("transformers", TASKS.get(kind_of(name)), load)
+        what = f"# the state dict of a {name}"
+        if repo is None:
+            load = f'from safetensors.torch import load_file\n\ntensors = load_file("model.safetensors")  {what}'
+        else:
+            load = (
+                "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n\n"
+                f'tensors = load_file(hf_hub_download("{repo}", "model.safetensors"))  {what}'
+            )
+        return cls(None, None, load)
+
+
 def write_card(
-    folder: Path, report: dict[str, Any], library: Library, purpose: Purpose, repo: str | None, licenses: Sequence[str]
+    folder: Path, report: PortReport, opening: Opening, repo: str | None, licenses: Sequence[str] = ()
 ) -> None:
-    """README.md of a written port: metadata for the Hub, and a body that says how it was made and how to redo it."""
-    lineage = report["lineage"]
-    name = repo or f"{lineage['source']['name'].split('/')[-1]}-on-{lineage['target']['name'].split('/')[-1]}"
-    data = metadata(report, library, purpose, name, licenses)
-    # Without a repo of its own yet, the folder that the card lies in is what opens.
-    snippet = _snippet(report, library, purpose, repo or ".")
-    metric = METRICS[report["evaluation"]["ported"]["metric"]]
+    """Write the README.md of a port: metadata for the Hub, and a body that says how it was made and how to redo it.
+
+    Args:
+        licenses: of the target, then of the source, each once; live models do not say theirs.
+    """
+    lineage, scores = report.lineage, report.evaluation
+    name = repo or "-on-".join(lineage[role].name.split("/")[-1] for role in ("source", "target"))
     card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATE),
+        metadata(report, opening, name, licenses),
+        template_path=str(TEMPLATES / "card.md.j2"),
         name=name,
         report=report,
-        rows=ROWS,
-        snippet=snippet,
+        rows=[(label, getattr(scores, key)) for key, label in ROWS.items()] if scores else [],
+        snippet=snippet(report, opening, repo or "."),
         licenses=licenses,
-        metric=metric,
-        zero_shot=purpose.kind == "zero-shot",
-        matched=_matched(report["matching"]),
+        metric=METRICS[scores.ported.metric] if scores else None,
+        zero_shot=opening.zero_shot,
+        matched=report.matching and _matched(report.matching),
         picture=MATCHING_FILE if (folder / MATCHING_FILE).exists() else None,
         sampled=_sampled(report),
-        blocks=_blocks(report["layers"]),
-        maps=_maps(report["moved"]),
-        left=_left(report["left"]),
+        blocks=_blocks(report.layers),
+        maps=_maps(report.moved),
+        left=_left(report.left),
     )
     card.save(folder / "README.md")
 
 
-def metadata(
-    report: dict[str, Any], library: Library, purpose: Purpose, name: str, licenses: Sequence[str]
-) -> ModelCardData:
-    """The card's YAML. Only what lies on the Hub is named as base or dataset."""
-    lineage, evaluation = report["lineage"], report["evaluation"]
-    base, dataset = (None if lineage[role]["local"] else lineage[role] for role in ("target", "dataset"))
-    ported, task = evaluation["ported"], library.task_type(purpose)
-    relation = "finetune" if form_of(report) == MODEL else "adapter"
-    opens = library.name if relation == "finetune" else "peft" if library.name == "transformers" else "hf-bico"
-    metric = ported["metric"]
-    result = EvalResult(
-        task_type=task,
-        task_name=task.replace("-", " ").title(),
-        metric_type=metric.replace(" ", "_"),
-        metric_name=metric.capitalize(),
-        metric_value=round(ported["value"], 6),
-        dataset_type=dataset["name"] if dataset else "local",
-        dataset_name=lineage["dataset"]["name"],
-        dataset_config=report["calibration"]["config"],
-        dataset_split=evaluation["split"],
-        dataset_revision=lineage["dataset"]["commit"],
+def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence[str]) -> ModelCardData:
+    """Return the card's YAML. Only what lies on the Hub is named as base or dataset."""
+    lineage, whole = report.lineage, report.task_vector.written.form is Form.MODEL
+    base, dataset = (
+        lineage[role] if role in lineage and not lineage[role].local else None for role in ("target", "dataset")
     )
+    opens = opening.library if whole else "peft" if opening.library == "transformers" else "hf-bico"
+    measured = report.evaluation is not None
+    of_hub = {
+        "hf_bico_lineage": {
+            role: entry.name + (f"@{entry.commit}" if entry.commit else "") for role, entry in lineage.items()
+        },
+        "eval_results": [_result(report, opening)],
+    }
     return ModelCardData(
         model_name=name,
-        base_model=base and base["name"],
-        base_model_relation=relation if base else None,
-        datasets=[dataset["name"]] if dataset else None,
-        **_license(licenses),
+        base_model=base and base.name,
+        base_model_relation=("finetune" if whole else "adapter") if base else None,
+        datasets=[dataset.name] if dataset else None,
+        **(_license(licenses) if measured else {}),
         library_name=opens,
-        pipeline_tag=task,
-        tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]],
-        eval_results=[result],
-        hf_bico_lineage={
-            role: entry["name"] + (f"@{entry['commit']}" if entry["commit"] else "") for role, entry in lineage.items()
-        },
+        pipeline_tag=opening.task,
+        tags=["hf-bico", "task-vector", "model-merging", report.method.name],
+        **(of_hub if measured else {}),
     )
 
 
-def form_of(report: dict[str, Any]) -> str:
-    return report["task_vector"]["written"]["form"]
+def _result(report: PortReport, opening: Opening) -> EvalResult:
+    """Return the port's score as the Hub reads it."""
+    ported, dataset = report.evaluation.ported, report.lineage["dataset"]
+    return EvalResult(
+        task_type=opening.task,
+        task_name=opening.task.replace("-", " ").title(),
+        metric_type=ported.metric.replace(" ", "_"),
+        metric_name=ported.metric.capitalize(),
+        metric_value=round(ported.value, 6),
+        dataset_type="local" if dataset.local else dataset.name,
+        dataset_name=dataset.name,
+        dataset_config=report.calibration.config,
+        dataset_split=report.evaluation.split,
+        dataset_revision=dataset.commit,
+    )
 
 
-def _snippet(report: dict[str, Any], library: Library, purpose: Purpose, repo: str) -> str:
-    """What opens it: the library itself, and hf_bico where it is no whole model."""
-    native = library.snippet(repo, purpose)
-    if form_of(report) == MODEL:
-        return native
-    pinned = report["lineage"]["target"]["commit"]
+def snippet(report: PortReport, opening: Opening, repo: str) -> str:
+    """Return Python that opens it: the library itself, and hf_bico where it is no whole model."""
+    if report.task_vector.written.form is Form.MODEL:
+        return opening.native
+    pinned = report.lineage["target"].commit
     base = "" if pinned else ', base="where the base lies"'
     ours = f'import hf_bico\n\nmodel, preprocess, tokenizer = hf_bico.from_pretrained("{repo}"{base})'
-    if library.name != "transformers" or not pinned:  # PEFT would look for the folder's name on the Hub
+    if opening.library != "transformers" or not pinned:  # PEFT would look for the folder's name on the Hub
         return ours
-    built = f", num_labels={len(purpose.labels)}" if purpose.labels else ""
-    native = native.replace(f'"{repo}")', f'"{repo}"{built})', 1)
+    built = f", num_labels={len(opening.labels)}" if opening.labels else ""
+    native = opening.native.replace(f'"{repo}")', f'"{repo}"{built})', 1)
     return f"# with peft installed\n{native}\n\n# or, with the base's weights checked\n{ours}"
 
 
 def _license(licenses: Sequence[str]) -> dict[str, str]:
-    """The licence that a filter on the Hub reads: `other` where target and source have different ones."""
+    """Return the licence that a filter on the Hub reads: `other` where target and source have different ones."""
     if len(licenses) > 1:
         return {"license": "other", "license_name": " and ".join(licenses)}
     return {"license": licenses[0] if licenses else "unknown"}
 
 
-def _sampled(report: dict[str, Any]) -> bool:
-    """Whether the calibration samples had a say: in the method's evidence, its own steps, or the search for α."""
-    method = report["method"]
-    return bool(set(method["signals"]) - {Signal.WEIGHT.value} or method["search"] or not report["moved"])
+def _sampled(report: PortReport) -> bool:
+    """Return whether the calibration samples had a say: in the statistics, the method's steps, or the search for α."""
+    method = report.method
+    return bool(set(method.signals) - {Signal.WEIGHT.value} or method.search or not report.moved)
 
 
-def _matched(matching: dict[str, Any]) -> str:
-    """The rule that blocks were matched by, and what it goes by."""
+def _matched(matching: MatchingRecord) -> str:
+    """Return the rule that blocks were matched by, and what it goes by."""
     why = {
         "index": "the paper's rule, both stacks from end to end in even steps",
         "cka": "the monotone assignment with the largest sum of CKA between the blocks' inputs on the samples",
     }
-    return f"{matching['rule']} ({why.get(matching['rule'], 'a file of pairs')})"
+    return f"{matching.rule} ({why.get(matching.rule, 'a file of pairs')})"
 
 
-def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row a block: which block of the source it takes from, and its widths."""
+def _blocks(layers: Sequence[LayerRow]) -> list[dict[str, str]]:
+    """Return a row a block: which block of the base it takes from, and its widths."""
 
-    def label(row: dict[str, Any], side: str) -> str:
-        return f"{row['tower']} {'outside the blocks' if row[side] is None else row[side]}".strip()
+    def label(tower: str, depth: int | None) -> str:
+        return f"{tower} {'outside the blocks' if depth is None else depth}".strip()
 
     return [
         {
-            "target": label(row, "target"),
-            "source": label(row, "source"),
+            "target": label(row.tower, row.target),
+            "source": label(row.tower, row.source),
             "sites": "; ".join(
-                f"{s['role']} {'×'.join(map(str, s['source']))} → {'×'.join(map(str, s['target']))}"
-                for s in row["sites"]
+                f"{s.role} {'×'.join(map(str, s.source))} → {'×'.join(map(str, s.target))}" for s in row.sites
             ),
         }
         for row in layers
     ]
 
 
-def _maps(moved: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """A row a site that has maps: rank and residual of both sides, and the share of τ inside their span."""
+def _maps(moved: Sequence[Moved]) -> list[dict[str, str]]:
+    """Return a row a site that has maps: rank and residual of both sides, and the share of τ inside their span."""
 
-    def side(fit: dict[str, Any] | None) -> str:
-        return f"{fit['rank']} of {fit['full']}, {fit['residual']:.3f}" if fit else "as it is"
+    def side(fit: Fit | None) -> str:
+        return f"{fit.rank} of {fit.full}, {fit.residual:.3f}" if fit else "as it is"
 
     return [
         {
-            "target": row["target"],
-            "source": row["source"],
-            "output": side(row["output"]),
-            "input": side(row["input"]),
-            "kept": f"{row['kept']:.1%}",
+            "target": row.target,
+            "source": row.source,
+            "output": side(row.output),
+            "input": side(row.input),
+            "kept": f"{row.kept:.1%}",
         }
         for row in moved
-        if row["output"] or row["input"]
+        if row.output or row.input
     ]
 
 
-def _left(left: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What stays behind, by reason."""
+def _left(left: Sequence[Left]) -> list[dict[str, Any]]:
+    """Return what stays behind, by reason."""
     reasons: dict[str, list[float]] = {}
     for row in left:
-        reasons.setdefault(row["reason"], []).append(row["norm"] ** 2)
+        reasons.setdefault(row.reason, []).append(row.norm**2)
     return [{"reason": reason, "count": len(norms), "norm": sum(norms) ** 0.5} for reason, norms in reasons.items()]
 
 
-def write_live_card(folder: Path, report: dict[str, Any], repo: str | None, cls: str, transformers: bool) -> None:
-    """README.md of a port that was made between live models: what is known of it, and that nothing else is.
+def write_maps_card(folder: Path, report: MapsReport, repo: str | None, endpoint: str) -> None:
+    """Write the README.md beside maps: between which bases, made of what, and how a fine-tune is ported over them.
 
     Args:
-        cls: the target's class.
-        transformers: it opens with that; else it is a state dict alone.
+        endpoint: the Hub's address, for links.
     """
-    target = report["lineage"]["target"]
-    base = None if target["local"] else target["name"]
-    kind, whole = kind_of(cls) if transformers else None, form_of(report) == MODEL
-    opens = ("transformers" if whole else "peft") if transformers else None if whole else "hf-bico"
-    name = repo or f"{report['lineage']['source']['name'].split('/')[-1]}-on-{target['name'].split('/')[-1]}"
+    source, target, calibration = report.source, report.target, report.calibration
+    name = repo or "-to-".join(side["name"].split("/")[-1] for side in (source, target)) + "-maps"
     data = ModelCardData(
         model_name=name,
-        base_model=base,
-        base_model_relation=("finetune" if whole else "adapter") if base else None,
-        library_name=opens,
-        pipeline_tag=TASKS.get(kind),
-        tags=["hf-bico", "task-vector", "model-merging", report["method"]["name"]],
+        base_model=None if target["local"] else target["name"],
+        library_name="hf_bico",
+        datasets=None if calibration["local"] else [calibration["dataset"]],
+        tags=["hf-bico", "hf-bico-maps", "task-vector", report.method.name],
     )
     card = ModelCard.from_template(
         data,
-        template_path=str(LIVE_TEMPLATE),
+        template_path=str(TEMPLATES / "maps_card.md.j2"),
         name=name,
-        report=report,
-        model_class=cls,
-        transformers=transformers,
-        form=form_of(report),
-        repo=repo or ".",
-        blocks=_blocks(report["layers"]),
-        maps=_maps(report["moved"]),
-        left=_left(report["left"]),
+        record=report,
+        endpoint=endpoint,
+        repo=repo or "FOLDER",
+        labelled=bool(set(report.method.signals) - {signal.value for signal in INPUTS}),
+        size=sum(file["bytes"] for file in report.files.values()),
+        mean=_means(report.maps),
     )
     card.save(folder / "README.md")
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return the mean share of directions that the samples determine, and the mean residual, of either side."""
+    found = {}
+    for side in ("output", "input"):
+        fits = [row[side] for row in rows if row[side]]
+        if fits:
+            found[side] = {
+                "share": sum(fit["rank"] / fit["full"] for fit in fits) / len(fits),
+                "residual": sum(fit["residual"] for fit in fits) / len(fits),
+            }
+    return found

@@ -9,20 +9,17 @@ from typing import Any
 import torch
 
 from hf_bico.core.meter import peak_memory
-from hf_bico.core.methods import FewShot, Method
+from hf_bico.core.method import FORWARD, Method
 from hf_bico.core.search import GRID
-from hf_bico.core.types import INPUTS, ROWS, Pair, Signal, Site, Stream, Tensors
+from hf_bico.core.types import INPUTS, ROWS, Pair, Site, Stream, Tensors
 
 SVD_FLOPS = 30
 """FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, as m n² times this; LAPACK's divide and conquer, measured against
 the rate of a matrix product of the same size."""
 CALL_SECONDS = 5e-4
 """What a layer costs beside its FLOPs, each time that a watched batch passes it: most of a tiny model's time."""
-FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
-"""FLOPs a parameter and token: of a pass, of the gradient at the activations, of that at the weights."""
 SCORED_BY_A, SCORED_BY_B = 1, 3
 """Evaluations of a port: the fine-tuned source; the target as it is, with the naive copy and with the port."""
-GRADIENTS = frozenset(Signal) - {Signal.INPUT, Signal.OUTPUT, Signal.WEIGHT}
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Work:
     """What is to be done, as far as shapes tell."""
 
     pairs: Sequence[Pair]
-    source_sites: Sequence[Site]
+    base_sites: Sequence[Site]
     method: Method
     n: int
     models: Sequence[Tensors]
@@ -73,18 +70,17 @@ class Estimate:
 def estimate(work: Work, device: str) -> Estimate:
     """FLOPs, bytes and seconds of a port, from shapes and the speed of this machine."""
     rate, method, n = matmul_rate(device), work.method, work.n
-    a, b = _flops(work, work.source_sites, 0), _flops(work, (pair.target for pair in work.pairs), 1)
-    shapes = _moments(work)
-    passes, moments = n * _pass(method, a, b), sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
-    maps = sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
+    a, b = _flops(work, work.base_sites, 0), _flops(work, (pair.target for pair in work.pairs), 1)
+    shapes, passes = _moments(work), method.passes(a, b)
+    products = sum(2.0 * n * rows * d_b * d_a for d_b, d_a, rows in shapes)
+    maps = passes.solved * sum(SVD_FLOPS * max(d_b, d_a) * min(d_b, d_a) ** 2 for d_b, d_a, _ in shapes)
     search = (len(GRID) + 2) * n * FORWARD * b if work.search else 0.0
     scoring = work.evaluated * FORWARD * (SCORED_BY_A * a + SCORED_BY_B * b)
-    calls = CALL_SECONDS * -(-n // work.batch_size) * (len(work.source_sites) + len(work.pairs))
-    collecting, steps = (passes + moments) / rate + calls * bool(passes), getattr(method, "steps", 1)
-    few_shot = isinstance(method, FewShot)  # it runs the target as it moves τ; so does a path, after its first step
+    calls = CALL_SECONDS * -(-n // work.batch_size) * (len(work.base_sites) + len(work.pairs))
+    collecting, times = (n * passes.flops + products) / rate + calls * bool(passes.flops), passes.before + passes.moving
     stages = {
-        "calibrate": 0.0 if few_shot else collecting,
-        "move": steps * maps / rate + (steps if few_shot else steps - 1) * collecting,
+        "calibrate": passes.before * collecting,
+        "move": maps / rate + passes.moving * collecting,
         "search": search / rate,
         "evaluate": scoring / rate,
     }
@@ -92,33 +88,20 @@ def estimate(work: Work, device: str) -> Estimate:
     weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
     deltas = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)  # the naive copy's is the other
     return Estimate(
-        method.name,
-        n,
-        steps * passes,
-        steps * moments,
-        steps * maps,
-        search,
-        scoring,
-        size,
-        weights,
-        _held(device) + weights + size + deltas + _batch(work),
-        rate,
-        stages,
-        sum(stages.values()),
+        method=method.name,
+        n=n,
+        passes_flops=times * n * passes.flops,
+        moments_flops=times * products,
+        maps_flops=maps,
+        search_flops=search,
+        evaluation_flops=scoring,
+        moments_bytes=size,
+        weights_bytes=weights,
+        memory_bytes=_held(device) + weights + size + deltas + _batch(work),
+        rate=rate,
+        stages=stages,
+        seconds=sum(stages.values()),
     )
-
-
-def _pass(method: Method, a: float, b: float) -> float:
-    """FLOPs a sample of the passes that a method's evidence, or a few-shot step, takes.
-
-    Args:
-        a, b: parameters times tokens of either model.
-    """
-    if isinstance(method, FewShot):
-        return (FORWARD + BACKWARD + UPDATE) * b
-    plain = method.signals - {Signal.LABEL_FREE_GRADIENT, Signal.WEIGHT}
-    once = bool(plain) * FORWARD + bool(plain & GRADIENTS) * BACKWARD + method.draws * (FORWARD + BACKWARD)
-    return once * (b if plain == {Signal.WEIGHT_GRADIENT} else a + b)
 
 
 def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
@@ -136,9 +119,9 @@ def _tokens(work: Work, site: Site) -> int:
 
 def _moments(work: Work) -> list[tuple[int, int, int]]:
     """(d_B, d_A, rows a sample) of every cross-moment."""
-    crossings = {pair.streams(signal): pair for signal in work.method.signals & ROWS for pair in work.pairs}
+    crossings = {pair.streams(signal): pair for signal in work.method.wanted.signals & ROWS for pair in work.pairs}
     return [
-        (_width(b, pair.target), _width(a, pair.source), min(_tokens(work, site) for site in pair))
+        (_width(b, pair.target), _width(a, pair.base), min(_tokens(work, site) for site in pair))
         for (a, b), pair in crossings.items()
     ]
 

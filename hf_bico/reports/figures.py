@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from hf_bico.reports.report import PortReport
 
 MOST_VALUES = 12
 """Blocks a side up to which values are written into a picture's cells."""
@@ -13,12 +15,12 @@ MOST_VALUES = 12
 MATCHING_FILE = "matching.png"
 
 
-def draw_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """The pictures of a report, beside it: of its matching, where blocks were compared."""
-    found, lineage = report["matching"], report["lineage"]
-    towers = {tower: Matched(np.array(matrix), found["paths"][tower]) for tower, matrix in found.get("cka", {}).items()}
+def draw_report(folder: Path, report: PortReport) -> None:
+    """Draw the pictures of a report beside it: of its layer matching, where blocks were compared."""
+    found = report.matching
+    towers = {tower: Matched(np.array(matrix), found.paths[tower]) for tower, matrix in (found.cka or {}).items()}
     if towers:
-        names = tuple(lineage[role]["name"].split("/")[-1] for role in ("base", "target"))
+        names = tuple(report.lineage[role].name.split("/")[-1] for role in ("base", "target"))
         draw_matching(towers, names, folder / MATCHING_FILE)
 
 

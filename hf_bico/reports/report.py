@@ -1,38 +1,35 @@
-"""What a reader needs to judge a port and to do it again; written as `hf_bico.json`."""
+"""What a reader needs to judge a result and to make it again; written as `hf_bico.json`."""
 
-import hashlib
 import json
-import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
-
-from hf_bico.core.meter import peak_memory
-from hf_bico.core.methods import Method
-from hf_bico.core.search import Search
-from hf_bico.core.transport import Account, Left, Moved
-from hf_bico.core.types import Pair
+from hf_bico.core.errors import PortError
+from hf_bico.core.transport import Left, Moved
 from hf_bico.io.changes.delta import REPORT_FILE
+from hf_bico.reports.plain import from_plain, maybe, to_plain
+from hf_bico.reports.records import (
+    CalibrationRecord,
+    Environment,
+    HeadRecord,
+    LayerRow,
+    MatchingRecord,
+    Measured,
+    MethodRecord,
+    Origin,
+    TaskVectorRecord,
+)
 from hf_bico.tasks.scores import Score, better, recovered
 
-SCHEMA = 3
-LIBRARIES = (
-    "hf-bico",
-    "torch",
-    "transformers",
-    "open_clip_torch",
-    "huggingface_hub",
-    "datasets",
-    "safetensors",
-    "numpy",
-)
+SCHEMA = 4
+OLDEST = 3
+"""The oldest schema that is read."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +46,7 @@ class Evaluation:
 
     @property
     def regressed(self) -> bool:
+        """Whether the target without the port is better."""
         return better(self.zero_shot, self.ported)
 
     @property
@@ -67,99 +65,152 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str):
+        """Count the time that the block takes as a stage's; it may have several."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
-    """A port as data."""
+    """What all workflows tell: a record that is written as JSON and read back into the same type."""
 
-    command: str
-    lineage: dict[str, dict[str, Any]]
-    method: dict[str, Any]
-    calibration: dict[str, Any]
-    task_vector: dict[str, Any]
-    layers: list[dict[str, Any]]
-    matching: dict[str, Any]
-    head: dict[str, Any]
-    moved: list[Moved]
-    left: list[Left]
-    evaluation: Evaluation
-    environment: dict[str, Any]
-    estimate: dict[str, Any]
+    lineage: dict[str, Origin]
+    """By role: source, base, target and, of samples, dataset."""
+    environment: Environment | None = maybe()
+    schema: int = SCHEMA
+    hf_bico: str = field(default_factory=lambda: version("hf-bico"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON data; what every file of ours begins with comes first."""
+        found = to_plain(self)
+        first = {name: found.pop(name) for name in ("schema", "hf_bico", "created")}
+        return first | found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Return what `to_json` gave as a report, also of an older schema.
+
+        Raises:
+            PortError: it is no such report.
+        """
+        schema = data.get("schema")
+        if not isinstance(schema, int) or not OLDEST <= schema <= SCHEMA:
+            raise PortError(f"it has the schema {schema!r}; this version reads {OLDEST} to {SCHEMA}")
+        return from_plain(cls, _upgraded(data))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortReport(Report):
+    """A port, from repos or between live models."""
+
+    command: str | None = maybe()
+    """That makes it again; live models have none."""
+    live: bool | None = maybe()
+    method: MethodRecord
+    calibration: CalibrationRecord
+    task_vector: TaskVectorRecord
+    layers: tuple[LayerRow, ...]
+    matching: MatchingRecord | None = maybe()
+    head: HeadRecord
+    moved: tuple[Moved, ...]
+    left: tuple[Left, ...]
+    evaluation: Evaluation | None = maybe()
+    estimate: dict[str, Any] | None = maybe()
     """What it was expected to cost, and what it came to."""
+    delta: dict[str, Any] | None = maybe()
+    """What opens a delta repo; see `hf_bico.io.changes.delta.DeltaRecord`."""
+    alpha: float | None = maybe()
+    """That a live port was written at."""
+    scores: tuple[Measured, ...] | None = maybe()
+    """What the author of a live port measured."""
 
-    def data(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        evaluation = asdict(self.evaluation) | {
-            "recovered": self.evaluation.recovered,
-            "regressed": self.evaluation.regressed,
-        }
-        return {**stamp(SCHEMA), **asdict(self), "evaluation": evaluation}
-
-
-def stamp(schema: int) -> dict[str, Any]:
-    """What every file of ours begins with."""
-    return {"schema": schema, "hf_bico": version("hf-bico"), "created": datetime.now(UTC).isoformat("T", "seconds")}
-
-
-def method_record(method: Method) -> dict[str, Any]:
-    return {
-        "name": method.name,
-        "citation": method.citation,
-        "summary": method.summary,
-        "options": asdict(method),
-        "signals": sorted(signal.value for signal in method.signals),
-    }
+    def to_json(self) -> dict[str, Any]:
+        found, evaluation = super().to_json(), self.evaluation
+        if evaluation:
+            found["evaluation"] |= {"recovered": evaluation.recovered, "regressed": evaluation.regressed}
+        return found
 
 
-def task_vector_record(ratio: float, whole: Account, moved: Sequence[Moved]) -> dict[str, Any]:
-    """How large τ is, what share of ‖τ‖² the pairs take, and what of the weights lies inside the span of their maps."""
-    taken = sum(entry.norm**2 for entry in moved)
-    kept = sum(entry.kept * entry.norm**2 for entry in moved)
-    return {"relative_norm": ratio, "moved_share": whole.moved_share, "kept_share": kept / taken if taken else 1.0}
+@dataclass(frozen=True, kw_only=True)
+class CheckReport(Report):
+    """What a check found, as far as it went."""
+
+    models: dict[str, dict[str, Any]] | None = maybe()
+    pairs: tuple[LayerRow, ...] | None = maybe()
+    task_vector: dict[str, Any] | None = maybe()
+    """Where τ lies, in shares of ‖τ‖²."""
+    estimate: dict[str, Any] | None = maybe()
+    matching: MatchingRecord | None = maybe()
+    samples: CalibrationRecord | None = maybe()
+    signs: dict[str, float | None] | None = maybe()
+    trial: dict[str, Any] | None = None
+    scores: dict[str, Score | None] | None = maybe()
+    cka: dict[str, list[list[float]]] | None = maybe()
+    blocks: list[dict[str, Any]] | None = maybe()
+    verdict: dict[str, Any] = field(default_factory=dict)
+    """Grade, reasons and what to do next."""
 
 
-def bank_record(bank: Sequence[str]) -> dict[str, Any]:
-    """The general prompts of label-free gradients, by number and hash; nothing where there were none."""
-    digest = hashlib.sha256("\n".join(bank).encode()).hexdigest()
-    return {"bank": {"prompts": len(bank), "sha256": digest}} if bank else {}
+@dataclass(frozen=True, kw_only=True)
+class CompareReport(Report):
+    """Every method, α, N and seed on one evaluation split."""
+
+    evaluation: dict[str, Any]
+    reference: dict[str, Any]
+    """What the gap is measured to."""
+    methods: dict[str, dict[str, Any]]
+    """By name, with their options."""
+    calibration: list[dict[str, Any]]
+    """A draw each, with the target's score without a port."""
+    head: str
+    task: dict[str, Any]
+    rows: list[dict[str, Any]]
+    summary: list[dict[str, Any]]
+    """Over the seeds."""
 
 
-def write_report(folder: Path, data: dict[str, Any]) -> None:
-    (folder / REPORT_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+@dataclass(frozen=True, kw_only=True)
+class MapsReport(Report):
+    """Maps between two bases; `hf_bico.io.maps.files.MapsRecord` reads what a port needs of it."""
+
+    lineage: dict[str, Origin] | None = maybe()
+    command: str
+    source: dict[str, Any]
+    """The base that fine-tunes start from, with the fingerprint of its weights."""
+    target: dict[str, Any]
+    method: MethodRecord
+    calibration: dict[str, Any]
+    matching: dict[str, Any]
+    left: dict[str, str]
+    """Tower → why there are no maps of it."""
+    files: dict[str, dict[str, Any]]
+    maps: list[dict[str, Any]]
 
 
-def layer_table(pairs: tuple[Pair, ...]) -> list[dict[str, Any]]:
-    """Which block of the source hands over to which block of the target, with widths; a row a block."""
-    rows: dict[Any, dict[str, Any]] = {}
-    for a, b in pairs:
-        row = rows.setdefault((b.tower, b.depth), {"tower": b.tower, "target": b.depth, "source": a.depth, "sites": []})
-        row["sites"].append({"role": b.role, "source": [a.d_out, a.d_in], "target": [b.d_out, b.d_in]})
-    return list(rows.values())
+def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON data of an older schema as it would be written now.
+
+    Schema 3 kept what was measured of a live port under labels, without its α.
+    """
+    scores = data.get("scores")
+    if data.get("schema") == OLDEST and data.get("live") and isinstance(scores, Mapping):
+        return {**data, "scores": [{"metric": label, "value": value, "alpha": None} for label, value in scores.items()]}
+    return dict(data)
 
 
-def search_record(search: Search | None) -> list[dict[str, float]] | None:
-    """A row an α, with the mean calibration loss a sample."""
-    return search and [{"alpha": alpha, "loss": loss} for alpha, loss in search]
+def write_report(folder: Path, report: Report) -> None:
+    """Write hf_bico.json."""
+    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
+    (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def environment(device: str, clock: Clock) -> dict[str, Any]:
-    """Versions, device, time and peak memory of this process."""
-    on_device = peak(device) if device.startswith("cuda") else None
-    return {
-        "versions": {name: version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "threads": torch.get_num_threads(),
-        "seconds": {stage: round(seconds, 2) for stage, seconds in clock.seconds.items()},
-        "peak_memory_bytes": peak_memory(),
-        "peak_device_memory_bytes": on_device,
-    }
+def without_other_models(scores: Sequence[Measured], alpha: float, cut: bool) -> tuple[Measured, ...]:
+    """Return what was measured of the model that is written, and of the target without the port.
 
-
-def peak(device: str) -> int:
-    """The most memory that was in use: the device's on CUDA, else this process's."""
-    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_memory()
+    Args:
+        alpha: that is written.
+        cut: whether a LoRA is cut, so that the model is another at any α.
+    """
+    return tuple(each for each in scores if each.alpha is None or (each.alpha == alpha and not cut))

@@ -1,6 +1,7 @@
 """A comparison's data as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from hf_bico.tasks.scores import METRICS, Metric
@@ -77,3 +78,30 @@ def markdown(data: dict[str, Any]) -> str:
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
     return "\n".join([*lines, *(f"\n{line}" for line in refusals(data))]) + "\n"
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return an entry a method, α and N, over the seeds: means, spreads (sample standard deviations), most memory.
+
+    A refusal in any seed is the entry's; the recovered share is None where there is no way up.
+    """
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["alpha"], row["n"], row["per_class"]), []).append(row)
+    entries = []
+    for (method, alpha, n, per_class), some in groups.items():
+        entry = {
+            "method": method,
+            "alpha": alpha,
+            "n": n,
+            "per_class": per_class,
+            "seeds": len(some),
+            "refusal": next((row["refusal"] for row in some if row["refusal"]), None),
+        }
+        for name in ("score", "recovered", "scale", "seconds", "shared_seconds"):
+            values = [row[name] for row in some]
+            whole = entry["refusal"] is None and None not in values
+            entry[name] = fmean(values) if whole else None
+            entry[f"{name}_spread"] = stdev(values) if whole and len(values) > 1 else None
+        entries.append(entry | {"peak_bytes": max(row["peak_bytes"] for row in some)})
+    return entries

@@ -1,8 +1,15 @@
 """Whether a port is worth its while, by what a few samples show. docs/check.md has the figures behind it."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+import numpy as np
+
+from hf_bico.core.pairing import Blocks
+from hf_bico.core.transport import Moved
+from hf_bico.core.types import Fit
 
 LEAST_GAP = 0.01
 """Share of a loss below which a difference is no gap."""
@@ -129,3 +136,28 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
     doubts = [f"{FITTED} samples, here are {n}"] * (n < FITTED) + ["losses, here are errors"] * (trial.what != "loss")
     reasons += [f"that was found with {doubt}: it says less" for doubt in doubts]
     return Verdict(found, tuple(reasons))
+
+
+def signs_of(
+    moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks], recovered: float | None
+) -> Signs:
+    """One number each from what every site and every block shows; `cka` and `paths` by tower."""
+    alike = [float(matrix[b, a]) for tower, matrix in cka.items() for b, a in enumerate(paths[tower]) if a is not None]
+    return Signs(
+        float(np.mean(alike)) if alike else float("nan"),
+        _weighed(moved, lambda m: m.input),
+        _weighed(moved, lambda m: m.output),
+        _mean([m.kept for m in moved], moved),
+        recovered,
+    )
+
+
+def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> float:
+    have = [m for m in moved if side(m) is not None]
+    return _mean([side(m).residual for m in have], have)
+
+
+def _mean(values: Sequence[float], moved: Sequence[Moved]) -> float:
+    """Weighed by ‖τ‖²; NaN of nothing."""
+    weights = [m.norm**2 for m in moved]
+    return float(np.average(values, weights=weights)) if sum(weights) else float("nan")

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from hf_bico.core.alignment import Spans
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
-from hf_bico.families.losses import of_classes, of_tokens
+from hf_bico.families.losses import (
+    logits_of_answer,
+    logits_of_classes,
+    logits_of_next,
+    loss_of_classes,
+    loss_of_tokens,
+)
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
 from hf_bico.tasks.scores import Score
 
@@ -72,7 +78,7 @@ class ZeroShot:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        return of_classes(self.logits(model, batch), batch.labels)
+        return loss_of_classes(self.logits(model, batch), batch.labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
@@ -108,11 +114,11 @@ class Classifier:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        return of_classes(model(**batch.inputs).logits, batch.labels)
+        return loss_of_classes(logits_of_classes(model, batch.inputs), batch.labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
-        return (model(**batch.inputs).logits.argmax(-1) == batch.labels)[:, None]
+        return (logits_of_classes(model, batch.inputs).argmax(-1) == batch.labels)[:, None]
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return Score.of(int(per_sample.sum()), len(per_sample))
@@ -134,15 +140,15 @@ class Causal:
         return encode_causal(_tokenizer(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        """Of token t + 1, (n, T − 1, V), and what it is, (n, T − 1)."""
-        return model(**batch.inputs, use_cache=False).logits[:, :-1], batch.labels[:, 1:]
+        batch = _on(model, batch)
+        return logits_of_next(model, batch.inputs, batch.labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return of_tokens(*self._logits(model, _on(model, batch)))
+        return loss_of_tokens(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """(n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
-        return _answers(*self._logits(model, _on(model, batch)))
+        return _answers(*self._logits(model, batch))
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return _language_score(per_sample, answers=self._answered)
@@ -177,13 +183,14 @@ class Seq2Seq:
         return encode_seq2seq(_tokenizer(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        return model(**batch.inputs, labels=batch.labels, use_cache=False).logits, batch.labels
+        batch = _on(model, batch)
+        return logits_of_answer(model, batch.inputs, batch.labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return of_tokens(*self._logits(model, _on(model, batch)))
+        return loss_of_tokens(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return _answers(*self._logits(model, _on(model, batch)))
+        return _answers(*self._logits(model, batch))
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return _language_score(per_sample, answers=True)
@@ -222,7 +229,7 @@ class Embedding:
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:  # it has none: for passes that take no gradient of it
             return 0 * self.raw(model, batch).sum()
-        return of_classes(self.logits(model, batch), _on(model, batch).labels)
+        return loss_of_classes(self.logits(model, batch), _on(model, batch).labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:

@@ -3,33 +3,35 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from hf_bico.core.errors import PortError, listed
-from hf_bico.core.methods import Method
+from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
-from hf_bico.families import Contrastive, Library, Purpose
-from hf_bico.families.heads import PROBE, RIDGE
+from hf_bico.families import Contrastive, Library, Purpose, PurposeKind
+from hf_bico.families.heads import HeadKind
 from hf_bico.io.reference import Lineage
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.samples import Task
 from hf_bico.tasks.splits import lines
 
 
-def head_of(named: str | None, purpose: Purpose, task: Task) -> str:
-    """The head that a port uses.
+def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
+    """Return the head that a port uses.
 
     Raises:
         PortError: it is not one for this model.
     """
     fit = {
-        "zero-shot": ("zero-shot",),
-        "causal-lm": ("lm",),
-        "seq2seq": ("lm",),
-        "features": (PROBE,) if task.class_names else ("none",),
+        PurposeKind.ZERO_SHOT: (HeadKind.ZERO_SHOT,),
+        PurposeKind.CAUSAL_LM: (HeadKind.LM,),
+        PurposeKind.SEQ2SEQ: (HeadKind.LM,),
+        PurposeKind.FEATURES: (HeadKind.PROBE,) if task.class_names else (HeadKind.NONE,),
     }
-    choices = fit.get(purpose.kind, ("transport", RIDGE))
+    choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
     if named is not None and named not in choices:
-        raise PortError(f"--head {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}")
-    return named or choices[0]
+        raise PortError(
+            f"{setting('head')} {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}"
+        )
+    return HeadKind(named) if named else choices[0]
 
 
 TOKENIZERS = {
@@ -43,19 +45,19 @@ TOKENIZERS = {
 }
 """Files of which a text model has one."""
 TAKES = {
-    "zero-shot": {SampleKind.IMAGE},
-    "image-classification": {SampleKind.IMAGE},
-    "text-classification": {SampleKind.TEXT, SampleKind.PAIR},
-    "causal-lm": {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
-    "seq2seq": {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
-    "features": {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
+    PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
+    PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
+    PurposeKind.TEXT_CLASSES: {SampleKind.TEXT, SampleKind.PAIR},
+    PurposeKind.CAUSAL_LM: {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
+    PurposeKind.SEQ2SEQ: {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
+    PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
 }
 """What a model is for → the kinds of data that it can be calibrated on."""
 
 
-def check_search(alpha: float | str, head: str) -> None:
+def check_search(alpha: float | str, head: HeadKind) -> None:
     """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all."""
-    if alpha == AUTO and head in (RIDGE, PROBE):
+    if alpha == AUTO and head.is_fitted:
         raise PortError(
             f"--alpha {AUTO} goes by the loss of the samples that the head ({head}) is fitted to: give a number"
         )
@@ -74,12 +76,12 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{', '.join(TAKES)}"
         )
     kind, takes = task.columns.kind, TAKES[purpose.kind]
-    if kind is SampleKind.PLAIN and purpose.kind == "text-classification":
+    if kind is SampleKind.PLAIN and purpose.kind is PurposeKind.TEXT_CLASSES:
         raise PortError(
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
             "such: name their column with --columns label=…"
         )
-    if kind is not SampleKind.IMAGE and purpose.kind != "zero-shot":
+    if kind is not SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
@@ -88,7 +90,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
             f"takes {', '.join(sorted(takes))}: name its columns with --columns, or another --dataset"
         )
-    if not task.class_names and purpose.kind in ("zero-shot", "image-classification", "text-classification"):
+    if not task.class_names and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
         raise PortError(
             f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
             "with --columns label=…"
@@ -98,7 +100,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{lineage.source} has {len(purpose.labels)} classes, {lineage.dataset} has "
             f"{len(task.class_names)}: name the dataset that it was fine-tuned on"
         )
-    if purpose.kind == "features" and not task.class_names and method.needs_loss:
+    if purpose.kind is PurposeKind.FEATURES and not task.class_names and method.needs_loss:
         raise PortError(
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
             "without labels (--set label_free=1), or --method theseus"
@@ -109,13 +111,13 @@ def read_bank(
     path: Path | None, methods: Mapping[str, Method], library: Library, purpose: Purpose, task: Task
 ) -> tuple[str, ...]:
     """General texts, a line each; none where no method takes gradients without labels."""
-    if not any(method.draws for method in methods.values()):
+    if not any(method.wanted.draws for method in methods.values()):
         if path is not None:
             raise PortError(f"--bank is for gradients without labels, which {listed(list(methods))} does not take")
         return ()
     if path is None:
         contrastive: Contrastive = library
-        if task.columns.kind is SampleKind.IMAGE and purpose.kind != "zero-shot":
+        if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
             raise PortError(
                 "gradients without labels need scores on something general, which a classifier of images "
                 "has not: only CLIP-like models and models of texts have"

@@ -1,6 +1,5 @@
 """The maps between two bases alone, made once and kept: every fine-tune of the first can be ported over them."""
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,30 +8,31 @@ from typing import Any
 from torch import Tensor
 
 from hf_bico import __version__
+from hf_bico.core.chain import gather
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Method, Track, untracked
-from hf_bico.core.moments import Statistics
+from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.pairing import Blocks, by_index, matched, read_matching
-from hf_bico.core.transport import Account
 from hf_bico.core.types import Pair, Signal
 from hf_bico.families.heads import fresh
 from hf_bico.io.changes.source import fetch, open_model
 from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, Shards, write_record
-from hf_bico.io.models import optional_towers
+from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, Shards, write_maps_record
 from hf_bico.io.workspace import Workspace
-from hf_bico.io.writer import require_room, staged
-from hf_bico.reports.maps_card import write_maps_card
-from hf_bico.reports.report import Clock, bank_record, environment, method_record, stamp
+from hf_bico.reports.card import write_maps_card
+from hf_bico.reports.plain import to_plain
+from hf_bico.reports.records import BankRecord, Environment, MethodRecord
+from hf_bico.reports.report import MapsReport
+from hf_bico.tasks.heads import Placed, make_head
 from hf_bico.tasks.samples import Draw
-from hf_bico.workflows.bases import Plan, draft
-from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import CKA, Sampled, matching_record
-from hf_bico.workflows.port import calibrate
-from hf_bico.workflows.redo import drawing_words, given_words, method_words, ref
-from hf_bico.workflows.session import Ready, asked_of, models_key
+from hf_bico.workflows.bases import make_bases_plan
+from hf_bico.workflows.config import CKA, INDEX, AlignConfig
+from hf_bico.workflows.deliver import Delivery
+from hf_bico.workflows.plan import Plan, matching_record
+from hf_bico.workflows.redo import redo_align
+from hf_bico.workflows.run import Run
+from hf_bico.workflows.session import Session, asked_of, models_key, open_asked
 
 
 @dataclass(frozen=True)
@@ -44,240 +44,199 @@ class Aligned:
     url: str | None
 
 
-def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Aligned:
-    """The maps from one base, the config's `source`, to another, its `target`, in the config's `output`.
+@dataclass(frozen=True)
+class Kept:
+    """What lies in the folder."""
+
+    files: dict[str, dict[str, Any]]
+    maps: list[dict[str, Any]]
+    left: dict[str, str]
+    """Tower → why there are no maps of it."""
+    paths: dict[str, Blocks]
+    """What the rule says of every tower that has maps."""
+
+
+def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
+    """Make the maps from one base to another, in the config's `output`.
 
     Raises:
         PortError: whatever stands in the way; nothing is written or pushed then.
     """
-    clock = Clock()
-    with clock("resolve"):
-        plan = draft(config, hub)
-    require_room(config.output, size_of(plan.sampled.method, plan.sampled.pairs))
-    ready, prints = opened(plan.sampled, hub, track, clock)
-    with clock("draw"):
-        drawn = ready.draw(config, plan.sampled.calibration, track)
-        found = ready.match(config, drawn, config.batch_size, track)
-    left = dict(plan.left)
-    with staged(config.output) as stage:
+    running = Run(hub, track)
+    with running.clock("resolve"):
+        plan = make_bases_plan(config, hub)
+    delivery = Delivery("maps are", config.output, plan.destination, SHARD_NAME)
+    delivery.require_room(size_of(plan.method, plan.models.pairs))
+    session, prints = open_bases(plan, running)
+    with running.clock("draw"):
+        drawn = session.draw(track)
+        session, found = session.matched(config, drawn, track)
+    told: list[MapsReport] = []
+
+    def fill(stage: Path, repo: str | None) -> None:
         stage.mkdir()
-        shards = Shards(stage)
-        for part in parts_of(ready):
-            left |= _keep(part, config, drawn, prints, shards, track, clock)
-        data = record(config, ready, drawn, prints, shards, left, found, environment(ready.plan.device, clock))
-        write_record(stage, data)
-        write_maps_card(stage, data, plan.destination and plan.destination.repo, hub.api.endpoint)
-    return Aligned(data, config.output, _push(config, hub, plan, track))
+        shards, left = Shards(stage), dict(plan.left)
+        for part in parts_of(session):
+            left |= _keep(part, drawn, prints, shards, running)
+        kept = Kept(shards.files, shards.rows, left, _paths(config, session, left, found))
+        told.append(_report(config, session, drawn, prints, kept, found, running))
+        write_maps_record(stage, told[0].to_json())
+        write_maps_card(stage, told[0], repo, hub.api.endpoint)
+
+    url = delivery.send(fill, hub, track)
+    return Aligned(told[0].to_json(), config.output, url)
 
 
 def size_of(method: Method, pairs: Sequence[Pair]) -> int:
-    """Bytes of the factors in float32; pairs that read one input share its factor."""
+    """Return the bytes of the factors in float32; pairs that read one input share its factor."""
     left, right = method.sides
     inputs = {pair.streams(Signal.INPUT): pair for pair in pairs}
-    return 4 * (
-        sum(a.d_out * b.d_out for a, b in pairs if left) + sum(a.d_in * b.d_in for a, b in inputs.values() if right)
-    )
+    outputs = sum(a.d_out * b.d_out for a, b in pairs if left)
+    return 4 * (outputs + sum(a.d_in * b.d_in for a, b in inputs.values() if right))
 
 
-def opened(plan: Sampled, hub: Hub, track: Track, clock: Clock) -> tuple[Ready, tuple[Fingerprint, Fingerprint]]:
-    """Both bases live, and what their files hold.
+def open_bases(plan: Plan, run: Run) -> tuple[Session, tuple[Fingerprint, Fingerprint]]:
+    """Return both bases, live, and what their files hold.
 
     Raises:
         PortError: weights that do not fit or are broken.
     """
-    pinned, models = plan.lineage.models[1:], plan.models[1:]
-    with clock("download"):
-        folders = [fetch(plan, each, hub) for each in track(pinned, "Downloading", 2)]
-    with clock("load"):
+    models, pinned = plan.models, plan.lineage.models[1:]
+    with run.clock("download"):
+        folders = [fetch(models.library, each, run.hub) for each in run.track(pinned, "Downloading", 2)]
+    with run.clock("load"):
         prints = tuple(
-            fingerprint(SafeTensors.of(plan.library, *each), full=True) for each in zip(pinned, folders, strict=True)
+            fingerprint(SafeTensors.of(models.library, *each), full=True) for each in zip(pinned, folders, strict=True)
         )
-        tensors = [open_model(plan.library, *each) for each in zip(models, folders, strict=True)]
+        sides = (models.base, models.target)
+        tensors = [open_model(models.library, *each) for each in zip(sides, folders, strict=True)]
         for each, read in zip(pinned, tensors, strict=True):
             require_finite(each, read)
-        sides = [plan.library.load(folder, plan.device, plan.purpose) for folder in folders]
-        objectives = tuple(asked_of(plan, side) for side in sides)
-        gains = _gains(plan, tensors[0])
-    return Ready(
-        plan,
-        [folders[0], *folders],
-        {},
-        tensors[0],
-        {},
-        tensors[1].without(plan.head_layers.target_keys),
-        gains,
-        0.0,
-        Account(0.0, []),
-        sides,
-        objectives,
-    ), prints
+        placed = Placed(*(open_asked(plan, folder) for folder in folders))
+    head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, _gains(plan, tensors[0]))
+    weights = tensors[1].without(models.layers.target_keys)
+    return Session(plan, (folders[0], *folders), {}, None, weights, head, placed), prints
 
 
-def _gains(plan: Sampled, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _gains(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the base's gains in a head that either base lacks: its own if its files have them, else a fresh norm's."""
-    state = plan.models[1].skeleton.state_dict()
-    return {a: tensors[a] if a in tensors else fresh(a, state[a].shape) for a, _ in plan.head_layers.gains}
+    state = plan.models.base.skeleton.state_dict()
+    return {a: tensors[a] if a in tensors else fresh(a, state[a].shape) for a, _ in plan.models.layers.gains}
 
 
-def parts_of(ready: Ready) -> Iterator[Ready]:
-    """What runs in any case, and then the towers that need not: their loss is another, with a prompt a sample, and a
-    port of a fine-tune that left them alone has not that one."""
-    plan, optional = ready.plan, optional_towers(ready.plan)
-    for wanted in (False, True):
-        pairs = tuple(pair for pair in plan.pairs if (pair.target.tower in optional) is wanted)
-        if pairs:
-            part = replace(plan, pairs=pairs)
-            yield replace(ready, plan=part, objectives=tuple(asked_of(part, side) for side in ready.sides))
+def parts_of(session: Session) -> Iterator[Session]:
+    """Yield what runs in any case, and then the towers that need not.
+
+    Their loss is another, with a prompt a sample, and a port of a fine-tune that left them alone has not that one.
+    """
+    models = session.plan.models
+    towers = {pair.target.tower for pair in models.pairs}
+    for dropped in (models.optional_towers, towers - models.optional_towers):
+        part = replace(session.plan, models=models.without(dropped))
+        if part.models.pairs:
+            asked = [asked_of(part, each.loaded) for each in (session.placed.base, session.placed.target)]
+            yield replace(session, plan=part, placed=Placed(*asked))
 
 
-def _keep(
-    part: Ready,
-    config: PortConfig,
-    drawn: Draw,
-    prints: Sequence[Fingerprint],
-    shards: Shards,
-    track: Track,
-    clock: Clock,
-) -> dict[str, str]:
+def _keep(part: Session, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards, run: Run) -> dict[str, str]:
     """Make a part's maps and write them; of towers that need not run, why there are none, if there are none.
 
     Raises:
-        PortError: as `collect` and the method's plan, of what must run.
+        PortError: as `gather` and the method's plan, of what must run.
     """
-    pairs, before = part.plan.pairs, len(shards.rows)
+    pairs, method, before = part.plan.models.pairs, part.plan.method, len(shards.rows)
     try:
-        statistics, workspace = _gather(part, config, drawn, prints, track, clock)
-        with clock("move"):
-            for pair, map_ in track(part.plan.method.plan(pairs, statistics), "Writing maps", len(pairs)):
+        with run.clock("draw"):
+            part = part.with_head(drawn, run.track)
+        workspace = Workspace(_key(part, drawn, prints))
+        with run.clock("calibrate"):
+            seen = gather(part.job(drawn), method.wanted, resume=workspace, track=run.track)
+        with run.clock("move"):
+            for pair, map_ in run.track(method.plan(pairs, seen), "Writing maps", len(pairs)):
                 shards.add(pair, map_)
             shards.flush()
     except PortError as error:
         if not before:
             raise
-        shards.cut(before)
+        shards.forget_after(before)
         return dict.fromkeys((pair.target.tower for pair in pairs), str(error))
     workspace.clear()
     return {}
 
 
-def _gather(
-    part: Ready, config: PortConfig, drawn: Draw, prints: Sequence[Fingerprint], track: Track, clock: Clock
-) -> tuple[Statistics, Workspace]:
-    """What the samples show of a part's pairs; an interrupted collection goes on where it was."""
-    plan, size = part.plan, config.batch_size
-    with clock("draw"):
-        part.equip(drawn, size, track)
-    workspace = Workspace(
-        {
-            "hf_bico": __version__,
-            "maps": [each.full for each in prints],
-            "models": models_key(part),
-            "head": plan.head,
-            "method": [plan.method.name, asdict(plan.method), size, [[a.name, b.name] for a, b in plan.pairs]],
-            "calibration": [drawn.sha256, asdict(plan.task), plan.bank, config.max_length],
-        }
-    )
-    statistics = workspace.statistics(plan.pairs, plan.method)
-    with clock("calibrate"):
-        calibrate(replace(part.job(drawn, size, track), statistics=statistics), workspace)
-    return statistics, workspace
+def _key(part: Session, drawn: Draw, prints: Sequence[Fingerprint]) -> dict[str, Any]:
+    """Return all that a part's statistics depend on."""
+    plan, samples = part.plan, part.plan.samples
+    pairs = [[a.name, b.name] for a, b in plan.models.pairs]
+    return {
+        "hf_bico": __version__,
+        "maps": [each.full for each in prints],
+        "models": models_key(part),
+        "head": plan.models.head,
+        "method": [plan.method.name, plan.method.options, samples.size, pairs],
+        "calibration": [drawn.sha256, asdict(samples.task), samples.bank, samples.max_length],
+    }
 
 
-def record(
-    config: PortConfig,
-    ready: Ready,
+def _report(
+    config: AlignConfig,
+    session: Session,
     drawn: Draw,
     prints: Sequence[Fingerprint],
-    shards: Shards,
-    left: dict[str, str],
+    kept: Kept,
     found: dict[str, Any] | None,
-    made_in: dict[str, Any],
-) -> dict[str, Any]:
-    """All that a port needs to know of the maps, and a reader to judge them."""
-    plan = ready.plan
+    run: Run,
+) -> MapsReport:
+    """Return all that a port needs to know of the maps, and a reader to judge them."""
+    plan, samples, dataset = session.plan, session.plan.samples, session.plan.lineage.dataset
     models = {
-        role: {"name": each.name, "commit": each.commit, "local": each.folder is not None, "fingerprint": mark.record()}
+        role: {
+            "name": each.name,
+            "commit": each.commit,
+            "local": each.folder is not None,
+            "fingerprint": mark.record(),
+        }
         for role, each, mark in zip(("source", "target"), plan.lineage.models[1:], prints, strict=True)
     }
-    dataset = plan.lineage.dataset
+    bank = BankRecord.of(samples.bank)
     calibration = {
         "dataset": dataset.name,
         "commit": dataset.commit,
         "local": dataset.folder is not None,
-        "config": plan.dataset.config,
-        "head": plan.head,
-        "purpose": plan.purpose.kind,
+        "config": samples.dataset.config,
+        "head": plan.models.head,
+        "purpose": plan.models.purpose.kind,
         **drawn.record(),
-        **asdict(plan.task),
-        **bank_record(plan.bank),
+        **asdict(samples.task),
+        **({"bank": to_plain(bank)} if bank else {}),
     }
-    matching = matching_record(config, found) | {"paths": paths_of(config, ready, left, found)}
-    return {
-        **stamp(SCHEMA),
-        "command": redo(config, plan),
+    return MapsReport(
+        schema=SCHEMA,
+        command=redo_align(config, plan),
         **models,
-        "method": method_record(plan.method),
-        "calibration": calibration,
-        "matching": matching,
-        "left": left,
-        "files": shards.files,
-        "maps": shards.rows,
-        "environment": made_in,
-    }
+        method=MethodRecord.of(plan.method),
+        calibration=calibration,
+        matching=matching_record(config, found) | {"paths": kept.paths},
+        left=kept.left,
+        files=kept.files,
+        maps=kept.maps,
+        environment=Environment.of(plan.models.device, run.clock.seconds),
+    )
 
 
-def paths_of(config: PortConfig, ready: Ready, left: dict[str, str], found: dict[str, Any] | None) -> dict[str, Blocks]:
-    """What the rule says of every tower that has maps, whatever --layers and --skip leave out."""
+def _paths(
+    config: AlignConfig, session: Session, left: Mapping[str, str], found: dict[str, Any] | None
+) -> dict[str, Blocks]:
+    """Return what the rule says of every tower that has maps, whatever `layers` and `skip` leave out."""
     if config.matching == CKA:
         paths = {tower: list(path) for tower, path in found["paths"].items()}
     else:
-        rule = by_index if config.matching == "index" else read_matching(Path(config.matching))
-        towers = optional_towers(ready.plan) & left.keys()
+        models = session.plan.models
+        rule = by_index if config.matching == INDEX else read_matching(Path(config.matching))
+        towers = models.optional_towers & left.keys()
         sides = (
-            [site for site in model.sites(every=True) if site.tower not in towers] for model in ready.plan.models[1:]
+            [site for site in model.sites(every=True) if site.tower not in towers]
+            for model in (models.base, models.target)
         )
         paths = {tower: list(path) for tower, path in matched(*sides, rule).items()}
     return {tower: path for tower, path in paths.items() if tower not in left}
-
-
-def redo(config: PortConfig, plan: Sampled) -> str:
-    """The command that makes these maps again, with every input pinned."""
-    lineage = plan.lineage
-    words = [
-        "hf-bico",
-        "align",
-        ref(lineage.base),
-        ref(lineage.target),
-        "--dataset",
-        ref(lineage.dataset),
-        "--split",
-        config.split,
-        *drawing_words(config, plan),
-        *method_words(config),
-        *given_words({"--head": config.head}),
-    ]
-    return shlex.join([*words, "--output", "maps"])
-
-
-def _push(config: PortConfig, hub: Hub, plan: Plan, track: Track) -> str | None:
-    """
-    Raises:
-        PortError: the push failed; the maps are kept.
-    """
-    url, lineage = None, plan.sampled.lineage
-    message = config.commit_message or f"Maps from {lineage.base.name} to {lineage.target.name}"
-    for to in track([plan.destination] if plan.destination else [], "Pushing", 1):
-        try:
-            stale = () if config.create_pr else [name for name in to.files if SHARD_NAME.fullmatch(name)]
-            url = hub.push(
-                config.output,
-                to.repo,
-                parent=to.parent,
-                message=message,
-                private=config.private,
-                create_pr=config.create_pr,
-                stale=stale,
-            )
-        except PortError as error:
-            raise PortError(f"{error} (the maps are kept in {config.output})") from error
-    return url

@@ -1,13 +1,13 @@
 """Task arithmetic on repos: τ out of a fine-tune and its base, and τ onto a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.types import Tensors
-from hf_bico.io.changes.delta import OpenedBase, open_base, open_delta
-from hf_bico.io.changes.source import opening_files
+from hf_bico.io.changes.delta import open_base, open_delta
 from hf_bico.io.changes.vectors import TaskVector, check_fits, difference, vector
-from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
+from hf_bico.io.checkpoints import Named, OpenedBase, open_repo, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import repo_models
 from hf_bico.io.reference import Pinned
@@ -21,7 +21,7 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
         PortError: the two are not of one shape, the file exists, or either cannot be had.
     """
     if output.exists():
-        raise PortError(f"{output} exists; name another with --output")
+        raise PortError(f"{output} exists; name another with {setting('output')}")
     require_writable(output)
     found = difference(hub.resolve(source), base, hub)
     return found, found.save(output)
@@ -51,25 +51,14 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
     check_fits(change, weights, str(base.pinned))
     require_room(output, sum(tensor.nbytes for tensor in weights.values()))
     with staged(output) as stage:
-        write_model(
-            stage,
-            base.library,
-            base.library.skeleton(base.folder, base.purpose),
-            base.folder,
-            base.pinned.files,
-            weights,
-            change,
-            alpha,
-            head,
-        )
+        write_model(stage, replace(base, weights=weights), change, alpha, head)
     return base.pinned, dict(found.lineage)
 
 
 def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[OpenedBase, Tensors]:
     """Any model of a vector's shapes, and the change by its names."""
     library, purpose, (model,) = repo_models((pinned,), hub, None)
-    folder = hub.fetch(pinned, opening_files(library, pinned))
-    weights = Named(SafeTensors.of(library, pinned, folder), model.shapes.names)
+    base = open_repo(hub, pinned, library, purpose, model=model.skeleton)
     named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix
     change = {**named, **{key: found.tensors[key] for key in found.tensors.keys() - named.used}}
-    return OpenedBase(pinned, library, purpose, folder, weights), change
+    return base, change

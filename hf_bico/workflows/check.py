@@ -1,37 +1,43 @@
 """`hf-bico check`: what a port would move and cost, and whether it is worth its while. Nothing is written."""
 
-import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from math import prod
 from typing import Any
 
 from huggingface_hub import errors as hub_errors
 
-from hf_bico import __version__
-from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Track, method_of, untracked
+from hf_bico.core.errors import PortError, setting
+from hf_bico.core.method import Method, Track, untracked
+from hf_bico.core.methods import method_of
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
+from hf_bico.families.heads import HeadKind
 from hf_bico.io.changes.source import fetch, read_change
+from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import Outline, RepoModel, base_of, repo_models
+from hf_bico.io.models import PortModels, RepoModel, repo_models
+from hf_bico.io.reference import Pinned
 from hf_bico.reports.estimate import estimate, retimed
-from hf_bico.reports.report import SCHEMA, Clock, environment, layer_table
-from hf_bico.reports.verdict import Grade, Verdict, impossible, judge, unseen
-from hf_bico.workflows.config import PortConfig
+from hf_bico.reports.records import CalibrationRecord, Environment, MatchingRecord, Origin, layer_table, origins
+from hf_bico.reports.report import CheckReport
+from hf_bico.reports.verdict import Verdict, impossible, judge, unseen
+from hf_bico.workflows.config import CheckConfig
+from hf_bico.workflows.dry_run import cost, work_of
 from hf_bico.workflows.plan import (
-    Blueprint,
-    draft,
-    eval_size,
+    Plan,
+    calibration_of,
+    make_plan,
     matching_of,
     matching_record,
-    outline_of,
-    work_of,
+    paired,
+    resolve_models,
 )
-from hf_bico.workflows.session import prepare, within_memory
+from hf_bico.workflows.redo import next_command
+from hf_bico.workflows.run import Run
+from hf_bico.workflows.session import open_session
 from hf_bico.workflows.trial import Found, explore
 
 SAMPLES = 50
@@ -43,98 +49,100 @@ RIVALS, WITHOUT_LOSS = ("best", "naive", "few-shot"), ("theseus", "naive")
 """What a port that may not be worth its while is compared with; the latter where there are no labels."""
 
 
-@dataclass(frozen=True)
-class CheckConfig:
-    """Every choice of a check."""
-
-    port: PortConfig
-    """With an empty `dataset` for models alone. Its N is what is looked at."""
-
-    @property
-    def n(self) -> int:
-        return self.port.n or SAMPLES
-
-
 def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, Any]:
-    """All that is found, as plain data.
+    """Return all that is found, as plain data.
 
     Raises:
         PortError: what a user can mend: a repo that is not there, an option, the dataset. That two models do not go
             together is no error here but the verdict.
     """
-    clock, port = Clock(), config.port
-    method = method_of(port.method, port.method_options)
-    matching_of(port)
-    with clock("resolve"):
-        source = hub.resolve(port.source)
-        pinned = (source, hub.resolve(port.base or base_of(source, hub)), hub.resolve(port.target))
-    data = {
-        "schema": SCHEMA,
-        "hf_bico": __version__,
-        "lineage": {
-            role: {"name": each.name, "commit": each.commit, "local": each.folder is not None}
-            for role, each in zip(("source", "base", "target"), pinned, strict=True)
-        },
-    }
+    running = Run(hub, track)
+    method = method_of(config.method, config.method_options)
+    matching_of(config)
+    with running.clock("resolve"):
+        pinned = resolve_models(config, hub)
+    report = CheckReport(lineage=_origins(pinned))
     try:
-        with clock("headers"):
-            library, purpose, models = repo_models(pinned, hub, port.family)
-            plan = outline_of(port, library, purpose, models, port.head or "transport", method)
-        data |= {"models": _models(plan), "pairs": layer_table(plan.pairs)}
-        with clock("download"):
-            folders = [fetch(plan, each, hub) for each in track(pinned, "Downloading", 3)]
-        with clock("task vector"):
-            weighed = read_change(plan, folders)
-        plan = weighed.plan
+        models, report = _move(config, pinned, method, report, running)
     except PortError as error:
         if _elsewhere(error):
             raise
-        return data | _end(config, impossible(str(error)), clock)
-    data |= {
-        "pairs": layer_table(plan.pairs),
-        "task_vector": shares(weighed.tau, plan.pairs, weighed.account, weighed.ratio),
-    }
-    if not port.dataset:
-        cost = estimate(work_of(port, plan, PORTED, 0), plan.device)
-        return data | {"estimate": asdict(cost)} | _end(config, unseen(), clock)
-    return data | _with_samples(config, hub, track, clock)
+        return _ended(config, report, impossible(str(error)), running).to_json()
+    if not config.dataset:
+        work = work_of(models, method, PORTED, config.max_length, config.batch_size)
+        report = replace(report, estimate=asdict(estimate(work, models.device)))
+        return _ended(config, report, unseen(), running).to_json()
+    return _with_samples(config, method, report, running).to_json()
 
 
-def _with_samples(config: CheckConfig, hub: Hub, track: Track, clock: Clock) -> dict[str, Any]:
-    """What the samples show."""
-    port = replace(config.port, n=None if config.port.per_class else config.n)
-    with clock("resolve"):
-        plan = draft(port, hub)
-    if plan.calibration.size(len(plan.task.class_names)) < FEWEST:
+def _origins(pinned: tuple[Pinned, Pinned, Pinned]) -> dict[str, Origin]:
+    roles = zip(("source", "base", "target"), pinned, strict=True)
+    return {role: Origin(each.name, each.commit, each.folder is not None) for role, each in roles}
+
+
+def _move(
+    config: CheckConfig, pinned: tuple[Pinned, Pinned, Pinned], method: Method, report: CheckReport, run: Run
+) -> tuple[PortModels, CheckReport]:
+    """Return what moves where, and the report of it as far as it goes.
+
+    Raises:
+        PortError: the models do not go together.
+    """
+    with run.clock("headers"):
+        library, purpose, found = repo_models(pinned, run.hub, config.family)
+        head = HeadKind(config.head or HeadKind.TRANSPORT)
+        models = paired(library, purpose, found, head, matching_of(config), pick_device(config.device))
+        method.check(models.pairs)
+    with run.clock("download"):
+        folders = [fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3)]
+    with run.clock("task vector"):
+        models, change, _ = read_change(models, folders)
+    return models, replace(
+        report,
+        models=_models(models),
+        pairs=layer_table(models.pairs),
+        task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+    )
+
+
+def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run: Run) -> CheckReport:
+    """Return what the samples show."""
+    n = None if config.per_class else config.n or SAMPLES
+    with run.clock("resolve"):
+        calibration = calibration_of(replace(config, n=n))
+        plan = make_plan(config, run.hub, {config.method: method}, calibration, bank=config.bank)
+        method.check(plan.models.pairs)
+    if plan.samples.n < FEWEST:
         raise PortError(
-            f"a check makes a port of one half of its samples and tries it on the other: give -n {FEWEST} or more"
+            f"a check makes a port of one half of its samples and tries it on the other: give {setting('n')} {FEWEST} "
+            "or more"
         )
-    ready = prepare(plan, hub, track, clock)
-    with clock("draw"):
-        drawn = ready.draw(port, plan.calibration, track)
-        matched = ready.match(port, drawn, port.batch_size, track)
-        ready.equip(drawn, port.batch_size, track)
-    with clock("samples"), within_memory():
-        found = explore(ready, drawn, port.batch_size, track, matched)
-    plan, n = ready.plan, len(drawn.samples)
-    cost = estimate(work_of(port, plan, PORTED, eval_size(port, plan.eval_split)), plan.device)
-    cost = retimed(cost, _stages(found, n, eval_size(port, plan.eval_split)))
-    verdict = judge(found.signs, found.trial, n)
-    return {
-        "lineage": plan.lineage.record(ready.hashes),
-        "estimate": asdict(cost),
-        "matching": matching_record(port, matched),
-        "samples": drawn.record(),
-        "signs": asdict(found.signs),
-        "trial": found.trial and asdict(found.trial),
-        "scores": {name: score and asdict(score) for name, score in found.scores.items()},
-        "cka": {tower: matrix.tolist() for tower, matrix in found.cka.items()},
-        "blocks": found.blocks,
-    } | _end(config, verdict, clock, plan)
+    session = open_session(plan, run)
+    with run.clock("draw"):
+        drawn = session.draw(run.track)
+        session, matched = session.matched(config, drawn, run.track)
+        session = session.with_head(drawn, run.track)
+    hashes, plan, n = session.hashes, session.plan, len(drawn.samples)
+    with run.clock("samples"):
+        found = explore(session, drawn, run.track, matched)
+    expected = retimed(cost(plan, n=PORTED), _stages(found, n, plan.scoring.size))
+    report = replace(
+        report,
+        lineage=origins(plan.lineage, hashes),
+        estimate=asdict(expected),
+        matching=MatchingRecord(**matching_record(config, matched)),
+        samples=CalibrationRecord(**drawn.record()),
+        signs=asdict(found.signs),
+        trial=found.trial and asdict(found.trial),
+        scores=found.scores,
+        cka={tower: matrix.tolist() for tower, matrix in found.cka.items()},
+        blocks=found.blocks,
+    )
+    return _ended(config, report, judge(found.signs, found.trial, n), run, plan)
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
-    """Seconds of a port of `PORTED` samples, scored on so many, from what n took."""
+    """Return the seconds of a port of `PORTED` samples, scored on so many, from what n took."""
     took = found.seconds
     return {
         "calibrate": took["collect"] * PORTED / n,
@@ -143,63 +151,17 @@ def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
     }
 
 
-def _end(config: CheckConfig, verdict: Verdict, clock: Clock, plan: Blueprint | None = None) -> dict[str, Any]:
-    device, rows = (plan.device, plan.split.num_rows) if plan else ("cpu", PORTED)
-    rivals = RIVALS if plan is None or plan.head != "none" else WITHOUT_LOSS
-    return {
-        "verdict": asdict(verdict) | {"next": next_command(config.port, verdict.grade, min(PORTED, rows), rivals)},
-        "environment": environment(device, clock),
-    }
-
-
-def next_command(port: PortConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
-    """What to do about a verdict, with n samples; `rivals` are what a doubtful port is compared with."""
-    plain = PortConfig("", "", "")
-    named = (
-        "base",
-        "config",
-        "split",
-        "eval_split",
-        "columns",
-        "templates",
-        "max_length",
-        "head",
-        "family",
-        "matching",
-        "layers",
-        "skip",
-    )
-    words = [
-        "--to",
-        port.target,
-        *(["--dataset", port.dataset] if port.dataset else []),
-        *(
-            str(word)
-            for name in named
-            if getattr(port, name) != getattr(plain, name)
-            for word in (f"--{name.replace('_', '-')}", getattr(port, name))
-        ),
-        *(["--streaming"] if port.streaming else []),
-    ]
-    if grade is Grade.IMPOSSIBLE:
-        return ""
-    if not port.dataset:
-        return shlex.join(["hf-bico", "check", port.source, *words]) + " --dataset DATASET"
-    if grade is Grade.GOOD:
-        method = ["--method", port.method] if port.method != plain.method else []
-        method += [word for option in port.method_options for word in ("--set", option)]
-        return shlex.join(["hf-bico", "port", port.source, *words, *method, "-n", str(n), "--output", "ported"])
-    methods = dict.fromkeys((port.method, *rivals))
-    return shlex.join(
-        [
-            "hf-bico",
-            "compare",
-            port.source,
-            *words,
-            "-n",
-            str(n),
-            *(word for name in methods for word in ("--method", name)),
-        ]
+def _ended(
+    config: CheckConfig, report: CheckReport, verdict: Verdict, run: Run, plan: Plan | None = None
+) -> CheckReport:
+    """Return the report with its verdict and what to do next."""
+    device, rows = (plan.models.device, plan.samples.split.num_rows) if plan else ("cpu", PORTED)
+    rivals = WITHOUT_LOSS if plan and plan.models.head is HeadKind.NONE else RIVALS
+    command = next_command(config, verdict.grade, min(PORTED, rows), rivals)
+    return replace(
+        report,
+        verdict=asdict(verdict) | {"next": command},
+        environment=Environment.of(device, run.clock.seconds),
     )
 
 
@@ -218,20 +180,20 @@ def _elsewhere(error: BaseException | None) -> bool:
     return False
 
 
-def _models(plan: Outline) -> dict[str, dict[str, Any]]:
+def _models(models: PortModels) -> dict[str, dict[str, Any]]:
     def record(each: RepoModel) -> dict[str, Any]:
         sites = each.sites()
         widths = sorted({(s.d_out, s.d_in) for s in sites})
         return {
             "family": each.family.name,
-            "purpose": plan.purpose.kind,
+            "purpose": models.purpose.kind,
             "blocks": depths_of(sites),
             "linear_maps": len(sites),
             "width": min(min(pair) for pair in widths),
             "parameters": sum(prod(each.shapes[key].shape) for key in each.shapes),
         }
 
-    return {role: record(each) for role, each in zip(("source", "base", "target"), plan.models, strict=True)}
+    return {role: record(each) for role, each in zip(("source", "base", "target"), models.each, strict=True)}
 
 
 def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -> dict[str, Any]:

@@ -1,95 +1,44 @@
 """`hf-bico compare`: every method, α, N and seed on one evaluation split, from repos. Nothing is pushed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from torch import nn
 
 from hf_bico import __version__
 from hf_bico.core.compare import Row, compare
-from hf_bico.core.errors import PortError
-from hf_bico.core.methods import METHODS, Method, Track, method_of, untracked
+from hf_bico.core.errors import PortError, setting
+from hf_bico.core.method import Method, Track, untracked
+from hf_bico.core.methods import METHODS, Naive, method_of
 from hf_bico.core.transport import Difference, check_fine_tune
-from hf_bico.families.heads import PROBE
+from hf_bico.families.heads import HeadKind
+from hf_bico.io.changes.source import fetch
 from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about
 from hf_bico.io.workspace import Workspace
-from hf_bico.io.writer import staged
-from hf_bico.reports.report import SCHEMA, Clock, environment, search_record
-from hf_bico.reports.tables import markdown
+from hf_bico.io.writer import require_room, staged
+from hf_bico.reports.records import Environment, Tried, origins
+from hf_bico.reports.report import CompareReport
+from hf_bico.reports.tables import markdown, summary
 from hf_bico.tasks.evaluation import Evaluator
-from hf_bico.tasks.requirements import check_search, read_bank, require_task
+from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import Blueprint, check_alpha, draft
-from hf_bico.workflows.session import (
-    Ready,
-    evaluation_key,
-    exam,
-    fetch,
-    models_key,
-    own_side,
-    prepare,
-    score_source,
-    within_memory,
-)
+from hf_bico.workflows.config import CompareConfig
+from hf_bico.workflows.plan import Plan, check_alpha, make_plan
+from hf_bico.workflows.run import Run
+from hf_bico.workflows.scoring import comparable, evaluation_key, evaluator_of, open_tuned, score_tuned
+from hf_bico.workflows.session import Session, models_key, open_session
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """Every choice of a comparison."""
-
-    port: PortConfig
-    """What all ports of it share; its method, α, N and seed are not read, but that the seed draws `eval_n` samples."""
-    sizes: tuple[int, ...] = ()
-    per_class: tuple[int, ...] = ()
-    seeds: int = 3
-    methods: tuple[str, ...] = ()
-    """All unless given."""
-    options: tuple[str, ...] = ()
-    """Each as "method:name=value"."""
-    alphas: tuple[float | str, ...] = (1.0,)
-    target_tuned: str | None = None
-    """A fine-tune of the target itself, which the gap is then measured to; else it is to the source's own score."""
-
-    def calibrations(self) -> list[Calibration]:
-        """One a size and seed."""
-        if self.sizes and self.per_class:
-            raise PortError("--per-class and -n both say how many samples: give one of them")
-        if self.seeds < 1:
-            raise PortError(f"--seeds {self.seeds} asks for no draws")
-        sizes = [(None, k) for k in dict.fromkeys(self.per_class)] or [(n, None) for n in dict.fromkeys(self.sizes)]
-        return [
-            Calibration(n, per_class, self.port.strategy, seed)
-            for n, per_class in sizes or [(100, None)]
-            for seed in range(self.seeds)
-        ]
-
-    def chosen(self) -> dict[str, Method]:
-        """The methods by name, with their options.
-
-        Raises:
-            PortError: no such method or option, or an option of a method that is not compared.
-        """
-        names = list(dict.fromkeys(self.methods)) or list(METHODS)
-        options: dict[str, list[str]] = {name: [] for name in names}
-        for option in self.options:
-            name, colon, rest = option.partition(":")
-            if not colon or name not in options:
-                raise PortError(f"--set {option}: here it is METHOD:name=value, with METHOD one of {', '.join(names)}")
-            options[name].append(rest)
-        return {name: method_of(name, given) for name, given in options.items()}
-
-
-@dataclass(frozen=True)
-class Reference:
+class Goal:
     """What the gap is measured to."""
 
     what: str
@@ -97,197 +46,238 @@ class Reference:
     score: Score
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What all ports of a comparison share."""
+
+    config: CompareConfig
+    methods: Mapping[str, Method]
+    tuned: Pinned | None
+    """The target's own fine-tune, if one is named."""
+    run: Run
+
+
 def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, Any]:
-    """The whole comparison as plain data; also written to the port's `output` if it has one.
+    """Return the whole comparison as plain data; it is also written to the config's `output` if it has one.
 
     Raises:
         PortError: whatever stands in the way. What a method refuses is in its row.
     """
-    clock = Clock()
-    with clock("resolve"):
-        methods, calibrations = config.chosen(), config.calibrations()
+    running = Run(hub, track)
+    with running.clock("resolve"):
+        methods, calibrations = chosen(config), calibrations_of(config)
         for alpha in config.alphas:
             check_alpha(alpha)
-        plan, tuned = _draft(config, hub, methods, calibrations)
-        for alpha in config.alphas:
-            check_search(alpha, plan.head)
-    ready = prepare(plan, hub, track, clock)
-    examine = exam(config.port, plan, track)
-    workspace = Workspace(_key(config, ready) | {"tuned": tuned and str(tuned)})
-    spaces, draws, rows = [workspace], [], []
-    with clock("compare"):
+        if config.output is not None:
+            require_room(config.output, 0)
+        plan = make_plan(config, hub, methods, calibrations[0], bank=config.bank)
+        plan = replace(plan, method=Naive())  # what the methods refuse is in their rows
+        bench = Bench(config, methods, _tuned(config, plan, calibrations, hub), running)
+    session = open_session(plan, running)
+    with running.clock("compare"):
+        draws = _Draws(bench, session)
         for calibration in calibrations:
-            drawn = ready.draw(config.port, calibration, track)
-            ready.match(config.port, drawn, config.port.batch_size, track)
-            ready.equip(drawn, config.port.batch_size, track)
-            space = Workspace(
-                _key(config, ready)
-                | {"draw": drawn.sha256, "options": config.options, "bank": plan.bank, "tuned": tuned and str(tuned)}
-            )
-            if not draws or plan.head == PROBE:  # a probe is fitted to the draw
-                source, reference = _scores(
-                    config, hub, ready, drawn, examine, tuned, space if plan.head == PROBE else workspace
-                )
-            start, some = _rows(config, ready, drawn, examine, methods, calibration, track, space)
-            spaces.append(space)
-            draws.append(drawn.record() | {"start": asdict(start)})
-            goal = reference.score if tuned or ready.comparable(start) else None
-            rows += [_record(row, calibration, len(drawn.samples), start, goal) for row in some]
-    start = Score(**draws[0]["start"])
-    data = {
-        "schema": SCHEMA,
-        "hf_bico": __version__,
-        "lineage": plan.lineage.record(ready.hashes),
-        "evaluation": {
-            "split": plan.eval_name,
-            "metric": start.metric,
-            "source": asdict(source),
-            "zero_shot": asdict(replace(start, value=fmean(draw["start"]["value"] for draw in draws))),
-        },
-        "reference": {"what": reference.what, "model": str(reference.pinned)} | asdict(reference.score),
-        "methods": {name: asdict(method) for name, method in methods.items()},
-        "calibration": draws,
-        "head": plan.head,
-        "task": asdict(plan.task),
-        "rows": rows,
-        "summary": summary(rows),
-        "environment": environment(plan.device, clock),
-    }
-    _write(config.port.output, data)
-    for space in spaces:
+            draws.add(calibration)
+    data = _report(bench, session, draws).to_json()
+    _write(config.output, data)
+    for space in draws.spaces:
         space.clear()
     return data
 
 
-def _draft(
-    config: CompareConfig, hub: Hub, methods: dict[str, Method], calibrations: Sequence[Calibration]
-) -> tuple[Blueprint, Pinned | None]:
-    """The blueprint, checked for every draw, and the target's own fine-tune if one is named."""
-    first = calibrations[0]
-    plan = draft(replace(config.port, n=first.n, per_class=first.per_class, method="naive", bank=None), hub)
+def calibrations_of(config: CompareConfig) -> list[Calibration]:
+    """Return how samples are drawn: one a size and seed.
+
+    Raises:
+        PortError: sizes that contradict each other, or no draws.
+    """
+    if config.sizes and config.per_class:
+        raise PortError(f"{setting('per_class')} and {setting('sizes')} both say how many samples: give one of them")
+    if config.seeds < 1:
+        raise PortError(f"{setting('seeds')} {config.seeds} asks for no draws")
+    sizes = [(None, k) for k in dict.fromkeys(config.per_class)] or [(n, None) for n in dict.fromkeys(config.sizes)]
+    return [
+        Calibration(n, per_class, config.strategy, seed)
+        for n, per_class in sizes or [(100, None)]
+        for seed in range(config.seeds)
+    ]
+
+
+def chosen(config: CompareConfig) -> dict[str, Method]:
+    """Return the methods by name, with their options.
+
+    Raises:
+        PortError: no such method or option, or an option of a method that is not compared.
+    """
+    names = list(dict.fromkeys(config.methods)) or list(METHODS)
+    options: dict[str, list[str]] = {name: [] for name in names}
+    for given in config.options:
+        name, colon, rest = given.partition(":")
+        if not colon or name not in options:
+            raise PortError(
+                f"{setting('options')} {given}: here it is METHOD:name=value, with METHOD one of {', '.join(names)}"
+            )
+        options[name].append(rest)
+    return {name: method_of(name, given) for name, given in options.items()}
+
+
+def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration], hub: Hub) -> Pinned | None:
+    """Return the target's own fine-tune, with all that is left to be checked.
+
+    Raises:
+        PortError: a draw that the split cannot give, a search that the head rules out, no such fine-tune.
+    """
+    for alpha in config.alphas:
+        check_search(alpha, plan.models.head)
     for calibration in calibrations:
-        check_draw(config.port.split, plan.labels, plan.task, calibration)
+        check_draw(config.split, plan.samples.labels, plan.samples.task, calibration)
     tuned = hub.resolve(config.target_tuned) if config.target_tuned else None
     if tuned:
-        require_weights(tuned, plan.library)
-    bank = read_bank(config.port.bank, methods, plan.library, plan.purpose, plan.task)
-    for method in methods.values():
-        require_task(plan.purpose, plan.task, plan.lineage, method)
-    return replace(plan, bank=bank), tuned
+        require_weights(tuned, plan.models.library)
+    return tuned
 
 
-def _scores(
-    config: CompareConfig,
-    hub: Hub,
-    ready: Ready,
-    drawn: Draw,
-    examine: Evaluator,
-    tuned: Pinned | None,
-    workspace: Workspace,
-) -> tuple[Score, Reference]:
-    """The source's score and the reference's, each taken once."""
-    source = score_source(ready, drawn, config.port.batch_size, examine, workspace)
-    if tuned is None:
-        return source, Reference("the source's own score", ready.plan.lineage.source, source)
-    with errors_about(tuned):
-        folder = _target_tuned(hub, ready, tuned)
-        model, objective = own_side(ready, folder, drawn, config.port.batch_size)
-        score = workspace.once(
-            "the target's fine-tune", lambda: asdict(examine("the target's fine-tune", objective, model))
-        )
-    return source, Reference("the target's own fine-tune", tuned, Score(**score))
+class _Draws:
+    """Every method and α on one draw of samples after the other."""
+
+    def __init__(self, bench: Bench, session: Session) -> None:
+        self.bench, self.opened = bench, session
+        self.evaluator = evaluator_of(session.plan, bench.run.track)
+        self.tuned = {"tuned": bench.tuned and str(bench.tuned)}
+        self.workspace = Workspace(_key(bench, session) | self.tuned)
+        self.spaces = [self.workspace]
+        self.draws: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.source: Score | None = None
+        self.reference: Goal | None = None
+
+    def add(self, calibration: Calibration) -> None:
+        """Add the rows of one more draw."""
+        bench, track = self.bench, self.bench.run.track
+        drawn = self.opened.draw(track, calibration)
+        session, _ = self.opened.matched(bench.config, drawn, track)
+        session = session.with_head(drawn, track)
+        probed = session.plan.models.head is HeadKind.PROBE
+        key = {"draw": drawn.sha256, "options": bench.config.options, "bank": session.plan.samples.bank}
+        space = Workspace(_key(bench, session) | key | self.tuned)
+        if not self.draws or probed:  # a probe is fitted to the draw
+            self._take_scores(session, drawn, space if probed else self.workspace)
+        start, some = _rows(bench, session, drawn, self.evaluator, calibration, space)
+        self.spaces.append(space)
+        self.draws.append(drawn.record() | {"start": asdict(start)})
+        goal = self.reference.score if bench.tuned or comparable(session, start) else None
+        self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
+
+    def _take_scores(self, session: Session, drawn: Draw, workspace: Workspace) -> None:
+        """Take the source's score and the reference's."""
+        self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
+        pinned, evaluator = self.bench.tuned, self.evaluator
+        if pinned is None:
+            self.reference = Goal("the source's own score", session.plan.lineage.source, self.source)
+            return
+        with errors_about(pinned):
+            asked = open_tuned(session, _target_tuned(self.bench, session), drawn)
+            score = workspace.once(
+                "the target's fine-tune", lambda: asdict(evaluator.score("the target's fine-tune", asked))
+            )
+        self.reference = Goal("the target's own fine-tune", pinned, Score(**score))
 
 
-def _target_tuned(hub: Hub, ready: Ready, tuned: Pinned) -> Path:
-    """Its folder.
+def _target_tuned(bench: Bench, session: Session) -> Path:
+    """Return the folder of the target's own fine-tune.
 
     Raises:
         PortError: it is no fine-tune of the target.
     """
-    plan = ready.plan
-    folder = fetch(plan, tuned, hub)
-    stored = SafeTensors.of(plan.library, tuned, folder)
-    skeleton = plan.library.skeleton(folder, plan.purpose)
-    names = Named(
-        stored, {key: name for key, name in plan.library.names(skeleton, stored).items() if key in ready.weights}
-    )
-    check_fine_tune(Difference(names, ready.weights), ready.weights, [pair.target for pair in plan.pairs])
+    models, pinned = session.plan.models, bench.tuned
+    folder = fetch(models.library, pinned, bench.run.hub)
+    stored = SafeTensors.of(models.library, pinned, folder)
+    skeleton = models.library.skeleton(folder, models.purpose)
+    known = models.library.names(skeleton, stored).items()
+    names = Named(stored, {key: name for key, name in known if key in session.weights})
+    check_fine_tune(Difference(names, session.weights), session.weights, [pair.target for pair in models.pairs])
     return folder
 
 
-def _key(config: CompareConfig, ready: Ready) -> dict[str, Any]:
-    """All that the scores depend on, but for the draw and the method."""
-    plan, port = ready.plan, config.port
+def _key(bench: Bench, session: Session) -> dict[str, Any]:
+    """Return all that the scores depend on, but for the draw and the method."""
+    plan = session.plan
     return {
         "hf_bico": __version__,
-        "models": models_key(ready),
-        "task": asdict(plan.task),
-        "batch": port.batch_size,
-        "head": plan.head,
-        "pairs": [[a.name, b.name] for a, b in plan.pairs],
-        "evaluation": evaluation_key(port, plan),
+        "models": models_key(session),
+        "task": asdict(plan.samples.task),
+        "batch": plan.samples.size,
+        "head": plan.models.head,
+        "pairs": [[a.name, b.name] for a, b in plan.models.pairs],
+        "evaluation": evaluation_key(plan, bench.config),
     }
 
 
 def _rows(
-    config: CompareConfig,
-    ready: Ready,
+    bench: Bench,
+    session: Session,
     drawn: Draw,
-    examine: Evaluator,
-    methods: dict[str, Method],
+    evaluator: Evaluator,
     calibration: Calibration,
-    track: Track,
     space: Workspace,
 ) -> tuple[Score, list[Row]]:
-    """The target's score without a port, and every method and α on one draw."""
-    n, size, model = len(drawn.samples), config.port.batch_size, ready.sides[1].model
+    """Return the target's score without a port, and every method and α on one draw."""
+    n, model = len(drawn.samples), session.target.model
     what = f"N = {n}, seed {calibration.seed}"
 
     def score(live: nn.Module) -> Score:
-        with ready.dressed(drawn, size) as (objective, _):
-            return examine(what, objective, live)
+        with session.target_as_it_is(drawn) as (asked, _):
+            return evaluator.score(what, asked)
 
     start = Score(**space.once("start", lambda: asdict(score(model))))
-    job, alphas = ready.job(drawn, size, track), list(dict.fromkeys(config.alphas))
-    with within_memory():
-        return start, compare(job, methods, n, lambda live: score(live).value, alphas=alphas, once=space.once)
-
-
-def _record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None) -> dict[str, Any]:
-    known = row.score is not None and reference is not None
-    gap = recovered(row.score, start.value, reference.value, start.metric) if known else None
-    return (
-        {"n": n, "per_class": calibration.per_class, "seed": calibration.seed}
-        | asdict(row)
-        | {"recovered": gap, "search": search_record(row.search)}
+    alphas = list(dict.fromkeys(bench.config.alphas))
+    return start, compare(
+        session.job(drawn),
+        bench.methods,
+        n,
+        lambda live: score(live).value,
+        alphas=alphas,
+        once=space.once,
+        track=bench.run.track,
     )
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Over the seeds, an entry a method, α and N: means, spreads (sample standard deviations) and the most memory.
+def _row_record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None) -> dict[str, Any]:
+    known = row.score is not None and reference is not None
+    gap = recovered(row.score, start.value, reference.value, start.metric) if known else None
+    search = row.search and [asdict(Tried(*each)) for each in row.search]
+    return {
+        "n": n,
+        "per_class": calibration.per_class,
+        "seed": calibration.seed,
+        **asdict(row),
+        "recovered": gap,
+        "search": search,
+    }
 
-    A refusal in any seed is the entry's; the recovered share is None where there is no way up.
-    """
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["alpha"], row["n"], row["per_class"]), []).append(row)
-    entries = []
-    for (method, alpha, n, per_class), some in groups.items():
-        entry = {
-            "method": method,
-            "alpha": alpha,
-            "n": n,
-            "per_class": per_class,
-            "seeds": len(some),
-            "refusal": next((row["refusal"] for row in some if row["refusal"]), None),
-        }
-        for name in ("score", "recovered", "scale", "seconds", "shared_seconds"):
-            values = [row[name] for row in some]
-            whole = entry["refusal"] is None and None not in values
-            entry[name] = fmean(values) if whole else None
-            entry[f"{name}_spread"] = stdev(values) if whole and len(values) > 1 else None
-        entries.append(entry | {"peak_bytes": max(row["peak_bytes"] for row in some)})
-    return entries
+
+def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
+    """Return what is told of a comparison."""
+    plan, start = session.plan, Score(**draws.draws[0]["start"])
+    mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws))
+    reference = draws.reference
+    return CompareReport(
+        lineage=origins(plan.lineage, session.hashes),
+        evaluation={
+            "split": plan.scoring.name,
+            "metric": start.metric,
+            "source": asdict(draws.source),
+            "zero_shot": asdict(mean),
+        },
+        reference={"what": reference.what, "model": str(reference.pinned), **asdict(reference.score)},
+        methods={name: method.options for name, method in bench.methods.items()},
+        calibration=draws.draws,
+        head=plan.models.head,
+        task=asdict(plan.samples.task),
+        rows=draws.rows,
+        summary=summary(draws.rows),
+        environment=Environment.of(plan.models.device, bench.run.clock.seconds),
+    )
 
 
 def _write(output: Path | None, data: dict[str, Any]) -> None:

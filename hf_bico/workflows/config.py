@@ -1,63 +1,251 @@
-"""The choices of a port."""
+"""The choices of every workflow, composed of small parts; a function takes the part that it reads."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.io.changes.forms import MODEL
+from hf_bico.workflows.options import argument, option
+
+INDEX, CKA = "index", "cka"
+"""Rules by which blocks are matched."""
+
+
+def scale(text: str) -> float | str:
+    """Return an α: a number where it reads as one; the rest is checked with the other choices."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 @dataclass(frozen=True)
-class PortConfig:
-    """Every choice of a port; the CLI's options, one to one."""
+class ModelChoices:
+    """Which fine-tune is carried over to which base."""
 
-    source: str
-    target: str
-    dataset: str
-    base: str | None = None
-    config: str | None = None
-    split: str = "train"
-    eval_split: str | None = None
-    eval_n: int | None = None
-    columns: str | None = None
-    """As "role=column,…"."""
-    streaming: bool = False
-    templates: Path | None = None
-    max_length: int = 256
-    """Tokens of a text."""
-    n: int | None = None
-    """100 unless given."""
-    per_class: int | None = None
-    strategy: str | None = None
-    seed: int = 0
-    family: str | None = None
-    """"generic", or found by itself."""
-    head: str | None = None
-    """transport, ridge, zero-shot or lm; what suits the source unless given."""
-    matching: str = "index"
-    """index, cka, or a YAML file of pairs."""
-    layers: str | None = None
-    skip: str | None = None
-    method: str = "bico"
-    method_options: tuple[str, ...] = ()
-    """Each as "name=value"."""
-    bank: Path | None = None
-    maps: str | None = None
-    """A folder or repo that `hf-bico align` made: its maps are moved through, and none are estimated."""
-    alpha: float | str = 1.0
-    """A number, or "auto" for a line search."""
-    batch_size: int = 8
-    device: str | None = None
-    form: str = MODEL
-    """model, or delta or lora of the target."""
-    dtype: str | None = None
-    """That a delta's matrices are stored in: bfloat16 unless given, or float32 where that would be measurable."""
-    rank: int | None = None
-    energy: float | None = None
-    """Of a layer's ‖τ_B‖², in (0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
-    output: Path | None = None
-    push: bool = False
-    push_to: str | None = None
-    private: bool | None = None
-    create_pr: bool = False
-    commit_message: str | None = None
-    allow_regression: bool = False
+    source: str = argument("The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.", "SOURCE")
+    target: str = option("The new base model.", flag="--to")
+
+
+@dataclass(frozen=True)
+class DataChoices:
+    """Which samples there are."""
+
+    dataset: str = option("Samples of the task: a Hub dataset or a folder.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseChoices:
+    """What the fine-tune came from, and how models are read."""
+
+    base: str | None = option("What SOURCE was fine-tuned from; else its card's base_model.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingChoices:
+    """How the samples are read."""
+
+    config: str | None = option("The dataset's configuration.", None)
+    split: str = option("Split that the calibration samples are drawn from.", "train")
+    columns: str | None = option(
+        "What is in which column, as role=column,… (image, label, text, text_pair, prompt, completion, messages); else "
+        "found by name and type.",
+        None,
+    )
+    streaming: bool = option("Read the dataset as it comes, not whole.", False)
+    templates: Path | None = option("Prompts, one a line, {} for the class; else the dataset's.", None, exists=True)
+    max_length: int = option("Tokens of a text sample; longer ones are cut.", 256, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringChoices:
+    """What models are scored on."""
+
+    eval_split: str | None = option("Split to score on; else test or validation.", None)
+    eval_n: int | None = option("Score on so many samples of it; else on all.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingChoices:
+    """Which samples are drawn for calibration."""
+
+    n: int | None = option("Calibration samples [default: 100].", None, flag="-n")
+    per_class: int | None = option("So many of every class, in place of -n.", None)
+    strategy: str | None = option(
+        "How samples are drawn: random, class-balanced, centroid-near, centroid-far, half-class, one-class [default: "
+        "random].",
+        None,
+    )
+    seed: int = option("Of the draw.", 0, least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingChoices:
+    """Which layers meet."""
+
+    family: str | None = option(
+        "generic pairs the plain linear layers of any model by name; else the family is found.", None
+    )
+    matching: str = option(
+        "Which block takes from which: index (the paper's rule), cka (by likeness on the samples), or a YAML file of "
+        "target: source.",
+        INDEX,
+    )
+    layers: str | None = option("Move into these blocks of the target alone, as 0-5,8.", None)
+    skip: str | None = option("Leave these blocks of the target as they are.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadChoices:
+    """What the target answers with."""
+
+    head: str | None = option(
+        "What the target is scored with: transport (the source's, carried), ridge (fitted to the samples), zero-shot, "
+        "lm [default: what suits SOURCE].",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodChoices:
+    """How maps are made."""
+
+    method: str = option("bico, best, theseus, naive …; a wrong name lists them all.", "bico")
+    method_options: tuple[str, ...] = option(
+        "An option of the method, as name=value; may be repeated.", (), flag="--set"
+    )
+    bank: Path | None = option(
+        "General prompts, a line each, for gradients without labels [default: ImageNet's class names].", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapChoices:
+    """Maps that were made before."""
+
+    maps: str | None = option(
+        "Move through maps that `hf-bico align` made, a repo or a folder, in place of a method of one's own.", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineChoices:
+    """What it runs on."""
+
+    batch_size: int = option("Costs memory, changes nothing else.", 8, least=1)
+    device: str | None = option("Else CUDA where there is one, else the CPU.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormChoices:
+    """How a port is written."""
+
+    form: str = option("Write the whole model, a delta of --to, or a lora of it.", "model", flag="--as")
+    rank: int | None = option("Of a lora, where the change is not of low rank already.", None)
+    energy: float | None = option(
+        "The same by the share of every layer's ‖τ‖² that is kept [default: all of it].", None
+    )
+    dtype: str | None = option(
+        "Of a delta's matrices: bfloat16 or float32 [default: bfloat16, unless that is measurable].", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputChoices:
+    """Where a result is kept."""
+
+    output: Path | None = option("A folder to write to; it must be new or empty.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushChoices:
+    """Whether and where a result is published."""
+
+    push: bool = option("Publish as USER/SOURCE-on-TARGET, a delta or lora with that behind it.", False)
+    push_to: str | None = option("Publish as this repo.", None)
+    private: bool | None = option("Make the repo private.", None)
+    create_pr: bool = option("Propose it as a pull request.", False)
+    commit_message: str | None = option("Of the push.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskChoices(
+    HeadChoices, MachineChoices, MatchingChoices, ScoringChoices, ReadingChoices, BaseChoices, DataChoices, ModelChoices
+):
+    """What a port, a check and a comparison choose alike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices):
+    """Every choice of a port; the command line's options, one to one."""
+
+    alpha: float | str = option(
+        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
+        1.0,
+        parse=scale,
+    )
+    allow_regression: bool = option("Push a port that is worse than its base.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(MethodChoices, SamplingChoices, TaskChoices):
+    """Every choice of a check."""
+
+    dataset: str = option("Samples of the task, to compare the two models on.", "")
+    n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(OutputChoices, TaskChoices):
+    """Every choice of a comparison."""
+
+    target_tuned: str | None = option(
+        "A fine-tune of the new base itself, to measure the gap to; else it is to the source's own score.", None
+    )
+    methods: tuple[str, ...] = option("May be repeated [default: all].", (), flag="--method")
+    options: tuple[str, ...] = option("An option of a method, as METHOD:name=value; may be repeated.", (), flag="--set")
+    bank: Path | None = option(
+        "General prompts, a line each, for gradients without labels [default: ImageNet's class names].", None
+    )
+    alphas: tuple[float | str, ...] = option(
+        "A number or auto; may be repeated [default: 1].", (1.0,), flag="--alpha", parse=scale
+    )
+    sizes: tuple[int, ...] = option("Calibration samples; may be repeated [default: 100].", (), flag="-n")
+    per_class: tuple[int, ...] = option("So many of every class, in place of -n; may be repeated.", ())
+    strategy: str | None = option(
+        "How samples are drawn: random, class-balanced, centroid-near, centroid-far, half-class, one-class [default: "
+        "random].",
+        None,
+    )
+    seeds: int = option("Draws of every size, by the seeds 0, 1, 2 …", 3, least=1)
+
+
+@dataclass(frozen=True)
+class BasesChoices:
+    """Which two bases are aligned."""
+
+    base: str = argument("The base that fine-tunes start from.", "BASE")
+    target: str = argument("The new base.", "TARGET")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig(
+    PushChoices,
+    OutputChoices,
+    MachineChoices,
+    MethodChoices,
+    SamplingChoices,
+    MatchingChoices,
+    HeadChoices,
+    ReadingChoices,
+    DataChoices,
+    BasesChoices,
+):
+    """Every choice of an alignment."""
+
+    dataset: str = option("Samples to see both through: a Hub dataset or a folder.")
+    output: Path = option("A folder to write the maps to; it must be new or empty.")
+    head: str | None = option(
+        "What gradients are taken under: ridge (of a classifier, fitted to both), probe (of a model of features), "
+        "zero-shot, lm [default: what suits BASE and the samples].",
+        None,
+    )
+    push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)

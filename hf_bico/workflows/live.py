@@ -3,26 +3,60 @@
 import copy
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_bico.core.collect import Loss, Scores, Side, collect
+from hf_bico.core.chain import carry, gather
+from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import BiCo, Job, Method, Track, untracked
-from hf_bico.core.moments import Statistics
+from hf_bico.core.method import Job, Method, Track, untracked
+from hf_bico.core.methods import BiCo
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 from hf_bico.families import logits as clip_logits
-from hf_bico.families.losses import loss_of, of_classes
-from hf_bico.families.on_top import TRANSPORT, Top, top_of
-from hf_bico.reports.report import Clock
+from hf_bico.families.heads import HeadKind
+from hf_bico.families.live_heads import LiveHead, live_head
+from hf_bico.families.losses import loss_of, loss_of_classes
+from hf_bico.io.hub import cached_commit
+from hf_bico.reports.records import (
+    CalibrationRecord,
+    Environment,
+    HeadRecord,
+    MethodRecord,
+    Origin,
+    TaskVectorRecord,
+    layer_table,
+)
+from hf_bico.reports.report import Clock, PortReport
 from hf_bico.tasks.batches import BatchFormat, LiveBatches
 from hf_bico.workflows.ported import Ported
+
+UNNAMED = "a model in memory"
+
+
+@dataclass(frozen=True)
+class LivePair:
+    """A fine-tune's tensors, its base and the new base, with what becomes of their classifiers."""
+
+    tuned: Tensors
+    base: nn.Module
+    target: nn.Module
+    head: LiveHead = field(default_factory=LiveHead)
+
+
+@dataclass(frozen=True)
+class LiveSamples:
+    """The samples of both models, and what they are asked."""
+
+    calibration: Iterable[Any]
+    loss: Loss | tuple[Loss, Loss] | None = None
+    scores: tuple[Scores, Scores] | None = None
 
 
 def port(
@@ -35,7 +69,7 @@ def port(
     scores: tuple[Scores, Scores] | None = None,
     method: Method | None = None,
     matching: Matching = by_index,
-    head: str = TRANSPORT,
+    head: str = HeadKind.TRANSPORT.value,
     track: Track = untracked,
 ) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
@@ -53,34 +87,34 @@ def port(
             accounts for, classifiers of another build.
     """
     _check_kinds(tuned, base, target, method, matching)
-    method, clock, tuned_state = method or BiCo(), Clock(), state_of(tuned)
+    method, clock, state = method or BiCo(), Clock(), state_of(tuned)
     _require_plain(base)
-    top = top_of(tuned_state, base, target, head)
-    job, ratio = _job(tuned_state, base, target, calibration, loss, scores, matching, top, track)
+    pair = LivePair(state, base, target, live_head(state, base, target, head))
+    job, ratio = _job(pair, LiveSamples(calibration, loss, scores), matching)
     family = family_of(base)
-    sites = (*family.sites(base), *(pair.source for pair in top.head_layers.moved))
+    sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
     whole = account(job.tau, job.pairs, family.left_reason, sites)
     method.check(job.pairs)
-    statistics = Statistics(job.pairs, method.signals, method.draws)
-    shown = job.batches()
-    with torch.enable_grad(), ExitStack() as worn:
+    with torch.enable_grad(), ExitStack() as held:
         with clock("head"):
-            made, fit = worn.enter_context(top.worn(job))
+            made, fit = held.enter_context(pair.head.on(job, track))
         with clock("calibrate"):
-            collect(job.source, job.target, job.pairs, track(shown, "Calibrating", shown.__length_hint__()), statistics)
+            seen = gather(job, method.wanted, track=track)
         with clock("move"):
-            result = method.carry(replace(job, statistics=statistics))
-    from hf_bico.workflows.ported import lineage_of, record_of
-
-    record = record_of(
-        lineage_of(tuned, base, target),
-        method,
-        job,
-        ratio,
-        whole,
-        result.moved,
-        top.record(fit) | {"labels": labels_of(tuned) if made else None},
-        clock,
+            result = carry(job, method, seen, track=track)
+    head = HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None)
+    batches = job.batches()
+    record = PortReport(
+        live=True,
+        lineage=lineage_of(tuned, base, target),
+        method=MethodRecord.of(method),
+        calibration=CalibrationRecord(n=batches.samples, batches=len(batches.hashes), content_sha256=batches.sha256),
+        task_vector=TaskVectorRecord.of(ratio, whole, result.moved),
+        layers=layer_table(job.pairs),
+        head=head,
+        moved=tuple(result.moved),
+        left=tuple(whole.left),
+        environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
     )
     return Ported(target, result.delta, made, result.moved, whole, record)
 
@@ -95,13 +129,13 @@ def job_of(
     scores: tuple[Scores, Scores] | None = None,
     matching: Matching = by_index,
 ) -> Job:
-    """All that a method needs of live models but the evidence; `hf_bico.compare.compare` takes it. Classifiers stay.
+    """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
 
     Args:
         tuned: the fine-tune, or its tensors alone. Of a PEFT model a merged copy is taken; the model is left alone.
         base: what it was fine-tuned from.
         target: the new base, on the base's device.
-        calibration: batches of the same samples for both models. A `Batch(source, target, meeting)` is each model's
+        calibration: batches of the same samples for both models. A `Batch(base, target, meeting)` is each model's
             own; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a tensor.
             They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and the −100
             of a decoder's labels. An iterator is listed once; what can be iterated again is iterated again, never
@@ -117,39 +151,36 @@ def job_of(
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    return _job(state_of(tuned), base, target, calibration, loss, scores, matching, Top(), untracked)[0]
+    pair = LivePair(state_of(tuned), base, target)
+    return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
 
 
-def _job(
-    tuned: Tensors,
-    base: nn.Module,
-    target: nn.Module,
-    calibration: Iterable[Any],
-    loss: Loss | tuple[Loss, Loss] | None,
-    scores: tuple[Scores, Scores] | None,
-    matching: Matching,
-    top: Top,
-    track: Track,
-) -> tuple[Job, float]:
-    """The job, and ‖τ‖/‖θ_A‖."""
-    models = base, target
+def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job, float]:
+    """Return the job, and ‖τ‖/‖θ_A‖."""
+    models, loss = (live.base, live.target), samples.loss
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else tuple(map(loss_of, models))
     sites = [family_of(model).sites(model) for model in models]
-    pairs = (*pair_sites(*sites, matching), *top.head_layers.moved)
-    before = base.state_dict()
-    tau = Difference(*({key: state[key] for key in state if key not in top.tensors} for state in (tuned, before)))
+    pairs = (*pair_sites(*sites, matching), *live.head.layers.moved)
+    before = live.base.state_dict()
+    own = live.head.tensors
+    tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
     ratio = check_fine_tune(tau, before, sites[0])
-    viewers = tuple(BatchFormat.of(model, moves_padding=loss is None) for model in models)
-    if viewers[0].device != viewers[1].device:
-        raise PortError(f"the base is on {viewers[0].device} and the target on {viewers[1].device}: move both to one")
-    batches = LiveBatches(calibration, viewers, frozenset(pair.target.tokens.sequence for pair in pairs))
-    sides = [Side(model, *each) for model, *each in zip(models, losses, scores or (None, None), strict=True)]
-    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches, Statistics(pairs, ()), track), ratio
+    formats = tuple(BatchFormat.of(model, moves_padding=loss is None) for model in models)
+    if formats[0].device != formats[1].device:
+        raise PortError(f"the base is on {formats[0].device} and the target on {formats[1].device}: move both to one")
+    sequences = frozenset(pair.target.tokens.sequence for pair in pairs)
+    batches = LiveBatches(samples.calibration, formats, sequences)
+    scores = samples.scores or (None, None)
+    sides = [Side(model, *each) for model, *each in zip(models, losses, scores, strict=True)]
+    return Job(tau, pairs, *sides, live.target.state_dict(), lambda: batches), ratio
 
 
 def state_of(tuned: nn.Module | Tensors) -> Tensors:
-    """A fine-tune's tensors by the names of its base; of a PEFT model those of a merged copy, in float32 or wider, for
-    what is merged into bfloat16 is rounded by more than it changes."""
+    """Return a fine-tune's tensors by the names of its base.
+
+    Of a PEFT model they are those of a merged copy, in float32 or wider, for what is merged into bfloat16 is rounded by
+    more than it changes.
+    """
     if not isinstance(tuned, nn.Module):
         return tuned
     if not hasattr(tuned, "merge_and_unload"):
@@ -159,16 +190,38 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
     return (merged.float() if narrow else merged).merge_and_unload().state_dict()
 
 
-def labels_of(tuned: nn.Module | Tensors) -> list[str] | None:
-    """A classifier's names of its classes, in order; None where it says none."""
+def labels_of(tuned: nn.Module | Tensors) -> tuple[str, ...] | None:
+    """Return a classifier's names of its classes, in order; None where it says none."""
     named = getattr(getattr(tuned, "config", None), "id2label", None)
-    return named and [str(named[k]) for k in sorted(named)]
+    return tuple(str(named[k]) for k in sorted(named)) if named else None
+
+
+def lineage_of(tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module) -> dict[str, Origin]:
+    """Return what the models say of where they come from.
+
+    A fine-tune in training still has its base's name: it is none of its own.
+    """
+    found = {"source": _origin(tuned), "base": _origin(base), "target": _origin(target)}
+    if found["source"].name in (found["base"].name, UNNAMED):
+        found["source"] = Origin(f"a fine-tune of {found['base'].name}", None, local=True)
+    return found
+
+
+def _origin(model: Any) -> Origin:
+    config = getattr(model, "config", None)
+    name = getattr(config, "_name_or_path", "") or ""
+    if not name:
+        return Origin(UNNAMED, None, local=True)
+    if Path(name).is_dir():
+        return Origin(Path(name).resolve().name, None, local=True)
+    return Origin(name, getattr(config, "_commit_hash", None) or cached_commit(name), local=False)
 
 
 def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any) -> None:
-    """
+    """Refuse names where live objects are needed.
+
     Raises:
-        PortError: names where live objects are needed.
+        PortError: there are such.
     """
     odd = [name for name, model in (("base", base), ("target", target)) if not isinstance(model, nn.Module)]
     odd += [] if isinstance(tuned, nn.Module | Mapping) else ["tuned"]
@@ -192,18 +245,18 @@ def _require_plain(base: nn.Module) -> None:
 
 
 def class_loss(head: Tensor) -> Loss:
-    """Cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples."""
+    """Return the cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples."""
     logits = class_scores(head)
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = logits(model, batch)
-        return of_classes(scores, batch[1].to(scores.device))
+        return loss_of_classes(scores, batch[1].to(scores.device))
 
     return loss
 
 
 def class_scores(head: Tensor) -> Scores:
-    """(n, M) scores of (inputs, …) under a classifier head (M, d); with a bank of general prompts, label-free."""
+    """Return the (n, M) scores of (inputs, …) under a classifier head (M, d); of general prompts, label-free."""
 
     def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return clip_logits(model, batch[0], head)

@@ -1,227 +1,295 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Method
+from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.method import Method
+from hf_bico.core.methods import method_of
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
 from hf_bico.families import Library, Purpose
-from hf_bico.io.changes.forms import MODEL, check_form
+from hf_bico.families.heads import HeadKind
+from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.stored import StoredMaps, method_for, naming_the_maps
-from hf_bico.io.models import (
-    Outline,
-    RepoModel,
-    base_of,
-    check_models,
-    head_layers_of,
-    optional_towers,
-    pair_models,
-    repo_models,
-)
+from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
+from hf_bico.io.models import PortModels, RepoModel, base_of, check_models, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import require_room
-from hf_bico.reports.estimate import Estimate, Work, estimate
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
 from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.destination import Destination, destination_of
+from hf_bico.workflows.config import (
+    CKA,
+    INDEX,
+    FormChoices,
+    MatchingChoices,
+    PortConfig,
+    ReadingChoices,
+    SamplingChoices,
+    TaskChoices,
+)
+from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 
-CKA = "cka"
 DEFAULT_N = 100
+"""Calibration samples unless told otherwise."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampled(Outline):
-    """An outline with the samples that will pass through the models."""
+@dataclass(frozen=True)
+class SamplePlan:
+    """Which samples will pass through the models, and how."""
 
-    lineage: Lineage
-    calibration: Calibration
-    bank: tuple[str, ...]
-    """General texts for gradients without labels; empty where the method takes none."""
     dataset: HubDataset
+    name: str
+    """Of the split that they are drawn from."""
     split: Split
     labels: np.ndarray
     """The class of every row of the split; zeros where the strategy does not ask."""
     task: Task
+    calibration: Calibration
+    bank: tuple[str, ...]
+    """General texts for gradients without labels; empty where no method takes them."""
     max_length: int
+    size: int
+    """Samples a batch."""
+
+    @property
+    def n(self) -> int:
+        """How many are drawn."""
+        return self.calibration.size(len(self.task.class_names))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Blueprint(Sampled):
-    """What is known of a port before any weight is read."""
+@dataclass(frozen=True)
+class ScoringPlan:
+    """What models are scored on."""
 
-    eval_name: str
-    eval_split: Split
-    licenses: tuple[str, ...]
+    name: str
+    """Of the split."""
+    split: Split
+    n: int | None
+    """So many samples of it; all unless given."""
+    seed: int
+
+    @property
+    def size(self) -> int:
+        """How many samples there are."""
+        return self.split.num_rows if self.n is None else self.n
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known before any weight is read."""
+
+    lineage: Lineage
+    models: PortModels
+    samples: SamplePlan
+    method: Method
+    scoring: ScoringPlan | None = None
+    maps: StoredMaps | None = None
+    """The method, where that is maps that were made before."""
+    storage: Storage = Storage()
+    licenses: tuple[str, ...] = ()
     """Of the target, then of the source, each once."""
-    destination: Destination | None
+    destination: Destination | None = None
+    left: Mapping[str, str] = field(default_factory=dict)
+    """Tower → why its layers have no maps, where bases alone are aligned."""
 
 
-def resolve(config: PortConfig, hub: Hub) -> Lineage:
-    """Source, base, target and dataset as commits. The base is the one named, else that of the source's card.
+def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
+    """Return everything of a port that can be checked without weights: families, pairs, shapes, data, destination.
+
+    Raises:
+        PortError: whatever is wrong, before any heavy work.
+    """
+    maps = maps_of(config, hub)
+    method = maps or method_of(config.method, config.method_options)
+    check_alpha(config.alpha)
+    plan = make_plan(config, hub, {method.name: method}, calibration_of(config), bank=config.bank, maps=maps)
+    with naming_the_maps(maps, plan.lineage.base, plan.lineage.target):
+        method.check(plan.models.pairs)
+    check_search(config.alpha, plan.models.head)
+    if config.output is not None:
+        require_room(config.output, 0)
+    storage = storage_of(config, plan.models.library)
+    if storage.form is not Form.MODEL and plan.lineage.target.folder is not None and is_wanted(config):
+        raise PortError(
+            f"{setting('form')} {storage.form} of a folder cannot be opened by others: push {plan.lineage.target.name} "
+            f"and name its repo with {setting('target')}, or push the port {setting('form')} model"
+        )
+    destination = destination_of(purport_of(plan.lineage, hub, storage.form), hub, config)
+    return replace(plan, storage=storage, licenses=_licenses(plan.lineage, hub), destination=destination)
+
+
+def make_plan(
+    config: TaskChoices,
+    hub: Hub,
+    methods: Mapping[str, Method],
+    calibration: Calibration,
+    *,
+    bank: Path | None,
+    maps: StoredMaps | None = None,
+) -> Plan:
+    """Return what a port, a check and a comparison know alike; the first of the methods is the plan's.
+
+    Raises:
+        PortError: whatever is wrong, before any heavy work. Pairs that a method cannot serve are for its own `check`.
+    """
+    method = next(iter(methods.values()))
+    device, named = pick_device(config.device), parse_columns(config.columns)
+    lineage = resolve(config, hub)
+    library, purpose, models = repo_models(lineage.models, hub, config.family)
+    dataset, split, task = open_dataset(config, hub, lineage.dataset, named)
+    head = head_of(config.head, purpose, task)
+    for each in methods.values():
+        require_task(purpose, task, lineage, each)
+    prompts = read_bank(bank, methods, library, purpose, task)
+    calibration, labels = drawn_from(split, config.split, task, calibration)
+    samples = SamplePlan(
+        dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
+    )
+    scoring = _scoring(config, dataset, task, calibration.seed)
+    with naming_the_maps(maps, lineage.base, lineage.target):
+        found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
+    return Plan(lineage, found, samples, method, scoring, maps)
+
+
+def resolve(config: TaskChoices, hub: Hub) -> Lineage:
+    """Return source, base, target and dataset as commits. The base is the one named, else that of the source's card.
+
+    Raises:
+        PortError: any of them is not to be had, or no base is known.
+    """
+    source, base, target = resolve_models(config, hub)
+    return Lineage(source, base, target, hub.resolve(config.dataset, "dataset"))
+
+
+def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinned]:
+    """Return source, base and target as commits.
 
     Raises:
         PortError: any of them is not to be had, or no base is known.
     """
     source = hub.resolve(config.source)
-    return Lineage(
-        source,
-        hub.resolve(config.base or base_of(source, hub)),
-        hub.resolve(config.target),
-        hub.resolve(config.dataset, "dataset"),
-    )
+    return source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
 
 
-def draft(config: PortConfig, hub: Hub) -> Blueprint:
-    """Everything that can be checked without weights: families, pairs, shapes, data, destination.
+def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:
+    """Return the maps that were asked for, whose JSON alone is read.
 
     Raises:
-        PortError: whatever is wrong, before any heavy work.
+        PortError: choices of how maps are made beside maps that are.
     """
-    method = method_for(config.maps, config.method, config.method_options, config.bank, config.matching, hub)
-    check_alpha(config.alpha)
-    check_options(config)
-    lineage = resolve(config, hub)
-    library, purpose, models = repo_models(lineage.models, hub, config.family)
-    check_form(config.form, config.rank, config.energy, config.dtype, library.name)
-    dataset, split, task = asked(config, hub, lineage.dataset)
-    head = head_of(config.head, purpose, task)
-    check_search(config.alpha, head)
-    require_task(purpose, task, lineage, method)
-    bank = read_bank(config.bank, {config.method: method}, library, purpose, task)
-    calibration, labels = drawing(config, split, task)
-    eval_name = _eval_name(config, dataset)
-    eval_split = dataset.split(eval_name)
-    check_columns(eval_split, eval_name, task.columns)
-    choose(eval_split, eval_name, eval_size(config, eval_split), config.seed)
-    if config.output is not None:
-        require_room(config.output, 0)
-    with naming_the_maps(method, lineage.base, lineage.target):
-        found = outline_of(config, library, purpose, models, head, method)
-    if config.form != MODEL and lineage.target.folder is not None and (config.push or config.push_to):
+    if config.maps is None:
+        return None
+    given = {"method_options": config.method_options, "bank": config.bank, "matching": config.matching != INDEX}
+    odd = [setting(name) for name, value in given.items() if value]
+    if odd:
+        raise PortError(f"{setting('maps')} brings maps that are made already: leave out {listed(odd)}")
+    found = open_maps(config.maps, hub)
+    if config.method not in (found.name, "bico"):  # what is meant where none is named
         raise PortError(
-            f"--as {config.form} of a folder cannot be opened by others: push {lineage.target.name} and "
-            "name its repo with --to, or push the port --as model"
+            f"{found.where} were made by {found.name}, not by {config.method}: leave out {setting('method')}"
         )
-    destination = destination_of(
-        lineage,
-        hub,
-        push=config.push,
-        push_to=config.push_to,
-        private=config.private,
-        create_pr=config.create_pr,
-        commit_message=config.commit_message,
-        form=config.form,
-    )
-    return Blueprint(
-        **vars(found),
-        lineage=lineage,
-        calibration=calibration,
-        bank=bank,
-        dataset=dataset,
-        split=split,
-        labels=labels,
-        task=task,
-        max_length=config.max_length,
-        eval_name=eval_name,
-        eval_split=eval_split,
-        licenses=_licenses(lineage, hub),
-        destination=destination,
-    )
+    return found
 
 
-def check_options(config: PortConfig) -> None:
-    """Refuse options that are wrong whatever the models and the data are."""
-    Calibration(config.n, config.per_class, config.strategy, config.seed)
-    pick_device(config.device)
-    parse_columns(config.columns)
+def storage_of(config: FormChoices, library: Library) -> Storage:
+    """Return how a port is written.
+
+    Raises:
+        PortError: it cannot be.
+    """
+    return Storage.of(config.form, config.rank, config.energy, config.dtype, library.name)
 
 
-def asked(config: PortConfig, hub: Hub, pinned: Pinned) -> tuple[HubDataset, Split, Task]:
-    """The dataset, the split that samples are drawn from, and what they are asked."""
+def open_dataset(
+    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str]
+) -> tuple[HubDataset, Split, Task]:
+    """Return the dataset, the split that samples are drawn from, and what they are asked."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
-    return dataset, split, read_task(dataset, split, parse_columns(config.columns), config.templates)
+    return dataset, split, read_task(dataset, split, named, config.templates)
 
 
-def drawing(config: PortConfig, split: Split, task: Task) -> tuple[Calibration, np.ndarray]:
-    """How samples are drawn, and the class of every row where that asks for it.
+def calibration_of(config: SamplingChoices) -> Calibration:
+    """Return how samples are drawn.
+
+    Raises:
+        PortError: choices that do not go together.
+    """
+    return Calibration(config.n, config.per_class, config.strategy, config.seed)
+
+
+def drawn_from(split: Split, name: str, task: Task, calibration: Calibration) -> tuple[Calibration, np.ndarray]:
+    """Return how samples are drawn from a split, and the class of every row where that asks for it.
 
     Raises:
         PortError: the split cannot give them.
     """
-    calibration = Calibration(config.n, config.per_class, config.strategy, config.seed)
-    if config.n is None and config.per_class is None:  # the default, or all there are
+    if calibration.n is None and calibration.per_class is None:  # the default, or all there are
         calibration = replace(calibration, n=min(DEFAULT_N, split.num_rows))
     labels = classes_of(split, task, calibration)
-    check_draw(config.split, labels, task, calibration)
+    check_draw(name, labels, task, calibration)
     return calibration, labels
 
 
-def outline_of(
-    config: PortConfig,
+def paired(
     library: Library,
     purpose: Purpose,
-    models: tuple[RepoModel, ...],
-    head: str,
-    method: Method,
-    tuned: bool = True,
-) -> Outline:
-    """What moves where between the models.
+    models: tuple[RepoModel, RepoModel, RepoModel],
+    head: HeadKind,
+    matching: Matching,
+    device: str,
+) -> PortModels:
+    """Return what moves where between the models.
 
     Args:
-        tuned: whether the first is a fine-tune, and not the base itself.
+        models: the fine-tune, the base and the target; the base in the fine-tune's place where there is none.
 
     Raises:
-        PortError: weights that do not fit, layers without a partner, a method that cannot serve the pairs.
+        PortError: weights that do not fit, layers without a partner.
     """
-    links = head_layers_of(models, head, purpose)
-    check_models(library, models, tuned)
-    pairs, unpaired = pair_models(
-        models, matching_of(config, method.matching if isinstance(method, StoredMaps) else None)
-    )
-    pairs = (*pairs, *links.moved)
-    method.check(pairs)
-    return Outline(
+    tuned, base, target = models
+    layers = head_layers_of(base, target, head, purpose)
+    check_models(library, models, tuned is not base)
+    pairs, unpaired = pair_models(base, target, matching)
+    return PortModels(
         library=library,
         purpose=purpose,
-        models=models,
+        tuned=tuned,
+        base=base,
+        target=target,
         head=head,
-        head_layers=links,
-        pairs=pairs,
+        layers=layers,
+        pairs=(*pairs, *layers.moved),
         unpaired=unpaired,
-        method=method,
-        device=pick_device(config.device),
+        device=device,
     )
 
 
-def matching_of(config: PortConfig, found: Matching | None = None) -> Matching:
-    """Which block takes from which: by the rule, the file, or what CKA found; less what is skipped."""
-    rule = found or (by_index if config.matching in ("index", CKA) else read_matching(Path(config.matching)))
+def matching_of(config: MatchingChoices, found: Matching | None = None) -> Matching:
+    """Return which block takes from which: by the rule, the file, or what was found; less what is skipped."""
+    rule = found or (by_index if config.matching in (INDEX, CKA) else read_matching(Path(config.matching)))
     return subset(rule, config.layers, config.skip)
 
 
-def matching_record(config: PortConfig, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """By which rule blocks were matched, and what CKA found; a file by its name alone."""
+def matching_record(config: MatchingChoices, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return by which rule blocks were matched, and what CKA found; a file by its name alone."""
     return {"rule": Path(config.matching).name, "layers": config.layers, "skip": config.skip} | dict(found or {})
 
 
 def check_alpha(alpha: float | str) -> None:
     """Refuse an α that is neither a finite number nor "auto"."""
     if isinstance(alpha, str) and alpha != AUTO:
-        raise PortError(f"--alpha is a number or {AUTO}, not {alpha!r}")
+        raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
     if alpha != AUTO:
         check_scale(alpha)
 
@@ -232,49 +300,20 @@ def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each))
 
 
-def eval_size(config: PortConfig, split: Split) -> int:
-    return split.num_rows if config.eval_n is None else config.eval_n
+def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
+    """Return what models are scored on: not what they are calibrated on.
 
-
-def _eval_name(config: PortConfig, dataset: HubDataset) -> str:
+    Raises:
+        PortError: there is no such split, or it lacks the task's columns or so many rows.
+    """
     found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
     found = [name for name in found if name != config.split]
     if not found or found[0] not in dataset.splits:
         raise PortError(
-            f"no split to evaluate on beside {config.split!r}: name one with --eval-split; "
+            f"no split to evaluate on beside {config.split!r}: name one with {setting('eval_split')}; "
             f"{dataset.pinned} has {', '.join(dataset.splits)}"
         )
-    return found[0]
-
-
-def dry_run(config: PortConfig, hub: Hub) -> tuple[Blueprint, Estimate]:
-    """The blueprint and what the port would cost; reads the headers of the weights, not the weights."""
-    plan = draft(config, hub)
-    return plan, cost(config, plan)
-
-
-def cost(config: PortConfig, plan: Blueprint) -> Estimate:
-    """What a port will take, as far as is known before τ is read: of towers that may move or not, not."""
-    n, scored = plan.calibration.size(len(plan.task.class_names)), eval_size(config, plan.eval_split)
-    return estimate(work_of(config, plan, n, scored), plan.device)
-
-
-def work_of(config: PortConfig, plan: Outline, n: int, scored: int) -> Work:
-    """A port of n samples, scored on so many others."""
-    optional = optional_towers(plan)
-    main = [pair for pair in plan.pairs if pair.target.tower not in optional]
-    sites = [site for site in plan.source_sites if site.tower not in optional]
-    heads = [getattr(each.skeleton, "get_output_embeddings", lambda: None)() for each in plan.models[1:]]
-    on_top = tuple(head.weight.numel() if head is not None and hasattr(head, "weight") else 0 for head in heads)
-    return Work(
-        main,
-        sites,
-        plan.method,
-        n,
-        [each.shapes for each in plan.models[1:]],
-        config.max_length,
-        on_top,
-        scored,
-        config.alpha == AUTO,
-        config.batch_size,
-    )
+    plan = ScoringPlan(found[0], dataset.split(found[0]), config.eval_n, seed)
+    check_columns(plan.split, plan.name, task.columns)
+    choose(plan.split, plan.name, plan.size, seed)
+    return plan

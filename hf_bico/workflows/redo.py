@@ -1,54 +1,80 @@
-"""Options as the words of a command that does a thing again, every input pinned; files go by their names alone."""
+"""The command that does a thing again, every input pinned; files go by their names alone."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hf_bico.io.reference import Pinned
+from hf_bico.reports.verdict import Grade
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import Sampled
+from hf_bico.workflows.config import INDEX, AlignConfig, CheckConfig, PortConfig
+from hf_bico.workflows.options import words_of
+from hf_bico.workflows.plan import Plan
+
+READING = ("config", "columns", "streaming", "templates", "family", "layers", "skip")
+"""What a command says of reading samples and models, beside what is pinned."""
+TASK = ("base", *READING, "split", "eval_split", "max_length", "head", "matching")
+"""What a check hands on to the command that comes next."""
 
 
-def ref(pinned: Pinned) -> str:
-    """What a model or a dataset is called in a command."""
+def pinned_name(pinned: Pinned) -> str:
+    """Return what a model, a dataset or maps are called in a command."""
     return f"{pinned.name}@{pinned.commit}" if pinned.commit else f"./{pinned.name}"
 
 
-def given_words(options: Mapping[str, Any]) -> list[str]:
-    """Those that have a value."""
-    return [word for option, value in options.items() if value is not None for word in (option, str(value))]
+def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
+    """Return the command that does a port again; a search is not done again, its α is named."""
+    lineage = plan.lineage
+    words = ["hf-bico", "port", pinned_name(lineage.source), "--base", pinned_name(lineage.base)]
+    words += ["--to", pinned_name(lineage.target), "--dataset", pinned_name(lineage.dataset)]
+    words += ["--split", config.split, "--eval-split", plan.scoring.name, "--alpha", repr(alpha)]
+    words += ["--head", plan.models.head, *_draw(config, plan)]
+    words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
+    words += words_of(config, ("eval_n", "form", "rank", "energy", "dtype"))
+    return shlex.join([*words, "--output", "ported"])
 
 
-def drawing_words(config: PortConfig, plan: Sampled) -> list[str]:
-    """Which samples, how they go in, and which blocks they are for."""
-    calibration = plan.calibration
+def redo_align(config: AlignConfig, plan: Plan) -> str:
+    """Return the command that makes maps again."""
+    lineage = plan.lineage
+    words = ["hf-bico", "align", pinned_name(lineage.base), pinned_name(lineage.target)]
+    words += ["--dataset", pinned_name(lineage.dataset), "--split", config.split]
+    words += [*_draw(config, plan), *_method(config), *words_of(config, ("head",))]
+    return shlex.join([*words, "--output", "maps"])
+
+
+def _draw(config: PortConfig | AlignConfig, plan: Plan) -> list[str]:
+    """Return which samples are drawn, how they go in, and which blocks they are for."""
+    calibration, each = plan.samples.calibration, plan.samples.calibration.per_class
     words = ["--seed", str(config.seed)]
-    words += (
-        ["-n", str(calibration.size(0))]
-        if calibration.per_class is None
-        else ["--per-class", str(calibration.per_class)]
-    )
+    words += ["-n", str(calibration.size(0))] if each is None else ["--per-class", str(each)]
     words += ["--strategy", calibration.kind] if calibration.kind != "random" else []
-    words += ["--streaming"] if config.streaming else []
-    templates = config.templates and config.templates.name
-    return words + given_words(
-        {
-            "--config": config.config,
-            "--columns": config.columns,
-            "--templates": templates,
-            "--family": config.family,
-            "--layers": config.layers,
-            "--skip": config.skip,
-            "--max-length": None if plan.task.columns.kind is SampleKind.IMAGE else config.max_length,
-        }
-    )
+    words += words_of(config, READING)
+    text = plan.samples.task.columns.kind is not SampleKind.IMAGE
+    return words + (["--max-length", str(config.max_length)] if text else [])
 
 
-def method_words(config: PortConfig) -> list[str]:
-    """How maps are made."""
-    words = ["--method", config.method]
-    for option in config.method_options:
-        words += ["--set", option]
-    matching = None if config.matching == "index" else Path(config.matching).name
-    return words + given_words({"--bank": config.bank and config.bank.name, "--matching": matching})
+def _method(config: PortConfig | AlignConfig) -> list[str]:
+    """Return how maps are made; a file of pairs goes by its name."""
+    words = ["--method", config.method, *words_of(config, ("method_options", "bank"))]
+    return words + ([] if config.matching == INDEX else ["--matching", Path(config.matching).name])
+
+
+def next_command(config: CheckConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
+    """Return what to do about a verdict, with n samples.
+
+    Args:
+        rivals: methods that a doubtful port is compared with.
+    """
+    if grade is Grade.IMPOSSIBLE:
+        return ""
+    words = ["--to", config.target, *(["--dataset", config.dataset] if config.dataset else [])]
+    words += words_of(config, TASK)
+    if not config.dataset:
+        return shlex.join(["hf-bico", "check", config.source, *words]) + " --dataset DATASET"
+    if grade is Grade.GOOD:
+        words += words_of(config, ("method", "method_options"))
+        return shlex.join(["hf-bico", "port", config.source, *words, "-n", str(n), "--output", "ported"])
+    methods = dict.fromkeys((config.method, *rivals))
+    chosen = [word for name in methods for word in ("--method", name)]
+    return shlex.join(["hf-bico", "compare", config.source, *words, "-n", str(n), *chosen])

@@ -12,12 +12,13 @@ import datasets
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Track, method_of, untracked
+from hf_bico.core.errors import PortError, setting
+from hf_bico.core.method import Track, untracked
+from hf_bico.core.methods import method_of
 from hf_bico.families import library_of
-from hf_bico.io.changes.forms import MODEL
+from hf_bico.io.changes.forms import Form
 from hf_bico.io.checkpoints import pick_device
-from hf_bico.io.hub import Hub, cached_commit
+from hf_bico.io.hub import Hub, opened_from
 from hf_bico.io.writer import require_room, staged
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import Outcome, run
@@ -198,7 +199,7 @@ def warm_start(
     Raises:
         PortError: whatever stands in the way of the port.
     """
-    if config.form != MODEL:
+    if config.form != Form.MODEL:
         raise PortError(f"a warm start trains the whole model: leave form={config.form!r} out")
     hub = Hub(token)
     with tempfile.TemporaryDirectory(prefix="hf-bico-") as folder:
@@ -256,18 +257,15 @@ def save(model: nn.Module, processing_class: Any, folder: Path) -> Path:
 
 
 def base_of(model: nn.Module) -> str:
-    """What a model says that it was opened from, with its commit where that is known.
+    """Return what a model says that it was opened from, with its commit where that is known.
 
     Raises:
         PortError: it says nothing.
     """
-    name = getattr(model.config, "_name_or_path", "") or ""
-    if not name:
-        raise PortError("the trained model does not say what it was opened from: name its base with base=")
-    if Path(name).is_dir():
-        return name
-    commit = getattr(model.config, "_commit_hash", None) or cached_commit(name)
-    return f"hf://{name}" + (f"@{commit}" if commit else "")
+    found = opened_from(model)
+    if not found:
+        raise PortError(f"the trained model does not say what it was opened from: name its base with {setting('base')}")
+    return found
 
 
 def scored_on(data: Data, config: PortConfig) -> str | None:

@@ -1,32 +1,29 @@
-"""The samples of a check: both bases compared on them, both models scored, and a port in small."""
+"""The samples of a check: both bases compared on them, both models scored, and a port in small of either half."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from hf_bico.core.methods import Job, Track
+from hf_bico.core.chain import carry, gather
+from hf_bico.core.method import Job, Method, Track
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.similarity import cka_matrix
-from hf_bico.core.transport import Moved
+from hf_bico.core.transport import Moved, added, holding
 from hf_bico.core.types import Fit, Pair, Tensors
-from hf_bico.families.heads import PROBE, RIDGE
-from hf_bico.reports.verdict import Signs, Trial
-from hf_bico.tasks.batches import batched
-from hf_bico.tasks.objectives import Objective
+from hf_bico.families.heads import HeadKind
+from hf_bico.reports.verdict import Signs, Trial, signs_of
+from hf_bico.tasks.asked import Asked
+from hf_bico.tasks.evaluation import per_sample, summed_loss
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
-from hf_bico.workflows import probe
-from hf_bico.workflows.session import Ready, own_side
+from hf_bico.workflows.scoring import open_source
+from hf_bico.workflows.session import Session
 
-FITTED = (RIDGE, PROBE)
-"""Heads in closed form."""
 Matrices = Mapping[str, np.ndarray]
 """Tower → (L_B, L_A) CKA of the blocks' inputs."""
 
@@ -45,103 +42,122 @@ class Found:
     seconds: dict[str, float]
 
 
-def explore(ready: Ready, drawn: Draw, size: int, track: Track, matched: Mapping[str, Any] | None = None) -> Found:
+@dataclass
+class Stopwatch:
+    """Seconds of the parts that a port's cost is told from."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[what] = time.perf_counter() - start
+
+
+def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, Any] | None = None) -> Found:
     """Compare the bases on the samples, make a port of either half of them, and score both models.
 
     Args:
-        ready: its base is let go on the way, for the fine-tune to take its place.
-        matched: what `ready.match` found.
+        session: its base is let go on the way, for the fine-tune to take its place.
+        matched: what the layer matching found.
 
     Raises:
         PortError: the method cannot make its maps of so few samples, or a NaN.
     """
-    method, seconds = ready.plan.method, {}
+    plan, watch = session.plan, Stopwatch()
+    method, pairs, base = plan.method, plan.models.pairs, session.change.tau.base
     halves = [
         replace(drawn, samples=tuple(drawn.samples[i] for i in half))
-        for half in probe.halved([sample.label for sample in drawn.samples])
+        for half in halved([sample.label for sample in drawn.samples])
     ]
-    job = ready.job(drawn, size, track)
-    with _timed(seconds, "collect"):
-        parts = probe.gather(job, method, [ready.batches(half, size) for half in halves])
-    cka = {tower: np.array(rows) for tower, rows in matched["cka"].items()} if matched else _compared(ready, job, track)
-    losses = None if ready.plan.head == "none" else _losses(ready, job, parts, halves, size)
-    with _timed(seconds, "move"):
-        moved = method.carry(replace(job, statistics=probe.together(job, method, parts))).moved
-    with _timed(seconds, "score target"), ready.dressed(drawn, size) as (objective, _):
-        start = _marks(objective, ready.sides[1].model, drawn, size)
+    job = session.job(drawn)
+    with watch("collect"):
+        parts = [gather(replace(job, batches=session.batches(half)), method.wanted) for half in halves]
+    cka = (
+        {tower: np.array(rows) for tower, rows in matched["cka"].items()} if matched else _compared(session, job, track)
+    )
+    losses = None if plan.models.head is HeadKind.NONE else _losses(session, job, parts, halves)
+    with watch("move"):
+        moved = carry(job, method, together(job, method, parts)).moved
+    with watch("score target"), session.target_as_it_is(drawn) as (asked, _):
+        start = per_sample(asked, drawn.samples, plan.samples.size)
+        score_target = asked.objective.score
     del job
-    ready.sides[0] = None
-    with _timed(seconds, "score source"):
-        goal, reached, own = _source(ready, drawn, halves, size)
-    trial = losses and Trial(*losses, own, "errors" if ready.plan.head in FITTED else "loss")
-    pairs = ready.plan.pairs
-    signs = probe.signs_of(moved, cka, paths_of(pairs, cka), trial and trial.recovered)
-    scores = {"target": objective.score(start, goal), "source": reached}
-    return Found(signs, trial, cka, rows_of(pairs, moved, cka, ready.tau.base, ready.weights), scores, seconds)
+    session = session.without_base()
+    with watch("score source"):
+        source, own = _source(session, drawn, halves)
+        goal = per_sample(source, drawn.samples, plan.samples.size)
+    trial = losses and Trial(*losses, own, "errors" if plan.models.head.is_fitted else "loss")
+    signs = signs_of(moved, cka, paths_of(pairs, cka), trial and trial.recovered)
+    scores = {"target": score_target(start, goal), "source": source.objective.score(goal, goal)}
+    return Found(signs, trial, cka, rows_of(pairs, moved, cka, base, session.weights), scores, watch.seconds)
 
 
-def _compared(ready: Ready, job: Job, track: Track) -> Matrices:
-    towers = list(dict.fromkeys(pair.target.tower for pair in ready.plan.pairs if pair.target.depth is not None))
-    sites = tuple(each.sites(every=True) for each in ready.plan.models[1:])
+def halved(labels: Sequence[Any]) -> tuple[list[int], list[int]]:
+    """Return the samples in two halves, each with its share of every class where labels are classes."""
+    by_class = sorted(range(len(labels)), key=lambda i: labels[i] if isinstance(labels[i], int) else 0)
+    return sorted(by_class[0::2]), sorted(by_class[1::2])
+
+
+def together(job: Job, method: Method, parts: Sequence[Statistics]) -> Statistics:
+    """Return the statistics of all samples."""
+    whole = Statistics(job.pairs, method.wanted)
+    whole.weights = job.base.model.state_dict(), job.target.model.state_dict()
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
+def _compared(session: Session, job: Job, track: Track) -> Matrices:
+    models = session.plan.models
+    towers = list(dict.fromkeys(pair.target.tower for pair in models.pairs if pair.target.depth is not None))
+    sites = tuple(each.sites(every=True) for each in (models.base, models.target))
     return {
-        tower: cka_matrix(job.source, job.target, sites, tower, job.batches)
+        tower: cka_matrix(job.base, job.target, sites, tower, job.batches)
         for tower in track(towers, "Comparing blocks", len(towers))
     }
 
 
-def _losses(
-    ready: Ready, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw], size: int
-) -> tuple[float, float]:
-    """The target's without a port and with one, on samples that neither port nor a fitted head was made of."""
-    model, fitted = ready.sides[1].model, ready.plan.head in FITTED
-
-    def loss(number: int) -> float:
-        with ready.dressed(halves[number], size) as (objective, _):
-            return _loss(objective, model, halves[1 - number], size, fitted)
-
-    batches = [ready.batches(half, size) for half in halves]
-    return loss(0) + loss(1), probe.trial_loss(job, ready.plan.method, parts, batches, loss)
+def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]) -> tuple[float, float]:
+    """Return the target's losses without a port and with one, on samples that neither port nor head was made of."""
+    method, before, after = session.plan.method, 0.0, 0.0
+    for number, seen in enumerate(parts):
+        before += _held_out(session, halves, number)
+        mine = replace(job, batches=session.batches(halves[number]))
+        with holding(job.target.model, added(job.weights, carry(mine, method, seen).delta)):
+            after += _held_out(session, halves, number)
+    return before, after
 
 
-def _source(ready: Ready, drawn: Draw, halves: Sequence[Draw], size: int) -> tuple[Tensor, Score, float]:
-    """The fine-tune's marks and score, and its loss; under a probe of its own, that of one half on the other."""
-    fitted = ready.plan.head in FITTED
-    model, objective = own_side(ready, ready.folders[0], drawn, size)
-    per_sample = _marks(objective, model, drawn, size)
-    if ready.plan.head == PROBE:
-        probes = (own_side(ready, ready.folders[0], half, size)[1] for half in halves)
-        loss = sum(_loss(own, model, other, size, fitted) for own, other in zip(probes, reversed(halves), strict=True))
-    else:
-        loss = _loss(objective, model, drawn, size, fitted)
-    return per_sample, objective.score(per_sample, per_sample), loss
+def _held_out(session: Session, halves: Sequence[Draw], number: int) -> float:
+    """Return the target's loss as it stands, under a head of one half, on the other."""
+    with session.target_as_it_is(halves[number]) as (asked, _):
+        return loss(session, asked, halves[1 - number])
 
 
-def _loss(objective: Objective, model: nn.Module, drawn: Draw, size: int, fitted: bool) -> float:
-    """Summed over the samples; under a head that is fitted to few of them how many are wrong, for least squares know
-    no likelihood.
+def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Asked, float]:
+    """Return the fine-tune and its loss; under a probe of its own, that of one half on the other."""
+    asked = open_source(session, drawn)
+    if session.plan.models.head is not HeadKind.PROBE:
+        return asked, loss(session, asked, drawn)
+    probed = (session.head.on_tuned(asked, half.samples) for half in halves)
+    return asked, sum(loss(session, own, other) for own, other in zip(probed, reversed(halves), strict=True))
+
+
+def loss(session: Session, asked: Asked, drawn: Draw) -> float:
+    """Return the loss summed over the samples.
+
+    Under a head that is fitted to few of them it is how many are wrong, for least squares know no likelihood.
     """
-    if fitted:
-        return float((_marks(objective, model, drawn, size) == 0).sum())
-    with torch.no_grad():
-        return sum(float(objective.loss(model, objective.encode(some))) for some in batched(drawn.samples, size))
-
-
-def _marks(objective: Objective, model: nn.Module, drawn: Draw, size: int) -> Tensor:
-    with torch.no_grad():
-        return torch.cat(
-            [objective.per_sample(model, objective.encode(some)).float().cpu() for some in batched(drawn.samples, size)]
-        )
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[what] = time.perf_counter() - start
+    size = session.plan.samples.size
+    if session.plan.models.head.is_fitted:
+        return float((per_sample(asked, drawn.samples, size) == 0).sum())
+    return summed_loss(asked, drawn.samples, size)
 
 
 def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, Blocks]:
-    """For every tower the block of A that every block of B takes from."""
+    """Return for every tower the block of A that every block of B takes from."""
     found = {tower: [None] * len(matrix) for tower, matrix in cka.items()}
     for a, b in pairs:
         if b.depth is not None:
@@ -152,8 +168,10 @@ def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, Blocks]:
 def rows_of(
     pairs: Sequence[Pair], moved: Sequence[Moved], cka: Matrices, base: Tensors, target: Tensors
 ) -> list[dict[str, Any]]:
-    """How alike matched blocks are: CKA of their inputs, and over their layers the means of the maps' residuals, the
-    shares of rank, what of τ is kept, and how far apart the weights are where their shapes are equal.
+    """Return how alike matched blocks are, a row a block of B.
+
+    CKA of their inputs, and over their layers the means of the maps' residuals, the shares of rank, what of τ is kept,
+    and how far apart the weights are where their shapes are equal.
     """
     blocks: dict[tuple[str, int | None], list[Pair]] = {}
     for pair in pairs:
@@ -163,11 +181,12 @@ def rows_of(
     for (tower, depth), some in blocks.items():
         entries = [told[pair.target.name] for pair in some if pair.target.name in told]
         sides = {side: [fit for entry in entries if (fit := getattr(entry, side))] for side in ("input", "output")}
+        source = some[0].base.depth
         row = {
             "tower": tower,
             "target": depth,
-            "source": some[0].source.depth,
-            "cka": None if depth is None else float(cka[tower][depth, some[0].source.depth]),
+            "source": source,
+            "cka": None if depth is None else float(cka[tower][depth, source]),
         }
         for side, fits in sides.items():
             row |= {f"{side}_residual": _mean([fit.residual for fit in fits]), f"{side}_rank": _rank(fits)}
@@ -180,12 +199,12 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _rank(fits: Sequence[Fit]) -> float | None:
-    """Share of the directions there could be that the samples determine."""
+    """Return the share of the directions there could be that the samples determine."""
     return sum(fit.rank for fit in fits) / sum(fit.full for fit in fits) if fits else None
 
 
 def _apart(pairs: Sequence[Pair], base: Tensors, target: Tensors) -> float | None:
-    """‖W_B − W_A‖/‖W_A‖ over the layers of equal shape; None where there are none."""
+    """Return ‖W_B − W_A‖/‖W_A‖ over the layers of equal shape; None where there are none."""
     apart = size = 0.0
     for a, b in pairs:
         if (a.d_out, a.d_in) == (b.d_out, b.d_in):

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
-from hf_bico.families.protocol import Library, Purpose
-from hf_bico.families.purposes import TASKS
+from hf_bico.families.protocol import Purpose, PurposeKind
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
-from hf_bico.io.changes.source import opening_files
-from hf_bico.io.checkpoints import Named, SafeTensors
+from hf_bico.io.checkpoints import OpenedBase, SafeTensors, open_repo
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about, sha256
@@ -100,8 +98,8 @@ class DeltaRecord:
 
 def _purpose(data: Mapping[str, Any]) -> Purpose:
     """Names of classes are all that is taken over into the base's config. JSON has made strings of their numbers."""
-    kind, architecture, config = str(data["kind"]), data["architecture"], dict(data["config"])
-    if kind not in TASKS or not isinstance(architecture, str | None):
+    kind, architecture, config = PurposeKind(str(data["kind"])), data["architecture"], dict(data["config"])
+    if not isinstance(architecture, str | None):
         raise ValueError(f"purpose {kind}, {architecture}")
     labels = tuple(map(str, data["labels"]))
     names = dict(enumerate(labels))
@@ -125,18 +123,6 @@ def config_sha256(path: Path) -> str:
     """
     data = {key: value for key, value in read_json(path).items() if key not in ASIDE}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class OpenedBase:
-    """What a delta is added to."""
-
-    pinned: Pinned
-    library: Library
-    purpose: Purpose
-    folder: Path
-    weights: Named
-    """By their names in the model."""
 
 
 class LazyTensors(Mapping[str, Tensor]):
@@ -352,21 +338,21 @@ def open_base(
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model of {record.library} with safe weights")
-    folder = hub.fetch(pinned, opening_files(library, pinned))
-    stored = SafeTensors.of(library, pinned, folder)
-    seen = fingerprint(stored, full)
-    if not seen.matches(record.fingerprint, full):
-        what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
-        raise PortError(
-            f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has {what}"
-        )
-    if config_sha256(folder / library.config_file) != record.config_sha256:
-        raise PortError(
-            f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
-            "make another function"
-        )
-    skeleton = library.skeleton(folder, record.purpose)
-    weights = Named(stored, library.names(skeleton, stored))
+
+    def check(folder: Path, stored: SafeTensors) -> None:
+        seen = fingerprint(stored, full)
+        if not seen.matches(record.fingerprint, full):
+            what = "other tensors" if seen.header != record.fingerprint.header else "other contents"
+            raise PortError(
+                f"{pinned} is not the base of {deltas[0].pinned}, which was made for {record.name}: it has {what}"
+            )
+        if config_sha256(folder / library.config_file) != record.config_sha256:
+            raise PortError(
+                f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
+                "make another function"
+            )
+
+    found = open_repo(hub, pinned, library, record.purpose, check)
     for delta in deltas:
-        delta.check_fits(weights, skeleton, str(pinned))
-    return OpenedBase(pinned, library, record.purpose, folder, weights)
+        delta.check_fits(found.weights, found.model, str(pinned))
+    return found

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Slice, Tensors
 
-MODEL, DELTA, LORA = "model", "delta", "lora"
-FORMS = (MODEL, DELTA, LORA)
+
+class Form(StrEnum):
+    """What is written of a port."""
+
+    MODEL = "model"
+    DELTA = "delta"
+    LORA = "lora"
+
+
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 """What a change's matrices may be stored in."""
 EPSILON = 1e-6
@@ -43,32 +51,70 @@ class Shaped:
     """That its matrices are stored in."""
     cuts: tuple[Cut, ...] = ()
 
-    def record(self, form: str) -> dict[str, Any]:
+    def record(self, form: Form) -> dict[str, Any]:
         """For the report: the form, every layer's rank and error, and the mean error."""
         mean = sum(cut.error for cut in self.cuts) / len(self.cuts) if self.cuts else 0.0
         return {"form": form, "dtype": self.dtype, "mean_error": mean, "layers": [asdict(cut) for cut in self.cuts]}
 
 
-def check_form(form: str, rank: int | None, energy: float | None, dtype: str | None, library: str) -> None:
-    """Refuse a form that cannot be written.
+@dataclass(frozen=True)
+class Storage:
+    """How a change is written, so that what is scored is what is written."""
 
-    Raises:
-        PortError: an unknown form, options that contradict each other, a library that PEFT does not serve.
-    """
-    if form not in FORMS:
-        raise PortError(f"--as {form} is no form of a port: it is {', '.join(FORMS)}")
-    if form != LORA and (rank is not None or energy is not None):
-        raise PortError("--rank and --energy are about --as lora")
-    if form != DELTA and dtype is not None:
-        raise PortError("--dtype is about --as delta")
-    if dtype not in (None, *DTYPES):
-        raise PortError(f"--dtype {dtype}: a delta is stored in {' or '.join(DTYPES)}")
-    if rank is not None and energy is not None:
-        raise PortError("--rank and --energy exclude each other")
-    if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
-        raise PortError("--rank is 1 or more, --energy a share in (0, 1]")
-    if form == LORA and library != "transformers":
-        raise PortError(f"--as lora is for models of transformers, which PEFT serves, not of {library}: use --as delta")
+    form: Form = Form.MODEL
+    rank: int | None = None
+    energy: float | None = None
+    """Of a layer's ‖τ_B‖², in (0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
+    dtype: str | None = None
+    """That a delta's matrices are stored in; bfloat16 unless given, or float32 where that would be measurable."""
+
+    @classmethod
+    def of(cls, form: str, rank: int | None, energy: float | None, dtype: str | None, library: str) -> "Storage":
+        """Return a form that can be written.
+
+        Args:
+            library: of the target.
+
+        Raises:
+            PortError: an unknown form, options that contradict each other, a library that PEFT does not serve.
+        """
+        as_, of_rank, of_energy, of_dtype = map(setting, ("form", "rank", "energy", "dtype"))
+        if form not in list(Form):
+            raise PortError(f"{as_} {form} is no form of a port: it is {', '.join(Form)}")
+        if form != Form.LORA and (rank is not None or energy is not None):
+            raise PortError(f"{of_rank} and {of_energy} are about {as_} lora")
+        if form != Form.DELTA and dtype is not None:
+            raise PortError(f"{of_dtype} is about {as_} delta")
+        if dtype not in (None, *DTYPES):
+            raise PortError(f"{of_dtype} {dtype}: a delta is stored in {' or '.join(DTYPES)}")
+        if rank is not None and energy is not None:
+            raise PortError(f"{of_rank} and {of_energy} exclude each other")
+        if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
+            raise PortError(f"{of_rank} is 1 or more, {of_energy} a share in (0, 1]")
+        if form == Form.LORA and library != "transformers":
+            raise PortError(
+                f"{as_} lora is for models of transformers, which PEFT serves, not of {library}: use {as_} delta"
+            )
+        return cls(Form(form), rank, energy, dtype)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether a LoRA is cut to a rank or a share of energy."""
+        return self.rank is not None or self.energy is not None
+
+    def truncated(self, delta: Delta) -> tuple[Delta, list[Cut]]:
+        """Return a change as this form can hold it: of a LoRA every weight's in factors, cut if asked for."""
+        return as_products(delta, self.rank, self.energy) if self.form is Form.LORA else (delta, [])
+
+    def stored(self, delta: Delta, alpha: float, cuts: Iterable[Cut] = ()) -> "Shaped":
+        """Return α τ_B as the file will hold it; a whole model takes the change as it is.
+
+        Args:
+            cuts: what was lost when it was `truncated`.
+        """
+        if self.form is Form.MODEL:
+            return Shaped(delta, alpha)
+        return stored(delta, alpha, "float32" if self.form is Form.LORA else self.dtype, cuts)
 
 
 def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] = ()) -> Shaped:

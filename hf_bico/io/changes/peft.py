@@ -19,9 +19,9 @@ from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
 from hf_bico.core.types import Slice, Tensors
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS
-from hf_bico.io.changes.delta import INDEX, PATTERN, DeltaRecord, OpenedBase, config_sha256, write_json
+from hf_bico.io.changes.delta import INDEX, PATTERN, DeltaRecord, config_sha256, write_json
 from hf_bico.io.changes.forms import DTYPES, Shaped
-from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.checkpoints import OpenedBase, SafeTensors
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.reference import sha256
 from hf_bico.io.writer import write_adapter

@@ -1,95 +1,97 @@
 """A port's task vector: fetched, read tensor by tensor, checked, and accounted for."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.transport import Account, Difference, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
-from hf_bico.io.adapter import CONFIG, WEIGHTS, is_adapter
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
-from hf_bico.io.checkpoints import Named, SafeTensors, require_finite
+from hf_bico.io.checkpoints import Named, SafeTensors, opening_files, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import Outline, RepoModel, optional_towers
+from hf_bico.io.models import PortModels, RepoModel
 from hf_bico.io.reference import Pinned, errors_about
 
 
-class SourceChange(NamedTuple):
-    """A task vector, read and checked."""
+@dataclass(frozen=True)
+class SourceChange:
+    """A fine-tune's task vector, read and checked."""
 
-    plan: Outline
-    """Without the towers that τ leaves as they are."""
     tuned: Named | Adapted
-    target: Named
+    """The fine-tune's tensors."""
     tau: Difference | AdapterChange
     ratio: float
     """‖τ‖/‖θ_A‖"""
     account: Account
+    adapter: dict[str, Any] | None
+    """What kind of adapter the fine-tune is and how it was read, for reports; None for a whole model."""
+
+    def accounted(self, models: PortModels) -> "SourceChange":
+        """Return the same with what of it moves, and what stays, between other pairs.
+
+        Raises:
+            PortError: tensors of τ that nothing accounts for.
+        """
+        ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites)
+        return replace(self, account=ledger)
 
 
-def read_change(plan: Outline, folders: Sequence[Path]) -> SourceChange:
-    """τ, what of it moves, and the tensors that it is made of and goes to.
+def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels, SourceChange, Named]:
+    """Return the models without the towers that τ leaves as they are, τ, and the target's tensors.
+
+    Args:
+        folders: of the fine-tune, the base and the target.
 
     Raises:
         PortError: weights that are broken, or cannot be a fine-tune and its base; a tower that moves and cannot.
     """
-    tuned, base = open_source(plan.library, plan.purpose, plan.models, folders)
-    target = open_model(plan.library, plan.models[2], folders[2])
-    whole = only_in_source(plan)
+    tuned, base = open_source(models.library, models.purpose, models.each, folders)
+    target = open_model(models.library, models.target, folders[2])
+    whole = only_in_source(models)
     tau = change_of(tuned.without(whole), base.without(whole))
-    require_finite(plan.models[2].pinned, target)
-    ratio = check_fine_tune(tau, base, [site for site in plan.source_sites if site.weight.key in tau])
-    plan = _without_unchanged_towers(plan, tau)
-    ledger = account(tau, plan.pairs, plan.models[1].family.left_reason, plan.source_sites)
-    return SourceChange(plan, tuned, target, tau, ratio, ledger)
+    require_finite(models.target.pinned, target)
+    ratio = check_fine_tune(tau, base, [site for site in models.base_sites if site.weight.key in tau])
+    models = _without_unchanged_towers(models, tau)
+    config = models.tuned.adapter
+    adapter = config and {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
+    change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
+    return models, change, target
 
 
-def only_in_source(plan: Outline) -> set[str]:
-    """Names of what has no τ, for the base has it not or not so: layers of the source's head that do not move."""
-    source, base, _ = plan.models
-    moved = {s.key for pair in plan.head_layers.moved for s in pair.source.slices}
-    new = {key for key in source.family.on_top(source.skeleton) if key not in base.shapes}
-    last = {s.key for site in source.family.head_sites(source.skeleton) if site.role == LAST for s in site.slices}
-    return (plan.head_layers.source_keys | new | last) - moved
+def only_in_source(models: PortModels) -> set[str]:
+    """Return the names of what has no τ, for the base has it not or not so: layers of the head that do not move."""
+    tuned = models.tuned
+    moved = {s.key for pair in models.layers.moved for s in pair.base.slices}
+    new = {key for key in tuned.family.on_top(tuned.skeleton) if key not in models.base.shapes}
+    last = {s.key for site in tuned.family.head_sites(tuned.skeleton) if site.role == LAST for s in site.slices}
+    return (models.layers.tuned_keys | new | last) - moved
 
 
-def unchanged_towers(plan: Outline, tau: Tensors) -> set[str]:
-    """Optional towers that τ leaves as they are."""
-    towers = optional_towers(plan)
-    changed = {
-        site.tower
-        for site in plan.source_sites
-        if site.tower in towers and any(float(part_of(tau, s).norm()) > 0 for s in site.slices)
-    }
-    return towers - changed
-
-
-def _without_unchanged_towers(plan: Outline, tau: Tensors) -> Outline:
-    """Without the towers that τ leaves as they are.
+def _without_unchanged_towers(models: PortModels, tau: Tensors) -> PortModels:
+    """Return the models without the towers that τ leaves as they are.
 
     Raises:
         PortError: τ changes a tower whose layers cannot be paired.
     """
-    dropped = unchanged_towers(plan, tau)
-    stuck = [why for tower, why in plan.unpaired.items() if tower not in dropped]
+    optional = models.optional_towers
+    changed = {
+        site.tower
+        for site in models.base_sites
+        if site.tower in optional and any(float(part_of(tau, s).norm()) > 0 for s in site.slices)
+    }
+    stuck = [why for tower, why in models.unpaired.items() if tower in changed]
     if stuck:
         raise PortError("; ".join(stuck))
-    return replace(plan, pairs=tuple(pair for pair in plan.pairs if pair.target.tower not in dropped))
+    return models.without(optional - changed)
 
 
-def fetch(plan: Outline, pinned: Pinned, hub: Hub) -> Path:
-    """The folder of a model, with all that opens it, or of an adapter."""
-    return hub.fetch(pinned, opening_files(plan.library, pinned))
-
-
-def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
-    """What opens a repo."""
-    adapter = (CONFIG, WEIGHTS) if is_adapter(pinned) else ()
-    return (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files), *adapter)
+def fetch(library: Library, pinned: Pinned, hub: Hub) -> Path:
+    """Return the folder of a model, with all that opens it, or of an adapter."""
+    return hub.fetch(pinned, opening_files(library, pinned))
 
 
 def open_source(

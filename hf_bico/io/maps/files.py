@@ -36,10 +36,11 @@ class Factor(NamedTuple):
 class Entry:
     """One pair's map; a side without a factor stays as it is."""
 
-    source: str
+    base: str
+    """Name of the site that it leads from."""
     target: str
     shapes: tuple[tuple[int, int], tuple[int, int]]
-    """(out, in) of the source's weight and of the target's."""
+    """(out, in) of the base's weight and of the target's."""
     left: Factor | None
     right: Factor | None
     output_fit: Fit | None
@@ -69,7 +70,7 @@ class MapsBase(NamedTuple):
 class MapsRecord:
     """What the JSON says."""
 
-    source: MapsBase
+    base: MapsBase
     target: MapsBase
     method: Mapping[str, Any]
     rule: str
@@ -203,7 +204,7 @@ class Shards:
             self.files[place.name] = {"bytes": place.stat().st_size, "sha256": sha256(place)}
         self._waiting = {}
 
-    def cut(self, rows: int) -> None:
+    def forget_after(self, rows: int) -> None:
         """Forget all maps but the first so many, after which there was a flush."""
         self._waiting, self._last = {}, (None, None)
         self.rows = self.rows[:rows]
@@ -275,6 +276,6 @@ def _damage(path: Path, size: int, digest: str) -> str | None:
     return None if sha256(path) == digest else f"{path.name} is not what was written (sha256)"
 
 
-def write_record(folder: Path, data: Mapping[str, Any]) -> None:
+def write_maps_record(folder: Path, data: Mapping[str, Any]) -> None:
     """The JSON beside its shards."""
     (folder / MAPS_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,47 +8,55 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Job
+from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.transport import holding
 from hf_bico.core.types import Fit, Site, Tensors
-from hf_bico.families import family_of, heads
+from hf_bico.families import family_of
+from hf_bico.families.heads import HeadKind, HeadLayers, carried, head_layers
 
-TRANSPORT, OWN = "transport", "own"
-CHOICES = (TRANSPORT, OWN)
+CHOICES = (HeadKind.TRANSPORT, HeadKind.OWN)
 
 
 @dataclass(frozen=True)
-class Top:
-    """What becomes of the classifiers."""
+class LiveHead:
+    """What becomes of the classifiers of live models."""
 
-    head_layers: heads.HeadLayers = field(default_factory=heads.HeadLayers)
+    layers: HeadLayers = field(default_factory=HeadLayers)
     """Empty where the target's is left alone."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The fine-tune's that have no τ, on the CPU, for they are carried whole."""
 
     def record(self, fit: Fit | None) -> dict[str, Any]:
-        carried = [pair.target.name for pair in self.head_layers.carried]
-        return {"kind": TRANSPORT if carried else OWN, "carried": carried, "input": fit and asdict(fit)}
+        """Return what a report says of it."""
+        names = [pair.target.name for pair in self.layers.carried]
+        kind = HeadKind.TRANSPORT if names else HeadKind.OWN
+        return {"kind": kind, "carried": names, "input": fit and asdict(fit)}
 
     @contextmanager
-    def worn(self, job: Job) -> Iterator[tuple[dict[str, Tensor], Fit | None]]:
-        """Both bases with the fine-tune's classifier, the target's through the map of its input; and its tensors."""
-        if not self.head_layers.carried:
+    def on(self, job: Job, track: Track = untracked) -> Iterator[tuple[dict[str, Tensor], Fit | None]]:
+        """Hold the fine-tune's classifier on both bases, on the target through the map of its input.
+
+        Yields:
+            The target's tensors of it, and how well the map fits.
+        """
+        if not self.layers.carried:
             yield {}, None
             return
         with ExitStack() as held:
-            held.enter_context(holding(job.source.model, self.tensors.items()))
-            gains = self.head_layers.gain(self.tensors, job.weights)
+            held.enter_context(holding(job.base.model, self.tensors.items()))
+            gains = self.layers.gain(self.tensors, job.weights)
             held.enter_context(holding(job.target.model, gains.items()))
-            batches = job.track(job.batches(), "Carrying the head", 0)
-            made, fit = heads.carried(self.head_layers.carried, self.tensors, job.source, job.target, batches)
+            batches = track(job.batches(), "Carrying the head", 0)
+            made, fit = carried(self.layers.carried, self.tensors, job.base, job.target, batches)
             held.enter_context(holding(job.target.model, made.items()))
             yield made | gains, fit
 
 
-def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> Top:
-    """The layers on top of the blocks: those inside the models' bodies (BERT's pooler) are pre-trained and move like
-    any other; the rest, which a base has at random, is the fine-tune's own.
+def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> LiveHead:
+    """Return what becomes of the layers on top of the blocks.
+
+    Those inside the models' bodies (BERT's pooler) are pre-trained and move like any other; the rest, which a base has
+    at random, is the fine-tune's own.
 
     Args:
         choice: "transport", or "own" to leave the target's classifier as it is, as it is where there is none.
@@ -59,8 +67,8 @@ def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> T
     if choice not in CHOICES:
         raise PortError(f"head={choice!r} is not one of {', '.join(CHOICES)}")
     sides = [family_of(model).head_sites(model) for model in (base, target)]
-    if choice == OWN or not sides[1] or not _changed(tuned, base, sides[0]):
-        return Top()
+    if choice == HeadKind.OWN or not sides[1] or not _changed(tuned, base, sides[0]):
+        return LiveHead()
     _require_alike(tuned, *sides, target)
     bodies = [
         {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
@@ -68,12 +76,12 @@ def top_of(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> T
     ]
     gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in bodies[0] or b not in bodies[1])
-    head_layers = replace(heads.head_layers(*sides, *bodies, TRANSPORT), gains=lacking)
-    tensors = {key: tuned[key].detach().cpu() for key in head_layers.source_keys}
+    layers = replace(head_layers(*sides, *bodies, HeadKind.TRANSPORT), gains=lacking)
+    tensors = {key: tuned[key].detach().cpu() for key in layers.tuned_keys}
     odd = [key for key, tensor in tensors.items() if tuple(base.state_dict()[key].shape) != tuple(tensor.shape)]
     if odd:
         raise PortError(f"the base's {odd[0]} is not of the fine-tune's shape: open the base with its num_labels")
-    return Top(head_layers, tensors)
+    return LiveHead(layers, tensors)
 
 
 def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
@@ -85,14 +93,14 @@ def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
     )
 
 
-def _require_alike(tuned: Tensors, source: tuple[Site, ...], target: tuple[Site, ...], model: nn.Module) -> None:
-    what = [", ".join(site.role for site in side) or "none" for side in (source, target)]
+def _require_alike(tuned: Tensors, base: tuple[Site, ...], target: tuple[Site, ...], model: nn.Module) -> None:
+    what = [", ".join(site.role for site in side) or "none" for side in (base, target)]
     if what[0] != what[1]:
         raise PortError(
             f"the fine-tune's classifier ({what[0]}) is built unlike the target's ({what[1]}): give a "
-            f'target with one of that build, or leave its own with head="{OWN}"'
+            f'target with one of that build, or leave its own with head="{HeadKind.OWN}"'
         )
-    last, theirs = source[-1], target[-1]
+    last, theirs = base[-1], target[-1]
     classes = last.weight.of(tuned[last.weight.key]).shape[0]
     if classes != theirs.d_out:
         raise PortError(

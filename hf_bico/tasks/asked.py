@@ -1,16 +1,35 @@
 """What a loaded model is asked: the objective that suits its purpose and the data."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from hf_bico.core.collect import Scores, Side
 from hf_bico.core.errors import PortError
-from hf_bico.families import Contrastive, Library, Loaded, Purpose
+from hf_bico.families import Contrastive, Library, Loaded, Purpose, PurposeKind
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.objectives import Causal, Classifier, Completion, Embedding, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A live model and what it is asked."""
+
+    loaded: Loaded
+    objective: Objective
+
+    @property
+    def model(self) -> nn.Module:
+        return self.loaded.model
+
+    def side(self, scores: Scores | None = None) -> Side:
+        """Return the model as the method sees it: with its loss, and scores for gradients without labels if given."""
+        return Side(self.model, self.objective.loss, scores)
+
 
 TEXTS = 64
 """Prompts that are encoded at a time."""
@@ -25,15 +44,15 @@ def objective_of(
         length: tokens of a text, at most.
         text_moves: whether the text tower of a CLIP-like model moves too.
     """
-    if purpose.kind == "zero-shot":
+    if purpose.kind is PurposeKind.ZERO_SHOT:
         prompts = tuple(task.templates[0].format(name) for name in task.class_names) if text_moves else ()
         return ZeroShot(library, side, zero_shot_head(library, side, task.class_names, task.templates), prompts)
-    if purpose.kind == "causal-lm":
+    if purpose.kind is PurposeKind.CAUSAL_LM:
         asked = Causal if task.columns.kind in (SampleKind.PLAIN, SampleKind.CHAT) else Completion
         return asked(side, length, task.class_names)
-    if purpose.kind == "seq2seq":
+    if purpose.kind is PurposeKind.SEQ2SEQ:
         return Seq2Seq(side, length, task.class_names)
-    if purpose.kind == "features":
+    if purpose.kind is PurposeKind.FEATURES:
         return Embedding(side, length)
     return Classifier(side, length, class_order(task.class_names, purpose.labels))
 

@@ -1,0 +1,280 @@
+"""The parts of a report, and how they are made of what a workflow knows."""
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from hf_bico.core.meter import peak_memory
+from hf_bico.core.method import Method
+from hf_bico.core.search import Search
+from hf_bico.core.transport import Account, Moved
+from hf_bico.core.types import Fit, Pair
+from hf_bico.families.heads import HeadKind
+from hf_bico.io.changes.forms import Cut, Form, Shaped
+from hf_bico.io.reference import Lineage
+from hf_bico.reports.plain import maybe
+from hf_bico.tasks.columns import SampleKind
+
+LIBRARIES = (
+    "hf-bico",
+    "torch",
+    "transformers",
+    "open_clip_torch",
+    "huggingface_hub",
+    "datasets",
+    "safetensors",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model or a dataset, pinned."""
+
+    name: str
+    commit: str | None
+    local: bool
+    """A folder, or a model in memory: it has no commit."""
+    sha256: str | None = maybe()
+    """Of a model's weights."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An α that was tried."""
+
+    alpha: float
+    loss: float
+    """Mean calibration loss a sample."""
+
+
+@dataclass(frozen=True)
+class MethodRecord:
+    """Which method, with which options, at which α."""
+
+    name: str
+    citation: str
+    summary: str
+    options: dict[str, Any]
+    signals: tuple[str, ...]
+    maps: dict[str, Any] | None = maybe()
+    """Which maps, where they were made before."""
+    alpha: float | None = maybe()
+    search: tuple[Tried, ...] | None = None
+
+    @classmethod
+    def of(cls, method: Method, alpha: float | None = None, search: Search | None = None) -> "MethodRecord":
+        """Return the record of a method."""
+        tried = search and tuple(Tried(*each) for each in search)
+        return cls(**method.record(), alpha=alpha, search=tried)
+
+
+@dataclass(frozen=True)
+class ColumnsRecord:
+    """Which columns of the dataset were what."""
+
+    kind: SampleKind
+    names: dict[str, str]
+
+
+@dataclass(frozen=True)
+class BankRecord:
+    """The general prompts of label-free gradients."""
+
+    prompts: int
+    sha256: str
+
+    @classmethod
+    def of(cls, bank: Sequence[str]) -> "BankRecord | None":
+        """Return the record of a bank, by number and hash; None where there was none."""
+        return cls(len(bank), hashlib.sha256("\n".join(bank).encode()).hexdigest()) if bank else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationRecord:
+    """Which samples the maps were made of."""
+
+    n: int
+    content_sha256: str
+    batches: int | None = maybe()
+    """Of a live port."""
+    split: str | None = maybe()
+    strategy: str | None = maybe()
+    per_class: int | None = None
+    seed: int | None = maybe()
+    window: int | None = maybe()
+    """Of a streamed split: how many of its first rows were drawn from."""
+    indices: tuple[int, ...] | None = maybe()
+    columns: ColumnsRecord | None = maybe()
+    class_names: tuple[str, ...] | None = maybe()
+    templates: tuple[str, ...] | None = maybe()
+    config: str | None = None
+    """The dataset's configuration."""
+    bank: BankRecord | None = maybe()
+
+
+@dataclass(frozen=True)
+class Written:
+    """In which form a change was written, and what that lost."""
+
+    form: Form
+    dtype: str | None
+    mean_error: float
+    """Mean over the layers of ‖what is not stored‖ / ‖τ_B‖."""
+    layers: tuple[Cut, ...]
+
+    @classmethod
+    def of(cls, shaped: Shaped, form: Form) -> "Written":
+        """Return the record of a change as it is written."""
+        mean = sum(cut.error for cut in shaped.cuts) / len(shaped.cuts) if shaped.cuts else 0.0
+        return cls(form, shaped.dtype, mean, shaped.cuts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskVectorRecord:
+    """How large τ is, and how much of it moved."""
+
+    relative_norm: float
+    """‖τ‖/‖θ_A‖"""
+    moved_share: float
+    """Share of ‖τ‖² that the pairs take."""
+    kept_share: float
+    """Share of what moved that lies inside the span of the maps."""
+    adapter: dict[str, Any] | None = None
+    """What kind of adapter the source is, and how it was read."""
+    written: Written | None = maybe()
+
+    @classmethod
+    def of(
+        cls, ratio: float, whole: Account, moved: Sequence[Moved], adapter: dict[str, Any] | None = None
+    ) -> "TaskVectorRecord":
+        """Return the record of a task vector.
+
+        Args:
+            ratio: ‖τ‖/‖θ_A‖
+        """
+        taken = sum(entry.norm**2 for entry in moved)
+        kept = sum(entry.kept * entry.norm**2 for entry in moved)
+        share = kept / taken if taken else 1.0
+        return cls(relative_norm=ratio, moved_share=whole.moved_share, kept_share=share, adapter=adapter)
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """A linear map that moves, with its shapes (d_out, d_in)."""
+
+    role: str
+    source: tuple[int, int]
+    target: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """Which block of the base hands over to a block of the target."""
+
+    tower: str
+    target: int | None
+    source: int | None
+    sites: tuple[SiteRow, ...]
+
+
+@dataclass(frozen=True)
+class MatchingRecord:
+    """By which rule blocks were matched, and what it found."""
+
+    rule: str
+    layers: str | None = None
+    skip: str | None = None
+    paths: dict[str, list[int | None]] | None = maybe()
+    cka: dict[str, list[list[float]]] | None = maybe()
+
+
+@dataclass(frozen=True)
+class HeadRecord:
+    """Which head the target has, and how well the map of its input fits, where it was carried."""
+
+    kind: HeadKind
+    carried: tuple[str, ...]
+    """The target's layers that were."""
+    input: Fit | None
+    labels: tuple[str, ...] | None = maybe()
+    """Names of the classes of a live fine-tune."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A score of a live port, by its author."""
+
+    metric: str
+    value: float
+    alpha: float | None = None
+    """Of the port that it is of; None for the target without it, or where nobody says."""
+    without_port: bool = False
+    """Of the target as it was."""
+
+    @property
+    def label(self) -> str:
+        """What the card calls it."""
+        if self.without_port:
+            return f"{self.metric} of the new base without the port"
+        return self.metric if self.alpha is None else f"{self.metric} with the port (α = {self.alpha:g})"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions, device, time and peak memory of the process."""
+
+    versions: dict[str, str]
+    python: str
+    device: str
+    threads: int
+    seconds: dict[str, float]
+    """By stage."""
+    peak_memory_bytes: int
+    peak_device_memory_bytes: int | None
+
+    @classmethod
+    def of(cls, device: str, seconds: Mapping[str, float]) -> "Environment":
+        """Return the record of this process."""
+        cuda = device.startswith("cuda")
+        return cls(
+            {name: version(name) for name in LIBRARIES},
+            platform.python_version(),
+            torch.cuda.get_device_name(device) if cuda else device,
+            torch.get_num_threads(),
+            {stage: round(taken, 2) for stage, taken in seconds.items()},
+            peak_memory(),
+            peak(device) if cuda else None,
+        )
+
+
+def origins(lineage: Lineage, hashes: Mapping[str, str]) -> dict[str, Origin]:
+    """Return where everything came from, by role.
+
+    Args:
+        hashes: sha256 of the models' weights, by role; a local folder has no commit, and they stand for it.
+    """
+    return {
+        role: Origin(pinned.name, pinned.commit, pinned.folder is not None, hashes.get(role))
+        for role, pinned in vars(lineage).items()
+    }
+
+
+def layer_table(pairs: Sequence[Pair]) -> tuple[LayerRow, ...]:
+    """Return which block of the base hands over to which block of the target, with widths; a row a block."""
+    rows: dict[tuple[str, int | None], LayerRow] = {}
+    for a, b in pairs:
+        row = rows.get((b.tower, b.depth)) or LayerRow(b.tower, b.depth, a.depth, ())
+        site = SiteRow(b.role, (a.d_out, a.d_in), (b.d_out, b.d_in))
+        rows[b.tower, b.depth] = LayerRow(row.tower, row.target, row.source, (*row.sites, site))
+    return tuple(rows.values())
+
+
+def peak(device: str) -> int:
+    """Return the most memory that was in use: the device's on CUDA, else this process's."""
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_memory()

@@ -1,0 +1,104 @@
+"""A choice said once: a dataclass field with its help, its default and the option that it is on the command line."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+OPTION = "option"
+"""Key of a field's metadata."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a choice is named and explained."""
+
+    help: str
+    flag: str | None = None
+    """On the command line; an argument has none."""
+    argument: str | None = None
+    """Name of an argument, in place of a flag."""
+    least: int | None = None
+    """The least number that is taken."""
+    exists: bool = False
+    """It is a file that must be there."""
+    parse: Callable[[str], Any] | None = None
+    """Makes a value of the word that was given."""
+
+
+def option(
+    help: str,
+    default: Any = MISSING,
+    *,
+    flag: str | None = None,
+    least: int | None = None,
+    exists: bool = False,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """Return a dataclass field that is an option.
+
+    Args:
+        flag: what it is called on the command line, where that is not its own name.
+    """
+    return field(default=default, metadata={OPTION: Option(help, flag, None, least, exists, parse)})
+
+
+def argument(help: str, name: str) -> Any:
+    """Return a dataclass field that is an argument of the command."""
+    return field(metadata={OPTION: Option(help, argument=name)})
+
+
+def options_of(config: Any) -> Iterator[tuple[Field, Option]]:
+    """Yield the fields of a config that are options, in order."""
+    for each in fields(config):
+        if OPTION in each.metadata:
+            yield each, each.metadata[OPTION]
+
+
+def flag_of(each: Field) -> str:
+    """Return what a field is called on the command line."""
+    found: Option = each.metadata[OPTION]
+    return found.argument or found.flag or f"--{each.name.replace('_', '-')}"
+
+
+def flags_of(config: Any) -> dict[str, str]:
+    """Return what every field of a config is called on the command line, by its name."""
+    return {each.name: flag_of(each) for each, _ in options_of(config)}
+
+
+def is_list(kind: Any) -> bool:
+    """Return whether an option of this type may be repeated."""
+    return get_origin(kind) is tuple
+
+
+def types_of(config: Any) -> dict[str, Any]:
+    """Return the type of every field of a config; of a field that may be None, the other one."""
+    hints = get_type_hints(config if isinstance(config, type) else type(config))
+    return {name: _plain(kind) for name, kind in hints.items()}
+
+
+def _plain(kind: Any) -> Any:
+    rest = [each for each in get_args(kind) if each is not type(None)]
+    return rest[0] if type(None) in get_args(kind) and len(rest) == 1 else kind
+
+
+def words_of(config: Any, names: Collection[str]) -> list[str]:
+    """Return the words of a command that choose what a config does: of these fields, those that are not the default.
+
+    A file goes by its name alone.
+    """
+    found: list[str] = []
+    for each, _ in options_of(config):
+        value = getattr(config, each.name)
+        if each.name in names and value != each.default:
+            found += spelled(flag_of(each), value)
+    return found
+
+
+def spelled(flag: str, value: Any) -> list[str]:
+    """Return an option and its value as the words of a command."""
+    if isinstance(value, bool):
+        return [flag] if value else []
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [word for each in value for word in (flag, str(each))]
+    return [flag, value.name if isinstance(value, Path) else str(value)]

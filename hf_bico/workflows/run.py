@@ -1,0 +1,16 @@
+"""What every workflow runs with."""
+
+from dataclasses import dataclass, field
+
+from hf_bico.core.method import Track, untracked
+from hf_bico.io.hub import Hub
+from hf_bico.reports.report import Clock
+
+
+@dataclass(frozen=True)
+class Run:
+    """The Hub, who is shown the progress, and the time that every stage takes."""
+
+    hub: Hub
+    track: Track = untracked
+    clock: Clock = field(default_factory=Clock)

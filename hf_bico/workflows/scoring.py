@@ -1,0 +1,114 @@
+"""The scores of a port: the fine-tuned source, the target without the port, with the naive copy, and with the port."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from hf_bico.core.method import Track
+from hf_bico.core.transport import added, holding
+from hf_bico.families.heads import HeadKind, place
+from hf_bico.io.changes.adapter_source import Adapted
+from hf_bico.io.changes.forms import Shaped
+from hf_bico.io.workspace import Workspace
+from hf_bico.reports.report import Evaluation
+from hf_bico.tasks.asked import Asked
+from hf_bico.tasks.evaluation import Evaluator
+from hf_bico.tasks.samples import Draw, choose
+from hf_bico.tasks.scores import Score
+from hf_bico.workflows.config import ReadingChoices
+from hf_bico.workflows.plan import Plan
+from hf_bico.workflows.session import Session, dataset_key, open_asked
+
+
+def evaluator_of(plan: Plan, track: Track) -> Evaluator:
+    """Return the evaluation split, or a draw of it by the seed."""
+    scoring, samples = plan.scoring, plan.samples
+    split = samples.dataset.split(scoring.name, whole=scoring.n is None)
+    indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
+    return Evaluator(samples.task, scoring.name, split, indices, 4 * samples.size, track)
+
+
+def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
+    """Return what tells these evaluation samples from all others."""
+    scoring = plan.scoring
+    return [
+        dataset_key(plan.lineage.dataset),
+        plan.samples.dataset.config,
+        scoring.name,
+        scoring.n,
+        scoring.seed,
+        plan.samples.max_length,
+        config.columns,
+        config.streaming,
+    ]
+
+
+def score_all(
+    session: Session, drawn: Draw, ported: Shaped, naive: Shaped, workspace: Workspace, track: Track
+) -> Evaluation:
+    """Return the scores of what would be written: the sums are made in the target's own dtype.
+
+    Args:
+        session: without its base, for the fine-tune to take its place.
+    """
+    source, evaluator = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
+
+    def score(what: str) -> Score:
+        def compute() -> dict[str, Any]:
+            with session.target_as_it_is(drawn) as (asked, _):
+                return asdict(evaluator.score(what, asked))
+
+        return Score(**workspace.once(what, compute))
+
+    def with_change(what: str, change: Shaped) -> Score:
+        with holding(session.target.model, added(session.weights, change.delta, change.alpha)):
+            return score(what)
+
+    return Evaluation(
+        evaluator.name,
+        source,
+        score("the target"),
+        with_change("the naive copy", naive),
+        with_change("the port", ported),
+        comparable(session, source),
+    )
+
+
+def score_tuned(session: Session, drawn: Draw, evaluator: Evaluator, workspace: Workspace) -> tuple[Score, Evaluator]:
+    """Return the fine-tune's own score, and how the others are scored: without labels, against what it gives."""
+    plain = session.plan.models.head is not HeadKind.NONE
+    if plain and workspace.has("the source"):
+        return Score(**workspace.once("the source", dict)), evaluator
+    asked = open_source(session, drawn)
+    seen = evaluator.per_sample("the source", asked)
+    evaluator = evaluator if plain else evaluator.against(seen)
+    score = asked.objective.score(seen, evaluator.reference)
+    return Score(**workspace.once("the source", lambda: asdict(score))), evaluator
+
+
+def open_source(session: Session, drawn: Draw) -> Asked:
+    """Return the fine-tune that is ported, live: of an adapter its base with the adapter's tensors."""
+    tuned = session.change.tuned
+    if isinstance(tuned, Adapted):
+        return open_tuned(session, session.folders[1], drawn, tuned.own)
+    return open_tuned(session, session.folders[0], drawn)
+
+
+def open_tuned(session: Session, folder: Path, drawn: Draw, change: Mapping[str, Tensor] | None = None) -> Asked:
+    """Return a fine-tune, live, with its own head; a model of features gets a probe of its own.
+
+    Args:
+        folder: the fine-tune's, or its base's, and then
+        change: tensors that are not the base's.
+    """
+    asked = open_asked(session.plan, folder)
+    place(asked.model, change or {})
+    return session.head.on_tuned(asked, drawn.samples)
+
+
+def comparable(session: Session, score: Score) -> bool:
+    """Return whether the source's score and the target's are of one scale: a loss a token is not, of other tokens."""
+    return score.metric != "perplexity" or session.one_vocabulary
