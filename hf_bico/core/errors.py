@@ -30,6 +30,11 @@ def spelling(spell: Callable[[str], str]) -> Iterator[None]:
         _spell.reset(before)
 
 
+def spelled(text: str) -> str:
+    """Return a text with its settings spelled for whoever reads it here."""
+    return _SETTING.sub(lambda found: _spell.get()(found[1]), text)
+
+
 class PortError(Exception):
     """Something a user can mend. Its message is one line: what is wrong and what to do."""
 
@@ -39,7 +44,7 @@ class PortError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
-        return _SETTING.sub(lambda found: _spell.get()(found[1]), self.message)
+        return spelled(self.message)
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.families.generic import Generic
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
@@ -41,7 +41,7 @@ def family_of(model: nn.Module, named: str | None = None) -> Family:
     if named == "generic":
         return Generic()
     if named is not None:
-        raise PortError(f"--family {named}: families are found by themselves; only generic can be asked for")
+        raise PortError(f"{setting('family')} {named}: families are found by themselves; only generic can be asked for")
     for family in FAMILIES:
         if family.knows(model):
             return family
@@ -49,7 +49,7 @@ def family_of(model: nn.Module, named: str | None = None) -> Family:
     known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
     raise PortError(
         f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family; known: {known}. "
-        "--family generic pairs its plain linear layers by name"
+        f"{setting('family')} generic pairs its plain linear layers by name"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.families.chat import Rendered, rendered_chat
 
 UNASKED = -100
@@ -72,7 +72,9 @@ def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | Non
     rows = [_row(tokenizer, _texts(sample, number), max_length) for number, sample in enumerate(samples)]
     labels = [sample.label for sample in samples]
     if any(label is not None for label in labels) and not all(isinstance(label, int) for label in labels):
-        raise PortError("some samples have a class and some have none: name the label's column with --columns")
+        raise PortError(
+            f"some samples have a class and some have none: name the label's column with {setting('columns')}"
+        )
     return Encoded(
         _inputs(tokenizer, rows, types=True), torch.tensor(labels) if labels[:1] != [None] else None, _spans(TEXT, rows)
     )
@@ -105,7 +107,7 @@ def encode_causal(
         if not any(asked[1:]):
             raise PortError(
                 f"sample {number} ({_start(text.text)}) has nothing left to ask for in its first "
-                f"{len(row.ids)} tokens: give a larger --max-length or leave the sample out"
+                f"{len(row.ids)} tokens: give a larger {setting('max_length')} or leave the sample out"
             )
         rows.append(row)
         labels.append([token if ask else UNASKED for token, ask in zip(row.ids, asked, strict=True)])
@@ -134,7 +136,9 @@ def encode_seq2seq(
 def _texts(sample: Sample, number: int) -> tuple[str, ...]:
     texts = (sample.inputs,) if isinstance(sample.inputs, str) else sample.inputs
     if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
-        raise PortError(f"sample {number} is neither a text nor a pair of texts: name its columns with --columns")
+        raise PortError(
+            f"sample {number} is neither a text nor a pair of texts: name its columns with {setting('columns')}"
+        )
     return texts
 
 
@@ -145,7 +149,7 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
     if not isinstance(answer, str) or not answer:
         raise PortError(
             f"sample {number} has no text to answer with (its label is {answer!r}): name the completion's "
-            "column with --columns"
+            f"column with {setting('columns')}"
         )
     return answer
 

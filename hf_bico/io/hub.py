@@ -21,7 +21,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.io.reference import Pinned, Reference
 
 
@@ -30,7 +30,9 @@ class Hub:
 
     def __init__(self, token: str | None = None) -> None:
         if not re.fullmatch(r"[!-~]*", token or get_token() or ""):
-            raise PortError("the token has characters that no token has; copy it again (--token or HF_TOKEN)")
+            raise PortError(
+                f"the token has characters that no token has; copy it again ({setting('token')} or HF_TOKEN)"
+            )
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
 
     @property
@@ -100,7 +102,9 @@ class Hub:
             try:
                 me = self.api.whoami()
             except hub_errors.LocalTokenNotFoundError as error:
-                raise PortError("pushing needs a token: run `hf auth login`, or give --token or HF_TOKEN") from error
+                raise PortError(
+                    f"pushing needs a token: run `hf auth login`, or give {setting('token')} or HF_TOKEN"
+                ) from error
         if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
             raise PortError("pushing needs a token that may write; this one may only read")
         return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
@@ -176,14 +180,14 @@ class Hub:
             prefix = "" if kind == "model" else f"{kind}s/"
             raise PortError(
                 f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
-                "a token that has it (--token or HF_TOKEN)"
+                f"a token that has it ({setting('token')} or HF_TOKEN)"
             ) from error
         except hub_errors.RevisionNotFoundError as error:
             raise PortError(f"{what}: no such revision") from error
         except hub_errors.RepositoryNotFoundError as error:
             raise PortError(
                 f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
-                "read it (--token or HF_TOKEN)"
+                f"read it ({setting('token')} or HF_TOKEN)"
             ) from error
         except hub_errors.OfflineModeIsEnabled as error:
             raise PortError(
@@ -199,7 +203,7 @@ class Hub:
             if error.response.status_code == 401:
                 raise PortError(
                     f"{self.api.endpoint} does not accept the token: run `hf auth login`, or give "
-                    "another with --token or HF_TOKEN"
+                    f"another with {setting('token')} or HF_TOKEN"
                 ) from error
             raise PortError(f"{what}: the Hub refused: {_line(error)}") from error
         except hub_errors.HTTPError as error:

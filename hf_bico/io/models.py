@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
@@ -138,7 +138,7 @@ def base_of(source: Pinned, hub: Hub) -> str:
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
-        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with --base")
+        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
     return f"hf://{names[0]}"
 
 

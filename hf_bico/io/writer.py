@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
 from hf_bico.io.adapter import CONFIG, WEIGHTS
@@ -30,7 +30,7 @@ def require_room(place: Path, needed: int) -> None:
     """
     here = place.is_symlink() or place.resolve() == Path.cwd()
     if here or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
-        raise PortError(f"{place} is no new or empty folder; name another with --output")
+        raise PortError(f"{place} is no new or empty folder; name another with {setting('output')}")
     free = shutil.disk_usage(require_writable(place)).free
     if free < needed:
         raise PortError(
@@ -47,7 +47,8 @@ def require_writable(place: Path) -> Path:
     above = next(parent for parent in place.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PortError(
-            f"nothing can be written to {place}: {above} is no folder that may be written; name another with --output"
+            f"nothing can be written to {place}: {above} is no folder that may be "
+            f"written; name another with {setting('output')}"
         )
     return above
 

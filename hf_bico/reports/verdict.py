@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hf_bico.core.errors import setting, spelled
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit
@@ -100,8 +101,10 @@ def unseen() -> Verdict:
     return Verdict(
         Grade.UNCERTAIN,
         (
-            "the layers fit; how alike the two models are, and so what a port would bring, "
-            "only samples show: give --dataset",
+            spelled(
+                "the layers fit; how alike the two models are, and so what a port would bring, only samples show: give "
+                + setting("dataset")
+            ),
         ),
     )
 

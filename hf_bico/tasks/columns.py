@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 
 
 class SampleKind(StrEnum):
@@ -70,7 +70,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
         role, _, column = map(str.strip, entry.partition("="))
         if role not in roles or not column or role in named:
             why = "is named twice" if role in named else "is not role=column"
-            raise PortError(f"--columns {text}: {entry!r} {why}; the roles are {', '.join(roles)}")
+            raise PortError(f"{setting('columns')} {text}: {entry!r} {why}; the roles are {', '.join(roles)}")
         named[role] = column
     return named
 
@@ -107,7 +107,7 @@ class _Table:
 
     def refusal(self, what: str) -> PortError:
         have = listed([f"{name} ({_type(feature)})" for name, feature in self.features.items()], 20)
-        return PortError(f"{self.where} has {what}: name them with --columns role=column,…; it has {have}")
+        return PortError(f"{self.where} has {what}: name them with {setting('columns')} role=column,…; it has {have}")
 
     def check(self) -> None:
         """

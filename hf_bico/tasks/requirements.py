@@ -59,7 +59,8 @@ def check_search(alpha: float | str, head: HeadKind) -> None:
     """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all."""
     if alpha == AUTO and head.is_fitted:
         raise PortError(
-            f"--alpha {AUTO} goes by the loss of the samples that the head ({head}) is fitted to: give a number"
+            f"{setting('alpha')} {AUTO} goes by the loss of the samples that the "
+            f"head ({head}) is fitted to: give a number"
         )
 
 
@@ -79,7 +80,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
     if kind is SampleKind.PLAIN and purpose.kind is PurposeKind.TEXT_CLASSES:
         raise PortError(
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
-            "such: name their column with --columns label=…"
+            f"such: name their column with {setting('columns')} label=…"
         )
     if kind is not SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
@@ -88,12 +89,13 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
     if kind not in takes:
         raise PortError(
             f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
-            f"takes {', '.join(sorted(takes))}: name its columns with --columns, or another --dataset"
+            f"takes {', '.join(sorted(takes))}: name its columns with "
+            f"{setting('columns')}, or another {setting('dataset')}"
         )
     if not task.class_names and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
         raise PortError(
             f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
-            "with --columns label=…"
+            f"with {setting('columns')} label=…"
         )
     if purpose.labels and len(purpose.labels) != len(task.class_names):
         raise PortError(
@@ -103,7 +105,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
     if purpose.kind is PurposeKind.FEATURES and not task.class_names and method.needs_loss:
         raise PortError(
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
-            "without labels (--set label_free=1), or --method theseus"
+            f"without labels ({setting('method_options')} label_free=1), or {setting('method')} theseus"
         )
 
 
@@ -113,7 +115,9 @@ def read_bank(
     """General texts, a line each; none where no method takes gradients without labels."""
     if not any(method.wanted.draws for method in methods.values()):
         if path is not None:
-            raise PortError(f"--bank is for gradients without labels, which {listed(list(methods))} does not take")
+            raise PortError(
+                f"{setting('bank')} is for gradients without labels, which {listed(list(methods))} does not take"
+            )
         return ()
     if path is None:
         contrastive: Contrastive = library
@@ -125,5 +129,5 @@ def read_bank(
         return contrastive.general_prompts()
     prompts = tuple(lines(path))
     if len(prompts) < 2:
-        raise PortError(f"--bank {path} needs at least two prompts, a line each")
+        raise PortError(f"{setting('bank')} {path} needs at least two prompts, a line each")
     return prompts

@@ -14,7 +14,7 @@ from huggingface_hub import errors as hub_errors
 from PIL import UnidentifiedImageError
 from PIL.Image import Image
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
@@ -88,7 +88,9 @@ def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templ
     if columns.kind is SampleKind.IMAGE:
         prompts = _templates(dataset, templates)
     elif templates is not None:
-        raise PortError(f"--templates are for images, but {dataset.pinned} has {columns.kind}: leave them out")
+        raise PortError(
+            f"{setting('templates')} are for images, but {dataset.pinned} has {columns.kind}: leave them out"
+        )
     names = _class_names(dataset, split, columns) if "label" in columns.names else ()
     return Task(columns, names, prompts)
 
@@ -117,10 +119,12 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
     with _reading():
         values = {value for value in split.column(label) if value is not None}
     if not values or not all(isinstance(value, str if strings else int) for value in values):
-        raise PortError(f"{where} are no classes: name another column with --columns label=…")
+        raise PortError(f"{where} are no classes: name another column with {setting('columns')} label=…")
     found = sorted(values, key=_in_order) if strings else [str(number) for number in range(max(values) + 1)]
     if len(found) > MOST_CLASSES:
-        raise PortError(f"{where} have {len(found)} different values: {mend}, or name another column with --columns")
+        raise PortError(
+            f"{where} have {len(found)} different values: {mend}, or name another column with {setting('columns')}"
+        )
     return tuple(found)
 
 
@@ -150,7 +154,7 @@ def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray
     if "label" not in task.columns.names:
         raise PortError(
             f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
-            "label have none: use random, or name the label with --columns label=…"
+            f"label have none: use random, or name the label with {setting('columns')} label=…"
         )
     with _reading():
         labels = split.column(task.columns.names["label"])

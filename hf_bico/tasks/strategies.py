@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 
 Features = Callable[[Sequence[int]], np.ndarray]
 """Indices (m,) → features (m, d) of these samples."""
@@ -40,11 +40,11 @@ class Calibration:
         if self.per_class is None:
             return
         if self.n is not None:
-            raise PortError("--per-class and -n both say how many samples: give one of them")
+            raise PortError(f"{setting('per_class')} and {setting('n')} both say how many samples: give one of them")
         if self.per_class < 1:
-            raise PortError(f"--per-class {self.per_class} asks for no samples")
+            raise PortError(f"{setting('per_class')} {self.per_class} asks for no samples")
         if self.strategy not in (None, *BALANCED):
-            raise PortError(f"--per-class goes with {', '.join(BALANCED)}, not with {self.strategy}")
+            raise PortError(f"{setting('per_class')} goes with {', '.join(BALANCED)}, not with {self.strategy}")
 
     @property
     def kind(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
@@ -91,7 +91,9 @@ class AdapterChange(Factored):
         ]
         odd += [f"{key} is only in the adapter" for key in tuned.keys() - base.keys()]
         if odd:
-            raise PortError(f"not an adapter of this base; name the right one with --base: {listed(sorted(odd))}")
+            raise PortError(
+                f"not an adapter of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
+            )
 
     def factors(self, key: str) -> LowRank | None:
         shape, tuned = tuple(self.tuned.shapes[key].shape), self.tuned
@@ -179,7 +181,7 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
             biases[name.removesuffix("weight") + "bias"] = change.scale * change.bias.float()
     odd += [f"{name} is not in the base" for name in biases if name not in adapted.shapes]
     if odd:
-        raise PortError(f"not an adapter of this base; name the right one with --base: {listed(odd)}")
+        raise PortError(f"not an adapter of this base; name the right one with {setting('base')}: {listed(odd)}")
     return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
 
 
@@ -202,5 +204,5 @@ def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tenso
             raise PortError(f"PEFT cannot merge the adapter: {' '.join(str(error).split())[:300]}") from error
     missing = [str(each.message) for each in told if "missing adapter keys" in str(each.message)]
     if missing:
-        raise PortError("not an adapter of this base; name the right one with --base: " + missing[0][:300])
+        raise PortError(f"not an adapter of this base; name the right one with {setting('base')}: " + missing[0][:300])
     return state

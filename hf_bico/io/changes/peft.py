@@ -14,7 +14,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
 from hf_bico.core.types import Slice, Tensors
@@ -133,7 +133,8 @@ def adapter(
     odd = [key for keys, end in ((matrices, ".weight"), (biases, ".bias")) for key in keys if not key.endswith(end)]
     if odd:
         raise PortError(
-            f"PEFT cannot hold the change of {listed(odd)}, which is no layer's weight or bias: use --as model"
+            f"PEFT cannot hold the change of {listed(odd)}, which is no layer's "
+            f"weight or bias: use {setting('form')} model"
         )
     if not matrices:
         raise PortError("nothing of the target changes, so there is no adapter to write")
