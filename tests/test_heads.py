@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from family_twins import CASES
+from hf_bico.tasks.asking import class_order
 from repos import case_of, tokenizer_of
 from sklearn.linear_model import Ridge
 from torch import nn
@@ -17,7 +18,6 @@ from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens
 from hf_bico.families import Loaded, family_of
 from hf_bico.families.heads import carried, head_layers
-from hf_bico.tasks.asking import class_order
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
 from hf_bico.tasks.samples import Sample

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from family_twins import CASES, CLASSES, END, gradient_step, turned, twin
+from hf_bico.families.on_top import top_of
 from huggingface_hub import HfApi, ModelCard
 from repos import NAMES, batch, case_of, loss, processor_of, tokenizer_of, write_family
 from safetensors.torch import load_file
@@ -20,7 +21,6 @@ import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
 from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
-from hf_bico.families.on_top import top_of
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.batches import BatchFormat, pad_right
 from hf_bico.workflows.config import PortConfig

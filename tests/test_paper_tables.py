@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hf_bico.tasks.asking import zero_shot_head
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
@@ -20,7 +21,6 @@ from hf_bico.core.compare import compare
 from hf_bico.core.methods import METHODS
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
-from hf_bico.tasks.asking import zero_shot_head
 from hf_bico.tasks.batches import batched
 from hf_bico.tasks.samples import draw, read_task, samples_of
 from hf_bico.tasks.splits import HubDataset

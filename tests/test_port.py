@@ -12,6 +12,7 @@ import open_clip
 import pytest
 import torch
 from commands import assert_refused, hf_bico
+from hf_bico.tasks.asking import zero_shot_head
 from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_download
 from safetensors.torch import load_file
 from world import config, write_dataset, write_model
@@ -25,7 +26,6 @@ from hf_bico.core.errors import listed
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
-from hf_bico.tasks.asking import zero_shot_head
 from hf_bico.tasks.batches import batched
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import classes_of, draw, read_task
