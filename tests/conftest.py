@@ -4,7 +4,7 @@ import tempfile
 from contextlib import ExitStack
 
 import pytest
-from hub import session_hub
+from support.hub import session_hub
 
 _stack = ExitStack()
 _hub = _stack.enter_context(session_hub())
@@ -31,7 +31,7 @@ def hub():
 def world(hub, tmp_path_factory):
     """The tiny world's folders; on the Hub they are demo/base, demo/ft, demo/plus and the dataset demo/task."""
     from huggingface_hub import HfApi
-    from world import write_world
+    from support.world import write_world
 
     root = tmp_path_factory.mktemp("world")
     write_world(root)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from commands import hf_bico as run_hf_bico
-from snippets import PAGES, ROOT, anchors, blocks, commands, links, prose, spans, told
+from support.commands import hf_bico as run_hf_bico
+from support.snippets import PAGES, ROOT, anchors, blocks, commands, links, prose, spans, told
 
 import hf_bico
 from hf_bico.cli.main import app

@@ -1,0 +1,296 @@
+"""Every family's table: all of a model is accounted for, and every layer is what its table says it is."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import transformers
+from support.family_laws import (
+    LAWS,
+    accounted_for,
+    alike_inputs_share_a_space,
+    attention_takes_q_k_v,
+    hidden_coordinates_can_be_permuted,
+    rows_lie_as_said,
+    up_is_linear_and_gate_is_not,
+)
+from support.family_twins import CASES, CLASSES, GPT2, GROUPED, T5, TEXT, VISION, all_sites
+from torch import nn
+
+from hf_bico.core.errors import PortError
+from hf_bico.core.pairing import pair_sites
+from hf_bico.families import family_of
+from hf_bico.families.generic import Generic
+from hf_bico.families.layout import HEAD, FamilyLayout, Layer
+from hf_bico.families.tables import TABLES
+from hf_bico.families.tables.vit import VIT
+
+BARE = {  # other classes of the same kinds: bases before a fine-tune, and towers alone
+    "ViTModel": VISION,
+    "DeiTForImageClassificationWithTeacher": VISION,
+    "Dinov2Model": VISION | {"mlp_ratio": 2},
+    "CLIPVisionModel": VISION,
+    "CLIPTextModel": TEXT,
+    "SiglipVisionModel": VISION,
+    "SiglipTextModel": TEXT,
+    "BertModel": TEXT,
+    "BertForMaskedLM": TEXT,
+    "BertForPreTraining": TEXT,
+    "RobertaForMaskedLM": TEXT,
+    "RobertaModel": TEXT,
+    "XLMRobertaModel": TEXT,
+    "DistilBertForMaskedLM": {"dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 20, "vocab_size": 40},
+    "ModernBertForMaskedLM": TEXT,
+    "T5Model": T5,
+    "T5EncoderModel": T5,
+    "UMT5EncoderModel": T5,
+    "MT5EncoderModel": T5,
+    "GPT2Model": GPT2,
+    "LlamaModel": GROUPED,
+    "Qwen3ForTokenClassification": GROUPED,
+    "BertForTokenClassification": TEXT,
+}
+ROTARY = (
+    "modernbert",
+    "llama",
+    "llama-classifier",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "timm-rotary",
+)
+
+
+def bare(name: str) -> nn.Module:
+    own = re.split(r"For|Model|EncoderModel", name)[0].removesuffix("Encoder")
+    vision = {"CLIPVision": "CLIPVision", "SiglipVision": "SiglipVision"}.get(own, own)
+    return getattr(transformers, name)(getattr(transformers, f"{vision}Config")(**BARE[name])).eval()
+
+
+@pytest.mark.parametrize(
+    ("law", "name"),
+    [(law, name) for law, names in LAWS.items() for name in names],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+def test_laws(law, name):
+    model = CASES[name].build()
+    assert list(law(family_of(model), model, CASES[name])) == []
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_other_classes_of_a_kind_are_accounted_for(name):
+    model = bare(name)
+    assert list(accounted_for(family_of(model), model, CASES["vit"])) == []
+    heads = family_of(model).head_sites(model)
+    assert [site.role for site in heads] == ([HEAD] if name.endswith("ForTokenClassification") else [])
+    assert all(site.tokens.sequence == "text" for site in heads)
+
+
+def test_every_table_has_a_model_here_and_one_model_has_one_table():
+    models = [case.build() for case in CASES.values()] + [bare(name) for name in BARE]
+    assert {family_of(model).name for model in models} == {table.name for table in TABLES}
+    assert all(sum(table.knows(model) for table in TABLES) == 1 for model in models)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_weights_are_needed(name):
+    with torch.device("meta"):
+        skeleton = CASES[name].skeleton()
+    assert all_sites(skeleton) == all_sites(CASES[name].build())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_heads_are_permuted_where_that_is_a_symmetry(name):
+    sites = all_sites(CASES[name].build())
+    given = {site.hidden_out: site.d_out for site in sites if site.hidden_out}
+    assert all(site.d_in == given[site.hidden_in] for site in sites if site.hidden_in)
+    assert any(hidden.group is None for hidden in given)
+    groups = defaultdict(set)
+    for hidden in given:
+        groups[hidden.group].add(hidden.heads)
+    attention = {group: heads for group, heads in groups.items() if group is not None}
+    assert not attention if name in ROTARY else all(heads in ({3}, {4}) for heads in attention.values())
+    if name in ("t5", "t5-gated"):  # the encoder's and the decoder's, and every block's to the encoder
+        assert attention.keys() == {
+            "attention",
+            "decoder attention",
+            "decoder block 0 cross attention",
+            "decoder block 1 cross attention",
+        }
+    elif name not in ROTARY:
+        assert len(attention) >= 2
+
+
+HEADS = {
+    "vit": ["head"],
+    "bert": ["head dense", "head"],
+    "roberta": ["head dense", "head"],
+    "clip": [],
+    "distilbert": ["head dense", "head"],
+    "modernbert": ["head dense", "head"],
+    "timm": ["head"],
+    "t5-classifier": ["head dense", "head"],
+    "t5": [],
+    "llama": [],
+    "llama-classifier": ["head"],
+    "gpt2-classifier": ["head"],
+    "dinov2": ["head"],
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads(name):
+    model = CASES[name].build()
+    sites = family_of(model).head_sites(model)
+    assert [site.role for site in sites] == HEADS[name]
+    assert not sites or sites[-1].d_out == CLASSES
+
+
+def changed(role: str, **changes) -> Callable[[FamilyLayout], FamilyLayout]:
+    """A table with a layer changed, wherever it stands."""
+
+    def mutant(anatomy: FamilyLayout) -> FamilyLayout:
+        return _with_layers(anatomy, lambda layer: replace(layer, **changes) if layer.role == role else layer)
+
+    return mutant
+
+
+def _with_layers(anatomy: FamilyLayout, change: Callable[[Layer], Layer | None]) -> FamilyLayout:
+    towers = tuple(
+        replace(tower, layers=tuple(new for layer in tower.layers if (new := change(layer))), required=())
+        for tower in anatomy.towers
+    )
+    return replace(anatomy, towers=towers)
+
+
+def swapped(a: str, b: str) -> Callable[[FamilyLayout], FamilyLayout]:
+    names = {a: b, b: a}
+    return lambda anatomy: _with_layers(anatomy, lambda layer: replace(layer, role=names.get(layer.role, layer.role)))
+
+
+def dropped(role: str) -> Callable[[FamilyLayout], FamilyLayout]:
+    return lambda anatomy: _with_layers(anatomy, lambda layer: None if layer.role == role else layer)
+
+
+def with_heads(path: str) -> Callable[[FamilyLayout], FamilyLayout]:
+    def mutant(anatomy: FamilyLayout) -> FamilyLayout:
+        gives = {"q": "qk", "k": "qk", "v": "v"}
+        anatomy = _with_layers(
+            anatomy,
+            lambda layer: replace(
+                layer,
+                gives=layer.gives or gives.get(layer.role, ""),
+                uses="v" if layer.role == "attention output" else layer.uses,
+            ),
+        )
+        return replace(anatomy, towers=tuple(replace(tower, heads=path) for tower in anatomy.towers))
+
+    return mutant
+
+
+class Untransposed(FamilyLayout):
+    """Conv1D taken for a linear layer."""
+
+    def sites(self, model, *, every=False):
+        return tuple(replace(site, weight=replace(site.weight, transposed=False)) for site in super().sites(model))
+
+
+MUTANTS = [
+    ("vit", swapped("q", "k"), attention_takes_q_k_v),
+    ("timm", swapped("q", "v"), attention_takes_q_k_v),
+    ("gpt2", changed("v", part=(1, 3)), accounted_for),
+    ("modernbert", swapped("k", "v"), attention_takes_q_k_v),
+    ("modernbert", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("t5-gated", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("timm-packed", swapped("MLP gate", "MLP up"), up_is_linear_and_gate_is_not),
+    ("dinov2", dropped("MLP up"), accounted_for),
+    ("llama", dropped("MLP gate"), accounted_for),
+    ("bert", dropped("v"), accounted_for),
+    ("gpt2", lambda anatomy: Untransposed(**vars(anatomy)), accounted_for),
+    ("gpt2-classifier", lambda anatomy: replace(anatomy, head=(Layer(HEAD, "score"),)), rows_lie_as_said),
+    ("t5", changed("cross v", tokens=None), rows_lie_as_said),
+    ("deit", lambda anatomy: VIT, rows_lie_as_said),
+    ("distilbert", changed("attention output", reads="attention"), alike_inputs_share_a_space),
+    ("llama", changed("MLP up", reads="attention"), alike_inputs_share_a_space),
+    ("t5", changed("cross k", reads="cross attention"), alike_inputs_share_a_space),
+    ("qwen2", changed("v", reads="values"), alike_inputs_share_a_space),
+    ("vit", changed("k", gives=""), hidden_coordinates_can_be_permuted),
+    ("mistral", changed("MLP gate", gives=""), hidden_coordinates_can_be_permuted),
+    ("clip-vision", changed("MLP down", uses=""), hidden_coordinates_can_be_permuted),
+    ("modernbert", with_heads("attn.config.num_attention_heads"), hidden_coordinates_can_be_permuted),
+    ("timm-rotary", with_heads("attn.num_heads"), hidden_coordinates_can_be_permuted),
+    (
+        "t5",
+        lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
+        hidden_coordinates_can_be_permuted,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "mutant", "law"), MUTANTS, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_mutants_die(name, mutant, law):
+    case = CASES[name]
+    model = case.build()
+    assert next(law(mutant(family_of(model)), model, case), None)
+
+
+def test_blocks_of_another_shape_are_refused():
+    model = CASES["llama"].build()
+    model.model.layers[1].mlp = nn.ModuleDict({"experts": nn.Linear(24, 20)})
+    with pytest.raises(PortError, match="block 1 of LlamaForCausalLM has no MLP down, MLP gate, MLP up"):
+        family_of(model).sites(model)
+
+
+def test_mixtures_of_experts_and_strangers_are_refused():
+    experts = transformers.MixtralForCausalLM(transformers.MixtralConfig(**GROUPED, num_local_experts=2))
+    with pytest.raises(PortError, match="mixtral"):
+        family_of(experts)
+    resnet = CASES["timm"].options | {"architecture": "resnet10t", "model_args": {}}
+    with pytest.raises(PortError, match="no blocks like those of timm"):
+        model = replace(CASES["timm"], options=resnet).build(exact=False)
+        family_of(model).sites(model)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "beit"])
+def test_what_no_table_accounts_for_has_no_reason(name):
+    """So a port is refused: cross-attention in GPT-2, BEiT's biases apart from their weights."""
+    beit = CASES["timm"].options | {"architecture": "beit_base_patch16_224"}
+    model = {
+        "gpt2": lambda: CASES["gpt2"].build(add_cross_attention=True),
+        "beit": lambda: replace(CASES["timm"], options=beit).build(),
+    }[name]()
+    keys = {s.key for site in all_sites(model) for s in site.slices}
+    assert [key for key in model.state_dict() if key not in keys and family_of(model).left_reason(key) is None]
+
+
+def test_generic_pairs_plain_linears_by_name():
+    generic, model = Generic(), CASES["llama"].build()
+    accounted = {site.weight.key for site in generic.sites(model)}
+    assert accounted == {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "layers." in name
+    }
+    assert all(generic.left_reason(key) for key in model.state_dict())
+    assert {(site.role, site.depth) for site in generic.sites(model)} >= {("self_attn.q_proj", 0), ("mlp.up_proj", 1)}
+    deeper = CASES["llama"].build(num_hidden_layers=3)
+    pairs = pair_sites(generic.sites(model), generic.sites(deeper))
+    assert Counter(pair.target.depth for pair in pairs) == {0: 7, 1: 7, 2: 7}
+    assert all(a.role == b.role for a, b in pairs)
+    assert "14 linear layers in 2 numbered blocks" in generic.told(model)
+
+
+def test_generic_keeps_stacks_apart_and_knows_a_linear_classifier():
+    both = Generic().sites(CASES["t5"].build())
+    assert {site.tower for site in both} == {"encoder.block", "decoder.block"}
+    bert = CASES["bert"].build()
+    assert [site.weight.key for site in Generic().head_sites(bert)] == ["classifier.weight"]
+    assert not Generic().knows(nn.Sequential(nn.LayerNorm(3)))
+    with pytest.raises(PortError, match="nothing pairs by name"):
+        Generic().sites(nn.Linear(2, 2))

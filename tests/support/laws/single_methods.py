@@ -1,0 +1,78 @@
+"""Laws of single methods."""
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from hf_bico import port
+from hf_bico.core.methods import Method
+from support.laws.models import carried, model, noise_tau, own_gradients, own_votes, plus, samples
+from support.twins import distance
+
+
+def kept_entries_descend(method: Method) -> None:
+    """GradFix: exactly what opposes the target's own gradient is kept, layer by layer, and a small step along it
+    lowers the loss. ⟨τ_B, ∇L_B⟩ ≤ 0."""
+    tau, seen, target = noise_tau("own"), samples(100), model("same")
+    delta, gradients = carried(method, "own", "same", tau), own_gradients("same", seen)
+    for key, gradient in gradients.items():
+        expected = torch.where((tau[key] * gradient) < 0, tau[key], 0)
+        assert (delta[key] * gradient).sum() < 0, key
+        assert ((delta[key] - expected) * gradient).abs().sum() < 1e-9 * (tau[key] * gradient).abs().sum(), key
+    with torch.no_grad():
+        before, after = (seen.loss(m, (seen.images, seen.labels)) for m in (target, plus(target, delta, 1e-4)))
+    assert after < before
+
+
+def kept_entries_have_a_majority(method: Method) -> None:
+    """GradFix by vote: what is kept lowers more samples' losses than it raises, and nothing of that kind is lost."""
+    tau, sums = noise_tau("own"), own_gradients("same", samples(9))
+    delta = carried(method, "own", "same", tau, n=9, batch=4)
+    assert delta.keys() == tau.keys()
+    for key, vote in own_votes("same", 9).items():
+        expected = torch.where((tau[key] * vote) < 0, tau[key], 0)
+        clear = vote.abs() * sums[key].abs()  # a sample's sign may flip where it is next to zero
+        assert ((delta[key] - expected).abs() * clear).sum() < 1e-3 * (expected.abs() * clear).sum(), key
+
+
+def steps_are_ports_of_parts(method: Method) -> None:
+    """A path of two steps is a port of τ/2, and one more between the two models that it leads to."""
+    tau, seen = noise_tau("own"), samples(100)
+    plain, base, target = replace(method, steps=1), model("own"), model("same")
+    half, tuned = {key: change / 2 for key, change in tau.items()}, plus(base, tau)
+    first = carried(plain, "own", "same", half)
+    second = port(
+        tuned=tuned,
+        base=plus(base, half),
+        target=plus(target, first),
+        calibration=seen.batches(50),
+        loss=seen.loss,
+        method=plain,
+    ).delta
+    got = carried(method, "own", "same", tau)
+    assert distance(got, {key: first[key] + second[key] for key in first}) < 1e-6
+    assert distance(first, second) > 1e-3
+
+
+def steps_are_adams(method: Method) -> None:
+    """One step is −rate (decay θ + g/(|g| + ε)) (Loshchilov and Hutter 2019), more are torch's own AdamW; the batches
+    do not matter, and the model is as it was."""
+    seen, target = samples(100), model("same")
+    before, tau = copy.deepcopy(target.state_dict()), noise_tau("own")
+    got = carried(method, "own", "same", tau)
+    gradients = own_gradients("same", seen)
+    expected = {key: -method.rate * (method.decay * before[key] + g / (g.abs() + 1e-8)) for key, g in gradients.items()}
+    assert distance(got, expected) < 1e-6
+    assert distance(carried(method, "own", "same", tau, batch=33), got) < 1e-6
+    two, other = replace(method, steps=2), copy.deepcopy(target)
+    moving = {key: p for key, p in other.named_parameters() if key in tau}
+    adam = torch.optim.AdamW(moving.values(), lr=two.rate, weight_decay=two.decay)
+    for _ in range(2):
+        adam.zero_grad()
+        seen.loss(other, (seen.images, seen.labels)).backward()
+        adam.step()
+    by_hand = {key: p.detach() - before[key] for key, p in moving.items()}
+    assert distance(carried(two, "own", "same", tau), by_hand) < 1e-6
+    assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
+    assert all(p.requires_grad and p.grad is None for p in target.parameters())
