@@ -54,7 +54,7 @@ def floor(source, target, loss, samples) -> None:
         model.visual.ln_pre.register_forward_hook(lambda _, args, y: y.detach().requires_grad_())
     with frozen(source), frozen(target):
         for batch in samples:
-            for model, inputs in ((source, batch.source), (target, batch.target)):
+            for model, inputs in ((source, batch.base), (target, batch.target)):
                 loss(model, inputs).backward()
 
 

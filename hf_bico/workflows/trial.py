@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_bico.core.chain import carry, gather
-from hf_bico.core.method import Job, Method, Track
+from hf_bico.core.chain import carry
+from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
+from hf_bico.core.method import Job, Track
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.similarity import cka_matrix
-from hf_bico.core.transport import Moved, added, holding
+from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
 from hf_bico.families.heads import HeadKind
 from hf_bico.reports.verdict import Signs, Trial, signs_of
@@ -73,7 +74,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     ]
     job = session.job(drawn)
     with watch("collect"):
-        parts = [gather(replace(job, batches=session.batches(half)), method.wanted) for half in halves]
+        parts = gather_halves(job, method, [session.batches(half) for half in halves])
     cka = (
         {tower: np.array(rows) for tower, rows in matched["cka"].items()} if matched else _compared(session, job, track)
     )
@@ -94,21 +95,6 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     return Found(signs, trial, cka, rows_of(pairs, moved, cka, base, session.weights), scores, watch.seconds)
 
 
-def halved(labels: Sequence[Any]) -> tuple[list[int], list[int]]:
-    """Return the samples in two halves, each with its share of every class where labels are classes."""
-    by_class = sorted(range(len(labels)), key=lambda i: labels[i] if isinstance(labels[i], int) else 0)
-    return sorted(by_class[0::2]), sorted(by_class[1::2])
-
-
-def together(job: Job, method: Method, parts: Sequence[Statistics]) -> Statistics:
-    """Return the statistics of all samples."""
-    whole = Statistics(job.pairs, method.wanted)
-    whole.weights = job.base.model.state_dict(), job.target.model.state_dict()
-    for part in parts:
-        whole.merge(part)
-    return whole
-
-
 def _compared(session: Session, job: Job, track: Track) -> Matrices:
     models = session.plan.models
     towers = list(dict.fromkeys(pair.target.tower for pair in models.pairs if pair.target.depth is not None))
@@ -121,19 +107,13 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
 
 def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]) -> tuple[float, float]:
     """Return the target's losses without a port and with one, on samples that neither port nor head was made of."""
-    method, before, after = session.plan.method, 0.0, 0.0
-    for number, seen in enumerate(parts):
-        before += _held_out(session, halves, number)
-        mine = replace(job, batches=session.batches(halves[number]))
-        with holding(job.target.model, added(job.weights, carry(mine, method, seen).delta)):
-            after += _held_out(session, halves, number)
-    return before, after
 
+    def held_out(number: int) -> float:
+        with session.target_as_it_is(halves[number]) as (asked, _):
+            return loss(session, asked, halves[1 - number])
 
-def _held_out(session: Session, halves: Sequence[Draw], number: int) -> float:
-    """Return the target's loss as it stands, under a head of one half, on the other."""
-    with session.target_as_it_is(halves[number]) as (asked, _):
-        return loss(session, asked, halves[1 - number])
+    batches = [session.batches(half) for half in halves]
+    return held_out(0) + held_out(1), held_out_loss(job, session.plan.method, parts, batches, held_out)
 
 
 def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Asked, float]:

@@ -17,7 +17,7 @@ from hf_bico.families.open_clip import OpenClip
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
-from hf_bico.tasks.asking import zero_shot_head
+from hf_bico.tasks.asked import zero_shot_head
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.tasks.samples import Task, read_task, samples_of

@@ -47,7 +47,7 @@ Row = dict[str, str]
 def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
     """Signs and losses a sample, as a check of `FITTED` samples has them."""
     job, n = cells.job(cells.Cell(source, target, task, seed, FITTED))
-    pictures, labels = (torch.cat(parts) for parts in zip(*(batch.source for batch in job.batches()), strict=True))
+    pictures, labels = (torch.cat(parts) for parts in zip(*(batch.base for batch in job.batches()), strict=True))
     samples = [Batch(*2 * [(pictures[half], labels[half])]) for half in probe.halved(labels.tolist())]
     halves = [lambda batch=batch: [batch] for batch in samples]
     parts = probe.gather(job, BiCo(), halves)
@@ -59,10 +59,10 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
     before = on(job.target, 0) + on(job.target, 1)
     after = probe.trial_loss(job, BiCo(), parts, halves, lambda number: on(job.target, 1 - number))
     moved = BiCo().carry(replace(job, statistics=probe.together(job, BiCo(), parts))).moved
-    sites = tuple(family_of(side.model).sites(side.model) for side in (job.source, job.target))
-    matrix = cka_matrix(job.source, job.target, sites, "", lambda: samples)
-    with holding(job.source.model, tune.fine_tune(source, task).items()):
-        trial = probe.Trial(before, after, on(job.source, 0) + on(job.source, 1))
+    sites = tuple(family_of(side.model).sites(side.model) for side in (job.base, job.target))
+    matrix = cka_matrix(job.base, job.target, sites, "", lambda: samples)
+    with holding(job.base.model, tune.fine_tune(source, task).items()):
+        trial = probe.Trial(before, after, on(job.base, 0) + on(job.base, 1))
     signs = probe.signs_of(moved, {"": matrix}, matched(*sites), trial.recovered)
     losses = dict(zip(LOSSES, (trial.before, trial.after, trial.source), strict=True))
     return asdict(signs) | {name: loss / n for name, loss in losses.items()}

@@ -56,16 +56,16 @@ def rows(model: nn.Module, head: Tensor, pictures: Tensor, labels: Tensor) -> di
 def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
     """Per signal and site: CKA, cosine before (zero-padded) and after the Procrustes map, on images it never saw."""
     job, _ = cells.job(cells.Cell(*PAIR, TASK, seed=0, n=N))
-    statistics = collect(job.source, job.target, job.pairs, job.batches(), Statistics(job.pairs, SIDES))
+    statistics = collect(job.base, job.target, job.pairs, job.batches(), Statistics(job.pairs, SIDES))
     test = [part[:200] for part in cells.images(TASK, "test")]
     a, b = (
         rows(side.model, cells.heads(name, TASK)[0], *test)
-        for side, name in zip((job.source, job.target), PAIR, strict=True)
+        for side, name in zip((job.base, job.target), PAIR, strict=True)
     )
     found = {}
     for pair in job.pairs:
         for side in SIDES:
-            x, y = a[pair.source.name, side], b[pair.target.name, side]
+            x, y = a[pair.base.name, side], b[pair.target.name, side]
             factor, _ = statistics[pair, side].procrustes(rtol=1e-5)
             padded = nn.functional.pad(x, (0, y.shape[1] - x.shape[1]))
             found[pair.target.name, side.value] = cka(x, y), cosine(padded, y), cosine(x @ factor.T, y)
@@ -105,7 +105,7 @@ def likeness() -> dict[str, list[float]]:
     for name in METHODS:
         method = cells.method(name)
         statistics = Statistics(job.pairs, method.signals, method.draws)
-        collect(job.source, job.target, job.pairs, job.batches(), statistics)
+        collect(job.base, job.target, job.pairs, job.batches(), statistics)
         delta = method.carry(replace(job, statistics=statistics)).delta
         with holding(job.target.model, added(job.weights, delta)):
             change = [after - y for after, y in zip(stream(job.target.model, pictures), before, strict=True)]

@@ -17,6 +17,7 @@ from support.commands import assert_refused, hf_bico
 from support.hub import client_env
 from support.world import CLASSES, config, write_dataset, write_model
 
+from hf_bico.core import chain
 from hf_bico.io import writer
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.workflows import port as pipeline
@@ -319,7 +320,7 @@ import os, signal, sys
 from huggingface_hub import HfApi
 import datasets
 from hf_bico import PortError
-from hf_bico.data import HubDataset
+from hf_bico.tasks.splits import HubDataset
 from hf_bico.io.hub import Hub
 HfApi().create_repo("demo/task", repo_type="dataset")
 HfApi().upload_folder(folder_path=sys.argv[1], repo_id="demo/task", repo_type="dataset")
@@ -564,7 +565,8 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(pipeline, "collect"), (Evaluator, "marks"), (pipeline, "write_card"), (HfApi, "create_commit")]
+    ("owner", "name"),
+    [(chain, "collect"), (Evaluator, "per_sample"), (pipeline, "write_card"), (HfApi, "create_commit")],
 )
 def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name):
     """During the calibration, the evaluation, the writing and the upload: no folder, no repo, nothing beside them."""

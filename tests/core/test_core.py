@@ -136,7 +136,7 @@ def test_taps_leave_no_trace_and_compute_no_weight_gradient():
             Side(model, failing),
             pairs,
             samples.batches(2),
-            Statistics(pairs, BiCo().signals),
+            Statistics(pairs, BiCo().wanted),
         )
     assert model.training
     assert model.visual.conv1.weight.requires_grad
@@ -155,7 +155,7 @@ def test_a_site_that_never_runs_is_named():
     with (
         pytest.raises(PortError, match=r"never ran.*block 0 q \(output gradient\)"),
         frozen(model),
-        taps(model, sites, BiCo().signals, lambda stream, rows: None),
+        taps(model, sites, BiCo().wanted.signals, lambda stream, rows: None),
     ):
         model.visual.ln_post(samples.images.new_zeros(1, 32))
 
@@ -165,7 +165,7 @@ def test_taps_see_a_plain_linear_and_a_bare_matmul():
     model, samples = tiny_clip(), Samples.make(6)
     sites = family_of(model).sites(model)
     seen = {}
-    with frozen(model), taps(model, sites, BiCo().signals, seen.__setitem__):
+    with frozen(model), taps(model, sites, BiCo().wanted.signals, seen.__setitem__):
         samples.loss(model, (samples.images, samples.labels)).backward()
     state = dict(model.named_parameters())
     loss = samples.loss(model, (samples.images, samples.labels))
@@ -187,7 +187,7 @@ def test_a_fused_attention_that_does_more_is_refused():
     with (
         pytest.raises(PortError, match="plain self-attention"),
         frozen(holder),
-        taps(holder, [site], BiCo().signals, lambda stream, rows: None),
+        taps(holder, [site], BiCo().wanted.signals, lambda stream, rows: None),
     ):
         holder.attn(x, x, x, need_weights=False)
 
@@ -195,7 +195,7 @@ def test_a_fused_attention_that_does_more_is_refused():
 def test_an_attention_that_nobody_watches_is_let_be():
     holder, _, x = odd_attention()
     expected = holder.eval().attn(x, x, x, need_weights=False)[0]
-    with frozen(holder), taps(holder, (), BiCo().signals, lambda stream, rows: None):
+    with frozen(holder), taps(holder, (), BiCo().wanted.signals, lambda stream, rows: None):
         got = holder.attn(x, x, x, need_weights=False)[0]
     assert torch.equal(got, expected)
 
@@ -209,7 +209,7 @@ def test_a_pass_that_cannot_be_paired_is_refused():
 
     with pytest.raises(PortError, match="runs more than once"):
         collect(
-            Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Statistics(pairs, BiCo().signals)
+            Side(model, twice), Side(model, samples.loss), pairs, samples.batches(2), Statistics(pairs, BiCo().wanted)
         )
     with pytest.raises(PortError, match="no calibration samples"):
         port(tuned=random_fine_tune(model), base=model, target=model, calibration=[], loss=samples.loss)

@@ -55,7 +55,7 @@ def test_transfusion_names_broken_weights():
     both, broken = pairs("own", "same"), dict(model("same").state_dict())
     key = both[0].target.weight.key
     broken[key] = torch.full_like(broken[key], float("nan"))
-    statistics = Statistics(both, TransFusion().signals)
+    statistics = Statistics(both, TransFusion().wanted)
     statistics.weights = model("own").state_dict(), broken
     with pytest.raises(PortError, match="NaN or Inf in block 0 q"):
         list(TransFusion().plan(both, statistics))

@@ -207,8 +207,8 @@ def test_towers_are_matched_apart():
     a, b = towers(2, 3), towers(4, 3)
     assert depths_of(a) == {"text": 2, "decoder": 3}
     pairs = pair_sites(a, b)
-    assert all(pair.source.tower == pair.target.tower for pair in pairs)
-    assert {(p.target.tower, p.target.depth): p.source.depth for p in pairs if p.target.depth is not None} == {
+    assert all(pair.base.tower == pair.target.tower for pair in pairs)
+    assert {(p.target.tower, p.target.depth): p.base.depth for p in pairs if p.target.depth is not None} == {
         **{("text", l): source_depth(l, 2, 4) for l in range(4)},
         **{("decoder", l): l for l in range(3)},
     }
@@ -225,7 +225,7 @@ def test_roles_outside_the_blocks_may_stay_alone():
     for source, target in (((*a, pooler), b), (a, (*b, pooler)), (a[:-1], b), (a, b[:-1])):
         pairs = pair_sites(source, target)
         assert {pair.target.depth for pair in pairs} >= {0, 1}
-        assert all(pair.source.role == pair.target.role != "pooler" for pair in pairs)
+        assert all(pair.base.role == pair.target.role != "pooler" for pair in pairs)
     extra = replace(a[0], role="MLP gate", name="block 0 MLP gate")
     with pytest.raises(PortError, match=r"block 0 MLP gate \(source\) has no MLP gate in the target"):
         pair_sites((*a, extra), b)
@@ -250,13 +250,13 @@ def test_a_subset_leaves_the_other_blocks(layers, skip, want):
 @pytest.mark.parametrize(
     ("layers", "skip", "words"),
     [
-        ("0-9", None, "--layers names block 9, and the target's are 0 to 3"),
-        ("a", None, "--layers is a list"),
-        ("", None, "--layers is a list"),
-        (None, "2-1", "--skip is a list"),
-        (None, "4", "--skip names block 4"),
-        ("-1", None, "--layers is a list"),
-        ("1.5", None, "--layers is a list"),
+        ("0-9", None, "layers= names block 9, and the target's are 0 to 3"),
+        ("a", None, "layers= is a list"),
+        ("", None, "layers= is a list"),
+        (None, "2-1", "skip= is a list"),
+        (None, "4", "skip= names block 4"),
+        ("-1", None, "layers= is a list"),
+        ("1.5", None, "layers= is a list"),
     ],
 )
 def test_a_wrong_subset_is_refused(layers, skip, words):

@@ -12,13 +12,14 @@ from support.twins import distance
 from torch import Tensor, nn
 
 from hf_bico import BiCo, port
+from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
-from hf_bico.core.methods import Job
+from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Difference
-from hf_bico.core.types import Pair, Signal
+from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 
 EXACT = BiCo(rtol=1e-11)
@@ -44,10 +45,8 @@ def carried(
         Side(other, case.loss),
         other.state_dict(),
         lambda: [Batch(batch, batch)],
-        Statistics(pairs, EXACT.signals),
     )
-    collect(job.source, job.target, pairs, job.batches(), job.statistics)
-    return EXACT.carry(job).delta
+    return carry(job, EXACT, gather(job, EXACT.wanted)).delta
 
 
 @pytest.mark.parametrize("rotate", [False, True], ids=["permuted", "rotated"])
@@ -69,7 +68,8 @@ def moments(
     source: nn.Module, target: nn.Module, case: Case, batches: list[Batch]
 ) -> dict[tuple[Pair, Signal], Tensor]:
     pairs = pair_sites(*(family_of(model).sites(model) for model in (source, target)))
-    statistics = collect(Side(source, case.loss), Side(target, case.loss), pairs, batches, Statistics(pairs, WATCHED))
+    sides, empty = (Side(source, case.loss), Side(target, case.loss)), Statistics(pairs, Wanted(frozenset(WATCHED)))
+    statistics = collect(*sides, pairs, batches, empty)
     return {(pair, signal): statistics[pair, signal].cross for pair in pairs for signal in WATCHED}
 
 
@@ -258,7 +258,7 @@ def test_the_same_function_in_another_family_gives_the_fine_tune_back(source, ta
     expected = {key: torch.zeros_like(tensor) for key, tensor in other.state_dict().items()}
     pairs = pair_sites(family_of(model).sites(model), family_of(other).sites(other))
     for pair in pairs:
-        for s, t in zip(pair.source.slices, pair.target.slices, strict=False):
+        for s, t in zip(pair.base.slices, pair.target.slices, strict=False):
             t.of(expected[t.key]).copy_(s.of(tuned[s.key]) - s.of(model.state_dict()[s.key]))
     ported = port(
         tuned=tuned,

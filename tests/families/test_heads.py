@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_bico.tasks.asking import class_order
 from sklearn.linear_model import Ridge
 from support.family_twins import CASES
 from support.repos import case_of, tokenizer_of
@@ -15,9 +14,10 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.ridge import ridge_classifier
-from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens
+from hf_bico.core.types import Pair, Signal, Site, Slice, Tokens, Wanted
 from hf_bico.families import Loaded, family_of
-from hf_bico.families.heads import carried, head_layers
+from hf_bico.families.heads import HeadKind, carried, head_layers
+from hf_bico.tasks.asked import class_order
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
 from hf_bico.tasks.samples import Sample
@@ -114,13 +114,13 @@ def test_what_a_base_lacks_is_carried_and_what_both_have_moves():
     assert [
         len(part)
         for part in (
-            head_layers(a, b, whole, whole, "transport").moved,
-            head_layers(a, b, set(), whole, "transport").moved,
-            head_layers(a, b, whole, whole, "ridge").made,
+            head_layers(a, b, whole, whole, HeadKind.TRANSPORT).moved,
+            head_layers(a, b, set(), whole, HeadKind.TRANSPORT).moved,
+            head_layers(a, b, whole, whole, HeadKind.RIDGE).made,
         )
     ] == [1, 0, 1]
     with pytest.raises(PortError, match="--head ridge"):
-        head_layers(a[1:], b, whole, whole, "transport")
+        head_layers(a[1:], b, whole, whole, HeadKind.TRANSPORT)
 
 
 def test_scores_know_which_way_is_up():
@@ -181,7 +181,8 @@ def test_batches_of_texts_change_nothing(name, other):
     found = []
     for size in (1, 2, len(TEXTS)):
         batches = Batches(ASKED[name][1], (asked_a, asked_b), size)
-        found.append(collect(Side(a, asked_a.loss), Side(b, asked_b.loss), pairs, batches, Statistics(pairs, signals)))
+        sides, empty = (Side(a, asked_a.loss), Side(b, asked_b.loss)), Statistics(pairs, Wanted(frozenset(signals)))
+        found.append(collect(*sides, pairs, batches, empty))
     first, *rest = (statistics.state_dict() for statistics in found)
     for state in rest:
         assert all(torch.allclose(state[key].double(), first[key].double(), rtol=1e-6, atol=1e-9) for key in first)

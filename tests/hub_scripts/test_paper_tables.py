@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hf_bico.tasks.asking import zero_shot_head
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
 
@@ -21,6 +20,7 @@ from hf_bico.core.compare import compare
 from hf_bico.core.methods import METHODS
 from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.asked import zero_shot_head
 from hf_bico.tasks.batches import batched
 from hf_bico.tasks.samples import draw, read_task, samples_of
 from hf_bico.tasks.splits import HubDataset

@@ -22,7 +22,7 @@ from hf_bico.io.adapter import AdapterConfig
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.arithmetic import extract
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import dry_run
+from hf_bico.workflows.dry_run import dry_run
 from hf_bico.workflows.port import run
 
 LLAMA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "gate_proj", "down_proj"]}

@@ -14,7 +14,7 @@ from support.repos import NAMES, batch, processor_of, write_family
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.types import Slice
-from hf_bico.io.changes.forms import as_products, check_form, stored, truncated
+from hf_bico.io.changes.forms import Storage, as_products, stored, truncated
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
@@ -123,19 +123,19 @@ def test_products_are_not_cut_and_nothing_stays_nothing():
     ("options", "why"),
     [
         (("adapter", None, None, None, "transformers"), "model, delta, lora"),
-        (("model", 3, None, None, "transformers"), "--as lora"),
-        (("delta", None, 0.5, None, "transformers"), "--as lora"),
+        (("model", 3, None, None, "transformers"), "form= lora"),
+        (("delta", None, 0.5, None, "transformers"), "form= lora"),
         (("lora", 3, 0.5, None, "transformers"), "exclude"),
         (("lora", 0, None, None, "transformers"), "1 or more"),
         (("lora", None, 1.5, None, "transformers"), "share"),
-        (("lora", None, None, None, "open_clip"), "--as delta"),
-        (("model", None, None, "float32", "open_clip"), "--as delta"),
+        (("lora", None, None, None, "open_clip"), "form= delta"),
+        (("model", None, None, "float32", "open_clip"), "form= delta"),
         (("delta", None, None, "int8", "open_clip"), "bfloat16 or float32"),
     ],
 )
 def test_a_form_that_cannot_be_written_is_refused(options, why):
     with pytest.raises(PortError, match=why):
-        check_form(*options)
+        Storage.of(*options)
 
 
 def test_what_is_stored_is_rounded_once_and_says_how_far_off_it_is():

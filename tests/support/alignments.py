@@ -5,7 +5,7 @@ from safetensors.torch import load_file
 
 from hf_bico.io.hub import Hub
 from hf_bico.workflows import align
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.port import run
 from support.world import config, fine_tune, write_model
 
@@ -14,8 +14,8 @@ WEIGHTS = "open_clip_model.safetensors"
 
 def aligned(output, **options) -> align.Aligned:
     """Maps from demo/base to demo/plus."""
-    chosen = {"source": "demo/base", "target": "demo/plus", "dataset": "demo/task", "n": 20} | options
-    return align.run(PortConfig(**chosen, output=output), Hub())
+    chosen = {"base": "demo/base", "target": "demo/plus", "dataset": "demo/task", "n": 20} | options
+    return align.run(AlignConfig(**chosen, output=output), Hub())
 
 
 def ported(output, source="demo/ft", **options) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from hf_bico.core import collect, gradients, linalg, moments, taps, types
 from hf_bico.core import method as protocol
+from hf_bico.core.low_rank import Delta
 from hf_bico.core.methods import few_shot, gradfix, path, transfusion, two_sided
 from support import laws, twins
 
@@ -30,8 +31,7 @@ def _scaled(factor: float) -> Callable:
     def scaled(right):
         def wrong(tau, maps, target):
             result = right(tau, maps, target)
-            result.delta = {key: factor * change for key, change in result.delta.items()}
-            return result
+            return replace(result, delta=Delta.of({key: factor * change for key, change in result.delta.items()}))
 
         return wrong
 
@@ -41,8 +41,7 @@ def _scaled(factor: float) -> Callable:
 def _biases_left(right):
     def wrong(tau, maps, target):
         result = right(tau, maps, target)
-        result.delta = {key: change * (change.ndim > 1) for key, change in result.delta.items()}
-        return result
+        return replace(result, delta=Delta.of({key: c * (c.ndim > 1) for key, c in result.delta.items()}))
 
     return wrong
 
@@ -150,6 +149,10 @@ def _ignoring(option: str, value) -> Callable:
         return lambda *args, **options: right(*args, **options | {option: value})
 
     return ignoring
+
+
+def _without_decay(right):
+    return lambda self, job, track: right(replace(self, decay=0.0), job, track)
 
 
 def _opposite(right):
@@ -445,8 +448,10 @@ MUTANTS = {
     "few-shot leaves its steps in the model": Mutant(
         few_shot, "holding", _changed_for_good, {laws.steps_are_adams: ("few-shot",)}, collecting=True
     ),
-    "few-shot climbs": Mutant(few_shot, "descend", _ascending, {laws.steps_are_adams: ("few-shot",)}, collecting=True),
+    "few-shot climbs": Mutant(
+        few_shot.FewShot, "descend", _ascending, {laws.steps_are_adams: ("few-shot",)}, collecting=True
+    ),
     "few-shot decays nothing": Mutant(
-        few_shot, "descend", _ignoring("decay", 0.0), {laws.steps_are_adams: ("few-shot",)}, collecting=True
+        few_shot.FewShot, "descend", _without_decay, {laws.steps_are_adams: ("few-shot",)}, collecting=True
     ),
 }

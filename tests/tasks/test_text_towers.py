@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from hf_bico.tasks.asking import zero_shot_head
 from safetensors.torch import load_file, save_file
 from support.twins import distance
 from support.world import TEMPLATES
 
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.asked import zero_shot_head
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.tasks.samples import draw, read_task

@@ -24,7 +24,7 @@ from hf_bico.io.maps import files as files
 from hf_bico.io.maps.files import MAPS_FILE, MapReader, MapsRecord, Shards
 from hf_bico.workflows import align
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import dry_run
+from hf_bico.workflows.dry_run import dry_run
 
 PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
 
@@ -142,7 +142,7 @@ def test_a_dry_run_over_maps_reads_the_record_alone(maps, monkeypatch):
     plan, cost = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, maps="demo/maps"), Hub())
     assert (cost.method, cost.passes_flops, cost.moments_bytes) == ("bico", 0, 0)
     assert MAPS_FILE in fetched and not [name for name in fetched if name.endswith(".safetensors")]
-    assert len(plan.pairs) == 26
+    assert len(plan.models.pairs) == 26
 
 
 def test_one_map_is_held_at_a_time(world, tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_the_record_says_what_the_files_hold(maps, world):
     for name, file in said["files"].items():
         assert hashlib.sha256((maps / name).read_bytes()).hexdigest() == file["sha256"]
     plan, _ = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20), Hub())
-    assert sum(tensor.nbytes for tensor in tensors.values()) == align.size_of(plan.method, plan.pairs)
+    assert sum(tensor.nbytes for tensor in tensors.values()) == align.size_of(plan.method, plan.models.pairs)
     assert said["source"]["commit"] == HfApi().model_info("demo/base").sha
     assert said["calibration"]["n"] == 20 == len(set(said["calibration"]["indices"]))
     assert said["environment"]["peak_memory_bytes"] > 0

@@ -22,7 +22,7 @@ from hf_bico.tasks.columns import Columns, SampleKind
 from hf_bico.tasks.samples import Task
 from hf_bico.workflows import align
 from hf_bico.workflows.bases import purpose_of
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.port import run
 
 RTOL = ("rtol=1e-6",)
@@ -30,9 +30,8 @@ RTOL = ("rtol=1e-6",)
 
 def aligned(root, output="maps", dataset="task", **options) -> dict:
     """The record of maps from root/base to root/plus."""
-    config = PortConfig(
-        str(root / "base"), str(root / "plus"), str(root / dataset), output=root / output, **{"n": 66} | options
-    )
+    places = {"base": str(root / "base"), "target": str(root / "plus"), "dataset": str(root / dataset)}
+    config = AlignConfig(**places, output=root / output, **{"n": 66} | options)
     return align.run(config, Hub()).record
 
 

@@ -15,18 +15,18 @@ from support.twins import Samples, gradient_step, random_fine_tune, tiny_clip, t
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_bico.core.collect import collect
+from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
 from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
-from hf_bico.core.types import Tokens
+from hf_bico.core.types import Tokens, Wanted
 from hf_bico.families import family_of
 from hf_bico.reports.estimate import Work, estimate, measured, retimed
-from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, grade, judge
-from hf_bico.workflows import probe
+from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, RECORDS, Grade, Signs, Trial, grade, judge, signs_of
 from hf_bico.workflows import trial as explore
 from hf_bico.workflows.live import job_of
-from hf_bico.workflows.session import Ready
+from hf_bico.workflows.session import Session
 
 WORLD = str(Path(__file__).parents[2] / "hub_scripts" / "world")
 WORDS = ("check", "demo/ft", "--to", "demo/plus")
@@ -82,7 +82,7 @@ def test_passes_are_those_that_torch_counts(method, passes):
     job = job_of(tuned=random_fine_tune(a), base=a, target=b, calibration=samples.batches(8), loss=samples.loss)
     cost = estimate(work(method), "cpu")
     with FlopCounterMode(display=False) as counter:
-        collect(job.source, job.target, job.pairs, job.batches(), Statistics(job.pairs, method.signals))
+        collect(job.base, job.target, job.pairs, job.batches(), Statistics(job.pairs, method.wanted))
     counted = counter.get_total_flops()
     assert cost.passes_flops == passes / 4 * estimate(work(BiCo()), "cpu").passes_flops
     assert cost.passes_flops + cost.moments_flops == pytest.approx(counted, rel=0.25)
@@ -93,7 +93,7 @@ def test_a_search_costs_a_forward_pass_of_the_target_an_alpha():
     a, b = tiny_clip(dtype=torch.float32), tiny_clip(48, 3, seed=4, dtype=torch.float32)
     job = job_of(tuned=random_fine_tune(a), base=a, target=b, calibration=samples.batches(20), loss=samples.loss)
     counting = job.target._replace(loss=lambda *args: (passed.append(len(args[1][1])), samples.loss(*args))[1])
-    refined_search(counting, job.batches, 20, job.weights, Naive().carry(job).delta)
+    refined_search(counting, job.batches, 20, job.weights, Naive().carry(job, Statistics(job.pairs, Wanted())).delta)
     assert 10 * 20 <= sum(passed) <= 11 * 20  # beside an α of 0 there is one more, else two
     sites = family_of(b).sites(b)
     alone = Work(pair_sites(sites, sites), sites, Theseus(), 20, (b.state_dict(), b.state_dict()))
@@ -120,7 +120,7 @@ def test_costs_grow_as_they_should():
     assert two.maps_flops == one.maps_flops
     text = work(BiCo())
     pairs = [type(pair)(*(replace(site, tokens=Tokens(0, sequence="text")) for site in pair)) for pair in text.pairs]
-    text = replace(text, pairs=pairs, source_sites=[pair.source for pair in pairs])
+    text = replace(text, pairs=pairs, base_sites=[pair.base for pair in pairs])
     short, long = (estimate(replace(text, length=length), "cpu") for length in (16, 32))
     assert long.passes_flops == 2 * short.passes_flops
     assert long.moments_flops == 2 * short.moments_flops
@@ -154,7 +154,7 @@ def test_a_port_tells_what_it_was_expected_to_take(world, capsys, monkeypatch, t
 
 
 def trial(a, b, tuned, samples, n):
-    """`probe`'s trial on live models, losses summed."""
+    """A port in small on live models, losses summed."""
     job = job_of(tuned=tuned, base=a, target=b, calibration=samples.batches(n), loss=samples.loss)
     half = [replace(samples, images=samples.images[k::2], labels=samples.labels[k::2]) for k in (0, 1)]
     halves = [lambda own=own: own.batches(n) for own in half]
@@ -164,12 +164,12 @@ def trial(a, b, tuned, samples, n):
         with torch.no_grad():
             return float(own.loss(model, (own.images, own.labels)))
 
-    parts = probe.gather(job, method, halves)
-    after = probe.trial_loss(job, method, parts, halves, lambda k: loss(b, half[1 - k]))
+    parts = gather_halves(job, method, halves)
+    after = held_out_loss(job, method, parts, halves, lambda k: loss(b, half[1 - k]))
     fine_tuned = tiny_clip(16, size=16, heads=4)
     fine_tuned.load_state_dict(tuned)
-    whole = probe.together(job, method, parts)
-    return probe.Trial(loss(b, samples), after, loss(fine_tuned, samples)), whole, job
+    whole = together(job, method, parts)
+    return Trial(loss(b, samples), after, loss(fine_tuned, samples)), whole, job
 
 
 def test_on_a_twin_a_port_in_small_recovers_all_of_a_task_that_the_samples_span():
@@ -185,10 +185,10 @@ def test_either_half_is_judged_by_the_other():
     a, samples = tiny_clip(16, size=16, heads=4), Samples.make(40, size=16)
     b = tiny_clip(16, size=16, heads=4, seed=5)
     found, whole, job = trial(a, b, gradient_step(a, samples, step=2e-3), samples, 20)
-    both = Statistics(job.pairs, BiCo().signals)
-    collect(job.source, job.target, job.pairs, samples.batches(7), both)
+    both = Statistics(job.pairs, BiCo().wanted)
+    collect(job.base, job.target, job.pairs, samples.batches(7), both)
     for pair in job.pairs:
-        for signal in BiCo().signals:
+        for signal in BiCo().wanted.signals:
             assert torch.allclose(whole[pair, signal].cross, both[pair, signal].cross)
     assert found.after != found.before
 
@@ -196,11 +196,11 @@ def test_either_half_is_judged_by_the_other():
 def test_halves_share_every_class():
     """Also where the classes come in turn, and every second sample would be of every second class."""
     labels = [i % 4 for i in range(40)] + [9]
-    first, second = probe.halved(labels)
+    first, second = halved(labels)
     assert sorted(first + second) == list(range(41))
     counts = [[sum(labels[i] == k for i in half) for half in (first, second)] for k in (0, 1, 2, 3, 9)]
     assert all(abs(a - b) <= 1 for a, b in counts)
-    assert probe.halved(["a", "b", None]) == ([0, 2], [1])
+    assert halved(["a", "b", None]) == ([0, 2], [1])
 
 
 def test_means_are_weighed_by_what_each_map_carries():
@@ -209,8 +209,8 @@ def test_means_are_weighed_by_what_each_map_carries():
     only = "visual.transformer.resblocks.1.mlp.c_fc.weight"
     tuned[only] = random_fine_tune(a)[only]
     _, whole, job = trial(a, twin(a), tuned, samples, 30)
-    moved = BiCo(rtol=1e-11).carry(replace(job, statistics=whole)).moved
-    signs = probe.signs_of(moved, {"": np.eye(2)}, {"": (0, None)}, 0.5)
+    moved = BiCo(rtol=1e-11).carry(job, whole).moved
+    signs = signs_of(moved, {"": np.eye(2)}, {"": (0, None)}, 0.5)
     entry = next(entry for entry in moved if entry.norm)
     assert signs.input_residual == pytest.approx(entry.input.residual)
     assert signs.output_residual == pytest.approx(entry.output.residual)
@@ -234,20 +234,20 @@ def test_means_are_weighed_by_what_each_map_carries():
     ],
 )
 def test_the_verdict_goes_by_what_a_port_in_small_recovered(recovered, verdict):
-    signs = probe.Signs(0.9, 0.2, 0.5, 0.8, recovered)
-    found = judge(signs, probe.Trial(10.0, 10.0 - 8 * recovered, 2.0), FITTED)
+    signs = Signs(0.9, 0.2, 0.5, 0.8, recovered)
+    found = judge(signs, Trial(10.0, 10.0 - 8 * recovered, 2.0), FITTED)
     assert found.grade == verdict
     assert f"{recovered:.0%} of the way" in found.reasons[0]
 
 
 def test_without_a_gap_there_is_nothing_to_gain():
-    found = probe.Trial(1.0, 0.9, 0.995)
+    found = Trial(1.0, 0.9, 0.995)
     assert found.recovered is None
-    assert probe.Trial(1.0, 0.9, 0.5).recovered == pytest.approx(0.2)
-    verdict = judge(probe.Signs(1, 0, 0, 1, found.recovered), found, 50)
+    assert Trial(1.0, 0.9, 0.5).recovered == pytest.approx(0.2)
+    verdict = judge(Signs(1, 0, 0, 1, found.recovered), found, 50)
     assert verdict.grade is Grade.POOR
     assert "nothing to gain" in verdict.reasons[0]
-    assert judge(probe.Signs(1, 0, 0, 1, None), None, 50).grade is Grade.UNCERTAIN
+    assert judge(Signs(1, 0, 0, 1, None), None, 50).grade is Grade.UNCERTAIN
 
 
 @pytest.fixture(scope="module")
@@ -300,24 +300,24 @@ def test_samples_show_how_alike_the_blocks_are(world, capsys, monkeypatch):
 
 
 def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, monkeypatch):
-    told_of, right_loss, right_dressed, right_carry = [], explore._loss, Ready.dressed, BiCo.carry
+    told_of, right_loss, right_head, right_carry = [], explore.loss, Session.target_as_it_is, BiCo.carry
     monkeypatch.setattr(
         explore,
-        "_loss",
-        lambda objective, model, drawn, *rest: (
-            told_of.append(("loss", drawn.samples)),
-            right_loss(objective, model, drawn, *rest),
-        )[1],
+        "loss",
+        lambda session, asked, drawn: (told_of.append(("loss", drawn.samples)), right_loss(session, asked, drawn))[1],
     )
     monkeypatch.setattr(
-        Ready,
-        "dressed",
-        lambda self, drawn, size: (told_of.append(("head", drawn.samples)), right_dressed(self, drawn, size))[1],
+        Session,
+        "target_as_it_is",
+        lambda self, drawn: (told_of.append(("head", drawn.samples)), right_head(self, drawn))[1],
     )
     monkeypatch.setattr(
         BiCo,
         "carry",
-        lambda self, job: (told_of.append(("port", tuple(job.batches().samples))), right_carry(self, job))[1],
+        lambda self, job, *rest: (
+            told_of.append(("port", tuple(job.batches().samples))),
+            right_carry(self, job, *rest),
+        )[1],
     )
     told(capsys, monkeypatch, *WORDS, *DATA)
     whats = [what for what, _ in told_of]

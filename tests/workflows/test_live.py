@@ -8,7 +8,6 @@ import peft
 import pytest
 import torch
 import transformers
-from hf_bico.families.on_top import top_of
 from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from support.family_twins import CASES, CLASSES, END, gradient_step, turned, twin
@@ -21,6 +20,7 @@ import hf_bico
 from hf_bico import Batch, BiCo, FewShot, Naive, PortError, class_loss, port
 from hf_bico.core.pairing import by_path
 from hf_bico.families import family_of
+from hf_bico.families.live_heads import live_head
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.batches import BatchFormat, pad_right
 from hf_bico.workflows.config import PortConfig
@@ -220,7 +220,7 @@ def test_the_targets_own_classifier_stays_where_that_is_asked_for():
     assert not [key for key in ported.delta if "classifier" in key]
     assert any(entry.key == "classifier.weight" for entry in ported.account.left)
     with pytest.raises(PortError, match="head='theirs' is not one of transport, own"):
-        top_of(tuned, model, model, "theirs")
+        live_head(tuned, model, model, "theirs")
 
 
 def test_peft_models_port_as_the_merged_model_does():
@@ -636,7 +636,7 @@ def test_live_jobs_need_no_loss_of_their_own_either():
     model = model_of("bert")
     job = job_of(tuned=random_sites(model), base=model, target=model_of("bert", seed=1), calibration=[])
     whole = named_batch("bert")
-    assert torch.allclose(job.source.loss(model, whole), own_loss("bert", model, whole))
+    assert torch.allclose(job.base.loss(model, whole), own_loss("bert", model, whole))
 
 
 def test_a_familys_loss_is_that_of_the_repos(tmp_path):
@@ -647,4 +647,4 @@ def test_a_familys_loss_is_that_of_the_repos(tmp_path):
         model = case_of(name, processor.vocab_size).build()
         inputs, labels = batch(kind, processor)
         job = job_of(tuned=random_sites(model), base=model, target=model, calibration=[])
-        assert torch.allclose(job.source.loss(model, inputs | {"labels": labels}), loss(kind)(model, (inputs, labels)))
+        assert torch.allclose(job.base.loss(model, inputs | {"labels": labels}), loss(kind)(model, (inputs, labels)))

@@ -11,7 +11,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hf_bico.tasks.asking import zero_shot_head
 from huggingface_hub import HfApi, ModelCard, cached_assets_path, hf_hub_download
 from safetensors.torch import load_file
 from support.commands import assert_refused, hf_bico
@@ -26,6 +25,7 @@ from hf_bico.core.errors import listed
 from hf_bico.families import FAMILIES, LIBRARIES
 from hf_bico.io import workspace, writer
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.asked import zero_shot_head
 from hf_bico.tasks.batches import batched
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import classes_of, draw, read_task
@@ -145,7 +145,9 @@ def test_live_objects_and_hub_give_the_same_tensors(pushed, live):
             prepare,
             "objective_of",
             lambda right: (
-                lambda *args: (lambda objective: replace(objective, head=objective.head.flip(0)))(right(*args))
+                lambda *args, **how: (lambda objective: replace(objective, head=objective.head.flip(0)))(
+                    right(*args, **how)
+                )
             ),
         ),
     ],
@@ -388,7 +390,7 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
     monkeypatch.setattr(workspace, "EVERY", 0.0)
     chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out")
     batches, scored = [], []
-    right = {"add": collect._add_batch, "marks": Evaluator.per_sample}
+    right = {"add": collect._add_batch, "per sample": Evaluator.per_sample}
 
     def add(statistics, source, target, pairs, batch):
         if len(batches) == 2:
@@ -402,10 +404,10 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
             scored.append("stop")
             raise KeyboardInterrupt
         scored.append("score")
-        return right["marks"](*args)
+        return right["per sample"](*args)
 
     monkeypatch.setattr(collect, "_add_batch", add)
-    monkeypatch.setattr(Evaluator, "marks", per_sample)
+    monkeypatch.setattr(Evaluator, "per_sample", per_sample)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(chosen, Hub())

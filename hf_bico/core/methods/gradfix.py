@@ -58,6 +58,5 @@ class GradFix(Method):
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
-            seen = seen.gradients[pair.target.name]
-            vote = self.sign == "vote"
-            yield pair, Mask(seen.weight_votes, seen.bias_votes) if vote else Mask(seen.weight, seen.bias)
+            own, vote = seen.gradients[pair.target.name], self.sign == "vote"
+            yield pair, Mask(own.weight_votes, own.bias_votes) if vote else Mask(own.weight, own.bias)

@@ -15,7 +15,7 @@ def brute_force_finds_the_same(method: Method) -> None:
     units inside them larger inner products, among all there are."""
     heads, width, units, stream = 3, 3, 5, 7
     tensors, both = toy_blocks(heads, width, units, stream)
-    known_weights = Statistics(both, method.signals)
+    known_weights = Statistics(both, method.wanted)
     known_weights.weights = tuple({k: torch.from_numpy(v) for k, v in side.items()} for side in tensors)
     method.check(both)
     maps = {pair.target.role: map_ for pair, map_ in method.plan(both, known_weights)}

@@ -16,7 +16,7 @@ from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, T
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
-from hf_bico.core.types import Pair, Signal
+from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 from hf_bico.workflows.live import class_scores
 from support.twins import Samples, random_fine_tune, site_keys, tiny_clip, twin, widened
@@ -91,7 +91,6 @@ def job(source: str, target: str, tau: dict[str, Tensor], *, n: int = 100, batch
         *(Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)),
         b.state_dict(),
         lambda: seen.batches(batch),
-        statistics(source, target, n, batch),
     )
 
 
@@ -112,7 +111,7 @@ def collected(
     """`first`: how many samples came before these."""
     sides = [Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)]
     both = pair_sites(family_of(a).sites(a), family_of(b).sites(b))
-    empty = Statistics(both, signals, DRAWS)
+    empty = Statistics(both, Wanted(frozenset(signals), DRAWS))
     empty.samples = first
     return collect(*sides, both, batches, empty)
 
@@ -124,7 +123,11 @@ def carried(method: Method, source: str, target: str, tau: dict[str, Tensor], **
 
 def transported(method: Method, source: str, target: str, tau: dict[str, Tensor], **how) -> Transported:
     method.check(pairs(source, target))
-    return method.carry(job(source, target, tau, **how))
+    return method.carry(job(source, target, tau, **how), statistics(source, target, *_sizes(**how)))
+
+
+def _sizes(n: int = 100, batch: int = 50) -> tuple[int, int]:
+    return n, batch
 
 
 def noise_tau(name: str, seed: int = 1) -> dict[str, Tensor]:

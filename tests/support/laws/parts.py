@@ -55,4 +55,4 @@ def tokens_meet_on_the_finer_grid() -> None:
         moment.add(a, b, resampling(Tokens(1, small), Tokens(1, large)))
         expected = b.flatten(0, 1).T @ resized.flatten(0, 1)
         assert torch.allclose(moment.cross, expected, rtol=1e-5, atol=1e-6 * expected.norm())
-        assert abs(moment.energy_source / float(resized.square().sum()) - 1) < 1e-6
+        assert abs(moment.energy_a / float(resized.square().sum()) - 1) < 1e-6
