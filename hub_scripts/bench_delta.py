@@ -23,10 +23,10 @@ import transformers
 import hf_bico
 from hf_bico.families import library_of
 from hf_bico.families.purposes import of_model
-from hf_bico.io.changes.delta import REPORT_FILE, SECTION, OpenedBase
+from hf_bico.io.changes.delta import REPORT_FILE, SECTION
 from hf_bico.io.changes.forms import stored
 from hf_bico.io.changes.peft import write_delta
-from hf_bico.io.checkpoints import Named, SafeTensors
+from hf_bico.io.checkpoints import open_repo
 from hf_bico.io.hub import Hub
 
 SHARD = "200MB"
@@ -48,8 +48,7 @@ def write(root: Path, layers: int, width: int) -> tuple[int, int]:
     model.save_pretrained(root / "base", max_shard_size=SHARD)
     pinned = Hub().resolve(str(root / "base"))
     library = library_of(pinned.files)
-    tensors = SafeTensors.of(library, pinned, root / "base")
-    base = OpenedBase(pinned, library, of_model(model), root / "base", Named(tensors, library.names(model, tensors)))
+    base = open_repo(Hub(), pinned, library, of_model(model), model=model)
     change = {key: 1e-3 * torch.randn_like(tensor) for key, tensor in model.state_dict().items() if "proj" in key}
     record = write_delta(root / "delta", base, stored(change, 1.0, None), {}, [])
     (root / "delta" / REPORT_FILE).write_text(json.dumps({SECTION: record}))

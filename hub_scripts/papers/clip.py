@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hf_bico.families.open_clip import OpenClip
-from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.checkpoints import open_repo
 from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import staged, write_model
-from hf_bico.tasks.asked import zero_shot_head
+from hf_bico.tasks.asked import Asked, zero_shot_head
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.tasks.samples import Task, read_task, samples_of
 from hf_bico.tasks.splits import ArrowSplit, HubDataset
 from hf_bico.workflows import compare as comparison
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.live import class_loss
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
@@ -111,10 +112,10 @@ def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:
     )
     delta = {key: (p.detach() - before[key]).cpu() for key, p in tower.items()}
     examine = Evaluator(task, "validation", split, tuple(kept), run.size, run.track)
-    score = examine(str(tune), ZeroShot(LIBRARY, loaded, head), loaded.model).value if kept else None
-    weights = SafeTensors.of(LIBRARY, pinned, folder)
+    score = examine.score(str(tune), Asked(loaded, ZeroShot(LIBRARY, loaded, head))).value if kept else None
+    base = open_repo(run.hub, pinned, LIBRARY, LIBRARY.purpose(folder), model=loaded.model)
     with staged(run.place(spec, tune)) as stage:
-        write_model(stage, LIBRARY, loaded.model, folder, pinned.files, weights, delta, 1.0, {})
+        write_model(stage, base, delta, 1.0, {})
         (stage / "README.md").write_text(card(spec, tune, LIBRARY.name, score), encoding="utf-8")
 
 
@@ -124,8 +125,8 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     Args:
         tuned: the fine-tune's ref or folder, by the model's name.
     """
-    key, config = key_of(spec, unit), port_config(spec.datasets[unit.dataset], unit, tuned, spec, run)
-    data = comparison.run(unit.config(config, tuned[unit.target]), run.hub, run.track)
+    key, config = key_of(spec, unit), config_of(spec.datasets[unit.dataset], unit, tuned, spec, run)
+    data = comparison.run(config, run.hub, run.track)
     starts = {(draw["per_class"], draw["n"], draw["seed"]): draw["start"] for draw in data["calibration"]}
     for row in data["rows"]:
         size, start = row["per_class"] or row["n"], starts[row["per_class"], row["n"], row["seed"]]
@@ -141,8 +142,8 @@ def columns_of(entry: Dataset) -> dict[str, str]:
     return {role: column for role, column in (("image", entry.image), ("label", entry.label)) if column is not None}
 
 
-def port_config(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, run: Run) -> PortConfig:
-    """What all ports of a comparison share."""
+def config_of(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, run: Run) -> CompareConfig:
+    """The comparison as `hf-bico compare` takes it."""
     columns = ",".join(f"{role}={column}" for role, column in columns_of(entry).items())
     shared: dict[str, Any] = {
         "config": entry.config,
@@ -151,13 +152,13 @@ def port_config(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, r
         "eval_n": entry.eval_n,
         "columns": columns or None,
         "templates": entry.templates,
-        "strategy": unit.strategy,
     }
-    return PortConfig(
-        tuned[unit.source],
-        ready(spec, unit.target, run),
-        entry.ref,
-        ready(spec, unit.source, run),
+    return replace(
+        unit.config(tuned[unit.target]),
+        source=tuned[unit.source],
+        target=ready(spec, unit.target, run),
+        dataset=entry.ref,
+        base=ready(spec, unit.source, run),
         **shared,
         batch_size=run.size,
         device=run.device,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from hf_bico import __version__
 from hf_bico.core.search import GRID
-from hf_bico.workflows.compare import CompareConfig
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.compare import calibrations_of, chosen
+from hf_bico.workflows.config import CompareConfig
 from papers.spec import Dataset, Model, Protocol, Spec, Table
 
 
@@ -52,10 +52,20 @@ class Unit:
     def __str__(self) -> str:
         return f"{self.source} → {self.target} on {self.dataset}" + (f", {self.strategy}" if self.strategy else "")
 
-    def config(self, port: PortConfig, reference: str | None = None) -> CompareConfig:
-        """The comparison of it, with what a port shares and the target's own fine-tune."""
+    def config(self, reference: str | None = None) -> CompareConfig:
+        """The comparison of it, whose models and data are still to be named, with the target's own fine-tune."""
         return CompareConfig(
-            port, self.n, self.per_class, self.seeds, self.methods, self.options, self.alphas, reference
+            source="",
+            target="",
+            dataset="",
+            sizes=self.n,
+            per_class=self.per_class,
+            strategy=self.strategy,
+            seeds=self.seeds,
+            methods=self.methods,
+            options=self.options,
+            alphas=self.alphas,
+            target_tuned=reference,
         )
 
 
@@ -144,22 +154,22 @@ class Work:
 
 def work_of(spec: Spec, unit: Unit) -> Work | None:
     """A comparison's own, without its fine-tunes; None where the file does not say how large the dataset is."""
-    dataset, config = spec.datasets[unit.dataset], unit.config(PortConfig("", "", "", strategy=unit.strategy))
+    dataset, config = spec.datasets[unit.dataset], unit.config()
     rows = dataset.eval_n or dataset.rows
     if rows is None or (unit.per_class and dataset.classes is None):
         return None
-    methods, calibration, evaluation = config.chosen().values(), 0, 0
-    collections = {method.draws for method in methods if method.signals} or {0}
-    for choice in config.calibrations():
+    methods, calibration, evaluation = chosen(config).values(), 0, 0
+    collections = {method.wanted.draws for method in methods if method.wanted.signals} or {0}
+    for choice in calibrations_of(config):
         n = choice.size(dataset.classes or 0)
         calibration += 2 * n * len(collections) + n * sum(
-            getattr(method, "steps", 0) for method in methods if not method.signals
+            getattr(method, "steps", 0) for method in methods if not method.wanted.signals
         )
         evaluation += len(methods) * sum(
             rows + (n * (len(GRID) + 2) if alpha == "auto" else 0) for alpha in unit.alphas
         )
     fixed = 3 * rows  # zero-shot, the source's fine-tune and the target's; of texts the probe makes it one a draw
-    return Work(0, calibration, evaluation + fixed * (len(config.calibrations()) if dataset.text else 1))
+    return Work(0, calibration, evaluation + fixed * (len(calibrations_of(config)) if dataset.text else 1))
 
 
 def tuning_of(spec: Spec, made: Iterable[FineTune]) -> Work:

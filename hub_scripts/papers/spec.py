@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from hf_bico.core.errors import PortError
-from hf_bico.workflows.compare import CompareConfig
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.compare import calibrations_of, chosen
+from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.plan import check_alpha
 from papers.kinds import (
     Section,
@@ -271,9 +271,18 @@ def _refused(where: str, table: Table) -> list[str]:
     for strategy in table.strategies:
         sizes = ((), table.per_class) if table.per_class else (table.n, ())
         config = CompareConfig(
-            PortConfig("", "", "", strategy=strategy), *sizes, table.seeds, table.methods, table.options
+            source="",
+            target="",
+            dataset="",
+            sizes=sizes[0],
+            per_class=sizes[1],
+            strategy=strategy,
+            seeds=table.seeds,
+            methods=table.methods,
+            options=table.options,
         )
-        for check in (config.chosen, config.calibrations, *(partial(check_alpha, alpha) for alpha in table.alphas)):
+        alphas = (partial(check_alpha, alpha) for alpha in table.alphas)
+        for check in (partial(chosen, config), partial(calibrations_of, config), *alphas):
             try:
                 check()
             except PortError as error:

@@ -22,7 +22,8 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Job
 from hf_bico.io.writer import staged
 from hf_bico.tasks.strategies import Calibration, chosen
-from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.compare import calibrations_of
+from hf_bico.workflows.compare import chosen as chosen_methods
 from hf_bico.workflows.live import job_of
 from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
 from papers.plan import Cell, FineTune, Unit, key_of
@@ -129,8 +130,8 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     Args:
         tuned: the fine-tune's ref or folder, by the model's name.
     """
-    config = unit.config(PortConfig("", "", "", strategy=unit.strategy))
-    task, methods = Task.of(spec, unit, run), config.chosen()
+    config = unit.config()
+    task, methods = Task.of(spec, unit, run), chosen_methods(config)
     base, target, source = (
         load(ref, run) for ref in (spec.models[unit.source].ref, spec.models[unit.target].ref, tuned[unit.source])
     )
@@ -138,13 +139,19 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     for model in (base, target, source):  # the job's tensors stay where they are: on the CPU
         model.to(run.device)
     reference = cache(lambda: load(tuned[unit.target], run).to(run.device))
-    for choice in config.calibrations():
+    for choice in calibrations_of(config):
         few, size = task.drawn(choice), choice.per_class or choice.size(0)
         once = partial(ledger.once, key_of(spec, unit), size, choice.seed)
         for what, model in ((ZERO, lambda: target), (SOURCE, lambda: source), (REFERENCE, reference)):
             once(what, lambda model=model, few=few: task.score(model(), few))
         rows = compare_methods(
-            job_on(idle, task, few), methods, len(few), partial(task.score, few=few), alphas=unit.alphas, once=once
+            job_on(idle, task, few),
+            methods,
+            len(few),
+            partial(task.score, few=few),
+            alphas=unit.alphas,
+            once=once,
+            track=run.track,
         )
         for row in rows:
             once(name_of(Cell(size, choice.seed, row.method, row.alpha)), lambda row=row: asdict(row))
@@ -154,10 +161,10 @@ def job_on(idle: Job, task: Task, few: Texts) -> Job:
     """The same port with these samples; the losses are under either base's own probe of them."""
     sides = [
         Side(side.model, probe_loss(*probe(side.model, few, task.classes, task.run)))
-        for side in (idle.source, idle.target)
+        for side in (idle.base, idle.target)
     ]
     batches = [Batch(batch, batch) for batch in few.batches(task.run.size, task.run.device)]
-    return replace(idle, source=sides[0], target=sides[1], batches=lambda: batches, track=task.run.track)
+    return replace(idle, base=sides[0], target=sides[1], batches=lambda: batches)
 
 
 def _no_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:

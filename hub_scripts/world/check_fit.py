@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import cells
@@ -24,13 +24,13 @@ from tables import fill, load, markdown, where
 from tasks import TASKS
 
 from hf_bico.core.collect import Batch, Side
+from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
 from hf_bico.core.methods import BiCo
 from hf_bico.core.pairing import matched
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import holding
 from hf_bico.families import family_of
-from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, Grade, grade
-from hf_bico.workflows import probe
+from hf_bico.reports.verdict import FITTED, GOOD_FROM, POOR_BELOW, Grade, Trial, grade, signs_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS, PAGE = DOCS / "results" / "check.csv", DOCS / "check.md"
@@ -48,22 +48,22 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
     """Signs and losses a sample, as a check of `FITTED` samples has them."""
     job, n = cells.job(cells.Cell(source, target, task, seed, FITTED))
     pictures, labels = (torch.cat(parts) for parts in zip(*(batch.base for batch in job.batches()), strict=True))
-    samples = [Batch(*2 * [(pictures[half], labels[half])]) for half in probe.halved(labels.tolist())]
+    samples = [Batch(*2 * [(pictures[half], labels[half])]) for half in halved(labels.tolist())]
     halves = [lambda batch=batch: [batch] for batch in samples]
-    parts = probe.gather(job, BiCo(), halves)
+    parts = gather_halves(job, BiCo(), halves)
 
     def on(side: Side, number: int) -> float:
         with torch.no_grad():
             return float(side.loss(side.model, samples[number].target))
 
     before = on(job.target, 0) + on(job.target, 1)
-    after = probe.trial_loss(job, BiCo(), parts, halves, lambda number: on(job.target, 1 - number))
-    moved = BiCo().carry(replace(job, statistics=probe.together(job, BiCo(), parts))).moved
+    after = held_out_loss(job, BiCo(), parts, halves, lambda number: on(job.target, 1 - number))
+    moved = BiCo().carry(job, together(job, BiCo(), parts)).moved
     sites = tuple(family_of(side.model).sites(side.model) for side in (job.base, job.target))
     matrix = cka_matrix(job.base, job.target, sites, "", lambda: samples)
     with holding(job.base.model, tune.fine_tune(source, task).items()):
-        trial = probe.Trial(before, after, on(job.base, 0) + on(job.base, 1))
-    signs = probe.signs_of(moved, {"": matrix}, matched(*sites), trial.recovered)
+        trial = Trial(before, after, on(job.base, 0) + on(job.base, 1))
+    signs = signs_of(moved, {"": matrix}, matched(*sites), trial.recovered)
     losses = dict(zip(LOSSES, (trial.before, trial.after, trial.source), strict=True))
     return asdict(signs) | {name: loss / n for name, loss in losses.items()}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import cells
@@ -16,11 +15,10 @@ import torch
 import tune
 from torch import Tensor, nn
 
-from hf_bico.core.collect import collect
-from hf_bico.core.moments import Statistics
+from hf_bico.core.chain import carry, gather
 from hf_bico.core.taps import taps
 from hf_bico.core.transport import added, holding
-from hf_bico.core.types import Signal
+from hf_bico.core.types import Signal, Wanted
 from hf_bico.families import family_of
 
 matplotlib.use("Agg")
@@ -56,7 +54,7 @@ def rows(model: nn.Module, head: Tensor, pictures: Tensor, labels: Tensor) -> di
 def alignment() -> dict[tuple[str, str], list[tuple[float, float, float]]]:
     """Per signal and site: CKA, cosine before (zero-padded) and after the Procrustes map, on images it never saw."""
     job, _ = cells.job(cells.Cell(*PAIR, TASK, seed=0, n=N))
-    statistics = collect(job.base, job.target, job.pairs, job.batches(), Statistics(job.pairs, SIDES))
+    statistics = gather(job, Wanted(frozenset(SIDES)))
     test = [part[:200] for part in cells.images(TASK, "test")]
     a, b = (
         rows(side.model, cells.heads(name, TASK)[0], *test)
@@ -104,9 +102,7 @@ def likeness() -> dict[str, list[float]]:
     found = {}
     for name in METHODS:
         method = cells.method(name)
-        statistics = Statistics(job.pairs, method.signals, method.draws)
-        collect(job.base, job.target, job.pairs, job.batches(), statistics)
-        delta = method.carry(replace(job, statistics=statistics)).delta
+        delta = carry(job, method, gather(job, method.wanted)).delta
         with holding(job.target.model, added(job.weights, delta)):
             change = [after - y for after, y in zip(stream(job.target.model, pictures), before, strict=True)]
         found[name] = [cosine(made, wanted) for made, wanted in zip(change, goal, strict=True)]
