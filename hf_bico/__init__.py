@@ -58,7 +58,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """Imported at first use: torch takes seconds, and `hf-bico --help` needs none of it."""
+    """Return a public name, imported at first use: torch takes seconds, and `hf-bico --help` needs none of it."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hf_bico' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)

@@ -44,7 +44,7 @@ def _verdict(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _parts(data: dict[str, Any]) -> Iterator[Any]:
-    """Tables and lines of what was found, as far as it went."""
+    """Yield tables and lines of what was found, as far as it went."""
     if "models" in data:
         yield _table(
             "",
@@ -138,7 +138,7 @@ def _place(tower: str, depth: int | None) -> str:
 
 
 def _widths(sites: list[dict[str, Any]]) -> str:
-    """Shapes of source and target, each once."""
+    """Return shapes of source and target, each once."""
     shapes = dict.fromkeys("×".join(map(str, s["source"])) + " → " + "×".join(map(str, s["target"])) for s in sites)
     return ", ".join(shapes)
 
@@ -159,7 +159,7 @@ def _moves(vector: dict[str, Any]) -> Iterator[str]:
 
 
 def _cost(cost: dict[str, Any]) -> Iterator[str]:
-    """What a port would take; the timed stages are those that samples were there for."""
+    """Yield what a port would take; the timed stages are those that samples were there for."""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost["stages"].items() if seconds)
     yield (
         f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "

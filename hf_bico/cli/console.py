@@ -30,7 +30,10 @@ class Terminal:
         _quieten_libraries()
 
     def track(self, items, what: str, total: int):
-        """A progress bar on stderr while `items` pass; where that is no terminal, a line as a stage first begins."""
+        """Yield the items, with a progress bar on stderr while they pass; where that is no terminal, a line as a stage
+        first
+        begins.
+        """
         bare = self.format is Format.QUIET or not stderr.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=stderr, disable=bare, transient=True) as progress:
@@ -46,14 +49,14 @@ class Terminal:
             stderr.print(f"{what} …", markup=False)
 
     def say(self, human: Any, data: Any, quiet: str) -> None:
-        """The result, in the one form that was asked for."""
+        """Print the result, in the one form that was asked for."""
         if self.format is Format.HUMAN:
             self.out.print(human)
         elif self.format is Format.JSON or quiet:
             print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
 
     def add(self, *lines: str) -> None:
-        """More of the result, for human readers alone."""
+        """Print more of the result, for human readers alone."""
         if self.format is Format.HUMAN:
             for line in lines:
                 self.out.print(line, markup=False)
@@ -64,7 +67,9 @@ class Terminal:
 
 
 def _quieten_libraries() -> None:
-    """The libraries' chatter and their bars, which outlive a table and count single small files; ours say it all."""
+    """Silence the libraries' chatter and their bars, which outlive a table and count single small files; ours say it
+    all.
+    """
     import datasets
     import huggingface_hub
 

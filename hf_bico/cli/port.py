@@ -33,7 +33,8 @@ def port(config: PortConfig, call: Call) -> None:
 
 
 def _say_outcome(terminal: Terminal, outcome) -> None:
-    """
+    """Print what came of a port.
+
     Raises:
         PortError: it was not pushed although a push was asked for.
     """

@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 def meeting(a: Spans, b: Spans) -> Tensor:
-    """P (n, T_B, T_A), float32: a token of B takes the mean of A's rows that cover the same characters.
+    """Return P (n, T_B, T_A), float32: a token of B takes the mean of A's rows that cover the same characters.
 
     The weights are the shared characters and sum to 1; a row that meets none is zero.
     """
@@ -61,7 +61,7 @@ def meeting(a: Spans, b: Spans) -> Tensor:
 
 
 def same(a: Spans, b: Spans) -> bool:
-    """Whether every token of A meets its twin alone: `meeting` is the identity on the mask."""
+    """Return whether every token of A meets its twin alone: `meeting` is the identity on the mask."""
     return (
         a.mask.shape == b.mask.shape
         and torch.equal(a.mask, b.mask)
@@ -70,7 +70,7 @@ def same(a: Spans, b: Spans) -> bool:
 
 
 def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
-    """Samples' places as tensors, padded on the right."""
+    """Return samples' places as tensors, padded on the right."""
     width = max(map(len, rows), default=0)
     both = torch.tensor([[*row, *[(0, 0)] * (width - len(row))] for row in rows], dtype=torch.long)
     start, end = both.reshape(len(rows), width, 2).unbind(-1)
@@ -78,7 +78,7 @@ def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
 
 
 def places(tokens: Sequence[Token], parts: Sequence[Part], length: int) -> list[tuple[int, int]]:
-    """Places [start, end) of a sample's tokens; (0, 0) for one that covers nothing.
+    """Return places [start, end) of a sample's tokens; (0, 0) for one that covers nothing.
 
     Args:
         parts: in order.
@@ -97,12 +97,12 @@ def places(tokens: Sequence[Token], parts: Sequence[Part], length: int) -> list[
 
 
 def _opened(specials: Sequence[int], start: int, end: int) -> tuple[int, int]:
-    """[start, end) of the text once every special token has a character of its own in it."""
+    """Return [start, end) of the text once every special token has a character of its own in it."""
     return start + bisect_right(specials, start), end + bisect_left(specials, end)
 
 
 def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In places; tokens that share a character (its bytes, say) have a part of it each, in order."""
+    """Return the spans in places; tokens that share a character (its bytes, say) have a part of it each, in order."""
     owners = defaultdict(list)
     for number, span in enumerate(spans):
         for character in range(*span):
@@ -119,7 +119,7 @@ def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> list[tuple[int, int, int, int]]:
-    """(from, to, place, place): the text's parts keep their width, what lies between is a character wide."""
+    """Return (from, to, place, place): the text's parts keep their width, what lies between is a character wide."""
     found, reached, base = [], 0, PLACES
     for part in parts:
         if part.start is not None and part.length:

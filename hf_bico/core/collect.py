@@ -43,7 +43,9 @@ class Batch(NamedTuple):
 
 
 def samples_in(batch: Any) -> int | None:
-    """How many samples a model's batch holds: its length, or that of its first tensor; None if it has neither."""
+    """Return how many samples a model's batch holds: its length, or that of its first tensor; None if it has
+    neither.
+    """
     if isinstance(batch, Mapping | tuple | list):
         parts = batch.values() if isinstance(batch, Mapping) else batch
         return next((len(part) for part in parts if isinstance(part, Tensor)), None)
@@ -84,7 +86,7 @@ def collect(
 
 
 def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
-    """One pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
+    """Make one pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
     plain = seen.wanted.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
     if plain:
         _pass(seen, base, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
@@ -104,7 +106,7 @@ def _pass(
     signals: dict[Signal, Signal],
     run: Run,
 ) -> int:
-    """`signals`: what is watched → as what it is kept. How many samples there were."""
+    """Make one pass and return how many samples there were; `signals` says what is watched → as what it is kept."""
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
     if rows:
@@ -145,7 +147,7 @@ def _labelled(side: Side, batch: Any) -> None:
 
 
 def _label_free(first: int, draw: int) -> Run:
-    """Backward from the scores with standard normal cotangents, a sample's own whatever batch it comes in."""
+    """Return a run backward from the scores with standard normal cotangents, a sample's own whatever batch it comes in."""
 
     def run(side: Side, batch: Any) -> None:
         scores = side.scores(side.model, batch)

@@ -42,5 +42,5 @@ class WeightGradient:
 
 
 def agreeing(tau: Tensor, gradient: Tensor) -> Tensor:
-    """τ where its sign is that of −gradient, zero elsewhere; same shapes."""
+    """Return τ where its sign is that of −gradient, zero elsewhere; same shapes."""
     return torch.where(tau.sign() == -gradient.to(tau).sign(), tau, 0)

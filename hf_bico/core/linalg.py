@@ -20,7 +20,7 @@ class PolarFactor(NamedTuple):
 def polar_factor(
     cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None, removed: float = 0.0
 ) -> PolarFactor:
-    """The canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
+    """Return the canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
 
     With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is
     lost in rounding are filled at random by it. Here R = U f(Σ) Vᵀ with f = 1 above the cut and 0 below, so that R
@@ -53,7 +53,7 @@ def polar_factor(
 
 
 def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: float) -> Tensor:
-    """The map of `fill` between the complements of U f Uᵀ and V f Vᵀ; cut relative to the whole of `fill`."""
+    """Return the map of `fill` between the complements of U f Uᵀ and V f Vᵀ; cut relative to the whole of `fill`."""
     rest = fill - uf @ (u.T @ fill)
     rest = rest - (rest @ v) @ vf.T
     p, sigma, qt = torch.linalg.svd(rest, full_matrices=False)
@@ -62,13 +62,13 @@ def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: f
 
 
 def soft_step(ratio: Tensor) -> Tensor:
-    """0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log between: a cut across which no value can jump."""
+    """Return 0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log between: a cut across which no value can jump."""
     t = ((ratio.clamp_min(1e-30).log2() + 1) / 2).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: tuple[int, int]) -> Tensor:
-    """P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
+    """Return P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
 
     Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`; empty grids have the
     prefix alone.

@@ -37,12 +37,12 @@ class LowRank:
         return LowRank(self.b[rows], self.a)
 
     def norm(self) -> float:
-        """‖B A‖ (Frobenius) by ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, two r × r Gram matrices, in float64."""
+        """Return ‖B A‖ (Frobenius) by ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, two r × r Gram matrices, in float64."""
         b, a = self.b.double(), self.a.double()
         return float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0)) ** 0.5
 
     def dense(self) -> Tensor:
-        """(d_out, d_in)"""
+        """Return (d_out, d_in)"""
         return self.b @ self.a
 
     def is_finite(self) -> bool:
@@ -53,7 +53,7 @@ class Factored(Mapping[str, Tensor]):
     """Named tensors; read by name they are dense, and of some the factors can be had."""
 
     def factors(self, key: str) -> LowRank | None:
-        """As the tensor is stored; None for one that is dense."""
+        """Return the factors of a tensor as it is stored; None for one that is dense."""
         raise NotImplementedError
 
 
@@ -88,7 +88,7 @@ class Delta(Factored):
         where.of(self.whole[key]).copy_(change)
 
     def factors(self, key: str) -> LowRank | None:
-        """Also of a tensor whose parts are products: their factors side by side; of one A once."""
+        """Return the factors, also of a tensor whose parts are products: their factors side by side; of one A once."""
         if key not in self.products or key in self.whole:
             return None
         transposed = next(iter(self.products[key])).transposed
@@ -108,7 +108,7 @@ class Delta(Factored):
         return joined.T if transposed else joined
 
     def is_finite(self, key: str) -> bool:
-        """Whether nothing in it is NaN or Inf, factors as they are."""
+        """Return whether nothing in it is NaN or Inf, factors as they are."""
         products = self.products.get(key, {}).values()
         return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(
             p.is_finite() for p in products

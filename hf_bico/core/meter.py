@@ -46,7 +46,7 @@ class Meter:
 
 
 def peak_memory() -> int:
-    """The process's high-water mark of resident memory, in bytes."""
+    """Return the process's high-water mark of resident memory, in bytes."""
     with suppress(OSError, TypeError):
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text())[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

@@ -59,7 +59,7 @@ class CrossMoment:
         merge_sums(self, other)
 
     def centred(self) -> "CrossMoment":
-        """The same sums, of x alone, with either side's mean taken off: over the rows, weighted where they are.
+        """Return the same sums, of x alone, with either side's mean taken off: over the rows, weighted where they are.
 
         The two sides' weights are not the same; a mean under a moment is taken with their product, one under an energy
         with the side's own.
@@ -84,7 +84,7 @@ class CrossMoment:
         )
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
-        """R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
+        """Return R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
 
         `free` and `fill` say what becomes of the others; see `polar_factor`.
 
@@ -133,7 +133,7 @@ class Statistics:
         return self._moments[pair.streams(signal)]
 
     def partners(self, stream: Stream) -> list[Stream]:
-        """A's streams that meet `stream` of B."""
+        """Return A's streams that meet `stream` of B."""
         return [a for a, b in self._moments if b == stream]
 
     def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
@@ -153,7 +153,7 @@ class Statistics:
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
 
     def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Tensor | None:
-        """P of two streams with so many rows a sample; None where they meet one to one."""
+        """Return P of two streams with so many rows a sample; None where they meet one to one."""
         base, target = self._layouts[a, b]
         if target.sequence:
             return meeting.get(target.sequence)
@@ -169,7 +169,7 @@ class Statistics:
             yield f"{Signal.WEIGHT_GRADIENT.value}/{name}", gradient
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All sums as named tensors, to be written to a file."""
+        """Return all sums as named tensors, to be written to a file."""
         state = {"samples": torch.tensor(self.samples)}
         for name, part in self._parts():
             for field in part.SUMS:
@@ -198,7 +198,7 @@ class Statistics:
 
 
 def resampling(base: Tokens, target: Tokens) -> Tensor | None:
-    """P (T_B, T_A) between two token layouts, None where they are the same.
+    """Return P (T_B, T_A) between two token layouts, None where they are the same.
 
     Prefix tokens meet in their order; of the longer prefix the rest (a distillation token, registers) meets nothing.
 

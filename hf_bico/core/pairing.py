@@ -16,7 +16,8 @@ class Matching(Protocol):
     """A rule that matches the blocks of one tower."""
 
     def __call__(self, tower: str, depths_source: int, depths_target: int, /) -> Blocks:
-        """
+        """Return for every block of B its block of A.
+
         Args:
             tower: which stack of blocks; "" where a model has one.
             depths_source, depths_target: L_A and L_B, neither of them 0.
@@ -28,19 +29,21 @@ class Matching(Protocol):
 
 
 def source_depth(depth: int, depths_source: int, depths_target: int) -> int:
-    """A's block for B's block `depth`: round(l (L_A − 1)/(L_B − 1)), halves upwards, as the paper matches layers."""
+    """Return A's block for B's block `depth`: round(l (L_A − 1)/(L_B − 1)), halves upwards, as the paper matches
+    layers.
+    """
     if depths_target == 1:
         return depths_source - 1
     return (2 * depth * (depths_source - 1) + depths_target - 1) // (2 * (depths_target - 1))
 
 
 def by_index(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
-    """The paper's rule: both stacks from end to end, in even steps."""
+    """Return the paper's rule: both stacks from end to end, in even steps."""
     return tuple(source_depth(depth, depths_source, depths_target) for depth in range(depths_target))
 
 
 def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> Matching:
-    """Blocks as given, tower by tower; a tower that is None is left alone.
+    """Return blocks as given, tower by tower; a tower that is None is left alone.
 
     Args:
         told: who says so, for errors.
@@ -70,7 +73,8 @@ def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> M
 
 
 def read_matching(path: Path) -> Matching:
-    """The pairs of blocks of a YAML file: `{target: source}` or a list of `[target, source]`, either by tower or for
+    """Return the pairs of blocks of a YAML file: `{target: source}` or a list of `[target, source]`, either by
+    tower or for
     the one tower; a source that is null leaves its target block as it is, and every target block must be named.
 
     Raises:
@@ -95,7 +99,7 @@ def read_matching(path: Path) -> Matching:
 
 
 def _table(path: Path, said: Any) -> dict[int, int | None] | None:
-    """{target block: source block} of one tower; None where the file says null."""
+    """Return {target block: source block} of one tower; None where the file says null."""
     if said is None:
         return None
     rows = list(said.items()) if isinstance(said, dict) else said
@@ -134,7 +138,8 @@ def _filled(path: Path, table: Mapping[int, int | None], depths: int) -> Blocks:
 
 
 def subset(matching: Matching, layers: str | None, skip: str | None) -> Matching:
-    """The same, for some target blocks alone: those of `layers` ("0-5,8", all unless given) without those of `skip`.
+    """Return the same, for some target blocks alone: those of `layers` ("0-5,8", all unless given) without those of
+    `skip`.
 
     Where there are several towers, `text:0-5` means blocks of that one; bare numbers mean every tower's.
 
@@ -177,7 +182,7 @@ def _blocks(option: str, ranges: Ranges, tower: str, depths: int) -> set[int]:
 
 
 def depths_of(sites: Iterable[Site]) -> dict[str, int]:
-    """How many blocks every tower has; 0 for one that has none."""
+    """Return how many blocks every tower has; 0 for one that has none."""
     depths: dict[str, int] = {}
     for site in sites:
         depths[site.tower] = max(depths.get(site.tower, 0), 0 if site.depth is None else site.depth + 1)
@@ -185,7 +190,7 @@ def depths_of(sites: Iterable[Site]) -> dict[str, int]:
 
 
 def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> dict[str, Blocks]:
-    """What a matching says of every tower that both sides have blocks of.
+    """Return what a matching says of every tower that both sides have blocks of.
 
     Raises:
         PortError: as the matching does.
@@ -199,7 +204,7 @@ def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching =
 
 
 def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> tuple[Pair, ...]:
-    """A partner for every site of B that something moves to, by tower, role and depth, in B's order.
+    """Return a partner for every site of B that something moves to, by tower, role and depth, in B's order.
 
     A role outside the blocks that one side alone has stays out; so do blocks that the matching gives no partner, and
     biases that B's layers have not.

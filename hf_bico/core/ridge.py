@@ -8,7 +8,8 @@ PENALTIES = torch.logspace(-4, 4, 17)
 
 
 def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """W (K, d) and b (K,) of the least-squares classifier of x (n, d) with labels (n,), penalised as ‖W‖² wants it.
+    """Return W (K, d) and b (K,) of the least-squares classifier of x (n, d) with labels (n,), penalised as ‖W‖²
+    wants it.
 
     Targets are 1 for the class and 0 else, less their mean; the penalty is the one with the least squared
     leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that the largest of
@@ -38,7 +39,9 @@ def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
 
 
 def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:
-    """Squared error of every sample under the classifier of all others; the mean counts as one more direction."""
+    """Return squared error of every sample under the classifier of all others; the mean counts as one more
+    direction.
+    """
     fitted = u @ (shares[:, None] * uy)
     leverage = (u.square() * shares).sum(-1) + 1 / len(u)
     return ((y - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]).square().sum()

@@ -29,7 +29,9 @@ def line_search(
     delta: Tensors,
     alphas: Iterable[float] = GRID,
 ) -> Search:
-    """The loss of the target at θ_B + α τ_B on the N calibration samples, for every α; `alphas` may be any numbers."""
+    """Return the loss of the target at θ_B + α τ_B on the N calibration samples, for every α; `alphas` may be any
+    numbers.
+    """
     return sorted((float(alpha), _loss(side, batches(), weights, delta, alpha) / n) for alpha in alphas)
 
 
@@ -41,7 +43,7 @@ def refined_search(
     delta: Tensors,
     track: Track = untracked,
 ) -> Search:
-    """`line_search` over `GRID`, then beside its best.
+    """Return `line_search` over `GRID`, then beside its best.
 
     Raises:
         PortError: the loss is finite nowhere.
@@ -53,7 +55,7 @@ def refined_search(
 
 
 def best_of(search: Search) -> float:
-    """The α of the least loss; of equals the smallest.
+    """Return the α of the least loss; of equals the smallest.
 
     Raises:
         PortError: the loss is finite nowhere.

@@ -46,7 +46,8 @@ class Grams(Statistics):
             self._own_b[b].add(rows_b, rows_b)
 
     def cka(self, pair: Pair) -> float:
-        """Linear CKA ‖X_BᵀX_A‖² / (‖X_AᵀX_A‖ ‖X_BᵀX_B‖) of centred features; Kornblith et al. 2019, 1905.00414, eq. 3.
+        """Return linear CKA ‖X_BᵀX_A‖² / (‖X_AᵀX_A‖ ‖X_BᵀX_B‖) of centred features; Kornblith et al. 2019,
+        1905.00414, eq. 3.
 
         0 where either side does not vary over the rows.
         """
@@ -61,7 +62,7 @@ class Grams(Statistics):
 
 
 def block_inputs(sites: Iterable[Site], tower: str) -> list[Site]:
-    """The first site of every block of a tower: what it reads is the block's input."""
+    """Return the first site of every block of a tower: what it reads is the block's input."""
     first: dict[int, Site] = {}
     for site in sites:
         if site.tower == tower and site.depth is not None:
@@ -78,7 +79,7 @@ def cka_matrix(
     *,
     memory: int = MEMORY,
 ) -> np.ndarray:
-    """(L_B, L_A): linear CKA between the inputs of every block of B and every block of A; forward passes only.
+    """Return (L_B, L_A): linear CKA between the inputs of every block of B and every block of A; forward passes only.
 
     Args:
         sites: all of A's and all of B's.
@@ -104,7 +105,7 @@ def cka_matrix(
 
 
 def _chunks(of_a: Sequence[Site], of_b: Sequence[Site], memory: int) -> Iterator[list[Site]]:
-    """B's blocks, as many at a time as `memory` holds the moments of."""
+    """Yield B's blocks, as many at a time as `memory` holds the moments of."""
     chunk: list[Site] = []
     held = 0
     for b in of_b:
@@ -118,7 +119,7 @@ def _chunks(of_a: Sequence[Site], of_b: Sequence[Site], memory: int) -> Iterator
 
 
 def monotone_path(matrix: np.ndarray) -> tuple[int, ...]:
-    """For every row (block of B) a column (block of A), never falling, with the largest sum; of equals the smallest.
+    """Return for every row (block of B) a column (of A), never falling, with the largest sum; of equals the smallest.
 
     best[l, k] = matrix[l, k] + max_{j ≤ k} best[l − 1, j], row by row.
     """

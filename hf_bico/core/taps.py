@@ -98,7 +98,7 @@ class _Taps(TorchFunctionMode):
         return y
 
     def _start(self, x: Tensor) -> Tensor:
-        """Where gradients start: one leaf for an input, however many weights read it."""
+        """Return where gradients start: one leaf for an input, however many weights read it."""
         if id(x) not in self.starts:
             self.starts[id(x)] = (x, x.detach().requires_grad_())
         return self.starts[id(x)][1]
@@ -122,14 +122,14 @@ class _Taps(TorchFunctionMode):
             self._outputs(sites, Signal.WEIGHTED_GRADIENT, gradient, lambda own: length * own / _root(own))
 
     def _outputs(self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable = lambda own: own) -> None:
-        """Each site's own part of what a fused weight gives, or of the gradient there."""
+        """Emit each site's own part of what a fused weight gives, or of the gradient there."""
         for site in sites if signal in self.signals else ():
             rows = site.weight.rows
             self._seen(site.stream(signal), shown(y if rows is None else y[..., slice(*rows)]))
 
 
 def _root(rows: Tensor) -> Tensor:
-    """√‖row‖, not zero where a row is."""
+    """Return √‖row‖, not zero where a row is."""
     return rows.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
 
 
@@ -162,7 +162,7 @@ def _attention(
     average_attn_weights=True,
     **rest,
 ):
-    """`F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
+    """Return `F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
 
     query (T, n, d), as `nn.MultiheadAttention` hands it over; the linear maps see (n, T, d).
     """

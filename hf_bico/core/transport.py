@@ -136,7 +136,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
 
 
 def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
-    """What of τ lies in a slice: in factors where it has them, else dense."""
+    """Return what of τ lies in a slice: in factors where it has them, else dense."""
     factors = tau.factors(where.key) if isinstance(tau, Factored) else None
     return where.of(tau[where.key] if factors is None else factors)
 
@@ -144,7 +144,7 @@ def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
 def account(
     tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None], sites: Iterable[Site]
 ) -> Account:
-    """What of τ the pairs take and what stays; tensors that did not change are not listed.
+    """Return what of τ the pairs take and what stays; tensors that did not change are not listed.
 
     Args:
         left_reason: why a tensor outside every site stays behind, None if nobody knows.
@@ -178,14 +178,14 @@ def account(
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
-    """‖τ‖/‖θ_A‖ over the weights of the sites."""
+    """Return ‖τ‖/‖θ_A‖ over the weights of the sites."""
     keys = {site.weight.key for site in sites}
     change = sum(float(part_of(tau, Slice(key)).norm()) ** 2 for key in keys)
     return (change / sum(float(base[key].float().norm()) ** 2 for key in keys)) ** 0.5
 
 
 def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
-    """‖τ‖/‖θ_A‖, if the two models can be a fine-tune and its base.
+    """Return ‖τ‖/‖θ_A‖, if the two models can be a fine-tune and its base.
 
     Raises:
         PortError: τ is zero, or so large that the base cannot be the fine-tune's.
@@ -202,7 +202,7 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
 
 
 def check_scale(alpha: float) -> None:
-    """Raises PortError for an α that is NaN, Inf or no number."""
+    """Refuse an α that is NaN, Inf or no number."""
     if not isinstance(alpha, Real) or not isfinite(alpha):
         raise PortError(f"α = {alpha!r} is no scale: give a finite number")
 
@@ -210,7 +210,7 @@ def check_scale(alpha: float) -> None:
 def added(
     base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """θ_B + α τ_B for every tensor of the delta, rounded once.
+    """Yield θ_B + α τ_B for every tensor of the delta, rounded once.
 
     Args:
         like: tensors whose dtypes the sums get; the base's unless given.

@@ -90,7 +90,8 @@ class Slice:
     transposed: bool = False
 
     def of(self, tensor: Part) -> Part:
-        """The site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias; of a product,
+        """Return the site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias;
+        of a product,
         the product that it is.
         """
         matrix = tensor.T if self.transposed else tensor
@@ -118,7 +119,9 @@ class Tokens:
         return self.prefix + n
 
     def seen_as(self, rows: int) -> "Tokens":
-        """The layout of so many rows a sample: of images that are not of the config's size, in its proportions."""
+        """Return the layout of so many rows a sample: of images that are not of the config's size, in its
+        proportions.
+        """
         if len(self.grid) != 2 or rows == self.count:
             return self
         patches, (tall, wide) = rows - self.prefix, self.grid
@@ -205,15 +208,15 @@ class Map(Protocol):
     """How much longer or shorter it makes what lies in its span."""
 
     def weight(self, tau: Tensor) -> Tensor:
-        """(d_out,A, d_in,A) → (d_out,B, d_in,B)"""
+        """Return (d_out,A, d_in,A) → (d_out,B, d_in,B)"""
         ...
 
     def product(self, tau: LowRank) -> Tensor | LowRank:
-        """The same of a change in factors, which stays so if the map is linear on either side."""
+        """Return the same of a change in factors, which stays so if the map is linear on either side."""
         ...
 
     def bias(self, tau: Tensor) -> Tensor:
-        """(d_out,A,) → (d_out,B,)"""
+        """Return (d_out,A,) → (d_out,B,)"""
         ...
 
 
@@ -237,11 +240,11 @@ class BilinearMap:
         return moved if self.right is None else moved.to(self.right) @ self.right.T
 
     def product(self, tau: LowRank) -> LowRank:
-        """L (B A) Rᵀ = (L B)(A Rᵀ)"""
+        """Return L (B A) Rᵀ = (L B)(A Rᵀ)"""
         b, a = self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T
         side = b if self.right is None else a
         return LowRank(b.to(side.device), a.to(side.device))
 
     def bias(self, tau: Tensor) -> Tensor:
-        """A bias lives on the output side alone."""
+        """Return a bias lives on the output side alone."""
         return self.scale * (tau if self.left is None else self.left @ tau.to(self.left))

@@ -33,7 +33,7 @@ __all__ = [
 
 
 def family_of(model: nn.Module, named: str | None = None) -> Family:
-    """The family that knows this live model; or "generic", for any, if it is named.
+    """Return the family that knows this live model; or "generic", for any, if it is named.
 
     Raises:
         PortError: none does, or no such family.
@@ -54,11 +54,11 @@ def family_of(model: nn.Module, named: str | None = None) -> Family:
 
 
 def library_of(files: Collection[str]) -> Library | None:
-    """How a repo with these files is opened, None if nothing knows."""
+    """Return how a repo with these files is opened, None if nothing knows."""
     return next((library for library in LIBRARIES if library.config_file in files), None)
 
 
 def logits(model: nn.Module, inputs, head):
-    """(n, K) class scores of a CLIP-like model under text features (K, d)."""
+    """Return (n, K) class scores of a CLIP-like model under text features (K, d)."""
     library = LIBRARIES[0] if OPEN_CLIP.knows(model) else LIBRARIES[1]
     return similarity(model, library.image_features(model, inputs.to(head.device)), head)

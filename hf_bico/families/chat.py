@@ -33,7 +33,7 @@ class Rendered:
 
 
 def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
-    """By the tokenizer's template, else a line "role: content" a message.
+    """Return by the tokenizer's template, else a line "role: content" a message.
 
     Raises:
         PortError: a message's content is no text, or the template refuses the chat.
@@ -76,7 +76,7 @@ def _plain(messages: Messages) -> Rendered:
 
 
 def _located(render: Callable[[Messages], str], messages: Messages, text: str) -> list[Part]:
-    """Where the messages' contents, stripped, lie in the rendered text.
+    """Return where the messages' contents, stripped, lie in the rendered text.
 
     The template is shown marks in their place, lest a short content be found in the template's own words. One that
     does more to a content than strip it is searched through in order.
@@ -100,7 +100,7 @@ def _located(render: Callable[[Messages], str], messages: Messages, text: str) -
 
 
 def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
-    """What the template itself marks as the assistant's ({% generation %}), none where it marks nothing."""
+    """Return what the template itself marks as the assistant's ({% generation %}), none where it marks nothing."""
     if not tokenizer.is_fast or not MARKS.search(tokenizer.get_chat_template()):
         return []
     made = tokenizer.apply_chat_template(
@@ -116,7 +116,8 @@ def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
 
 
 def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part]) -> list[tuple[int, int]]:
-    """From the prompt for the assistant's turn to the end of that turn; what it says alone, where earlier turns read
+    """Return the characters from the prompt for the assistant's turn to the end of that turn; what it says alone, where
+    earlier turns read
     otherwise as soon as later ones follow."""
     import jinja2
 

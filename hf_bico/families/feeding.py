@@ -63,7 +63,7 @@ class Row(NamedTuple):
 
 
 def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | None) -> Encoded:
-    """Texts or pairs of texts, with the class as label.
+    """Return texts or pairs of texts, with the class as label.
 
     Raises:
         PortError: a sample is no text, or has no label where others have one.
@@ -83,7 +83,7 @@ def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | Non
 def encode_causal(
     tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
 ) -> Encoded:
-    """Texts for a model of the next token.
+    """Return texts for a model of the next token.
 
     - A text alone: every token is asked for.
     - Prompt and completion (or class name): joined, by a blank where neither has white space at the seam, and closed
@@ -117,7 +117,7 @@ def encode_causal(
 def encode_seq2seq(
     tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
 ) -> Encoded:
-    """Texts or pairs for an encoder, and the completion or class name as the decoder's labels.
+    """Return texts or pairs for an encoder, and the completion or class name as the decoder's labels.
 
     Raises:
         PortError: a sample is no text or has nothing to answer with.
@@ -155,7 +155,7 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
 
 
 def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
-    """What a causal model reads of a sample."""
+    """Return what a causal model reads of a sample."""
     if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
         return rendered_chat(tokenizer, sample.inputs, number)
     prompt = "\n".join(_texts(sample, number))
@@ -168,7 +168,7 @@ def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence
 
 
 def _limit(tokenizer: Any, max_length: int | None) -> int | None:
-    """As many tokens as are asked for, or as the model has positions for, if they are fewer."""
+    """Return as many tokens as are asked for, or as the model has positions for, if they are fewer."""
     known = [length for length in (max_length, tokenizer.model_max_length) if length is not None and length < 10**9]
     return min(known, default=None)
 
@@ -183,7 +183,7 @@ def _row(
     close: bool = False,
     target: bool = False,
 ) -> Row:
-    """Texts, one after the other, as one row.
+    """Return texts, one after the other, as one row.
 
     Args:
         parts: of them together; else every text is one.
@@ -216,7 +216,7 @@ def _row(
 
 
 def _end(row: Row, max_length: int | None) -> Row:
-    """The last `max_length` tokens of a row, the first of them still the special one that it began with."""
+    """Return the last `max_length` tokens of a row, the first of them still the special one that it began with."""
     cut = len(row.ids) - (max_length or len(row.ids))
     if cut <= 0:
         return row
@@ -225,7 +225,7 @@ def _end(row: Row, max_length: int | None) -> Row:
 
 
 def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Sequence[int | None]) -> list[Token]:
-    """What every token covers of the joined texts.
+    """Return what every token covers of the joined texts.
 
     Args:
         offsets: of every token in its own text.
@@ -246,7 +246,8 @@ def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Se
 
 
 def _with_space(text: str, start: int, end: int, floor: int) -> Token:
-    """A token with the white space before it, which some tokenizers count as its own, others leave out, and others
+    """Return a token with the white space before it, which some tokenizers count as its own, others leave out, and
+    others
     make tokens of that they then say cover nothing."""
     while start > floor and text[start - 1].isspace():
         start -= 1
@@ -256,7 +257,7 @@ def _with_space(text: str, start: int, end: int, floor: int) -> Token:
 
 
 def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
-    """Whether a causal model is asked for every token."""
+    """Return whether a causal model is asked for every token."""
     if text.every:
         return [True] * len(row.ids)
     if row.tokens is None:
@@ -274,14 +275,14 @@ def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
 
 
 def _agreeing(tokenizer: Any, text: Rendered, row: Row, at: int) -> int:
-    """How many of the row's tokens lie before a character, for tokenizers that do not tell."""
+    """Return how many of the row's tokens lie before a character, for tokenizers that do not tell."""
     before = tokenizer(text.text[:at], add_special_tokens=text.special)["input_ids"]
     pairs = enumerate(zip(before, row.ids, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(before), len(row.ids)))
 
 
 def padding(tokenizer: Any) -> int:
-    """The id that short rows are filled up with."""
+    """Return the id that short rows are filled up with."""
     return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
 

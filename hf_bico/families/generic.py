@@ -40,7 +40,8 @@ class Generic:
         return any(True for _ in _linears(model))
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """
+        """Return the plain linear layers of numbered blocks, by name.
+
         Raises:
             PortError: no linear layer lies in a numbered block.
         """
@@ -54,7 +55,7 @@ class Generic:
         )
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """The one layer outside the blocks that is named like a classifier."""
+        """Return the one layer outside the blocks that is named like a classifier."""
         found = [(name, layer) for name, layer in model.named_children() if name in HEADS and type(layer) is nn.Linear]
         return tuple(
             Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
@@ -68,11 +69,11 @@ class Generic:
         return ()
 
     def left_reason(self, key: str) -> str:
-        """Why a tensor that is no site's stays behind; there is always a reason."""
+        """Return why a tensor that is no site's stays behind; there is always a reason."""
         return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))
 
     def told(self, model: nn.Module) -> str:
-        """What was done, for whoever asked for it."""
+        """Return what was done, for whoever asked for it."""
         sites = self.sites(model)
         blocks = {(site.tower, site.depth) for site in sites}
         return (
@@ -82,7 +83,7 @@ class Generic:
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
-    """Linear layers in blocks: the first number in a name is its block's."""
+    """Yield linear layers in blocks: the first number in a name is its block's."""
     for name, layer in model.named_modules():
         found = re.fullmatch(r"(?:(.*?)\.)??(\d+)\.(.+)", name)
         if found and type(layer) is nn.Linear:

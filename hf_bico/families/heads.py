@@ -84,7 +84,7 @@ class HeadLayers:
 
 
 def fresh(name: str, shape: Sequence[int]) -> Tensor:
-    """A norm's gain, or its bias, as a norm begins."""
+    """Return a norm's gain, or its bias, as a norm begins."""
     return torch.zeros(*shape) if name.endswith("bias") else torch.ones(*shape)
 
 
@@ -164,7 +164,7 @@ def carried(
 
 
 def _units(after: Tensor, wanted: int) -> Tensor:
-    """(wanted, d): which units of a layer are kept, in order; `after` (·, d) reads them."""
+    """Return (wanted, d): which units of a layer are kept, in order; `after` (·, d) reads them."""
     d = after.shape[1]
     chosen = torch.arange(d) if wanted >= d else after.float().norm(dim=0).topk(wanted).indices.sort().values
     keep = torch.zeros(wanted, d)
@@ -175,7 +175,8 @@ def _units(after: Tensor, wanted: int) -> Tensor:
 def fitted(
     sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Encoded], classes: int
 ) -> dict[str, Tensor]:
-    """A head for a body as it is: layers between are the identity, the last is a ridge classifier of the samples.
+    """Return a head for a body as it is: layers between are the identity, the last is a ridge classifier of the
+    samples.
 
     Args:
         sites: the head's layers, in order.
@@ -206,7 +207,9 @@ def fitted(
 
 
 def _read(rows: Tensor, batch: Encoded) -> Tensor:
-    """(n, T, d) → (n, d): the row that a classifier's answer is taken of; of a whole text's, the last real token's."""
+    """Return (n, T, d) → (n, d): the row that a classifier's answer is taken of; of a whole text's, the last real
+    token's.
+    """
     if rows.shape[1] == 1:
         return rows[:, 0]
     mask = batch.inputs["attention_mask"].to(rows.device)
@@ -214,7 +217,7 @@ def _read(rows: Tensor, batch: Encoded) -> Tensor:
 
 
 def ridge(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """W (K, d), b (K,); see `hf_bico.core.ridge`.
+    """Return W (K, d), b (K,); see `hf_bico.core.ridge`.
 
     Raises:
         PortError: the features are all alike.

@@ -47,11 +47,11 @@ class Transformers:
         return of_config(_config(folder))
 
     def task_of(self, purpose: Purpose) -> str | None:
-        """PEFT's name of what a model is for, None where it has none."""
+        """Return PEFT's name of what a model is for, None where it has none."""
         return next((task for task, end in PEFT_TASKS.items() if KINDS[end][0] == purpose.kind), None)
 
     def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
-        """What an adapter uses the base of a folder for; see `hf_bico.families.purposes.of_adapter`."""
+        """Return what an adapter uses the base of a folder for; see `hf_bico.families.purposes.of_adapter`."""
         return of_adapter(_config(folder), task, cls, classes)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
@@ -60,7 +60,7 @@ class Transformers:
             return _class(config, purpose)._from_config(config)
 
     def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
-        """By transformers' own table of renamed weights, so that files of any age are read."""
+        """Return by transformers' own table of renamed weights, so that files of any age are read."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
 
@@ -122,7 +122,7 @@ class Transformers:
         return TASKS[purpose.kind]
 
     def general_prompts(self) -> tuple[str, ...]:
-        """ImageNet's class names, as open_clip keeps them."""
+        """Return ImageNet's class names, as open_clip keeps them."""
         from open_clip import IMAGENET_CLASSNAMES
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
@@ -134,7 +134,9 @@ class Transformers:
         return F.normalize(_pooled(model.get_text_features(input_ids=ids)), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """At the text tower's full length; padding is not read by CLIP's causal tower, and is by SigLIP's."""
+        """Return ids and mask at the text tower's full length; padding is not read by CLIP's causal tower, and is by
+        SigLIP's.
+        """
         length = loaded.model.config.text_config.max_position_embeddings
         got = loaded.tokenizer(
             list(texts),
@@ -151,7 +153,7 @@ class Transformers:
 def _parts(
     model: nn.Module, key: str, name: str, converted: str | None, converters: Sequence[Any]
 ) -> list[tuple[tuple[int, int], str]]:
-    """(which part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
+    """Return (which part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
 
     Raises:
         PortError: what is stored is made into what is in memory in a way that this version does not know.
@@ -185,7 +187,7 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
 
 
 def _class(config: Any, purpose: Purpose) -> Any:
-    """The source's class where the model is of its type, else what opens it for the same purpose.
+    """Return the source's class where the model is of its type, else what opens it for the same purpose.
 
     Raises:
         PortError: there is none.

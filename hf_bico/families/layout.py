@@ -120,7 +120,7 @@ class FamilyLayout:
         return getattr(getattr(model, "config", None), "model_type", None) in self.model_types
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """The linear maps that a task vector is moved through; `every` has those of the optional towers too.
+        """Return the linear maps that a task vector is moved through; `every` has those of the optional towers too.
 
         Raises:
             PortError: a block has not the shape that the family knows, or there are no blocks.
@@ -133,22 +133,24 @@ class FamilyLayout:
         return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """The classifier's layers, in order; empty for a model without one."""
+        """Return the classifier's layers, in order; empty for a model without one."""
         every_token = {"tokens": TEXT} if type(model).__name__.endswith("ForTokenClassification") else {}
         found = [site for layer in self.head for site in _outside(model, replace(layer, **every_token))]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
-        """Names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        """Return names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
         found = [site for layer in self.head for site in _outside(model, layer)]
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the gains of norms within the classifier."""
+        """Return names of the gains of norms within the classifier."""
         return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
 
     def left_reason(self, key: str) -> str | None:
-        """Why a tensor that does not move with a site stays behind, None for one that the family cannot account for."""
+        """Return why a tensor that does not move with a site stays behind, None for one that the family cannot
+        account for.
+        """
         on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
         patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
         return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
@@ -160,7 +162,8 @@ HEAD, HEAD_DENSE = "head", "head dense"
 
 
 def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:
-    """Tokens of an image tower: `prefix` special ones, then the patches of the config (or of a config within it).
+    """Return tokens of an image tower: `prefix` special ones, then the patches of the config (or of a config within
+    it).
 
     A prefix that is a name is the config's number of registers, after the class token.
     """
@@ -175,12 +178,12 @@ def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], T
 
 
 def is_transposed(module: nn.Module) -> bool:
-    """Whether a module stores its weight (d_in, d_out)."""
+    """Return whether a module stores its weight (d_in, d_out)."""
     return type(module).__name__ == "Conv1D"
 
 
 def roles(layers: tuple[Layer, ...], *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """What layers do, for `required`."""
+    """Return what layers do, for `required`."""
     return tuple(layer.role for layer in layers if layer.role not in but)
 
 
@@ -226,7 +229,7 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
 def _site(
     block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | None, tokens: Tokens, tower: Tower
 ) -> list[Site]:
-    """A layer of a block as a site; none where the block lacks it."""
+    """Return a layer of a block as a site; none where the block lacks it."""
     module = _attribute(block, layer.path)
     weight = module if isinstance(module, nn.Parameter) else getattr(module, layer.weight, None)
     if not isinstance(weight, nn.Parameter) or (layer.only and not layer.only(block)):
@@ -259,7 +262,7 @@ def _site(
 
 
 def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | None:
-    """Coordinates that can be permuted; those of heads only where heads can."""
+    """Return coordinates that can be permuted; those of heads only where heads can."""
     if not what or what == MLP:
         return Hidden(f"{name} {what}") if what else None
     heads = tower.heads(block) if callable(tower.heads) else tower.heads and _attribute(block, tower.heads)
@@ -269,7 +272,9 @@ def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | No
 
 
 def _place(model: nn.Module, path: str) -> str | None:
-    """The full name of the module or parameter that ends in `path`; the shortest, where blocks hold more of them."""
+    """Return the full name of the module or parameter that ends in `path`; the shortest, where blocks hold more of
+    them.
+    """
     whole = path.removeprefix("^")
     names = [
         name
@@ -280,7 +285,7 @@ def _place(model: nn.Module, path: str) -> str | None:
 
 
 def _attribute(block: nn.Module, path: str) -> Any:
-    """What lies at a path below a block; None where nothing does."""
+    """Return what lies at a path below a block; None where nothing does."""
     found: Any = block
     for part in path.split("."):
         found = found[int(part)] if part.isdigit() and isinstance(found, nn.ModuleList) else getattr(found, part, None)

@@ -45,7 +45,8 @@ def logits_of_answer(model: nn.Module, inputs: Mapping[str, Tensor], labels: Ten
 
 
 def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
-    """`loss(model, batch)` of what a model of transformers is for; a batch as a Trainer's DataLoader gives it, by name,
+    """Return `loss(model, batch)` of what a model of transformers is for; a batch as a Trainer's DataLoader gives
+    it, by name,
     or (inputs, labels).
 
     Raises:
@@ -67,7 +68,7 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
 
 
 def _parted(model: nn.Module, batch: Any, *, needs_labels: bool = True) -> tuple[dict[str, Any], Tensor | None]:
-    """What forward() takes, and the labels."""
+    """Return what forward() takes, and the labels."""
     if isinstance(batch, tuple | list) and len(batch) == 2:
         batch = {model.main_input_name: batch[0], "labels": batch[1]}
     if not isinstance(batch, Mapping):

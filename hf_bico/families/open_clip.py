@@ -172,7 +172,7 @@ class OpenClip:
         return "zero-shot-image-classification"
 
     def general_prompts(self) -> tuple[str, ...]:
-        """ImageNet's class names, as open_clip keeps them."""
+        """Return ImageNet's class names, as open_clip keeps them."""
         from open_clip import IMAGENET_CLASSNAMES
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
@@ -184,7 +184,7 @@ class OpenClip:
         return F.normalize(model.encode_text(ids), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Padding after the end of text is not read where the text tower is causal; else all of it is."""
+        """Return padding after the end of text is not read where the text tower is causal; else all of it is."""
         ids = loaded.tokenizer(list(texts))
         text = getattr(loaded.model, "text", loaded.model)
         if getattr(text, "attn_mask", None) is None:

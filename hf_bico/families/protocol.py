@@ -20,7 +20,8 @@ class Family(Protocol):
     def knows(self, model: nn.Module) -> bool: ...
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """The linear maps that a task vector is moved through; `every` has those of towers that need not run too.
+        """Return the linear maps that a task vector is moved through; `every` has those of towers that need not
+        run too.
 
         Raises:
             PortError: the model has a shape of block that the family does not know.
@@ -28,19 +29,19 @@ class Family(Protocol):
         ...
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """A classifier's layers on top, in the order they run."""
+        """Return a classifier's layers on top, in the order they run."""
         ...
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
-        """Names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        """Return names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
         ...
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
-        """Names of the gains of norms within the classifier."""
+        """Return names of the gains of norms within the classifier."""
         ...
 
     def left_reason(self, key: str) -> str | None:
-        """Why a tensor outside the sites stays behind, None for one that the family cannot account for."""
+        """Return why a tensor outside the sites stays behind, None for one that the family cannot account for."""
         ...
 
 
@@ -105,15 +106,15 @@ class Library(Protocol):
     """Its files hold just what their config says; else a base's may hold the head of its pre-training too."""
 
     def weights(self, files: Collection[str]) -> tuple[str, ...]:
-        """The safetensors files of a repo, with the index that names their shards; empty if it has none."""
+        """Return the safetensors files of a repo, with the index that names their shards; empty if it has none."""
         ...
 
     def extra(self, files: Iterable[str]) -> tuple[str, ...]:
-        """Tokenizer, processor and the like among a repo's files: what opens it beside config and weights."""
+        """Return tokenizer, processor and the like among a repo's files: what opens it beside config and weights."""
         ...
 
     def purpose(self, folder: Path) -> Purpose:
-        """What the model of a folder is for, from its config.
+        """Return what the model of a folder is for, from its config.
 
         Raises:
             PortError: no known architecture.
@@ -121,15 +122,17 @@ class Library(Protocol):
         ...
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
-        """The model of a config, without weights (on the meta device): enough for sites and names."""
+        """Return the model of a config, without weights (on the meta device): enough for sites and names."""
         ...
 
     def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
-        """Names in the model's state dict → where its files have them; of tied tensors the first, of a head nothing."""
+        """Return names in the model's state dict → where its files have them; of tied tensors the first, of a
+        head nothing.
+        """
         ...
 
     def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
-        """In eval mode. A head that the files lack is not initialised to anything of use.
+        """Return a live model, in eval mode. A head that the files lack is not initialised to anything of use.
 
         Args:
             dtype: None for what the library itself takes.
@@ -137,17 +140,18 @@ class Library(Protocol):
         ...
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """A repo of θ_B + α τ_B beside what opens it: `tensors` by state-dict name, all of the model's, in the dtype
+        """Write a repo of θ_B + α τ_B beside what opens it: `tensors` by state-dict name, all of the model's, in the
+        dtype
         they are to have.
         """
         ...
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
-        """Python that loads a repo; it goes on the card."""
+        """Return Python that loads a repo; it goes on the card."""
         ...
 
     def task_type(self, purpose: Purpose) -> str:
-        """The Hub's name of the task, for the card."""
+        """Return the Hub's name of the task, for the card."""
         ...
 
 
@@ -155,19 +159,19 @@ class Contrastive(Protocol):
     """Models that score an image against texts."""
 
     def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Unit features (n, d) of preprocessed images."""
+        """Return unit features (n, d) of preprocessed images."""
         ...
 
     def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
-        """Unit features (n, d) of tokenized texts."""
+        """Return unit features (n, d) of tokenized texts."""
         ...
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Ids (n, T) and which of them count (n, T)."""
+        """Return ids (n, T) and which of them count (n, T)."""
         ...
 
 
 def similarity(model: nn.Module, pictures: Tensor, head: Tensor) -> Tensor:
-    """logit_scale · cos(image, text) (+ logit_bias), (n, K), of unit features (n, d) and (K, d)."""
+    """Return logit_scale · cos(image, text) (+ logit_bias), (n, K), of unit features (n, d) and (K, d)."""
     scores = model.logit_scale.exp() * pictures @ head.T
     return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias

@@ -41,12 +41,12 @@ HEADS = ("id2label", "label2id", "problem_type")
 
 
 def kind_of(architecture: str) -> PurposeKind | None:
-    """What a class of this name is for, None for one that is not known."""
+    """Return what a class of this name is for, None for one that is not known."""
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
 def of_model(model: nn.Module) -> Purpose:
-    """A live model's; one that is not of transformers is scored by texts.
+    """Return a live model's; one that is not of transformers is scored by texts.
 
     Raises:
         PortError: a class for a task that is not known.
@@ -56,7 +56,8 @@ def of_model(model: nn.Module) -> Purpose:
 
 
 def of_config(config: Any, name: str | None = None) -> Purpose:
-    """
+    """Return what the model of a config is for.
+
     Args:
         name: of the class; the config's own unless given.
 
@@ -76,7 +77,7 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
 
 
 def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
-    """What an adapter uses its base for.
+    """Return what an adapter uses its base for.
 
     Args:
         config: the base's.

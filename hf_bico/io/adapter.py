@@ -62,7 +62,7 @@ _ASIDE = re.compile(r"\.(modules_to_save|base_layer)(?=\.)")
 
 
 def is_adapter(pinned: Pinned) -> bool:
-    """Whether a repo holds an adapter and not, or not only, a model."""
+    """Return whether a repo holds an adapter and not, or not only, a model."""
     return CONFIG in pinned.files and not {"model.safetensors", "model.safetensors.index.json"} & set(pinned.files)
 
 
@@ -78,7 +78,8 @@ class AdapterConfig:
 
     @classmethod
     def read(cls, folder: Path, files: Iterable[str]) -> "AdapterConfig":
-        """
+        """Return what adapter_config.json says.
+
         Raises:
             PortError: no JSON object, a type that cannot be ported, no weights that are safe to read.
         """
@@ -119,7 +120,7 @@ class AdapterConfig:
         return (self.data.get("auto_mapping") or {}).get("base_model_class")
 
     def scale(self, module: str) -> tuple[int, float]:
-        """(r, s) of a module: patterns match the end of its name, the first that does counts."""
+        """Return (r, s) of a module: patterns match the end of its name, the first that does counts."""
         try:
             r, alpha = (
                 _of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
@@ -146,7 +147,7 @@ class Change:
     scale: float = 1.0
 
     def product(self, transposed: bool) -> LowRank:
-        """s B A as the base stores the weight; a convolution's as a matrix."""
+        """Return s B A as the base stores the weight; a convolution's as a matrix."""
         found = LowRank(self.scale * self.b.float().flatten(1), self.a.float().flatten(1))
         return found.T if self.embedding or transposed else found
 
@@ -161,7 +162,7 @@ class Read:
 
 
 def stripped(key: str) -> str | None:
-    """A key as the name of a whole tensor of the base, None for one that is of another kind."""
+    """Return a key as the name of a whole tensor of the base, None for one that is of another kind."""
     if not key.startswith(PREFIX) or _FACTOR.fullmatch(key) or _MAGNITUDE.fullmatch(key) or ".original_module." in key:
         return None
     if key.endswith(".base_layer.weight"):
@@ -170,7 +171,7 @@ def stripped(key: str) -> str | None:
 
 
 def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
-    """The factors, biases and magnitudes of a plain LoRA by module; whole tensors are not among them.
+    """Return the factors, biases and magnitudes of a plain LoRA by module; whole tensors are not among them.
 
     Raises:
         PortError: a factor without its partner, or of another rank than the config's; all of them listed.

@@ -42,7 +42,7 @@ class SafeTensors(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, library: Library, pinned: Pinned, folder: Path) -> "SafeTensors":
-        """All shards of a repo's weights.
+        """Return all shards of a repo's weights.
 
         Raises:
             PortError: an index that names other files than those, or tensors that they have not.
@@ -53,7 +53,8 @@ class SafeTensors(Mapping[str, Tensor]):
         return tensors
 
     def check_index(self, index: Path, files: Iterable[str]) -> None:
-        """
+        """Refuse an index that does not agree with the tensors.
+
         Args:
             files: those that the tensors were read from.
 
@@ -77,7 +78,7 @@ class SafeTensors(Mapping[str, Tensor]):
         return {key: value for file in self.opened for key, value in (file.metadata() or {}).items()}
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """From the header alone."""
+        """Return the shape of a tensor, from the header alone."""
         return tuple(self.files[key].get_slice(key).get_shape())
 
     def __getitem__(self, key: str) -> Tensor:
@@ -128,7 +129,7 @@ class Named(Mapping):
         self.stored, self.names = stored, names
 
     def __getitem__(self, key: str):
-        """The tensor; or what has its shape, where no more is known."""
+        """Return the tensor; or what has its shape, where no more is known."""
         name, (i, m) = self.names[key]
         found = self.stored[name]
         if m == 1:
@@ -199,7 +200,7 @@ def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
 
 
 def shards(library: Library, pinned: Pinned) -> tuple[str, ...]:
-    """The safetensors files of a repo's weights, or of its adapter."""
+    """Return the safetensors files of a repo's weights, or of its adapter."""
     if is_adapter(pinned):
         return (adapter.WEIGHTS,)
     return tuple(name for name in library.weights(pinned.files) if name.endswith(".safetensors"))
@@ -257,7 +258,7 @@ def require_finite(pinned: Pinned, tensors: Tensors) -> None:
 
 
 def pick_device(name: str | None) -> str:
-    """CUDA where there is one, else the CPU, unless named.
+    """Return CUDA where there is one, else the CPU, unless named.
 
     Raises:
         PortError: no such device.

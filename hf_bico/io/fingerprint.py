@@ -28,7 +28,7 @@ class Fingerprint:
 
     @classmethod
     def of_record(cls, data: Any) -> "Fingerprint":
-        """What `record` gave, read back.
+        """Return what `record` gave, read back.
 
         Raises:
             PortError: it is no such record.
@@ -46,7 +46,7 @@ class Fingerprint:
         return asdict(self)
 
     def matches(self, other: "Fingerprint", full: bool = False) -> bool:
-        """Whether both are of the same weights.
+        """Return whether both are of the same weights.
 
         Args:
             full: by every byte; a side whose bytes were not all read matches nothing then.
@@ -56,7 +56,7 @@ class Fingerprint:
 
 
 def fingerprint(tensors: SafeTensors, full: bool = False) -> Fingerprint:
-    """What the files of a model hold; one tensor is read at a time, and without `full` a few pages of it."""
+    """Return what the files of a model hold; one tensor is read at a time, and without `full` a few pages of it."""
     names = sorted(tensors)
     header = hashlib.sha256()
     for name in names:
@@ -69,13 +69,13 @@ def fingerprint(tensors: SafeTensors, full: bool = False) -> Fingerprint:
 
 
 def raw(tensor: Tensor) -> Tensor:
-    """(n, bytes of an element) uint8, a view where the tensor is contiguous."""
+    """Return (n, bytes of an element) uint8, a view where the tensor is contiguous."""
     flat = tensor.reshape(-1)
     return flat.view(torch.uint8).view(len(flat), tensor.element_size())
 
 
 def few(tensor: Tensor) -> Tensor:
-    """The bytes of evenly spaced elements, the first and the last among them."""
+    """Return the bytes of evenly spaced elements, the first and the last among them."""
     rows = raw(tensor)
     n, last = min(LOOKED_AT, len(rows)), len(rows) - 1
     return rows[[i * last // max(n - 1, 1) for i in range(n)]]

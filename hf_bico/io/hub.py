@@ -40,7 +40,8 @@ class Hub:
         return self.api.token
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
-        """The commit that a reference stands for now, and its files; offline, what this machine's cache has of it.
+        """Return the commit that a reference stands for now, and its files; offline, what this machine's cache
+        has of it.
 
         Raises:
             PortError: unknown, private or gated repo, unknown revision, no network.
@@ -58,7 +59,7 @@ class Hub:
         return Pinned(ref.name, info.sha, tuple(s.rfilename for s in info.siblings), kind=kind)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
-        """A folder that holds those of `names` that the repo has."""
+        """Return a folder that holds those of `names` that the repo has."""
         if pinned.folder is not None:
             return pinned.folder
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
@@ -69,7 +70,7 @@ class Hub:
             )
 
     def card(self, pinned: Pinned) -> ModelCardData:
-        """The metadata of the repo's card; empty without a card.
+        """Return the metadata of the repo's card; empty without a card.
 
         Raises:
             PortError: the card's YAML cannot be read.
@@ -83,7 +84,7 @@ class Hub:
             raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
 
     def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
-        """A JSON object that lies in the repo; empty where there is none that can be read."""
+        """Return a JSON object that lies in the repo; empty where there is none that can be read."""
         if name not in pinned.files:
             return {}
         try:
@@ -93,7 +94,7 @@ class Hub:
         return data if isinstance(data, dict) else {}
 
     def writer(self) -> tuple[str, set[str]]:
-        """The token's owner, and the namespaces that may be written to: their own and their organisations'.
+        """Return the token's owner, and the namespaces that may be written to: their own and their organisations'.
 
         Raises:
             PortError: no token, or one that may only read.
@@ -110,7 +111,7 @@ class Hub:
         return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
 
     def existing(self, repo: str) -> Pinned | None:
-        """The model repo's head, None where there is none."""
+        """Return the model repo's head, None where there is none."""
         with self.hub_errors_as_one_line(repo, repo, "model"):
             if not self.api.repo_exists(repo):
                 return None
@@ -131,7 +132,7 @@ class Hub:
         create_pr: bool = False,
         stale: Iterable[str] = (),
     ) -> str:
-        """The folder as one commit (or one pull request) on top of `parent`; its URL.
+        """Return the folder as one commit (or one pull request) on top of `parent`; its URL.
 
         Args:
             parent: the head that was seen when the work began, None for a repo that did not exist.
@@ -215,7 +216,8 @@ class Hub:
 
 
 def cached_commit(repo: str, kind: str = "model") -> str | None:
-    """The commit of a repo that lies in this machine's cache, None where several do or none: what a live model was
+    """Return the commit of a repo that lies in this machine's cache, None where several do or none: what a live
+    model was
     opened from, which transformers does not keep."""
     folder = _cache(repo, kind) / "snapshots"
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
@@ -253,5 +255,5 @@ def _cache(repo: str, kind: str) -> Path:
 
 
 def _line(error: Exception) -> str:
-    """An error's text as one line."""
+    """Return an error's text as one line."""
     return " ".join(str(error).split())

@@ -79,7 +79,7 @@ class PortModels:
 def bases(
     pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
 ) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
-    """The insides of models of which none is a fine-tune.
+    """Return the insides of models of which none is a fine-tune.
 
     Args:
         purpose_of: says what the first is to be opened for; all are.
@@ -101,7 +101,8 @@ def bases(
 def repo_models(
     pinned: Iterable[Pinned], hub: Hub, family: str | None
 ) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
-    """The models' insides; what the first is for is what all of them are opened as. It may be an adapter of the second.
+    """Return the models' insides; what the first is for is what all of them are opened as. It may be an adapter of
+    the second.
 
     Raises:
         PortError: a repo that nothing opens, of another library than the others, or without safe weights; an
@@ -124,7 +125,7 @@ def repo_models(
 
 
 def base_of(source: Pinned, hub: Hub) -> str:
-    """The base that the source's adapter_config.json names with its revision, or else the source's card.
+    """Return the base that the source's adapter_config.json names with its revision, or else the source's card.
 
     Raises:
         PortError: none is named, or several.
@@ -162,7 +163,7 @@ def _library(pinned: Sequence[Pinned]) -> Library:
 
 
 def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
-    """The source's adapter_config.json, where it is an adapter and its base stands beside it."""
+    """Return the source's adapter_config.json, where it is an adapter and its base stands beside it."""
     if len(pinned) < 2 or not is_adapter(pinned[0]):
         return None
     with errors_about(pinned[0]):
@@ -170,7 +171,7 @@ def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
 
 
 def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, hub: Hub, base: Path) -> Purpose:
-    """By the adapter's own config.json if it has one, else by its task type and the head that it brings.
+    """Return by the adapter's own config.json if it has one, else by its task type and the head that it brings.
 
     Raises:
         PortError: the base is not of transformers, or a task that is not known.
@@ -190,7 +191,7 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
 def with_adapter(
     base: RepoModel, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library
 ) -> RepoModel:
-    """A base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
+    """Return a base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
     whole = {name: key for key in stored if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = base.shapes.names | {name: Stored(whole[found.key], found.part) for name, found in own.items()}

@@ -22,7 +22,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """A folder that exists is a folder, unless `hf://` says otherwise.
+        """Return a folder that exists is a folder, unless `hf://` says otherwise.
 
         Raises:
             PortError: it is neither a folder nor a repo's name.
@@ -62,7 +62,7 @@ def errors_about(pinned: Pinned):
 
 
 def sha256(*paths: Path) -> str:
-    """Of a file; of several, of their hashes in order."""
+    """Return of a file; of several, of their hashes in order."""
     found = []
     for path in paths:
         with path.open("rb") as file:
@@ -71,7 +71,8 @@ def sha256(*paths: Path) -> str:
 
 
 def at_revision(name: str, revision: str | None) -> str:
-    """
+    """Return a name as a reference at a revision.
+
     Raises:
         PortError: a folder, or a name with a revision of its own, with another.
     """
@@ -97,7 +98,7 @@ class Lineage:
         return self.source, self.base, self.target
 
     def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
-        """Each with its commit; a local folder has none, its weights' sha256 stands for it."""
+        """Return each with its commit; a local folder has none, its weights' sha256 stands for it."""
         return {
             role: {
                 "name": pinned.name,

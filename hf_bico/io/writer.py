@@ -39,7 +39,7 @@ def require_room(place: Path, needed: int) -> None:
 
 
 def require_writable(place: Path) -> Path:
-    """The nearest folder above a place, which must be one that may be written to.
+    """Return the nearest folder above a place, which must be one that may be written to.
 
     Raises:
         PortError: it cannot.
@@ -79,7 +79,7 @@ def staged(place: Path):
 def write_adapter(
     stage: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path, extra: Iterable[str]
 ) -> None:
-    """A PEFT adapter beside the tokenizer and the like of its base's folder."""
+    """Write a PEFT adapter beside the tokenizer and the like of its base's folder."""
     stage.mkdir(exist_ok=True)
     (stage / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(dict(tensors), stage / WEIGHTS, metadata={"format": "pt"})
@@ -106,7 +106,7 @@ def write_model(stage: Path, base: OpenedBase, delta: Tensors, alpha: float, hea
 
 
 def copy_files(folder: Path, stage: Path, names: Iterable[str]) -> None:
-    """Some files of a folder, at the same places in another."""
+    """Copy some files of a folder, at the same places in another."""
     for name in names:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, stage / name)

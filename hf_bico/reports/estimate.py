@@ -68,7 +68,7 @@ class Estimate:
 
 
 def estimate(work: Work, device: str) -> Estimate:
-    """FLOPs, bytes and seconds of a port, from shapes and the speed of this machine."""
+    """Return FLOPs, bytes and seconds of a port, from shapes and the speed of this machine."""
     rate, method, n = matmul_rate(device), work.method, work.n
     a, b = _flops(work, work.base_sites, 0), _flops(work, (pair.target for pair in work.pairs), 1)
     shapes, passes = _moments(work), method.passes(a, b)
@@ -105,7 +105,7 @@ def estimate(work: Work, device: str) -> Estimate:
 
 
 def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
-    """Parameters times tokens of one sample's pass."""
+    """Return parameters times tokens of one sample's pass."""
     sites = list(sites)
     text = any(site.tokens.sequence for site in sites)
     return sum(float(site.d_out * site.d_in * _tokens(work, site)) for site in sites) + work.on_top[side] * (
@@ -118,7 +118,7 @@ def _tokens(work: Work, site: Site) -> int:
 
 
 def _moments(work: Work) -> list[tuple[int, int, int]]:
-    """(d_B, d_A, rows a sample) of every cross-moment."""
+    """Return (d_B, d_A, rows a sample) of every cross-moment."""
     crossings = {pair.streams(signal): pair for signal in work.method.wanted.signals & ROWS for pair in work.pairs}
     return [
         (_width(b, pair.target), _width(a, pair.base), min(_tokens(work, site) for site in pair))
@@ -131,18 +131,20 @@ def _width(stream: Stream, site: Site) -> int:
 
 
 def _batch(work: Work) -> int:
-    """Bytes of a batch's activations: of either model what goes in and comes out of every site, and its gradient."""
+    """Return bytes of a batch's activations: of either model what goes in and comes out of every site, and its
+    gradient.
+    """
     rows = sum(_tokens(work, site) * (site.d_in + site.d_out) for pair in work.pairs for site in pair)
     return 4 * 2 * rows * min(work.batch_size, work.n)
 
 
 def _held(device: str) -> int:
-    """Bytes that are in use before a model is loaded."""
+    """Return bytes that are in use before a model is loaded."""
     return torch.cuda.memory_allocated(device) if device.startswith("cuda") else peak_memory()
 
 
 def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) -> dict[str, Any]:
-    """An estimate as data, beside what it came to: how many times as long and as large."""
+    """Return an estimate as data, beside what it came to: how many times as long and as large."""
     took = {stage: seconds.get(stage, 0.0) for stage in before.stages}
     return asdict(before) | {
         "measured": {
@@ -156,13 +158,13 @@ def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) 
 
 
 def retimed(before: Estimate, stages: Mapping[str, float]) -> Estimate:
-    """The same with stages that were timed here, on fewer samples."""
+    """Return the same with stages that were timed here, on fewer samples."""
     known = before.stages | dict(stages)
     return replace(before, stages=known, seconds=sum(known.values()))
 
 
 def matmul_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:
-    """FLOP/s of a float32 matrix product here."""
+    """Return FLOP/s of a float32 matrix product here."""
     a = torch.randn(size, size, device=device)
     a @ a
     start, runs = time.perf_counter(), 0

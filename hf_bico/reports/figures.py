@@ -34,7 +34,8 @@ class Matched(NamedTuple):
 
 
 def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: Path) -> None:
-    """The CKA matrix of every tower with the path taken framed in it, side by side; PNG or SVG by the file's name.
+    """Draw the CKA matrix of every tower, side by side, with the path taken framed in it; PNG or SVG by the file's
+    name.
 
     Args:
         names: of the source's base and of the target.
@@ -58,7 +59,7 @@ def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: P
 
 
 def _draw_path(panel, matched: Matched) -> None:
-    """A frame around every cell of the path, and the values where there is room."""
+    """Draw a frame around every cell of the path, and the values where there is room."""
     from matplotlib.patches import Rectangle
 
     for target, source in enumerate(matched.path):

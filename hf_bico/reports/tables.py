@@ -8,7 +8,7 @@ from hf_bico.tasks.scores import METRICS, Metric
 
 
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
-    """The summary as a table that 80 columns hold, its header first: a row a method, α and N."""
+    """Yield the summary as a table that 80 columns hold, its header first: a row a method, α and N."""
     metric = _metric(data)
     yield ["method", "α", "N", metric.name, "gap", "seconds", "memory"]
     numbers = _numbers(data)
@@ -38,18 +38,18 @@ def _gap(entry: dict[str, Any]) -> str:
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, int]:
-    """Every reason that a row of the table was refused for, numbered as they come."""
+    """Return every reason that a row of the table was refused for, numbered as they come."""
     reasons = dict.fromkeys(entry["refusal"] for entry in data["summary"] if entry["refusal"])
     return {reason: number for number, reason in enumerate(reasons, 1)}
 
 
 def refusals(data: dict[str, Any]) -> list[str]:
-    """The reasons that the table has by number, each in full."""
+    """Return the reasons that the table has by number, each in full."""
     return [f"({number}) {reason}" for reason, number in _numbers(data).items()]
 
 
 def caption(data: dict[str, Any]) -> str:
-    """What the columns say and what the gap is measured to."""
+    """Return what the columns say and what the gap is measured to."""
     scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
     start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))

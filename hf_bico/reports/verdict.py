@@ -86,7 +86,7 @@ class Verdict:
 
 
 def grade(recovered: float) -> Grade:
-    """By the share of the loss's gap that a port in small recovered."""
+    """Return by the share of the loss's gap that a port in small recovered."""
     if recovered >= GOOD_FROM:
         return Grade.GOOD
     return Grade.POOR if recovered < POOR_BELOW else Grade.UNCERTAIN
@@ -97,7 +97,7 @@ def impossible(reason: str) -> Verdict:
 
 
 def unseen() -> Verdict:
-    """Of models that were compared on no samples."""
+    """Return of models that were compared on no samples."""
     return Verdict(
         Grade.UNCERTAIN,
         (
@@ -110,7 +110,7 @@ def unseen() -> Verdict:
 
 
 def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
-    """The verdict on models that were compared on n samples."""
+    """Return the verdict on models that were compared on n samples."""
     alike = (
         f"the maps' residuals are {signs.input_residual:.2f} on the input side and {signs.output_residual:.2f} on "
         f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)"
@@ -144,7 +144,7 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
 def signs_of(
     moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks], recovered: float | None
 ) -> Signs:
-    """One number each from what every site and every block shows; `cka` and `paths` by tower."""
+    """Return one number each from what every site and every block shows; `cka` and `paths` by tower."""
     alike = [float(matrix[b, a]) for tower, matrix in cka.items() for b, a in enumerate(paths[tower]) if a is not None]
     return Signs(
         float(np.mean(alike)) if alike else float("nan"),
@@ -161,6 +161,6 @@ def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> flo
 
 
 def _mean(values: Sequence[float], moved: Sequence[Moved]) -> float:
-    """Weighed by ‖τ‖²; NaN of nothing."""
+    """Return weighed by ‖τ‖²; NaN of nothing."""
     weights = [m.norm**2 for m in moved]
     return float(np.average(values, weights=weights)) if sum(weights) else float("nan")

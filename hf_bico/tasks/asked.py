@@ -58,7 +58,8 @@ def objective_of(
 
 
 def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:
-    """The model's class of every class of the dataset; empty where they are the same, or the model's have no names.
+    """Return the model's class of every class of the dataset; empty where they are the same, or the model's have no
+    names.
 
     Raises:
         PortError: the names are not the same set, though the model's are no mere numbers.
@@ -79,7 +80,7 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
 
 
 def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """(K, d) unit text features, averaged over the templates."""
+    """Return (K, d) unit text features, averaged over the templates."""
     device = next(side.model.parameters()).device
     prompts = [template.format(name) for name in class_names for template in templates]
     ids, _ = library.tokens(side, prompts)

@@ -39,7 +39,7 @@ class Batches:
 
 
 def batched(items: Iterable, size: int):
-    """Lists of `size` items, the last one shorter."""
+    """Yield lists of `size` items, the last one shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
@@ -63,7 +63,7 @@ class BatchFormat(NamedTuple):
         return cls(weight.device, weight.dtype, moves_padding, decodes)
 
     def put(self, batch: Any) -> Any:
-        """On the model's device; what goes in, if it is no index, in the model's dtype. Labels keep theirs."""
+        """Put a batch on the model's device; what goes in, if it is no index, in the model's dtype. Labels keep theirs."""
         if isinstance(batch, Mapping):
             return {name: self._put(part, name != ANSWERS) for name, part in batch.items()}
         if isinstance(batch, tuple | list):
@@ -87,7 +87,8 @@ class LiveBatches:
     def __init__(
         self, items: Iterable[Any], viewers: tuple[BatchFormat, BatchFormat], sequences: frozenset[str]
     ) -> None:
-        """
+        """Keep the items; an iterator is listed.
+
         Args:
             items: a `Batch`, or anything that both models are shown as it is.
             viewers: the source's and the target's.
@@ -99,7 +100,8 @@ class LiveBatches:
         self.samples = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        """
+        """Yield the batches as both models take them.
+
         Raises:
             PortError: not the batches of the first time; tokens that cannot be paired.
         """
@@ -135,7 +137,7 @@ _CHANGED = (
 
 
 def shown(item: Any, viewers: tuple[BatchFormat, BatchFormat], sequences: frozenset[str]) -> Batch:
-    """An item as a batch of both models, with how its texts' rows meet where it does not say so itself.
+    """Return an item as a batch of both models, with how its texts' rows meet where it does not say so itself.
 
     Raises:
         PortError: the two models' tokens differ and nothing says which of them meet; or it is a pair of batches.
@@ -155,7 +157,9 @@ def shown(item: Any, viewers: tuple[BatchFormat, BatchFormat], sequences: frozen
 
 
 def pad_right(batch: Any, viewer: BatchFormat) -> Any:
-    """A batch whose padding is on the right, whichever side it came on; of a decoder's own text nothing changes."""
+    """Return a batch whose padding is on the right, whichever side it came on; of a decoder's own text nothing
+    changes.
+    """
     if not viewer.moves_padding or not isinstance(batch, Mapping) or not isinstance(batch.get(MASK), Tensor):
         return batch
     mask = batch[MASK]
@@ -172,7 +176,8 @@ def pad_right(batch: Any, viewer: BatchFormat) -> Any:
 
 
 def weights_by_name(a: Any, b: Any, sequences: frozenset[str], *, decodes: bool = False) -> dict[str, Tensor]:
-    """P (n, T, T) for the texts of two batches by name that have the same tokens: all but padding meet their like.
+    """Return P (n, T, T) for the texts of two batches by name that have the same tokens: all but padding meet their
+    like.
 
     Nothing for batches that are not by name, and for texts without a mask: all of their rows meet.
 
@@ -225,7 +230,7 @@ def _hash(digest: Any, item: Any) -> None:
 
 
 def row_weights(a: Encoded, b: Encoded) -> dict[str, Tensor]:
-    """P (n, T_B, T_A) for every sequence of text: by the characters that tokens cover, padding left out.
+    """Return P (n, T_B, T_A) for every sequence of text: by the characters that tokens cover, padding left out.
 
     Raises:
         PortError: the tokenizers do not say what their tokens cover, and their ids are not the same.

@@ -59,7 +59,7 @@ class Columns:
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
-    """ "image=img,label=y" as roles and their columns.
+    """Return "image=img,label=y"" as roles and their columns.
 
     Raises:
         PortError: it is not of that form, or a role is unknown or named twice.
@@ -76,7 +76,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
 
 def find_columns(where: str, features: datasets.Features, named: Mapping[str, str]) -> Columns:
-    """The first kind that has the roles named and whose columns are there.
+    """Return the first kind that has the roles named and whose columns are there.
 
     Images go before chats, a class (`ClassLabel`) before prompt and completion, those before labels known by their name
     alone, and a text without anything else comes last. An image needs no label.
@@ -110,7 +110,8 @@ class _Table:
         return PortError(f"{self.where} has {what}: name them with {setting('columns')} role=column,…; it has {have}")
 
     def check(self) -> None:
-        """
+        """Refuse columns that were named wrongly.
+
         Raises:
             PortError: a column named is not there, or cannot be what it is said to be.
         """
@@ -121,7 +122,7 @@ class _Table:
                 raise self.refusal(f"no {role} in column {column!r}")
 
     def strings(self, names: Iterable[str] | None = None) -> list[str]:
-        """The columns of strings, of these names if given."""
+        """Return the columns of strings, of these names if given."""
         taken = set(self.named.values())
         return [
             name
@@ -130,7 +131,7 @@ class _Table:
         ]
 
     def one(self, role: str, candidates: list[str]) -> str | None:
-        """The column of a role: the one named, else the only candidate, None where there is none.
+        """Return the column of a role: the one named, else the only candidate, None where there is none.
 
         Raises:
             PortError: there are several.
@@ -198,7 +199,7 @@ def _plain(table: _Table) -> dict[str, str] | None:
 
 
 def _single(table: _Table, without: str | None = None) -> str | None:
-    """The column of a text: of a known name, else the only one of strings."""
+    """Return the column of a text: of a known name, else the only one of strings."""
     known, strings = (
         [name for name in names if name != without] for names in (table.strings(TEXT_NAMES), table.strings())
     )
@@ -230,7 +231,7 @@ def _is_string(feature: Any) -> bool:
 
 
 def _is_chat(feature: Any) -> bool:
-    """A list of messages, each with who says it and what."""
+    """Return a list of messages, each with who says it and what."""
     one = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
     return isinstance(one, dict) and any(set(keys) <= set(one) for keys in MESSAGE_KEYS)
 

@@ -31,19 +31,19 @@ class Objective(Protocol):
     def encode(self, samples: Sequence[Any]) -> Encoded: ...
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Summed over the batch's samples."""
+        """Return summed over the batch's samples."""
         ...
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """(n, m) what the score is made of."""
+        """Return (n, m) what the score is made of."""
         ...
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
-        """Of all samples' marks; `reference`: the source's."""
+        """Return of all samples' marks; `reference`: the source's."""
         ...
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """(n, d) what the model makes of a sample as a whole."""
+        """Return (n, d) what the model makes of a sample as a whole."""
         ...
 
 
@@ -147,7 +147,7 @@ class Causal:
         return loss_of_tokens(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """(n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
+        """Return (n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
         return _answers(*self._logits(model, batch))
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
@@ -218,7 +218,7 @@ class Embedding:
         return encode_text(_tokenizer(self.side), samples, self.max_length)
 
     def raw(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """(n, d) mean of the last layer's rows."""
+        """Return (n, d) mean of the last layer's rows."""
         batch = _on(model, batch)
         return _pooled(model(**batch.inputs).last_hidden_state, batch)
 
@@ -246,7 +246,7 @@ class Embedding:
 
 
 def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> Callable[[nn.Module, Encoded], Tensor]:
-    """Scores that know nothing of labels: cosines of a sample to a bank of general ones, (n, M)."""
+    """Return scores that know nothing of labels: cosines of a sample to a bank of general ones, (n, M)."""
     with torch.no_grad():
         head = objective.features(model, bank)
     return lambda live, batch: objective.features(live, batch) @ head.T
@@ -268,7 +268,7 @@ def _language_score(per_sample: Tensor, *, answers: bool) -> Score:
 
 
 def _pooled(rows: Tensor, batch: Encoded) -> Tensor:
-    """(n, T, d) → (n, d): the mean of the rows that are no padding."""
+    """Return (n, T, d) → (n, d): the mean of the rows that are no padding."""
     mask = batch.inputs.get("attention_mask")
     if mask is None or mask.shape != rows.shape[:2]:
         return rows.mean(1)

@@ -112,7 +112,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
 def read_bank(
     path: Path | None, methods: Mapping[str, Method], library: Library, purpose: Purpose, task: Task
 ) -> tuple[str, ...]:
-    """General texts, a line each; none where no method takes gradients without labels."""
+    """Return general texts, a line each; none where no method takes gradients without labels."""
     if not any(method.wanted.draws for method in methods.values()):
         if path is not None:
             raise PortError(

@@ -78,7 +78,7 @@ class Draw:
 
 
 def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
-    """Columns from the features (or as named), classes and prompts from the dataset (or a file).
+    """Return columns from the features (or as named), classes and prompts from the dataset (or a file).
 
     Raises:
         PortError: no columns that go together, no class names, a template without a place for the class.
@@ -104,7 +104,9 @@ def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
 
 
 def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[str, ...]:
-    """Those of the feature or a file; else what the labels are: sorted strings, or whole numbers up to the largest."""
+    """Return those of the feature or a file; else what the labels are: sorted strings, or whole numbers up to the
+    largest.
+    """
     label = columns.names["label"]
     where = f"the labels of {dataset.pinned} ({label})"
     mend = f"make it a ClassLabel, or put a {CLASSES_FILE} beside the data"
@@ -129,7 +131,7 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
 
 
 def _in_order(name: str) -> tuple[bool, int, str]:
-    """Numbers by their size, before words."""
+    """Return numbers by their size, before words."""
     return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
@@ -144,7 +146,8 @@ def check_columns(split: Split, name: str, columns: Columns) -> None:
 
 
 def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray:
-    """The class of every row of a split, (rows,), where the strategy asks for it; else zeros, and nothing is read.
+    """Return the class of every row of a split, (rows,), where the strategy asks for it; else zeros, and nothing is
+    read.
 
     Raises:
         PortError: there are no labels, or one is none of the classes.
@@ -182,7 +185,7 @@ def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibrati
 def draw(
     split: Split, name: str, task: Task, calibration: Calibration, labels: np.ndarray, features: Features | None = None
 ) -> Draw:
-    """Calibration samples of a split.
+    """Return calibration samples of a split.
 
     Args:
         labels: what `classes_of` says.
@@ -200,7 +203,7 @@ def draw(
 
 
 def _content(sample: Sample) -> bytes:
-    """What tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
+    """Return what tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
     if isinstance(sample.inputs, Image):
         return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
     return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
@@ -209,7 +212,7 @@ def _content(sample: Sample) -> bytes:
 
 
 def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
-    """Indices of N rows at random, sorted.
+    """Return indices of N rows at random, sorted.
 
     Raises:
         PortError: N is not between 1 and the split's size.
@@ -224,7 +227,7 @@ def _require_size(rows: int, name: str, n: int) -> None:
 
 
 def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sample]:
-    """The rows as samples, in order.
+    """Yield the rows as samples, in order.
 
     Raises:
         PortError: an image is broken, a text is empty, a label is none of the classes.
@@ -262,7 +265,7 @@ def _text(index: int, what: str, value: Any) -> str:
 
 
 def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
-    """With role and content each, whatever the dataset calls them."""
+    """Return messages with role and content each, whatever the dataset calls them."""
     messages = tuple(
         {
             "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
@@ -279,7 +282,7 @@ def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
 
 
 def _class(task: Task, index: int, label: Any) -> int:
-    """The index of a row's class."""
+    """Return the index of a row's class."""
     if isinstance(label, str) and label in task.class_names:
         return task.class_names.index(label)
     if not isinstance(label, int) or not 0 <= label < len(task.class_names):

@@ -67,13 +67,13 @@ class Score:
 
     @classmethod
     def of(cls, correct: int, n: int, metric: str = "accuracy", also: dict[str, float] | None = None) -> "Score":
-        """A share with its Wilson interval."""
+        """Return a share with its Wilson interval."""
         interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
         return cls(correct / n, float(interval.low), float(interval.high), n, metric, also or {})
 
     @classmethod
     def perplexity(cls, losses: Tensor, tokens: Tensor, also: dict[str, float] | None = None) -> "Score":
-        """exp of the mean loss a token, from every sample's summed loss (n,) and number of tokens (n,).
+        """Return exp of the mean loss a token, from every sample's summed loss (n,) and number of tokens (n,).
 
         The interval is that of a ratio of means, by the delta method.
         """
@@ -86,7 +86,9 @@ class Score:
 
     @classmethod
     def agreement(cls, features: Tensor, reference: Tensor) -> "Score":
-        """Pearson's r of the cosine similarities of all pairs of samples in features (n, d) and in reference (n, e)."""
+        """Return Pearson's r of the cosine similarities of all pairs of samples in features (n, d) and in
+        reference (n, e).
+        """
         features, reference = features[:MOST], reference[:MOST]
         upper = torch.triu_indices(len(features), len(features), offset=1)
         similarities = [(f @ f.T)[*upper] for f in (_unit(features), _unit(reference))]
@@ -101,7 +103,7 @@ MOST = 2000
 
 
 def better(a: Score, b: Score) -> bool:
-    """Whether a is better than b; of equals, by what else was measured."""
+    """Return whether a is better than b; of equals, by what else was measured."""
     if a.value == b.value:
         return any(
             (a.also[name] > b.also[name]) == METRICS[name].higher and a.also[name] != b.also[name]
@@ -111,7 +113,7 @@ def better(a: Score, b: Score) -> bool:
 
 
 def recovered(score: float, start: float, goal: float, metric: str) -> float | None:
-    """Share of the way from `start` to `goal` that a score went; None where `goal` is no better."""
+    """Return share of the way from `start` to `goal` that a score went; None where `goal` is no better."""
     way = goal - start
     if way == 0 or (way > 0) != METRICS[metric].higher:
         return None

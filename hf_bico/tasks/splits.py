@@ -34,7 +34,7 @@ class Split(Protocol):
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]: ...
 
     def column(self, name: str) -> list[Any]:
-        """All of one column, and nothing else."""
+        """Return all of one column, and nothing else."""
         ...
 
 
@@ -103,7 +103,8 @@ class HubDataset:
     """A dataset repo at one commit, or a local dataset folder."""
 
     def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None, *, streaming: bool = False) -> None:
-        """
+        """Open the dataset; of its rows nothing is read yet.
+
         Args:
             streaming: read only the first rows of splits whose files are not parquet, in place of all.
         """
@@ -120,7 +121,7 @@ class HubDataset:
         return [str(name) for name in (self.builder.config.data_files or self.builder.info.splits or {})]
 
     def split(self, name: str, *, whole: bool = False) -> Split:
-        """A split by name; `whole` where all of it will be read, so that it comes once and through the cache.
+        """Return a split by name; `whole` where all of it will be read, so that it comes once and through the cache.
 
         Raises:
             PortError: there is none of that name.
@@ -138,13 +139,13 @@ class HubDataset:
             return ArrowSplit(self.builder.as_dataset(split=name))
 
     def _here(self, urls: Sequence[str]) -> list[str]:
-        """The same files on this disk."""
+        """Return the same files on this disk."""
         names = [url.split(f"@{self.pinned.commit}/", 1)[-1] for url in urls]
         folder = self.hub.fetch(self.pinned, tuple(names))
         return [str(folder / name) for name in names]
 
     def text(self, name: str) -> list[str] | None:
-        """The lines of a text file of the repo, None where there is none."""
+        """Return the lines of a text file of the repo, None where there is none."""
         if name not in self.pinned.files:
             return None
         return lines(self.hub.fetch(self.pinned, (name,)) / name)
@@ -162,7 +163,7 @@ class HubDataset:
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a text file that hold something.
+    """Return the lines of a text file that hold something.
 
     Raises:
         PortError: it cannot be read.

@@ -51,7 +51,7 @@ class Calibration:
         return self.strategy or ("random" if self.per_class is None else "class-balanced")
 
     def size(self, classes: int) -> int:
-        """N of a task of so many classes."""
+        """Return N of a task of so many classes."""
         if self.per_class is not None:
             return self.per_class * classes
         return 100 if self.n is None else self.n
@@ -60,7 +60,7 @@ class Calibration:
 def chosen(
     labels: Sequence[int] | np.ndarray, strategy: str, n: int, seed: int, features: Features | None = None
 ) -> tuple[int, ...]:
-    """Indices of N samples, sorted; the same for the same seed.
+    """Return indices of N samples, sorted; the same for the same seed.
 
     - random: without replacement.
     - class-balanced: random, as equal as possible over the classes; those with too few samples give all they have.
@@ -95,7 +95,7 @@ def chosen(
 
 
 def _balanced(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """N rows at random, class by class."""
+    """Return N rows at random, class by class."""
     classes, counts = np.unique(labels, return_counts=True)
     quotas = _quotas(counts, n, rng)
     return np.concatenate(
@@ -107,7 +107,7 @@ def _balanced(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _quotas(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """How many of every class: one each in turn, in a random order, while it has any."""
+    """Return how many of every class: one each in turn, in a random order, while it has any."""
     order, quotas = rng.permutation(len(counts)), np.zeros_like(counts)
     while left := n - quotas.sum():
         quotas[order[quotas[order] < counts[order]][:left]] += 1
@@ -117,7 +117,7 @@ def _quotas(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
 def _by_distance(
     labels: np.ndarray, pool: np.ndarray, n: int, rng: np.random.Generator, features: Features | None, *, far: bool
 ) -> np.ndarray:
-    """N rows of the pool, of every class those nearest to its centroid or farthest from it."""
+    """Return N rows of the pool, of every class those nearest to its centroid or farthest from it."""
     if features is None:
         raise ValueError("the centroid strategies need features")
     pool = np.sort(pool)

@@ -56,7 +56,7 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
 
 
 def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[OpenedBase, Tensors]:
-    """Any model of a vector's shapes, and the change by its names."""
+    """Return any model of a vector's shapes, and the change by its names."""
     library, purpose, (model,) = repo_models((pinned,), hub, None)
     base = open_repo(hub, pinned, library, purpose, model=model.skeleton)
     named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix

@@ -166,7 +166,7 @@ def _ended(
 
 
 def _elsewhere(error: BaseException | None) -> bool:
-    """Whether the network or the Hub is to blame, and not the models."""
+    """Return whether the network or the Hub is to blame, and not the models."""
     outer = (
         hub_errors.HTTPError,
         hub_errors.HfHubHTTPError,
@@ -197,7 +197,9 @@ def _models(models: PortModels) -> dict[str, dict[str, Any]]:
 
 
 def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -> dict[str, Any]:
-    """Where τ lies, in shares of ‖τ‖²: what moves, by role and by block of the source, and what stays, by reason."""
+    """Return where τ lies, in shares of ‖τ‖²: what moves, by role and by block of the source, and what stays, by
+    reason.
+    """
     moving: dict[Any, Pair] = {}
     for pair in pairs:
         moving.update((s, pair) for s in pair.moving)
@@ -220,5 +222,5 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
 
 
 def _block(tower: str, depth: int | None) -> str:
-    """How a block is called in tables."""
+    """Return how a block is called in tables."""
     return " ".join(filter(None, (tower, "outside the blocks" if depth is None else f"block {depth}")))

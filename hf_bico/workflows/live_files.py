@@ -88,7 +88,7 @@ def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoi
     size = report.task_vector.relative_norm
 
     def same(earlier: Mapping[str, Any]) -> bool:
-        """Two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
+        """Return two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
         return earlier.get("task_vector", {}).get("relative_norm") == size
 
     lineage = Lineage(*pinned, dataset=Pinned("", None, (), kind="dataset"))

@@ -52,7 +52,8 @@ class PortCallback(TrainerCallback):
         token: str | None = None,
         strict: bool = False,
     ) -> None:
-        """
+        """Choose what is ported to which bases.
+
         Args:
             to: the new bases.
             dataset: as on the command line, or raw rows in memory, as they are before they are tokenized: splits as
@@ -91,7 +92,7 @@ class PortCallback(TrainerCallback):
         """By new base: why there is no port."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """What Trainer calls: what would stop every port is said before the training.
+        """Say before the training, when Trainer calls it, what would stop every port.
 
         Raises:
             PortError: a new base that cannot be had, a folder in use, a method that there is not.
@@ -111,14 +112,14 @@ class PortCallback(TrainerCallback):
                     raise
 
     def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:
-        """What Trainer calls; see `port`."""
+        """Port when Trainer says that the training has ended; see `port`."""
         if not state.is_world_process_zero:
             return
         name = _last(args.hub_model_id or args.output_dir or "model")
         self.port(model, processing_class, name)
 
     def port(self, model: nn.Module, processing_class: Any = None, name: str = "model") -> None:
-        """What happens at the end of training; for loops without a Trainer.
+        """Do what happens at the end of training; for loops without a Trainer.
 
         Args:
             model: of transformers, or a PEFT model of one.
@@ -223,7 +224,7 @@ def warm_start(
 
 
 def _opened(place: Path, config: PortConfig, outcome: Outcome) -> WarmStart:
-    """A written port, live."""
+    """Return a written port, live."""
     library = library_of([path.name for path in place.iterdir()])
     side = library.load(place, pick_device(config.device), library.purpose(place))
     if hasattr(side.model, "config"):
@@ -235,7 +236,7 @@ def _opened(place: Path, config: PortConfig, outcome: Outcome) -> WarmStart:
 
 
 def save(model: nn.Module, processing_class: Any, folder: Path) -> Path:
-    """A model as a folder that the pipeline opens; an adapter has the config of its whole model beside it.
+    """Return a model as a folder that the pipeline opens; an adapter has the config of its whole model beside it.
 
     Raises:
         PortError: it is not of transformers.
@@ -273,7 +274,7 @@ def scored_on(data: Data, config: PortConfig) -> str | None:
 
 
 def written(data: Data, folder: Path, config: PortConfig) -> str:
-    """A dataset as the pipeline takes it: one in memory is written as parquet into the folder, once.
+    """Return a dataset as the pipeline takes it: one in memory is written as parquet into the folder, once.
 
     Raises:
         PortError: it has neither named splits nor enough rows for two.
@@ -302,7 +303,7 @@ def written(data: Data, folder: Path, config: PortConfig) -> str:
 
 
 def _last(name: str) -> str:
-    """A repo's or a folder's own name, without owner and revision."""
+    """Return a repo's or a folder's own name, without owner and revision."""
     last = name.removeprefix("hf://").split("@")[0].rstrip("/").split("/")[-1]
     return Path(name).resolve().name if Path(name).is_dir() or last.strip(".") == "" else last
 

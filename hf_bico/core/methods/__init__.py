@@ -41,7 +41,7 @@ __all__ = [
 
 
 def method_of(name: str, options: Sequence[str] = ()) -> Method:
-    """The method of this name with options given as "name=value".
+    """Return the method of this name with options given as "name=value".
 
     Raises:
         PortError: there is no such method, option or value.

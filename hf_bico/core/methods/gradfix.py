@@ -28,7 +28,7 @@ class Mask:
         return agreeing(tau, self.weight_gradient)
 
     def product(self, tau: LowRank) -> Tensor:
-        """A mask has no factors: dense."""
+        """Return it dense, for a mask has no factors."""
         return self.weight(tau.dense())
 
     def bias(self, tau: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class Place(NamedTuple):
     out: bool
 
     def read(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """(units, ·) of A and of B: a unit's row with its bias, if both have one, or its column."""
+        """Return (units, ·) of A and of B: a unit's row with its bias, if both have one, or its column."""
         biased = all(site.bias is not None for site in self.pair)
         a, b = (
             _rows(site, tensors, biased) if self.out else site.weight.of(tensors[site.weight.key]).T
@@ -115,7 +115,9 @@ class Place(NamedTuple):
 
 
 def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor:
-    """(heads,): for every head of B the head of A whose blocks' singular values are nearest, ‖σ_B − σ_A‖ summed."""
+    """Return (heads,): for every head of B the head of A whose blocks' singular values are nearest, ‖σ_B − σ_A‖
+    summed.
+    """
     if heads == 1:
         return torch.zeros(1, dtype=torch.long)
     spectra = (
@@ -125,7 +127,9 @@ def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor
 
 
 def match_units(places: Sequence[Place], weights: Weights, heads: Tensor) -> Tensor:
-    """(units,): for every unit of B the unit of A, inside matched heads, with the largest sum of inner products."""
+    """Return (units,): for every unit of B the unit of A, inside matched heads, with the largest sum of inner
+    products.
+    """
     alike = 0
     for place in places:
         a, b = (rows.unflatten(0, (len(heads), -1)) for rows in place.read(weights))
@@ -135,12 +139,12 @@ def match_units(places: Sequence[Place], weights: Weights, heads: Tensor) -> Ten
 
 
 def _assigned(cost: Tensor) -> Tensor:
-    """For every row its column in the assignment of least cost."""
+    """Return for every row its column in the assignment of least cost."""
     return torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])
 
 
 def _places(pairs: Sequence[Pair]) -> tuple[dict[str, list[Place]], dict[str, list[Place]]]:
-    """Where every hidden coordinate of B lies, by its name and by its group."""
+    """Return where every hidden coordinate of B lies, by its name and by its group."""
     places, groups = defaultdict(list), defaultdict(list)
     for pair in pairs:
         for out, hidden in ((True, pair.target.hidden_out), (False, pair.target.hidden_in)):

@@ -4,7 +4,7 @@ from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, 
 
 
 def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
-    """q, k, v and the attention output; k and v of every block's cross-attention read what the encoder gives."""
+    """Return q, k, v and the attention output; k and v of every block's cross-attention read what the encoder gives."""
     path, own = f"layer.{number}.{module}", f"{cross}attention"
     theirs, tokens = ("^encoder's text", TEXT) if cross else (own, None)
     return (

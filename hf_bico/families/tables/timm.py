@@ -46,7 +46,7 @@ def _tokens(model: nn.Module) -> Tokens:
 
 
 def heads(block: nn.Module) -> int | None:
-    """None where units of a head are not alike: positions are rotary, or the heads' queries are normed."""
+    """Return none where units of a head are not alike: positions are rotary, or the heads' queries are normed."""
     plain = type(block.attn).__name__ == "Attention" and isinstance(getattr(block.attn, "q_norm", None), nn.Identity)
     return block.attn.num_heads if plain else None
 

@@ -126,7 +126,7 @@ class AdapterChange(Factored):
 def open_adapted(
     library: Library, purpose: Purpose, source: RepoModel, base: Named, shapes: Mapping, folders: Sequence[Path]
 ) -> Adapted:
-    """The base with its adapter: read here if it is a plain LoRA, else merged by PEFT.
+    """Return the base with its adapter: read here if it is a plain LoRA, else merged by PEFT.
 
     Args:
         source: the adapter's insides.
@@ -154,7 +154,7 @@ def open_adapted(
 
 
 def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapping[str, Change]) -> Adapted:
-    """With the factors, magnitudes and biases of a LoRA's modules under the base's names.
+    """Return it with the factors, magnitudes and biases of a LoRA's modules under the base's names.
 
     Raises:
         PortError: modules that the base lacks, shares with another layer, or has in another shape; all listed.
@@ -186,7 +186,7 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
 
 
 def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tensors:
-    """The state dict of the base of folders[1] with the adapter of folders[0] merged into it by PEFT.
+    """Return the state dict of the base of folders[1] with the adapter of folders[0] merged into it by PEFT.
 
     Raises:
         PortError: PEFT is not installed, or cannot.

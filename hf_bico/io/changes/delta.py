@@ -73,7 +73,8 @@ class DeltaRecord:
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> "DeltaRecord":
-        """
+        """Return the record out of hf_bico.json's data.
+
         Raises:
             PortError: hf_bico.json is not of a delta, or not readable.
         """
@@ -97,7 +98,10 @@ class DeltaRecord:
 
 
 def _purpose(data: Mapping[str, Any]) -> Purpose:
-    """Names of classes are all that is taken over into the base's config. JSON has made strings of their numbers."""
+    """Return names of classes are all that is taken over into the base's config.
+
+    JSON has made strings of their numbers.
+    """
     kind, architecture, config = PurposeKind(str(data["kind"])), data["architecture"], dict(data["config"])
     if not isinstance(architecture, str | None):
         raise ValueError(f"purpose {kind}, {architecture}")
@@ -116,7 +120,7 @@ def _purpose(data: Mapping[str, Any]) -> Purpose:
 
 
 def config_sha256(path: Path) -> str:
-    """Of a base's config, less what does not say how it is built.
+    """Return of a base's config, less what does not say how it is built.
 
     Raises:
         PortError: it is no readable JSON object.
@@ -160,12 +164,13 @@ class StoredDelta:
     """Of all of them."""
 
     def changes(self, base: Tensors) -> Tensors:
-        """Name → change, dense and in float32; tensors that do not change are not in it."""
+        """Return name → change, dense and in float32; tensors that do not change are not in it."""
         biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
         return LazyTensors({**self.matrices.made, **biases})
 
     def check_fits(self, base: Mapping[str, Any], skeleton: nn.Module, name: str) -> None:
-        """
+        """Refuse a base that the delta does not fit.
+
         Args:
             base: what has the shapes of the base's tensors.
             skeleton: the model, for the head, which the base's files may lack.
@@ -186,7 +191,8 @@ class StoredDelta:
 
 
 def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
-    """
+    """Return a delta repo, opened.
+
     Args:
         full: compare every file's sha256 too.
 
@@ -211,7 +217,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
 
 
 def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Shapes, and the names of tensors with NaN or Inf; every tensor is read once."""
+    """Return shapes, and the names of tensors with NaN or Inf; every tensor is read once."""
     shapes, broken = {}, []
     for part in (found.matrices, found.biases, found.head):
         for key, tensor in part.items():
@@ -251,7 +257,7 @@ def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 
 
 def _floats(tensors: Tensors, names: Mapping[str, str]) -> LazyTensors:
-    """Tensors of a file in float32; name → the file's name."""
+    """Return tensors of a file in float32; name → the file's name."""
     return LazyTensors({name: lambda key=key: tensors[key].float() for name, key in names.items()})
 
 
@@ -270,7 +276,7 @@ def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 
 
 def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
-    """The changes, and the names of the tensors that they are made of. All scales are 1."""
+    """Return the changes, and the names of the tensors that they are made of. All scales are 1."""
     read = read_lora(config, tensors) if config.plain and not config.dora else None
     if read is None or any(
         change.scale != 1 or change.magnitude is not None or change.bias is not None or change.embedding
@@ -288,7 +294,7 @@ def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
 
 
 def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
-    """ΔW = w₁ ⊗ w₂ with w₁ = 1."""
+    """Return ΔW = w₁ ⊗ w₂ with w₁ = 1."""
     parts: dict[str, dict[str, str]] = {}
     for key in tensors:
         if match := _LOKR.fullmatch(key):
@@ -322,7 +328,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 def open_base(
     hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
 ) -> OpenedBase:
-    """The base of some deltas.
+    """Return the base of some deltas.
 
     Args:
         record: whose purpose the model is built for.

@@ -52,7 +52,7 @@ class Shaped:
     cuts: tuple[Cut, ...] = ()
 
     def record(self, form: Form) -> dict[str, Any]:
-        """For the report: the form, every layer's rank and error, and the mean error."""
+        """Return for the report the form, every layer's rank and error, and the mean error."""
         mean = sum(cut.error for cut in self.cuts) / len(self.cuts) if self.cuts else 0.0
         return {"form": form, "dtype": self.dtype, "mean_error": mean, "layers": [asdict(cut) for cut in self.cuts]}
 
@@ -118,7 +118,7 @@ class Storage:
 
 
 def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] = ()) -> Shaped:
-    """α τ_B as a file holds it: matrices, or their factors, rounded to a dtype, and kept in float32 here.
+    """Return α τ_B as a file holds it: matrices, or their factors, rounded to a dtype, and kept in float32 here.
 
     Biases are not rounded; what is zero is dropped.
 
@@ -140,7 +140,7 @@ def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] 
 
 
 def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, dict[str, float]]:
-    """Changes times α, and of every matrix ‖rounding‖/‖α τ_B‖."""
+    """Return changes times α, and of every matrix ‖rounding‖/‖α τ_B‖."""
     shapes: dict[str, Tensor] = {}
     made, errors = Delta(shapes), {}
     for key, change, _ in _changes(delta):
@@ -160,7 +160,8 @@ def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, d
 
 
 def as_products(delta: Tensors, rank: int | None, energy: float | None) -> tuple[Delta, list[Cut]]:
-    """Every weight's change in factors: as it is where it is a product, else the best of a rank or a share of ‖τ_B‖².
+    """Return every weight's change in factors: as it is where it is a product, else the best of a rank or a share
+    of ‖τ_B‖².
 
     Biases stay as they are; of a change that was not cut, as much is kept as is not rounding. What is zero is dropped.
     """
@@ -189,7 +190,7 @@ def _changes(delta: Tensors) -> Iterable[tuple[str, Any, bool]]:
 
 
 def truncated(matrix: Tensor, rank: int | None, energy: float | None) -> tuple[LowRank, float]:
-    """The nearest product of a rank, or of the least rank that keeps a share of ‖·‖²; and its relative error."""
+    """Return the nearest product of a rank, or of the least rank that keeps a share of ‖·‖²; and its relative error."""
     left, sizes, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     whole = sizes.square().cumsum(0)
     r = int((sizes > EPSILON * sizes[0]).sum())

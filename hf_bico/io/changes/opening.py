@@ -51,7 +51,8 @@ def from_pretrained(
     verify: str = "fast",
     token: str | None = None,
 ) -> Opened | TaskVector:
-    """The model that a delta repo stands for: its base, at the commit that it was made for, and α times its change.
+    """Return the model that a delta repo stands for: its base, at the commit that it was made for, and α times its
+    change.
 
     The base's weights are compared with the fingerprint in the delta before anything is built. The sum is made tensor
     by tensor in the model itself.
@@ -122,7 +123,8 @@ class Sum:
 
     @classmethod
     def of(cls, count: int, weights: Iterable[float] | None, merge: str, density: float, seed: int) -> "Sum":
-        """
+        """Return how so many deltas are added.
+
         Raises:
             PortError: options that are none, or not as many weights as deltas.
         """
@@ -146,7 +148,7 @@ class Sum:
         return combined(vectors, self.weights, self._rule())
 
     def _rule(self) -> Rule:
-        """How PEFT merges, one tensor at a time.
+        """Return how PEFT merges, one tensor at a time.
 
         Raises:
             PortError: PEFT is not installed.
@@ -160,14 +162,15 @@ class Sum:
         return partial(self._merged, getattr(merge_utils, self.merge))
 
     def _merged(self, rule: Any, key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """DARE draws which elements stay, every tensor's its own; torch's generators are left as they were."""
+        """Return DARE draws which elements stay, every tensor's its own; torch's generators are left as they were."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(crc32(f"{self.seed}/{key}".encode()))
             return rule(list(tensors), torch.tensor(list(weights)), self.density)
 
 
 def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
-    """
+    """Return the record that stands for the base of all deltas.
+
     Raises:
         PortError: deltas of different bases, or that are for different tasks; several heads.
     """

@@ -34,7 +34,7 @@ CLASSIFIERS = ("classifier", "score")
 def write_delta(
     stage: Path, base: OpenedBase, shaped: Shaped, head: Tensors, transposed: Collection[str]
 ) -> dict[str, Any]:
-    """A change as a repo beside what opens it; what hf_bico.json says of it.
+    """Return a change as a repo beside what opens it; what hf_bico.json says of it.
 
     Raises:
         PortError: nothing changes, or PEFT cannot hold it.
@@ -69,7 +69,7 @@ def write_delta(
 
 
 def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
-    """ΔW by the target's own names, in shards; the names of the files."""
+    """Return ΔW by the target's own names, in shards; the names of the files."""
     tensors = {key: _to(delta[key], dtype).contiguous() for key in delta}
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=PATTERN, max_shard_size=SHARD)
     for name, keys in split.filename_to_tensors.items():
@@ -80,7 +80,7 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
 
 
 def _opened_as(base: OpenedBase) -> dict[str, Any]:
-    """PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
+    """Return PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
     task = base.library.task_of(base.purpose)
     cls = type(base.library.skeleton(base.folder, base.purpose))
     mapping = {"base_model_class": cls.__name__, "parent_library": cls.__module__}
@@ -88,7 +88,9 @@ def _opened_as(base: OpenedBase) -> dict[str, Any]:
 
 
 def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Delta, Tensors]:
-    """What PEFT saves as a whole module: all of a classifier, what is carried of it, what moves, and what stays."""
+    """Return what PEFT saves as a whole module: all of a classifier, what is carried of it, what moves, and what
+    stays.
+    """
     modules = {saved(key) for key in (*head, *delta) if key in head or _wrapped(key)}
     rest, moves = Delta(delta.shapes), {}
     for key in delta:
@@ -101,7 +103,7 @@ def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Del
 
 
 def saved(key: str) -> str:
-    """The module that a head's tensor is saved with."""
+    """Return the module that a head's tensor is saved with."""
     parts = key.split(".")[:-1]
     place = next((i for i, part in enumerate(parts) if part.endswith(CLASSIFIERS)), len(parts) - 1)
     return ".".join(parts[: place + 1])
@@ -114,7 +116,7 @@ def _wrapped(key: str) -> bool:
 def adapter(
     delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """adapter_config.json, but for what it is of, and adapter_model.safetensors; all scales are 1.
+    """Return adapter_config.json, but for what it is of, and adapter_model.safetensors; all scales are 1.
 
     Products go as a LoRA, dense changes as a LoKr.
 
@@ -176,7 +178,7 @@ def _lora(
 
 
 def whole(matrix: Tensor) -> LowRank:
-    """A matrix as a product in which the smaller factor is the identity."""
+    """Return a matrix as a product in which the smaller factor is the identity."""
     rows, columns = matrix.shape
     if columns <= rows:
         return LowRank(matrix, torch.eye(columns))
@@ -186,7 +188,7 @@ def whole(matrix: Tensor) -> LowRank:
 def _lokr(
     delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, and the scale 1."""
+    """Return r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, and the scale 1."""
     tensors, most = {}, 1
     for key in keys:
         matrix, name = _to(delta[key], dtype).contiguous(), PREFIX + _module(key)
@@ -207,14 +209,14 @@ def _lokr(
 def _biases(
     delta: Delta, weights: Tensors, keys: Iterable[str], wrapped: Collection[str]
 ) -> Iterable[tuple[str, Tensor]]:
-    """Whole, in the target's dtype, where PEFT will have them."""
+    """Yield whole, in the target's dtype, where PEFT will have them."""
     for key, bias in added(weights, {key: delta[key] for key in keys}):
         module = _module(key)
         yield f"{PREFIX}{module}{'.base_layer' if module in wrapped else ''}.bias", bias.contiguous()
 
 
 def _to(tensor: Tensor, dtype: str) -> Tensor:
-    """Matrices in the dtype that they were rounded to already; biases stay float32."""
+    """Return matrices in the dtype that they were rounded to already; biases stay float32."""
     return tensor.to(DTYPES[dtype]) if tensor.dim() > 1 else tensor
 
 

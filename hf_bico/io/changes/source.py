@@ -97,7 +97,9 @@ def fetch(library: Library, pinned: Pinned, hub: Hub) -> Path:
 def open_source(
     library: Library, purpose: Purpose, models: Sequence[RepoModel], folders: Sequence[Path]
 ) -> tuple[Named | Adapted, Named]:
-    """The fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's with it."""
+    """Return the fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's
+    with it.
+    """
     base = open_model(library, models[1], folders[1])
     if models[0].adapter is None:
         return open_model(library, models[0], folders[0]), base
@@ -106,7 +108,7 @@ def open_source(
 
 
 def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange:
-    """τ, one tensor at a time."""
+    """Return τ, one tensor at a time."""
     return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
 
 

@@ -58,7 +58,7 @@ class TaskVector:
         revision: str | None = None,
         token: str | None = None,
     ) -> "TaskVector":
-        """The change that a repo holds.
+        """Return the change that a repo holds.
 
         Args:
             source: a fine-tune or an adapter (its change is that from its base), a delta repo, or a file that `save`
@@ -74,7 +74,8 @@ class TaskVector:
         return vector_of(str(source), None if base is None else str(base), revision, token)
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
-        """
+        """Add another vector of the same base.
+
         Raises:
             PortError: the two are of different bases, or a tensor has two shapes.
         """
@@ -84,7 +85,7 @@ class TaskVector:
         return combined([self, other], [1.0, -1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __mul__(self, scale: float) -> "TaskVector":
-        """Raises PortError for a scale that is NaN or Inf."""
+        """Scale the vector; refuse a scale that is NaN or Inf."""
         if not isinstance(scale, Real):
             return NotImplemented
         check_scale(scale)
@@ -93,14 +94,14 @@ class TaskVector:
     __rmul__ = __mul__
 
     def __radd__(self, other: Any) -> "TaskVector":
-        """For `sum`, which begins at 0."""
+        """Serve `sum`, which begins at 0."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __neg__(self) -> "TaskVector":
         return self * -1.0
 
     def norm(self) -> float:
-        """‖τ‖ (Frobenius, of all tensors together), in float64."""
+        """Return ‖τ‖ (Frobenius, of all tensors together), in float64."""
         return sum(float(tensor.double().square().sum()) for tensor in self.tensors.values()) ** 0.5
 
     def save(self, place: str | Path) -> int:
@@ -125,7 +126,7 @@ class TaskVector:
 
     @classmethod
     def load(cls, place: Path) -> "TaskVector":
-        """Raises PortError for a file that `save` did not write."""
+        """Return what `save` wrote; refuse any other file."""
         file = SafeTensors(place)
         if LINEAGE not in file.metadata:
             raise PortError(f"{place.name} is not a task vector: it carries no lineage; make one with `extract`")
@@ -139,7 +140,7 @@ class TaskVector:
 
 
 def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ w τ, in order."""
+    """Return Σ w τ, in order."""
     total = weights[0] * tensors[0]
     for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
         total = total + weight * tensor
@@ -147,7 +148,8 @@ def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) 
 
 
 def combined(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule = weighted_sum) -> TaskVector:
-    """
+    """Return the vector that several make together by a rule.
+
     Raises:
         PortError: vectors of different bases.
     """
@@ -165,7 +167,7 @@ def combined(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
 
 
 def _made(key: str, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> Tensor:
-    """A tensor's change of all vectors together; it is zero in one that has it not."""
+    """Return a tensor's change of all vectors together; it is zero in one that has it not."""
     found = [part[key].float() if key in part else None for part in parts]
     like = next(tensor for tensor in found if tensor is not None)
     if any(tensor is not None and tensor.shape != like.shape for tensor in found):
@@ -192,7 +194,7 @@ def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:
 
 
 def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
-    """A delta's change as a task vector."""
+    """Return a delta's change as a task vector."""
     return TaskVector(
         delta.changes(base.weights),
         {"source": str(delta.pinned), "base": str(base.pinned), "base_sha256": delta.record.fingerprint.full},
@@ -200,7 +202,7 @@ def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
 
 
 def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
-    """τ = tuned − base.
+    """Return τ = tuned − base.
 
     Raises:
         PortError: no base is known, or the two are no fine-tune and its base.
@@ -221,7 +223,7 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
 
 
 def vector_of(source: str, base: str | None, revision: str | None, token: str | None) -> TaskVector:
-    """What `TaskVector.from_pretrained` gives."""
+    """Return what `TaskVector.from_pretrained` gives."""
     if Path(source).is_file():
         if base or revision:
             raise PortError(f"{source} is a file: it has no revision, and says itself what its base is")

@@ -48,7 +48,7 @@ class Entry:
     scale: float
 
     def expected(self) -> Iterable[tuple[Factor, tuple[int, int]]]:
-        """Its factors with the shapes that they must have."""
+        """Yield its factors with the shapes that they must have."""
         (out_a, in_a), (out_b, in_b) = self.shapes
         for factor, shape in ((self.left, (out_b, out_a)), (self.right, (in_b, in_a))):
             if factor is not None:
@@ -86,7 +86,8 @@ class MapsRecord:
 
     @classmethod
     def read(cls, text: str) -> "MapsRecord":
-        """
+        """Return the record out of the JSON.
+
         Raises:
             PortError: it is no record of maps, of another schema, or names files that it may not.
         """
@@ -164,7 +165,7 @@ class Shards:
         self._last: tuple[Tensor | None, dict[str, str] | None] = (None, None)
 
     def add(self, pair: Pair, map_: BilinearMap) -> None:
-        """A factor that the pair before has too (q, k and v share their input's) is kept once."""
+        """Add a map; a factor that the pair before has too (q, k and v share their input's) is kept once."""
         a, b = pair
         if map_.right is not self._last[0]:
             self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
@@ -218,7 +219,8 @@ class MapReader:
     """Maps that lie in files, read one at a time."""
 
     def __init__(self, folder: Path, record: MapsRecord, entries: Sequence[Entry], device: str) -> None:
-        """
+        """Look through the files of some maps.
+
         Args:
             entries: those that will be asked for; only their files are looked at.
 
@@ -245,7 +247,8 @@ class MapReader:
         self._last: tuple[Factor | None, Tensor | None] = (None, None)
 
     def read(self, entry: Entry) -> BilinearMap:
-        """
+        """Return the map of an entry.
+
         Raises:
             PortError: NaN or Inf in it.
         """
@@ -268,7 +271,7 @@ class MapReader:
 
 
 def _damage(path: Path, size: int, digest: str) -> str | None:
-    """What is wrong with a file, None if it is as it was written."""
+    """Return what is wrong with a file, None if it is as it was written."""
     if not path.is_file():
         return f"{path.name} is missing"
     if path.stat().st_size != size:
@@ -277,5 +280,5 @@ def _damage(path: Path, size: int, digest: str) -> str | None:
 
 
 def write_maps_record(folder: Path, data: Mapping[str, Any]) -> None:
-    """The JSON beside its shards."""
+    """Write the JSON beside its shards."""
     (folder / MAPS_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
