@@ -29,6 +29,8 @@ class Call(NamedTuple):
     token: str | None
     flags: dict[str, Any]
     """Its own options, that are no choices of a workflow."""
+    said: frozenset[str]
+    """Names of those that were given on the command line."""
 
 
 def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
@@ -41,15 +43,19 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
 
     def made(run: Callable[[Any, Call], None]) -> Callable[..., None]:
         @wraps(run)
-        def called(**given: Any) -> None:
+        def called(context: typer.Context, **given: Any) -> None:
             spelled.update(flags_of(config))
+            sources = {name: context.get_parameter_source(name) for name in given}
+            said = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
             terminal = Terminal(given.pop("format"), given.pop("quiet"))
             token, flags = given.pop("token"), {name: given.pop(name) for name in own}
-            run(config_of(config, given), Call(terminal, token, flags))
+            run(config_of(config, given), Call(terminal, token, flags, said))
 
         parameters = [*_parameters(config), *(_parameter(name, *each) for name, each in own.items())]
         parameters += [_parameter(*each) for each in EVERYWHERE]
-        called.__signature__ = inspect.Signature(sorted(parameters, key=lambda p: p.default is not p.empty))
+        context = _parameter("context", typer.Context, inspect.Parameter.empty)
+        parameters = [context, *sorted(parameters, key=lambda p: p.default is not p.empty)]
+        called.__signature__ = inspect.Signature(parameters)
         called.__annotations__ = {each.name: each.annotation for each in parameters}
         return called
 

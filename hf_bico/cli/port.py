@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Annotated
 
-import click
 import typer
 from rich.table import Table
 
@@ -18,8 +17,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate
 @command(PortConfig, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
     """Port SOURCE to the base model --to, score it, and write or push it with its card."""
-    given = click.get_current_context().get_parameter_source("method")
-    if config.maps is not None and given is click.core.ParameterSource.COMMANDLINE:
+    if config.maps is not None and "method" in call.said:
         raise PortError(f"{setting('maps')} brings the method that made them: leave out {setting('method')}")
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.dry_run import dry_run
@@ -63,23 +61,16 @@ def _score_table(evaluation) -> Table:
         *also,
         title=f"{evaluation.split}, {evaluation.ported.n} samples",
     )
-    rows = {
-        "fine-tuned source": evaluation.source,
-        "target without the port": evaluation.zero_shot,
-        "target + naive copy": evaluation.naive,
-        "target + ported": evaluation.ported,
-    }
-    for name, score in rows.items():
+    for name, score in evaluation.rows:
         table.add_row(name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
     return table
 
 
 def _say_dry_run(terminal: Terminal, plan, cost) -> None:
-    from hf_bico.io.models import optional_towers
     from hf_bico.reports.plain import to_plain
     from hf_bico.reports.records import origins
 
-    repo, optional = plan.destination and plan.destination.repo, optional_towers(plan)
+    repo, optional = plan.destination and plan.destination.repo, plan.models.optional_towers
     towers = ", ".join(sorted(optional))
     certain = [pair for pair in plan.models.pairs if pair.target.tower not in optional]
     more = len(plan.models.pairs) - len(certain)

@@ -147,7 +147,7 @@ def _labelled(side: Side, batch: Any) -> None:
 
 
 def _label_free(first: int, draw: int) -> Run:
-    """Return a run backward from the scores with standard normal cotangents, a sample's own whatever batch it comes in."""
+    """Return a run backward from the scores, with standard normal cotangents that are a sample's own in any batch."""
 
     def run(side: Side, batch: Any) -> None:
         scores = side.scores(side.model, batch)

@@ -14,17 +14,10 @@ from hf_bico.families.purposes import TASKS, kind_of
 from hf_bico.io.changes.forms import Form
 from hf_bico.reports.figures import MATCHING_FILE
 from hf_bico.reports.records import LayerRow, MatchingRecord
-from hf_bico.reports.report import MapsReport, PortReport
-from hf_bico.tasks.scores import METRICS
+from hf_bico.reports.report import Evaluation, MapsReport, PortReport
+from hf_bico.tasks.scores import METRICS, Score
 
 TEMPLATES = Path(__file__).parent / "templates"
-ROWS = {
-    "source": "fine-tuned source, on its own base",
-    "zero_shot": "target without the port",
-    "naive": "target + naive copy of τ",
-    "ported": "**target + ported τ (this model)**",
-}
-"""The evaluation's rows, in the order they are shown."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ def write_card(
         template_path=str(TEMPLATES / "card.md.j2"),
         name=name,
         report=report,
-        rows=[(label, getattr(scores, key)) for key, label in ROWS.items()] if scores else [],
+        rows=_scored(scores) if scores else [],
         snippet=snippet(report, opening, repo or "."),
         licenses=licenses,
         metric=METRICS[scores.ported.metric] if scores else None,
@@ -105,6 +98,12 @@ def write_card(
     card.save(folder / "README.md")
 
 
+def _scored(scores: Evaluation) -> list[tuple[str, Score]]:
+    """Return the evaluation's rows, the model's own in bold."""
+    *others, (label, ported) = scores.rows
+    return [*others, (f"**{label} (this model)**", ported)]
+
+
 def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence[str]) -> ModelCardData:
     """Return the card's YAML. Only what lies on the Hub is named as base or dataset."""
     lineage, whole = report.lineage, report.task_vector.written.form is Form.MODEL
@@ -112,23 +111,23 @@ def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence
         lineage[role] if role in lineage and not lineage[role].local else None for role in ("target", "dataset")
     )
     opens = opening.library if whole else "peft" if opening.library == "transformers" else "hf-bico"
-    measured = report.evaluation is not None
-    of_hub = {
-        "hf_bico_lineage": {
-            role: entry.name + (f"@{entry.commit}" if entry.commit else "") for role, entry in lineage.items()
-        },
-        "eval_results": [_result(report, opening)],
-    }
+    measured: dict[str, Any] = {}
+    if report.evaluation:
+        origins = {role: entry.name + (f"@{entry.commit}" if entry.commit else "") for role, entry in lineage.items()}
+        measured = {
+            **_license(licenses),
+            "hf_bico_lineage": origins,
+            "eval_results": [_result(report, opening)],
+        }
     return ModelCardData(
         model_name=name,
         base_model=base and base.name,
         base_model_relation=("finetune" if whole else "adapter") if base else None,
         datasets=[dataset.name] if dataset else None,
-        **(_license(licenses) if measured else {}),
         library_name=opens,
         pipeline_tag=opening.task,
         tags=["hf-bico", "task-vector", "model-merging", report.method.name],
-        **(of_hub if measured else {}),
+        **measured,
     )
 
 

@@ -45,6 +45,16 @@ class Evaluation:
     """Whether the source's score is on the same scale."""
 
     @property
+    def rows(self) -> list[tuple[str, Score]]:
+        """The four scores with what they are of, in the order they are shown."""
+        return [
+            ("fine-tuned source, on its own base", self.source),
+            ("target without the port", self.zero_shot),
+            ("target + naive copy of τ", self.naive),
+            ("target + ported τ", self.ported),
+        ]
+
+    @property
     def regressed(self) -> bool:
         """Whether the target without the port is better."""
         return better(self.zero_shot, self.ported)

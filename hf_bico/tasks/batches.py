@@ -63,7 +63,7 @@ class BatchFormat(NamedTuple):
         return cls(weight.device, weight.dtype, moves_padding, decodes)
 
     def put(self, batch: Any) -> Any:
-        """Put a batch on the model's device; what goes in, if it is no index, in the model's dtype. Labels keep theirs."""
+        """Put a batch on the model's device: what goes in, if it is no index, in its dtype; labels keep theirs."""
         if isinstance(batch, Mapping):
             return {name: self._put(part, name != ANSWERS) for name, part in batch.items()}
         if isinstance(batch, tuple | list):

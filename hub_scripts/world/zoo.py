@@ -82,7 +82,7 @@ def tuned(name: str, task: str) -> Path:
     )
 
 
-def _folder(name: str, made: str, write: Callable[[Path], None], errors_about: str, more: str) -> Path:
+def _folder(name: str, made: str, write: Callable[[Path], None], about: str, more: str) -> Path:
     """`write` fills the folder unless it was made from the same before."""
     folder, stamp = ZOO / name, ZOO / name / "zoo.json"
     if stamp.is_file() and json.loads(stamp.read_text())["made"] == made:
@@ -92,7 +92,7 @@ def _folder(name: str, made: str, write: Callable[[Path], None], errors_about: s
         new = Path(scratch) / name
         new.mkdir()
         write(new)
-        (new / "README.md").write_text(CARD.format(name=name, errors_about=errors_about, more=more), encoding="utf-8")
+        (new / "README.md").write_text(CARD.format(name=name, about=about, more=more), encoding="utf-8")
         (new / "zoo.json").write_text(json.dumps({"made": made}) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)

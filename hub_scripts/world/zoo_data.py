@@ -190,10 +190,10 @@ def dataset(task: str) -> Path:
         table.to_parquet(folder / name)
         sizes[split] = len(table)
         files.append(f"  - split: {split}\n    path: {name}")
-    errors_about = TEXT_TASKS[task].rows.__doc__ if task in TEXT_TASKS else "Images and their classes, see tasks.py."
+    about = TEXT_TASKS[task].rows.__doc__ if task in TEXT_TASKS else "Images and their classes, see tasks.py."
     card = CARD.format(
         task=task,
-        errors_about=errors_about,
+        about=about,
         files="\n".join(files),
         sizes=", ".join(f"{count} {split}" for split, count in sizes.items()),
     )

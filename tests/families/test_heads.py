@@ -119,7 +119,7 @@ def test_what_a_base_lacks_is_carried_and_what_both_have_moves():
             head_layers(a, b, whole, whole, HeadKind.RIDGE).made,
         )
     ] == [1, 0, 1]
-    with pytest.raises(PortError, match="--head ridge"):
+    with pytest.raises(PortError, match="head= ridge"):
         head_layers(a[1:], b, whole, whole, HeadKind.TRANSPORT)
 
 

@@ -155,7 +155,7 @@ def test_a_base_that_was_a_folder_of_the_trainer_is_asked_for(folders, tmp_path)
     folder = shutil.copytree(root / "lost", tmp_path / "lost")
     (folder / "README.md").unlink(missing_ok=True)
     rewrite(folder, base_model_name_or_path="/home/someone/my model")
-    with pytest.raises(PortError, match="--base"):
+    with pytest.raises(PortError, match="base="):
         drafted(root, folder)
 
 
@@ -198,7 +198,7 @@ def broken(tensors, what):
         ("nan", "NaN or Inf"),
         ("rank", "has factors of rank 4 and 2, not 4"),
         ("half", "rank 4 and none, not 4"),
-        ("width", "--base.*7"),
+        ("width", "base=.*7"),
         ("elsewhere", "layers.7.*is not in the base"),
     ],
 )

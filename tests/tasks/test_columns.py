@@ -134,7 +134,7 @@ def test_doubt_is_an_error_that_lists_the_columns(features, named, what):
         find_columns("org/data", Features(features), roles(named))
     message = str(caught.value)
     assert message.startswith("org/data has ")
-    assert "--columns" in message
+    assert "columns= role=column" in message
     assert "\n" not in message
     for name, feature in features.items():
         assert f"{name} ({feature.dtype if isinstance(feature, Value) else type(feature).__name__})" in message
@@ -150,5 +150,5 @@ def test_columns_are_read_from_the_command_line():
         ("image=", "not role=column"),
         ("text=a,text=b", "named twice"),
     ):
-        with pytest.raises(PortError, match=f"--columns .*{why}; the roles are image, label, messages, prompt"):
+        with pytest.raises(PortError, match=f"columns= .*{why}; the roles are image, label, messages, prompt"):
             parse_columns(wrong)

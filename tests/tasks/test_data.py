@@ -344,7 +344,7 @@ def test_images_without_labels_and_texts_with_templates(tmp_path, folder):
     assert task.class_names == ()
     assert [sample.label for sample in random_draw(split, task, 4).samples] == [None] * 4
     dataset = opened(in_lines(tmp_path / "text", {"text": ["a"]}))
-    with pytest.raises(PortError, match="--templates are for images"):
+    with pytest.raises(PortError, match="templates= are for images"):
         read_task(dataset, dataset.split("train"), {}, tmp_path / "some.txt")
 
 

@@ -194,7 +194,7 @@ def test_what_a_base_is_opened_for(tmp_path):
 
 def test_heads_and_adapters_that_no_base_has_are_refused(tmp_path):
     write_family(tmp_path, "bert")
-    with pytest.raises(PortError, match="--head transport is not for two bases"):
+    with pytest.raises(PortError, match="head= transport is not for two bases"):
         aligned(tmp_path, head="transport")
     write_adapter(tmp_path, "bert", merge=False, r=2, target_modules=["query"], modules_to_save=["classifier"])
     shutil.move(tmp_path / "base", tmp_path / "own")
@@ -213,7 +213,7 @@ def test_features_without_labels(tmp_path):
         datasets.Dataset.from_dict({"text": texts("train")}).to_parquet(
             tmp_path / "texts" / "data" / f"{split}-00000-of-00001.parquet"
         )
-    with pytest.raises(PortError, match="--set label_free=1"):
+    with pytest.raises(PortError, match="method_options= label_free=1"):
         aligned(tmp_path, dataset="texts")
     record = aligned(tmp_path, dataset="texts", method_options=("label_free=1", *RTOL))
     assert (record["calibration"]["purpose"], record["calibration"]["head"]) == ("features", "none")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import peft
@@ -575,9 +576,9 @@ def test_a_delta_brings_the_targets_own_classifier_where_its_repo_has_none(publi
 @pytest.mark.parametrize("form", ["model", "delta"])
 def test_class_names_and_scores_are_of_what_is_written(published, form, tmp_path):
     ported, _, _ = published
-    assert tuple(ported.record["head"]["labels"]) == NAMES
+    assert ported.record.head.labels == NAMES
     names = tuple(f"other {name}" for name in NAMES)
-    record = ported.record | {"head": ported.record["head"] | {"labels": list(names)}}
+    record = replace(ported.record, head=replace(ported.record.head, labels=names))
     copied = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account, record)
     copied.evaluate(lambda model: 0.25)
     folder = copied.save_pretrained(tmp_path / form, 0.5, form=form)
@@ -605,10 +606,8 @@ def test_a_delta_of_a_target_that_is_no_longer_its_repos_is_refused(published, t
 def test_another_fine_tune_in_memory_does_not_take_its_repo(published):
     ported, _, _ = published
     ported.push_to_hub("demo/live-mine")
-    size = ported.record["task_vector"] | {"relative_norm": 0.123}
-    other = type(ported)(
-        ported.target, ported.delta, ported.head, ported.moved, ported.account, ported.record | {"task_vector": size}
-    )
+    record = replace(ported.record, task_vector=replace(ported.record.task_vector, relative_norm=0.123))
+    other = replace(ported, record=record)
     with pytest.raises(PortError, match="not a port of"):
         other.push_to_hub("demo/live-mine")
 
