@@ -1,0 +1,62 @@
+"""Reports: what was written is read back into the same type, also of an older schema."""
+
+import json
+
+import pytest
+from support.twins import Samples, random_fine_tune, tiny_clip
+
+from hf_bico import PortConfig, PortError, port
+from hf_bico.io.hub import Hub
+from hf_bico.reports.report import PortReport
+from hf_bico.workflows.port import run
+
+
+@pytest.fixture(scope="module")
+def ported(world, tmp_path_factory):
+    output = tmp_path_factory.mktemp("reports") / "out"
+    return run(PortConfig("demo/ft", "demo/plus", "demo/task", n=8, eval_n=8, output=output), Hub())
+
+
+@pytest.fixture(scope="module")
+def live():
+    a, b, samples = tiny_clip(), tiny_clip(48, 3, seed=4), Samples.make(8)
+    found = port(tuned=random_fine_tune(a), base=a, target=b, calibration=samples.batches(8), loss=samples.loss)
+    found.evaluate(lambda model: 0.5)
+    return found
+
+
+def test_a_report_is_read_back_into_the_same_type(ported, live):
+    for data in (json.loads((ported.output / "hf_bico.json").read_text()), live.report):
+        assert PortReport.from_json(json.loads(json.dumps(data))).to_json() == json.loads(json.dumps(data))
+
+
+def test_scores_keep_their_alpha_apart_from_their_words(live):
+    without, with_port = PortReport.from_json(live.report).scores
+    assert (without.metric, without.alpha, without.without_port) == ("accuracy", None, True)
+    assert (with_port.metric, with_port.alpha) == ("accuracy", 1.0)
+    assert with_port.label == "accuracy with the port (α = 1)"
+
+
+def test_what_was_published_before_is_read(ported, live):
+    """Schema 3: the same keys; what was measured of a live port stood under its label."""
+    data = json.loads((ported.output / "hf_bico.json").read_text()) | {"schema": 3}
+    read = PortReport.from_json(data)
+    assert read.evaluation.ported.value == data["evaluation"]["ported"]["value"]
+    assert read.lineage["target"].name == "demo/plus"
+    old = live.report | {"schema": 3, "scores": {"accuracy with the port (α = 1)": 0.5}}
+    (score,) = PortReport.from_json(old).scores
+    assert (score.label, score.value, score.alpha) == ("accuracy with the port (α = 1)", 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"schema": 99}, "schema 99"),
+        ({"schema": None}, "schema None"),
+        ({"method": {"name": "bico"}}, "method"),
+        ({"moved": "nothing"}, "moved"),
+    ],
+)
+def test_what_is_no_report_is_refused(live, change, why):
+    with pytest.raises(PortError, match=why):
+        PortReport.from_json(live.report | change)
