@@ -17,7 +17,7 @@ echo "$line"
 export HF_ENDPOINT=${line#Hub at } HF_TOKEN=hf_local_demo HF_HOME=$demo/home HF_HUB_DISABLE_XET=1
 export HF_HUB_DISABLE_TELEMETRY=1 NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
 
-python hub_scripts/world/publish.py --namespace demo
+python -m hub_scripts.demo.publish --namespace demo
 
 set -x
 hf-bico port demo/vit64-digits --to demo/vit96 --dataset demo/digits --push

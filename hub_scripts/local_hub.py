@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 
 import uvicorn
-from hubserver.app import build
-from hubserver.records import NAME
-from hubserver.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hub_scripts.hubserver.app import build
+from hub_scripts.hubserver.records import NAME
+from hub_scripts.hubserver.store import Store
 
 
 def pair(text: str) -> tuple[str, str]:

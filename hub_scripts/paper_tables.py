@@ -20,25 +20,27 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import torch
-from papers import plan, spec, tables
-from papers.ledger import Ledger
-from papers.plan import FineTune, Unit
-from papers.tune import Run
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.methods import untracked
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.writer import staged
+from hub_scripts.papers import plan, spec, tables
+from hub_scripts.papers.ledger import Ledger
+from hub_scripts.papers.plan import FineTune, Unit
+from hub_scripts.papers.tune import Run
 
 
 def kind_of(family: str):
     """The module that fine-tunes and compares a family: its libraries are large, so it is imported at its first use."""
     if family == "t5":
-        from papers import t5
+        from hub_scripts.papers import t5
 
         return t5
-    from papers import clip
+    from hub_scripts.papers import clip
 
     return clip
 

@@ -19,7 +19,6 @@ from hf_bico.cli.main import app
 from hf_bico.core.methods import METHODS, method_of
 from hf_bico.io.changes.delta import REPORT_FILE
 
-sys.path.insert(0, str(ROOT / "hub_scripts" / "world"))
 REFERENCE = ROOT / "docs" / "api.md"
 WITH_CODE = [page for page in PAGES if page != REFERENCE and blocks(page)]  # the reference has signatures alone
 NAMES = {
@@ -43,9 +42,9 @@ INSTEAD = {"hub_scripts/paper_tables.py": ["--plan"]}
 NOT_RUN = {
     "hub_scripts/demo.sh": "makes an environment; the README's first command is what it shows",
     "hub_scripts/test.sh": "makes an environment and runs these tests",
-    "hub_scripts/world/results.py": "takes hours",
-    "hub_scripts/world/tables.py": "writes docs; test_results.py runs what it does",
-    "hub_scripts/world/figures.py": "writes docs/images",
+    "hub_scripts/world/vision/results.py": "takes hours",
+    "hub_scripts/world/vision/tables.py": "writes docs; test_results.py runs what it does",
+    "hub_scripts/world/vision/figures.py": "writes docs/images",
 }
 """Scripts that are only parsed, and why."""
 
@@ -54,7 +53,8 @@ NOT_RUN = {
 def user(hub, tmp_path_factory):
     """The Hub as the documents speak of it: the demo's repos, and the user's own in org/. Its folder of fine-tunes."""
     import datasets
-    from publish import push, write_dataset, write_models
+
+    from hub_scripts.demo.publish import push, write_dataset, write_models
 
     root = tmp_path_factory.mktemp("demo")
     kinds = dict.fromkeys(write_models(root), "model") | {write_dataset(root).name: "dataset"}
@@ -95,13 +95,19 @@ def run_other(words: list[str], place: str) -> None:
     """The commands of a document that are not ours: each is run, or what can be wrong with it is looked at."""
     if words[:2] == ["pip", "install"]:  # would change the environment that the tests run in
         assert_installable(words[2])
-    elif words[1] in NOT_RUN:
+    elif script_of(words) in NOT_RUN:
         parse = {"python": [sys.executable, "-m", "ast"], "bash": ["bash", "-n"]}[words[0]]
-        subprocess.run([*parse, words[1]], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*parse, script_of(words)], check=True, stdout=subprocess.DEVNULL)
     else:
         assert words[0] == "python", f"{place}: say in run_other how {' '.join(words)!r} is tried"
-        ran = subprocess.run([sys.executable, *words[1:], *INSTEAD.get(words[1], [])], capture_output=True, text=True)
+        also = INSTEAD.get(script_of(words), [])
+        ran = subprocess.run([sys.executable, *words[1:], *also], capture_output=True, text=True)
         assert ran.returncode == 0, (place, ran.stderr)
+
+
+def script_of(words: list[str]) -> str:
+    """The file that python or bash is told to run, by its path or as a module."""
+    return words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
 
 
 def assert_installable(what: str) -> None:
@@ -167,8 +173,10 @@ def known(words: list[str], page) -> set[str]:
     if words[0] == "hf-bico" and len(words) > 1:
         return ours[words[1]]
     if words[0] in ("python", "bash"):
-        return options_of_script(words[1])
-    scripts = set(re.findall(r"hub_scripts/[\w/]+\.py", page.read_text(encoding="utf-8")))
+        return options_of_script(script_of(words)) | {"-m"}
+    text = page.read_text(encoding="utf-8")
+    scripts = set(re.findall(r"hub_scripts/[\w/]+\.py", text))
+    scripts |= {script_of(["python", "-m", module]) for module in re.findall(r"hub_scripts(?:\.\w+)+", text)}
     return {"--version"}.union(*ours.values(), *map(options_of_script, scripts))
 
 
@@ -189,7 +197,7 @@ def parts(words: list[str]) -> list[list[str]]:
     if "--" not in words:
         return [words]
     cut = words.index("--")
-    return [words[:cut], ["hf-bico", PASSES_ON[words[1]], *words[cut + 1 :]]]
+    return [words[:cut], ["hf-bico", PASSES_ON[script_of(words)], *words[cut + 1 :]]]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -26,10 +26,10 @@ from hf_bico.tasks.splits import ArrowSplit, HubDataset
 from hf_bico.workflows import compare as comparison
 from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.live import class_loss
-from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
-from papers.plan import Cell, FineTune, Unit, key_of
-from papers.spec import Dataset, Model, Spec
-from papers.tune import Run, card, endless, learn, parted, whole_split
+from hub_scripts.papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
+from hub_scripts.papers.plan import Cell, FineTune, Unit, key_of
+from hub_scripts.papers.spec import Dataset, Model, Spec
+from hub_scripts.papers.tune import Run, card, endless, learn, parted, whole_split
 
 LIBRARY = OpenClip()
 TOWER = "visual."

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from papers.plan import Cell, Unit
+from hub_scripts.papers.plan import Cell, Unit
 
 ZERO, SOURCE, REFERENCE = "zero-shot", "source", "fine-tuned target"
 

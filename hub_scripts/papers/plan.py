@@ -12,7 +12,7 @@ from hf_bico import __version__
 from hf_bico.core.search import GRID
 from hf_bico.workflows.compare import calibrations_of, chosen
 from hf_bico.workflows.config import CompareConfig
-from papers.spec import Dataset, Model, Protocol, Spec, Table
+from hub_scripts.papers.spec import Dataset, Model, Protocol, Spec, Table
 
 
 class Cell(NamedTuple):

@@ -14,7 +14,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.workflows.compare import calibrations_of, chosen
 from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.plan import check_alpha
-from papers.kinds import (
+from hub_scripts.papers.kinds import (
     Section,
     count,
     each,

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-
-sys.path.append(str(Path(__file__).parents[1] / "world"))
-
-from text_probe import fit_probe, pooled, probe_loss
 
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.compare import compare as compare_methods
@@ -25,11 +19,12 @@ from hf_bico.tasks.strategies import Calibration, chosen
 from hf_bico.workflows.compare import calibrations_of
 from hf_bico.workflows.compare import chosen as chosen_methods
 from hf_bico.workflows.live import job_of
-from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
-from papers.plan import Cell, FineTune, Unit, key_of
-from papers.spec import Spec
-from papers.texts import Texts, load, load_tokenizer, read
-from papers.tune import Run, card, endless, learn, parted
+from hub_scripts.papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
+from hub_scripts.papers.plan import Cell, FineTune, Unit, key_of
+from hub_scripts.papers.spec import Spec
+from hub_scripts.papers.texts import Texts, load, load_tokenizer, read
+from hub_scripts.papers.tune import Run, card, endless, learn, parted
+from hub_scripts.world.text.probe import fit_probe, pooled, probe_loss
 
 
 def fine_tune(spec: Spec, tune: FineTune, run: Run) -> None:

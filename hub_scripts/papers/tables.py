@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from statistics import fmean, stdev
 from typing import Any
 
-from papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
-from papers.plan import Cell, Unit, key_of, units_of
-from papers.spec import Spec, Table
+from hub_scripts.papers.ledger import REFERENCE, SOURCE, ZERO, Ledger, name_of
+from hub_scripts.papers.plan import Cell, Unit, key_of, units_of
+from hub_scripts.papers.spec import Spec, Table
 
 FIXED = (ZERO, SOURCE, REFERENCE)
 

@@ -17,8 +17,8 @@ from hf_bico.core.errors import PortError
 from hf_bico.tasks.samples import EVAL_SPLITS
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import chosen
-from papers.spec import Dataset
-from papers.tune import Run, whole_split
+from hub_scripts.papers.spec import Dataset
+from hub_scripts.papers.tune import Run, whole_split
 
 FILES = (
     "config.json",

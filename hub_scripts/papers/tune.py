@@ -16,8 +16,8 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.methods import Track, untracked
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.splits import HubDataset
-from papers.plan import FineTune, folder_of
-from papers.spec import Protocol, Spec
+from hub_scripts.papers.plan import FineTune, folder_of
+from hub_scripts.papers.spec import Protocol, Spec
 
 CARD = """---
 base_model: {ref}

@@ -580,7 +580,7 @@ def test_of_commits_at_once_on_one_parent_one_wins(hub: Hub, api: HfApi, repo: s
 
 def test_the_store_lets_one_thread_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(SERVER.parent)
-    from hubserver.store import MAIN, Change, Note, ParentMoved, Store
+    from hub_scripts.hubserver.store import MAIN, Change, Note, ParentMoved, Store
 
     repo = Store(tmp_path / "hub").create("models", "demo", "a", private=False, author="demo")
     parent, entry = repo.resolve("main"), repo.add_regular(b"1")

@@ -26,11 +26,8 @@ from hf_bico.tasks.samples import draw, read_task, samples_of
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration, chosen
 from hf_bico.workflows.live import class_loss, job_of
-
-sys.path.append(str(Path(__file__).parents[2] / "hub_scripts"))
-
-import paper_tables
-from papers import clip, plan, spec, tune
+from hub_scripts import paper_tables
+from hub_scripts.papers import clip, plan, spec, tune
 
 SHIPPED = Path(spec.__file__).parent / "papers.yaml"
 QUICK = {"steps": 3, "batch": 8, "rate": 1e-3, "warmup": 1}
@@ -489,8 +486,9 @@ def write_texts(folder: Path) -> None:
 
 def test_text_cells_are_those_of_compare(texts):
     """One text a batch, so that none is ever padded or grouped."""
-    from text_probe import features, fit_probe, probe_loss
     from transformers import AutoTokenizer, T5EncoderModel
+
+    from hub_scripts.world.text.probe import features, fit_probe, probe_loss
 
     def encoder(folder):
         return T5EncoderModel.from_pretrained(folder).eval().requires_grad_(False)

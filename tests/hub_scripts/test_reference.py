@@ -21,11 +21,9 @@ def text():
 @pytest.fixture(scope="module")
 def tools():
     """The generator's two modules: what writes the page, and what reads the source."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "hub_scripts"))
-        import api_docs
-        import api_source
-    return api_docs, api_source
+    from hub_scripts.reference import page, source
+
+    return page, source
 
 
 def test_the_page_is_up_to_date(text, tools):

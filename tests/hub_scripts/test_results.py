@@ -1,25 +1,17 @@
 """The world's runner and its tables: a cell is a port like any other, and a gap is the papers' gap."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from hf_bico import BiCo, port
 
-WORLD = str(Path(__file__).parents[2] / "hub_scripts" / "world")
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The world's modules, with fine-tunes of a few steps kept out of the repo."""
-    sys.path.insert(0, WORLD)
-    import cells
-    import results
-    import tables
-    import tune
+    from hub_scripts.world.vision import cells, results, tables, tune
 
     patch = pytest.MonkeyPatch()
     patch.setattr(tune, "STEPS", 20)
@@ -28,7 +20,6 @@ def world(tmp_path_factory):
     yield cells, results, tables
     patch.undo()
     tune.digest.cache_clear()
-    sys.path.remove(WORLD)
 
 
 def test_a_cell_is_a_port(world):

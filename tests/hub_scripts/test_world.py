@@ -1,6 +1,5 @@
 """The demo's world: a port of a really trained fine-tune must do what it is for."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,10 @@ from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "hub_scripts" / "world"))
-
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    from publish import write_dataset, write_models
+    from hub_scripts.demo.publish import write_dataset, write_models
 
     root = tmp_path_factory.mktemp("digits")
     write_models(root)

@@ -1,11 +1,8 @@
 """The zoo: its datasets are what they say, and its bases are ordinary repos. Nothing is trained here."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-WORLD = str(Path(__file__).parents[2] / "hub_scripts" / "world")
 pytest.importorskip("transformers")
 pytest.importorskip("tokenizers")
 
@@ -15,8 +12,8 @@ TEXTS = ("topic", "kind", "shuffle", "code", "heading")
 
 def invented_docstrings():
     """A stand-in for those of the installed packages: one section of every kind a file."""
-    from text_corpus import PACKAGES
-    from text_tasks import KINDS
+    from hub_scripts.world.text.corpus import PACKAGES
+    from hub_scripts.world.text.tasks import KINDS
 
     rng = np.random.default_rng(0)
     for package in PACKAGES:
@@ -32,19 +29,17 @@ def invented_functions():
 
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """zoo_data on invented texts, with an empty folder to write to."""
-    monkeypatch.syspath_prepend(WORLD)
-    import zoo_data
-    import zoo_text
+    """The module zoo.data on invented texts, with an empty folder to write to."""
+    from hub_scripts.world.zoo import data, text
 
-    for module in (zoo_data, zoo_text):
+    for module in (data, text):
         monkeypatch.setattr(module, "ZOO", tmp_path)
-    monkeypatch.setattr(zoo_text, "docstrings", invented_docstrings)
-    monkeypatch.setattr(zoo_data, "functions", invented_functions)
-    monkeypatch.setattr(zoo_data, "SPLITS", {"train": 120, "validation": 24, "test": 60})
-    zoo_text.sections.cache_clear()
-    yield zoo_data
-    zoo_text.sections.cache_clear()
+    monkeypatch.setattr(text, "docstrings", invented_docstrings)
+    monkeypatch.setattr(data, "functions", invented_functions)
+    monkeypatch.setattr(data, "SPLITS", {"train": 120, "validation": 24, "test": 60})
+    text.sections.cache_clear()
+    yield data
+    text.sections.cache_clear()
 
 
 @pytest.mark.parametrize("task", TEXTS)
@@ -85,7 +80,8 @@ def test_headings_answer_the_question(zoo):
 
 def test_images_are_those_of_the_tasks(zoo):
     import datasets
-    from tasks import pixels
+
+    from hub_scripts.world.vision.tasks import pixels
 
     folder = zoo.dataset("digits")
     table = datasets.Dataset.from_parquet(

@@ -5,4 +5,3 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 """The repository."""
 SCRIPTS = ROOT / "hub_scripts"
-WORLD = SCRIPTS / "world"

@@ -2,9 +2,7 @@
 
 import json
 import shlex
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +26,6 @@ from hf_bico.workflows import trial as explore
 from hf_bico.workflows.live import job_of
 from hf_bico.workflows.session import Session
 
-WORLD = str(Path(__file__).parents[2] / "hub_scripts" / "world")
 WORDS = ("check", "demo/ft", "--to", "demo/plus")
 DATA = ("--dataset", "demo/task", "-n", "20")
 
@@ -252,11 +249,9 @@ def test_without_a_gap_there_is_nothing_to_gain():
 
 @pytest.fixture(scope="module")
 def fit():
-    sys.path.insert(0, WORLD)
-    import check_fit
+    from hub_scripts.world.vision import check_fit
 
     yield check_fit
-    sys.path.remove(WORLD)
 
 
 def test_the_records_are_those_of_the_world(fit):

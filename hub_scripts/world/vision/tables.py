@@ -1,0 +1,239 @@
+"""cells.csv → the tables in docs/results.md (between their markers) and pictures of gaps.
+
+    python -m hub_scripts.world.vision.tables
+
+Gap recovered is that of the papers: from accuracies averaged over the tasks, (ported − zero-shot)/(fine-tuned −
+zero-shot) in %; a cell gives its mean over the seeds ± their standard deviation.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from hub_scripts.world.vision.figures import IMAGES, plt, save
+from hub_scripts.world.vision.results import CELLS, ONE_CLASS, SCENARIOS, STRATEGIES, K, N
+from hub_scripts.world.vision.tasks import TASKS
+
+PAGE = CELLS.parents[1] / "results.md"
+Row = dict[str, str]
+PAPER = {
+    "narrow to wide": {"theseus": "4.6/6.2/9.0/10.8", "bico": "11.5/33.8/47.5/53.6", "naive": "−11.1"},
+    "wide to narrow": {"theseus": "9.5/13.5/18.6/21.2", "bico": "7.3/26.5/49.1/62.7", "naive": "−56.9"},
+    "wider and deeper": {"theseus": "–/–/–/9.1", "bico": "–/–/–/46.9", "naive": "0.2"},
+    "narrower and shallower": {"theseus": "–/–/–/19.8", "bico": "–/–/–/50.9", "naive": "−1.5"},
+}
+PAPER_K = {
+    "narrow to wide": {"theseus": "6.3/6.8/11.5/–/–", "bico": "38.1/50.0/59.3/–/–", "few-shot": "18.3/26.3/27.0/–/–"},
+    "same shape, other data": {
+        "theseus": "17.7/19.2/21.8/27.6/28.9", "bico": "43.4/50.6/58.0/65.4/67.8", "naive": "−25.9",
+        "gradfix": "26.1/28.1/28.2/29.7/29.7", "transfusion": "5.1"},
+}  # fmt: skip
+
+
+def load() -> list[Row]:
+    with CELLS.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def where(rows: Iterable[Row], **want: object) -> list[Row]:
+    """The rows with these values; None is an empty field."""
+    text = {key: "" if value is None else str(value) for key, value in want.items()}
+    return [row for row in rows if all(row[key] == value for key, value in text.items())]
+
+
+def gaps(rows: Sequence[Row]) -> list[float]:
+    """Gap recovered of every seed, in %, from the means over the tasks."""
+    found = []
+    for seed in sorted({row["seed"] for row in rows}):
+        own = [row for row in rows if row["seed"] == seed and row["score"]]
+        if len(own) == len(TASKS):
+            score, zero, tuned = (
+                np.mean([float(row[key]) for row in own]) for key in ("score", "zero_shot", "reference")
+            )
+            found.append(100 * (score - zero) / (tuned - zero))
+    return found
+
+
+def cell(rows: Sequence[Row]) -> str:
+    found = gaps(rows)
+    if not found:
+        return "refused" if any(row["refusal"] for row in rows) else "–"
+    return f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else f"{found[0]:.1f}"
+
+
+def markdown(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)])
+
+
+def draws(
+    rows: list[Row],
+    pair: tuple[str, str],
+    column: str,
+    values: Sequence[int],
+    methods: Sequence[str],
+    paper: dict[str, str],
+) -> str:
+    """Methods down, N or K across, the paper's row beside."""
+    at = dict(zip(("source", "target"), pair, strict=True))
+    other = {"n": {"per_class": None}, "per_class": {"n": None}}[column] | {"strategy": None}
+    body = [
+        [
+            name,
+            *(cell(where(rows, **at, **other, **{column: value}, method=name)) for value in values),
+            paper.get(name, ""),
+        ]
+        for name in methods
+    ]
+    return markdown(["method", *(f"{'N' if column == 'n' else 'K'} = {value}" for value in values), "paper"], body)
+
+
+def per_task(rows: list[Row], pair: tuple[str, str], n: int, methods: Sequence[str]) -> str:
+    """Accuracy of every task, mean of the seeds."""
+    at = where(rows, source=pair[0], target=pair[1], n=n, per_class=None, strategy=None)
+
+    def mean(task: str | None, method: str, column: str) -> str:
+        found = [float(row[column]) for row in where(at, method=method) if task in (None, row["task"]) and row[column]]
+        return f"{np.mean(found):.1f}" if found else "–"
+
+    body = [
+        [
+            task or "mean",
+            mean(task, "bico", "zero_shot"),
+            *(mean(task, name, "score") for name in methods),
+            mean(task, "bico", "reference"),
+        ]
+        for task in (*TASKS, None)
+    ]
+    return markdown(["task", "zero-shot", *methods, "fine-tuned target"], body)
+
+
+def across(rows: list[Row], methods: Sequence[str], n: int) -> str:
+    """Methods down, scenarios across, at one N."""
+    body = [
+        [
+            name,
+            *(
+                cell(where(rows, source=a, target=b, n=n, per_class=None, strategy=None, method=name))
+                for a, b in SCENARIOS.values()
+            ),
+        ]
+        for name in methods
+    ]
+    return markdown(["method", *SCENARIOS], body)
+
+
+def strategies(rows: list[Row]) -> str:
+    at = where(rows, source="s-x", target="m-y", per_class=None)
+    paper = dict(zip(STRATEGIES, ("53.6", "53.7", "54.3", "38.6", "35.9", "23.8"), strict=True))
+    body = []
+    for name in STRATEGIES:
+        n = ONE_CLASS if name == "one-class" else 100
+        some = where(at, strategy=None if name == "random" else name, n=n)
+        body.append([name, *(cell(where(some, method=method)) for method in ("theseus", "bico", "best")), paper[name]])
+    return markdown(["calibration set", "theseus", "bico", "best", "paper's BiCo"], body)
+
+
+FIELD = ("naive", "few-shot", "gradfix", "gradfix sign=vote", "transfusion", "theseus", "bico", "best")
+IDEAS = (
+    "bico",
+    "bico completion=free",
+    "bico completion=filled",
+    "bico centred=true",
+    "bico label_free=8",
+    "bico label_free=8 centred=true",
+    "bico steps=4",
+    "bico label_free=8 centred=true steps=4",
+    "best",
+    "few-shot steps=40",
+)
+
+
+def tables(rows: list[Row]) -> dict[str, Callable[[], str]]:
+    by = {
+        f"N {name}": (lambda pair=pair, name=name: draws(rows, pair, "n", N, FIELD, PAPER.get(name, {})))
+        for name, pair in SCENARIOS.items()
+    }
+    by |= {
+        f"K {name}": (lambda pair=SCENARIOS[name], name=name: draws(rows, pair, "per_class", K, FIELD, PAPER_K[name]))
+        for name in PAPER_K
+    }
+    by |= {
+        f"tasks {name}": (lambda pair=pair: per_task(rows, pair, 100, ("naive", "theseus", "bico", "best")))
+        for name, pair in SCENARIOS.items()
+    }
+    return by | {
+        "N other sources": lambda: "\n\n".join(
+            f"{a} → {b}\n\n" + draws(rows, (a, b), "n", N, ("naive", "theseus", "bico", "best"), paper)
+            for (a, b), paper in (
+                (("s-y", "m-y"), {"bico": "8.1/24.9/43.4/52.1", "theseus": "1.4/4.0/7.2/8.1"}),
+                (("s-y", "l-x"), {"bico": "–/–/–/48.2", "theseus": "–/–/–/−4.6"}),
+            )
+        ),
+        "ablation": lambda: across(rows, ("input-only", "output-only", "gradient-only", "theseus", "bico"), 100),
+        "ideas 20": lambda: across(rows, IDEAS, 20),
+        "ideas 100": lambda: across(rows, IDEAS, 100),
+        "strategies": lambda: strategies(rows),
+    }
+
+
+def fill(page: str, made: dict[str, Callable[[], str]]) -> str:
+    """The page with every `<!-- table: NAME -->` … `<!-- end -->` made anew."""
+
+    def table(match: re.Match) -> str:
+        return f"<!-- table: {match[1]} -->\n\n{made[match[1]]()}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (.+?) -->.*?<!-- end -->", table, page, flags=re.DOTALL)
+
+
+def draw_gaps(rows: list[Row]) -> None:
+    """Gap against N, a panel a scenario."""
+    figure, axes = plt.subplots(1, len(SCENARIOS), figsize=(3.2 * len(SCENARIOS), 3.4), sharey=True)
+    for axis, (name, (a, b)) in zip(axes, SCENARIOS.items(), strict=True):
+        for method in ("naive", "theseus", "bico", "best"):
+            found = [gaps(where(rows, source=a, target=b, n=n, strategy=None, method=method)) for n in N]
+            if all(found):
+                axis.errorbar(N, [np.mean(f) for f in found], [np.std(f) for f in found], marker=".", label=method)
+        axis.set(title=name, xlabel="N", xscale="log", xticks=N, xticklabels=N)
+        axis.minorticks_off()
+        axis.axhline(0, color="grey", linewidth=0.5)
+    axes[0].set_ylabel("gap recovered, %")
+    axes[0].legend()
+    save(figure, "gap.png")
+
+
+def draw_tasks(rows: list[Row], pair: tuple[str, str] = ("s-x", "m-y")) -> None:
+    """Accuracy of every task at N = 100."""
+    at = where(rows, source=pair[0], target=pair[1], n=100, per_class=None, strategy=None)
+    bars = {
+        "zero-shot": ("bico", "zero_shot"),
+        "naive": ("naive", "score"),
+        "theseus": ("theseus", "score"),
+        "bico": ("bico", "score"),
+        "best": ("best", "score"),
+        "fine-tuned target": ("bico", "reference"),
+    }
+    figure, axis = plt.subplots(figsize=(10, 3.5))
+    for index, (label, (method, column)) in enumerate(bars.items()):
+        height = [np.mean([float(row[column]) for row in where(at, method=method, task=task)]) for task in TASKS]
+        axis.bar(np.arange(len(TASKS)) + 0.14 * (index - 2.5), height, 0.14, label=label)
+    axis.set_xticks(range(len(TASKS)), TASKS)
+    axis.set_ylabel("accuracy, %")
+    axis.legend(fontsize="small", ncols=3)
+    save(figure, "tasks.png")
+
+
+def main() -> None:
+    rows = load()
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+    for draw in (draw_gaps, draw_tasks):
+        draw(rows)
+    print(f"{PAGE.name} and {IMAGES.name}/ are made of {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()
