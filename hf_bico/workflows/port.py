@@ -129,12 +129,12 @@ def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspa
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
-    storage, search = session.plan.storage, None
+    storage, n = session.plan.storage, len(drawn.samples)
     with run.clock("cut"):
         delta, cuts = storage.truncated(result.delta)
-    if config.alpha == AUTO:
-        with run.clock("search"):
-            search = workspace.once("the search", partial(_search, job, len(drawn.samples), delta, run.track))
+    with run.clock("search"):
+        searched = partial(_search, job, n, delta, run.track)
+        search = workspace.once("the search", searched) if config.alpha == AUTO else None
     alpha = best_of(search) if search else config.alpha
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)

@@ -8,6 +8,7 @@ from support.laws.models import EXACT, METHODS, carried, job, model, noise_tau, 
 from support.twins import random_fine_tune, tiny_clip
 
 from hf_bico import BiCo, PortError, port
+from hf_bico.core.chain import gather
 from hf_bico.core.methods import METHODS as BY_NAME
 from hf_bico.core.methods import TransFusion
 from hf_bico.core.methods.path import along_path
@@ -116,7 +117,8 @@ def test_where_all_is_determined_norms_and_angles_are_taus():
 def test_a_path_of_one_step_is_the_plain_port():
     tau = noise_tau("own")
     plain = carried(METHODS["bico"], "own", "wide", tau)
-    path = along_path(METHODS["bico"], job("own", "wide", tau), 1).delta
+    work = job("own", "wide", tau)
+    path = along_path(METHODS["bico"], work, gather(work, METHODS["bico"].wanted), 1).delta
     assert all(torch.equal(plain[key], path[key]) for key in plain)
 
 

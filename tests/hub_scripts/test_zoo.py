@@ -100,8 +100,9 @@ def test_functions_come_without_docstring_and_with_tabs(zoo):
 @pytest.mark.parametrize("name", ("vit-narrow", "bert-narrow", "lm-c"))
 def test_a_base_is_an_ordinary_repo_of_the_kept_weights(zoo, name, tmp_path, monkeypatch):
     import transformers
-    import zoo as bases
     from safetensors.torch import load_file
+
+    from hub_scripts.world.zoo import make as bases
 
     monkeypatch.setattr(bases, "ZOO", tmp_path)
     folder = bases.base(name)

@@ -150,7 +150,7 @@ def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypa
         scored.append("score")
         return right(*args)
 
-    monkeypatch.setattr(Evaluator, "marks", per_sample)
+    monkeypatch.setattr(Evaluator, "per_sample", per_sample)
     assert hf_bico(capsys, monkeypatch, *words).code == 130
     data = told(capsys, monkeypatch, *words)
     assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target and each cell

@@ -71,15 +71,11 @@ def test_the_same_input_is_the_same_key(world, own):
         {"batch_size": 3},
         {"form": "delta"},
         {"layers": "0"},
-        {"eval_split": "validation"},
+        {"eval_split": "train"},
         {"columns": "image=image,label=label"},
         {"strategy": "class-balanced"},
     ],
     ids=str,
 )
 def test_every_choice_that_tells_in_the_result_is_in_the_key(world, own, choices):
-    try:
-        found = key_of(world, **choices)
-    except Exception as error:
-        pytest.skip(f"the tiny world does not have it: {error}")
-    assert found != own
+    assert key_of(world, **choices) != own
