@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import pytest
 from support.hub import session_hub
 
+pytest_plugins = [f"support.{name}" for name in ("datasets", "deltas", "hub_clients", "papers", "ports", "refusals")]
 _stack = ExitStack()
 _hub = _stack.enter_context(session_hub())
 

@@ -8,6 +8,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, ModelCard
 from support.adapters import write_adapter
+from support.deltas import LORAS, publish
 from support.family_twins import CASES
 from support.repos import NAMES, batch, processor_of, write_family
 
@@ -18,22 +19,6 @@ from hf_bico.io.changes.forms import Storage, as_products, stored, truncated
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
-
-SOURCES = {
-    "llama": {"r": 3, "target_modules": ["q_proj", "gate_proj", "down_proj"], "rank_pattern": {"down_proj": 2}},
-    "gpt2": {"r": 3, "target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True, "lora_bias": True},
-    "bert": {"r": 3, "target_modules": ["query", "value", "intermediate.dense"], "modules_to_save": ["classifier"]},
-}
-
-
-def publish(root, family: str, source: str, what: str = "form") -> str:
-    api, repo = HfApi(), f"demo/{family}-{source}-{what}"
-    (root / source / "README.md").write_text("---\nlicense: mit\n---\n")
-    for part in (source, "base", "plus", "task"):
-        kind = "dataset" if part == "task" else "model"
-        api.create_repo(f"{repo}-{part}", repo_type=kind)
-        api.upload_folder(folder_path=root / part, repo_id=f"{repo}-{part}", repo_type=kind)
-    return repo
 
 
 def written(repo: str, source: str, form: str, **options):
@@ -57,7 +42,7 @@ def written(repo: str, source: str, form: str, **options):
 def test_a_lora_is_the_model_that_it_was_scored_as(family, source, tmp_path, hub):
     write_family(tmp_path, family)
     if source == "lora":
-        write_adapter(tmp_path, family, merge=False, **SOURCES[family])
+        write_adapter(tmp_path, family, merge=False, **LORAS[family])
     repo, case = publish(tmp_path, family, source), CASES[family]
     told, whole = (written(repo, source, form) for form in ("lora", "model"))
     scores = [report["evaluation"]["ported"]["value"] for report in (told, whole)]

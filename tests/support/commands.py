@@ -1,7 +1,8 @@
 """The command line, run in this process as the console script runs it."""
 
+import json
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hf_bico.cli import main as cli
 
@@ -21,6 +22,13 @@ def hf_bico(capsys, monkeypatch, *words: str) -> Ran:
     except SystemExit as stop:
         code = stop.code
     return Ran(code, *capsys.readouterr())
+
+
+def json_of(capsys, monkeypatch, *words: str, code: int = 0) -> Any:
+    """Return what a command tells programs, which ends with this code."""
+    ran = hf_bico(capsys, monkeypatch, *words, "--format", "json")
+    assert ran.code == code, ran
+    return json.loads(ran.out)
 
 
 def assert_refused(ran: Ran, *words: str) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub import cached_assets_path
-from support.commands import hf_bico
+from support.commands import hf_bico, json_of
 from support.twins import Samples, random_fine_tune, tiny_clip
 from support.world import config, fine_tune, write_model
 
@@ -19,12 +19,6 @@ from hf_bico.workflows.live import class_scores, job_of
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
 
 
-def told(capsys, monkeypatch, *words) -> dict:
-    ran = hf_bico(capsys, monkeypatch, *words, "--format", "json")
-    assert ran.code == 0, ran.err
-    return json.loads(ran.out)
-
-
 @pytest.fixture
 def collected(monkeypatch):
     """A list that grows by one with every batch that is collected."""
@@ -35,7 +29,7 @@ def collected(monkeypatch):
 
 
 def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, collected, tmp_path):
-    data = told(
+    data = json_of(
         capsys,
         monkeypatch,
         "compare",
@@ -63,7 +57,8 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
     assert len(data["rows"]) == 2 * 2 * 3 * 2
     assert len({row["score"] for row in data["rows"]}) > 2
     for method, n, seed, alpha in (("bico", 10, 1, 20), ("gradient-only", 20, 0, 20), ("bico", 20, 1, 1)):
-        alone = told(capsys, monkeypatch, "port", *WORDS, "-n", n, "--seed", seed, "--method", method, "--alpha", alpha)
+        own = ("-n", n, "--seed", seed, "--method", method, "--alpha", alpha)
+        alone = json_of(capsys, monkeypatch, "port", *WORDS, *own)
         ours = {
             name: row
             for row in data["rows"]
@@ -84,7 +79,7 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
 
 
 def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):
-    data = told(capsys, monkeypatch, "compare", *WORDS, "-n", "8", "--method", "bico", "--alpha", "30")
+    data = json_of(capsys, monkeypatch, "compare", *WORDS, "-n", "8", "--method", "bico", "--alpha", "30")
     scores = torch.tensor([row["score"] for row in data["rows"]], dtype=torch.float64)
     gaps = torch.tensor([row["recovered"] for row in data["rows"]], dtype=torch.float64)
     assert len(scores) == 3
@@ -100,7 +95,7 @@ def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):
 def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
     """GradFix needs equal shapes: it says so where they are not, and has a score where they are."""
     words = ("-n", "8", "--seeds", "1", "--method", "gradfix", "--method", "naive")
-    rows = {row["method"]: row for row in told(capsys, monkeypatch, "compare", *WORDS, *words)["rows"]}
+    rows = {row["method"]: row for row in json_of(capsys, monkeypatch, "compare", *WORDS, *words)["rows"]}
     assert "needs layers of equal shapes: block 0 q is 48 × 48" in rows["gradfix"]["refusal"]
     assert rows["gradfix"]["score"] is None
     assert rows["naive"]["refusal"] is None
@@ -116,7 +111,7 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
     small = config(32, 2, 32)
     tensors = write_model(tmp_path / "same", small, seed=5)
     write_model(tmp_path / "same-ft", small, fine_tune(small, tensors, seed=6))
-    data = told(
+    data = json_of(
         capsys,
         monkeypatch,
         "compare",
@@ -140,7 +135,7 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
 
 def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypatch):
     words = ("compare", *WORDS, "-n", "8", "--seeds", "2", "--method", "bico", "--method", "naive")
-    whole = told(capsys, monkeypatch, *words)
+    whole = json_of(capsys, monkeypatch, *words)
     right, scored = Evaluator.per_sample, []
 
     def per_sample(*args):
@@ -152,7 +147,7 @@ def test_an_interrupted_comparison_picks_up_where_it_was(world, capsys, monkeypa
 
     monkeypatch.setattr(Evaluator, "per_sample", per_sample)
     assert hf_bico(capsys, monkeypatch, *words).code == 130
-    data = told(capsys, monkeypatch, *words)
+    data = json_of(capsys, monkeypatch, *words)
     assert scored.count("score") == 1 + 2 * (1 + 2)  # the source; of every draw the target and each cell
     assert [row["score"] for row in data["rows"]] == [row["score"] for row in whole["rows"]]
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
