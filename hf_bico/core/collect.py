@@ -1,6 +1,6 @@
 """The same samples through both models, into moments: one forward–backward pass, nothing kept but sums."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -143,26 +143,31 @@ def _labelled(side: Side, batch: Any) -> None:
     if not loss.isfinite():
         raise PortError("the calibration loss is NaN or Inf; a weight or a sample is broken")
     if loss.requires_grad:
-        loss.backward()
+        _backward(loss)
 
 
 def _label_free(first: int, draw: int) -> Run:
     """Return a run backward from the scores, with standard normal cotangents that are a sample's own in any batch."""
 
     def run(side: Side, batch: Any) -> None:
+        assert side.scores is not None  # `collect` has seen to it
         scores = side.scores(side.model, batch)
         generator = torch.Generator()
         cotangents = [
             torch.randn(scores.shape[1], generator=generator.manual_seed(((first + i) << 16) + draw))
             for i in range(len(scores))
         ]
-        scores.backward(torch.stack(cotangents).to(scores))
+        _backward(scores, torch.stack(cotangents).to(scores))
 
     return run
 
 
+_backward: Callable[..., None] = Tensor.backward
+"""Torch's own, which has no annotations. `torch.autograd.backward` would leave the taps on in the backward pass."""
+
+
 @contextmanager
-def frozen(model: nn.Module):
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
     """Weights without gradients, eval mode; both as they were afterwards."""
     training = {name: module.training for name, module in model.named_modules()}
     required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}

@@ -87,7 +87,12 @@ def compare(
         carried = cache(lambda m=method, seen=seen: bench.carry(m, *seen()))
         for alpha in alphas:
 
-            def row(name=name, alpha=alpha, carried=carried, seen=seen) -> dict[str, Any]:
+            def row(
+                name: str = name,
+                alpha: float | str = alpha,
+                carried: Callable[[], _Carried] = carried,
+                seen: Callable[[], Any] = seen,
+            ) -> dict[str, Any]:
                 seen()  # what is wrong with the samples is wrong for all methods, and no row of one
                 return asdict(bench.row(name, alpha, carried))
 

@@ -1,5 +1,6 @@
 """The one matrix problem of the method: the orthogonal factor that the data determine."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -78,4 +79,5 @@ def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: t
     n = source[0] * source[1]
     patches = torch.eye(n).reshape(n, 1, *source)
     patches = torch.nn.functional.interpolate(patches, size=target, mode="bilinear", align_corners=False)
-    return torch.block_diag(torch.eye(prefix[1], prefix[0]), patches.reshape(n, -1).T)
+    block_diag: Callable[..., Tensor] = torch.block_diag  # torch's has no annotations
+    return block_diag(torch.eye(prefix[1], prefix[0]), patches.reshape(n, -1).T)

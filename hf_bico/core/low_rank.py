@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class LowRank:
     def norm(self) -> float:
         """Return ‖B A‖ (Frobenius) by ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, two r × r Gram matrices, in float64."""
         b, a = self.b.double(), self.a.double()
-        return float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0)) ** 0.5
+        return sqrt(float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0)))
 
     def dense(self) -> Tensor:
         """Return (d_out, d_in)"""
@@ -93,7 +94,8 @@ class Delta(Factored):
             return None
         transposed = next(iter(self.products[key])).transposed
         rows = self.shapes[key].shape[1 if transposed else 0]
-        b, a = [], []
+        b: list[Tensor] = []
+        a: list[Tensor] = []
         for where, product in self.products[key].items():
             first = where.rows[0] if where.rows else 0
             place = slice(first, first + product.shape[0])

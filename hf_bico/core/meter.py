@@ -4,6 +4,7 @@ import platform
 import re
 import resource
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Meter:
         self.seconds, self.peak_bytes = 0.0, 0
 
     @contextmanager
-    def __call__(self):
+    def __call__(self) -> Iterator["Meter"]:
         self._restart()
         start = time.perf_counter()
         yield self
@@ -47,6 +48,7 @@ class Meter:
 
 def peak_memory() -> int:
     """Return the process's high-water mark of resident memory, in bytes."""
-    with suppress(OSError, TypeError):
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text())[1])
+    with suppress(OSError):
+        if found := re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text()):
+            return 1024 * int(found[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)

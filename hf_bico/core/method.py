@@ -14,11 +14,11 @@ from hf_bico.core.types import GRADIENTS, OF_LOSS, Map, Pair, Signal, Tensors, W
 FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
 """FLOPs a parameter and token: of a pass, of the gradient at the activations, of that at the weights."""
 
-Track = Callable[[Iterable, str, int], Iterable]
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """(items, what, how many) → the same items, shown as they pass."""
 
 
-def untracked(items: Iterable, what: str, total: int) -> Iterable:
+def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Return the items as they are, and show nothing."""
     return items
 

@@ -46,13 +46,14 @@ class CrossMoment:
             resample = resample.to(a)
             met = resample.any(-1).expand(b.shape[:2])
             resized, b, rows = resample @ a, b * met[..., None], int(met.sum())
-        totals = ((side * side[..., -1:] if self.weighted else side).sum((0, 1)) for side in (resized, b))
-        energies = float(resized.square().sum()), float(b.square().sum())
-        if a.shape[1] < b.shape[1]:
+        total_a, total_b = ((side * side[..., -1:] if self.weighted else side).sum((0, 1)) for side in (resized, b))
+        energy_a, energy_b = float(resized.square().sum()), float(b.square().sum())
+        if resample is not None and a.shape[1] < b.shape[1]:
             b = resample.mT @ b
         else:
             a = resized
-        self.merge(CrossMoment(self.weighted, b.flatten(0, 1).T @ a.flatten(0, 1), *totals, *energies, rows))
+        cross = b.flatten(0, 1).T @ a.flatten(0, 1)
+        self.merge(CrossMoment(self.weighted, cross, total_a, total_b, energy_a, energy_b, rows))
 
     def merge(self, other: "CrossMoment") -> None:
         """Add another stream's sums."""
@@ -63,7 +64,12 @@ class CrossMoment:
 
         The two sides' weights are not the same; a mean under a moment is taken with their product, one under an energy
         with the side's own.
+
+        Raises:
+            ValueError: nothing was added.
         """
+        if self.cross is None or self.total_a is None or self.total_b is None:
+            raise ValueError("there are no calibration samples")
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
             cross = self.cross[:-1, :-1]
@@ -93,9 +99,8 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        factor, rank, nuclear = polar_factor(
-            self.cross, rtol=rtol, free=free, fill=fill and fill.cross, removed=self.removed
-        )
+        other = None if fill is None else fill.cross
+        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
         energies = self.energy_a * self.energy_b
         match = nuclear**2 / energies if energies > 0 else 0.0
         return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
@@ -194,7 +199,7 @@ class Statistics:
     def merge(self, other: "Statistics") -> None:
         self.samples += other.samples
         for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
-            mine.merge(theirs)
+            merge_sums(mine, theirs)
 
 
 def resampling(base: Tokens, target: Tokens) -> Tensor | None:

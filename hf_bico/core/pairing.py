@@ -91,8 +91,9 @@ def read_matching(path: Path) -> Matching:
     tables = {tower: _table(path, given) for tower, given in towers.items()}
 
     def matching(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
-        table = tables.get(tower)
-        told = tables | ({tower: _filled(path, table, depths_target)} if table else {})
+        told: dict[str, Blocks | None] = dict.fromkeys(tables)
+        if table := tables.get(tower):
+            told[tower] = _filled(path, table, depths_target)
         return by_path(told, f"the matching {path}")(tower, depths_source, depths_target)
 
     return matching

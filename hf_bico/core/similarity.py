@@ -56,6 +56,7 @@ class Grams(Statistics):
         norms = []
         for moment in (cross, self._own_a[a], self._own_b[b]):
             left = replace(moment, rows=cross.rows).centred()  # rows that are padding are in an own moment's count
+            assert left.cross is not None  # what is centred has one
             norm = float(left.cross.norm())
             norms.append(norm if norm > NOTHING * left.removed else 0.0)
         return norms[0] ** 2 / (norms[1] * norms[2]) if norms[1] and norms[2] else 0.0

@@ -5,10 +5,11 @@ So a fused in-projection, a bare `x @ self.proj` and a plain `nn.Linear` are all
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,9 @@ Emit = Callable[[Stream, Tensor], None]
 
 
 @contextmanager
-def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None = None):
+def taps(
+    model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None = None
+) -> Iterator[None]:
     """While the block runs, every batch's rows reach `emit(stream, rows)`.
 
     Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need no gradient:
@@ -43,11 +46,11 @@ def taps(model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emi
 
 
 @contextmanager
-def _checkpointing_off(model: nn.Module):
+def _checkpointing_off(model: nn.Module) -> Iterator[None]:
     """What runs again in the backward pass would not be what was watched. transformers needs no telling in eval mode;
     timm and open_clip checkpoint there too.
     """
-    on = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
+    on: list[Any] = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
     for module in on:
         module.grad_checkpointing = False
     try:
@@ -71,7 +74,13 @@ class _Taps(TorchFunctionMode):
         self.starts: dict[int, tuple[Tensor, Tensor]] = {}
         self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward and any(id(weight) in self.watched for weight in args[5:12]):
             with self:  # its in- and out-projection are then watched like any other linear map
@@ -82,7 +91,9 @@ class _Taps(TorchFunctionMode):
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
 
-    def _watch(self, sites: Sequence[Site], func: Callable, x: Tensor, weight: Tensor, *args, **kwargs) -> Tensor:
+    def _watch(
+        self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
         if id(weight) in self.ran:
             raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
         self.ran.add(id(weight))
@@ -90,11 +101,11 @@ class _Taps(TorchFunctionMode):
             x = self._start(x)
         self._seen(sites[0].stream(Signal.INPUT), x)
         if self.signals & _AT_INPUT:
-            x.register_hook(partial(self._input_gradient, sites[0], x.detach()))
+            _hook(x, partial(self._input_gradient, sites[0], x.detach()))
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, y)
         if self.signals & _AT_OUTPUT:
-            y.register_hook(partial(self._output_gradient, sites, x.detach()))
+            _hook(y, partial(self._output_gradient, sites, x.detach()))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -107,7 +118,7 @@ class _Taps(TorchFunctionMode):
         if stream in self.due:
             self.due.discard(stream)
             rows = rows.detach()
-            self.emit(stream, rows if rows.ndim > 2 else rows.unflatten(0, (self.samples or len(rows), -1)))
+            self.emit(stream, rows if rows.ndim > 2 else torch.unflatten(rows, 0, (self.samples or len(rows), -1)))
 
     def _input_gradient(self, site: Site, x: Tensor, gradient: Tensor) -> None:
         self._seen(site.stream(Signal.INPUT_GRADIENT), gradient)
@@ -121,7 +132,9 @@ class _Taps(TorchFunctionMode):
             length = x.norm(dim=-1, keepdim=True)
             self._outputs(sites, Signal.WEIGHTED_GRADIENT, gradient, lambda own: length * own / _root(own))
 
-    def _outputs(self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable = lambda own: own) -> None:
+    def _outputs(
+        self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable[[Tensor], Tensor] = lambda own: own
+    ) -> None:
         """Emit each site's own part of what a fused weight gives, or of the gradient there."""
         for site in sites if signal in self.signals else ():
             rows = site.weight.rows
@@ -130,7 +143,8 @@ class _Taps(TorchFunctionMode):
 
 def _root(rows: Tensor) -> Tensor:
     """Return √‖row‖, not zero where a row is."""
-    return rows.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
+    length: Tensor = rows.norm(dim=-1, keepdim=True)
+    return length.clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
 
 
 _AT_INPUT = frozenset({Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
@@ -138,30 +152,32 @@ _AT_OUTPUT = frozenset({Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT})
 _GRADIENTS = _AT_INPUT | _AT_OUTPUT
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 """Calls that multiply rows, their first argument, by a weight, their second."""
+_hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
+"""Torch's own, which has no annotations."""
 
 
 def _attention(
-    query,
-    key,
-    value,
-    embed_dim_to_check,
-    num_heads,
-    in_proj_weight,
-    in_proj_bias,
-    bias_k,
-    bias_v,
-    add_zero_attn,
-    dropout_p,
-    out_proj_weight,
-    out_proj_bias,
-    training=True,
-    key_padding_mask=None,
-    need_weights=True,
-    attn_mask=None,
-    use_separate_proj_weight=False,
-    average_attn_weights=True,
-    **rest,
-):
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    average_attn_weights: bool = True,
+    **rest: Any,
+) -> tuple[Tensor, None]:
     """Return `F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
 
     query (T, n, d), as `nn.MultiheadAttention` hands it over; the linear maps see (n, T, d).
@@ -179,7 +195,7 @@ def _attention(
         raise PortError("an nn.MultiheadAttention does more than plain self-attention in eval mode; not supported")
     x = query.transpose(0, 1)
     qkv = F.linear(x, in_proj_weight, in_proj_bias)
-    q, k, v = (y.unflatten(-1, (num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=-1))
+    q, k, v = (torch.unflatten(y, -1, (num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=-1))
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
     y = F.linear(o.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
     return y.transpose(0, 1), None

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, sqrt
 from numbers import Real
 
 import torch
@@ -138,7 +138,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
 def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
     """Return what of τ lies in a slice: in factors where it has them, else dense."""
     factors = tau.factors(where.key) if isinstance(tau, Factored) else None
-    return where.of(tau[where.key] if factors is None else factors)
+    return where.of(tau[where.key]) if factors is None else where.of(factors)
 
 
 def account(
@@ -181,7 +181,7 @@ def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
     """Return ‖τ‖/‖θ_A‖ over the weights of the sites."""
     keys = {site.weight.key for site in sites}
     change = sum(float(part_of(tau, Slice(key)).norm()) ** 2 for key in keys)
-    return (change / sum(float(base[key].float().norm()) ** 2 for key in keys)) ** 0.5
+    return sqrt(change / sum(float(base[key].float().norm()) ** 2 for key in keys))
 
 
 def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
@@ -230,7 +230,7 @@ def added(
 
 
 @contextmanager
-def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]):
+def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[nn.Module]:
     """The model with some of its tensors replaced, until the block ends; only those are kept aside.
 
     Tied tensors are replaced once, by what the first of their names says.

@@ -202,10 +202,16 @@ class Fit:
 class Map(Protocol):
     """Carries a site's change from A to B."""
 
-    output_fit: Fit | None
-    input_fit: Fit | None
-    scale: float
-    """How much longer or shorter it makes what lies in its span."""
+    @property
+    def output_fit(self) -> Fit | None: ...
+
+    @property
+    def input_fit(self) -> Fit | None: ...
+
+    @property
+    def scale(self) -> float:
+        """How much longer or shorter it makes what lies in its span."""
+        ...
 
     def weight(self, tau: Tensor) -> Tensor:
         """Return (d_out,A, d_in,A) → (d_out,B, d_in,B)"""

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from torch import nn
+from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.families.generic import Generic
@@ -58,7 +58,7 @@ def library_of(files: Collection[str]) -> Library | None:
     return next((library for library in LIBRARIES if library.config_file in files), None)
 
 
-def logits(model: nn.Module, inputs, head):
+def logits(model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
     """Return (n, K) class scores of a CLIP-like model under text features (K, d)."""
-    library = LIBRARIES[0] if OPEN_CLIP.knows(model) else LIBRARIES[1]
+    library: Contrastive = OpenClip() if OPEN_CLIP.knows(model) else Transformers()
     return similarity(model, library.image_features(model, inputs.to(head.device)), head)

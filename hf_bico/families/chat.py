@@ -44,9 +44,10 @@ def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
         return _plain(messages)
 
     def render(some: Messages, prompt: bool = False) -> str:
-        return tokenizer.apply_chat_template(
+        text: str = tokenizer.apply_chat_template(
             [dict(each) for each in some], tokenize=False, add_generation_prompt=prompt
         )
+        return text
 
     import jinja2
 
@@ -66,10 +67,11 @@ def _plain(messages: Messages) -> Rendered:
     ends = list(accumulate(len(line) + 1 for line in lines))  # each behind its line's end
     text = "\n".join(lines)
     sizes = [len(message["content"].strip()) for message in messages]
-    parts = [Part(end - 1 - size, size) for end, size in zip(ends, sizes, strict=True)]
+    starts = [end - 1 - size for end, size in zip(ends, sizes, strict=True)]
+    parts = [Part(start, size) for start, size in zip(starts, sizes, strict=True)]
     asked = [
-        (part.start - 1, min(end, len(text)))
-        for message, part, end in zip(messages, parts, ends, strict=True)
+        (start - 1, min(end, len(text)))
+        for message, start, end in zip(messages, starts, ends, strict=True)
         if message["role"] == ASSISTANT
     ]
     return Rendered(text, parts, asked, close=messages[-1]["role"] == ASSISTANT)

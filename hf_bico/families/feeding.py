@@ -221,7 +221,13 @@ def _end(row: Row, max_length: int | None) -> Row:
     if cut <= 0:
         return row
     first = 1 if row.tokens and row.tokens[0].special and cut + 1 < len(row.ids) else 0
-    return Row(*(None if part is None else part[:first] + part[cut + first :] for part in row))
+    rest = first + cut
+    return Row(
+        row.ids[:first] + row.ids[rest:],
+        row.types and row.types[:first] + row.types[rest:],
+        row.tokens and row.tokens[:first] + row.tokens[rest:],
+        row.places and row.places[:first] + row.places[rest:],
+    )
 
 
 def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Sequence[int | None]) -> list[Token]:
@@ -291,8 +297,9 @@ def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict
         "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),
     }
-    if types and all(row.types is not None for row in rows):
-        inputs["token_type_ids"] = _padded([row.types for row in rows], 0)
+    known = [row.types for row in rows if row.types is not None]
+    if types and len(known) == len(rows):
+        inputs["token_type_ids"] = _padded(known, 0)
     return inputs
 
 
@@ -302,7 +309,8 @@ def _padded(rows: Sequence[list[int]], value: int) -> Tensor:
 
 
 def _spans(name: str, rows: Sequence[Row]) -> dict[str, Spans]:
-    return {name: stack_spans([row.places for row in rows])} if all(row.places is not None for row in rows) else {}
+    known = [row.places for row in rows if row.places is not None]
+    return {name: stack_spans(known)} if len(known) == len(rows) else {}
 
 
 def _start(text: str, most: int = 40) -> str:

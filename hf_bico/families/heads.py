@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.chain import fill
-from hf_bico.core.collect import Batch, Side, frozen, samples_in
+from hf_bico.core.collect import Batch, Loss, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.moments import Statistics
 from hf_bico.core.ridge import ridge_classifier
 from hf_bico.core.taps import taps
-from hf_bico.core.types import Fit, Pair, Signal, Site, Tensors, Wanted
+from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
 from hf_bico.families.feeding import Encoded
 
 LAST = "head"
@@ -173,7 +173,7 @@ def _units(after: Tensor, wanted: int) -> Tensor:
 
 
 def fitted(
-    sites: Sequence[Site], model: nn.Module, loss, batches: Iterable[Encoded], classes: int
+    sites: Sequence[Site], model: nn.Module, loss: Loss, batches: Iterable[Encoded], classes: int
 ) -> dict[str, Tensor]:
     """Return a head for a body as it is: layers between are the identity, the last is a ridge classifier of the
     samples.
@@ -190,14 +190,15 @@ def fitted(
     place(model, made)
     last, rows, labels = sites[-1], [], []
     for batch in batches:
-        seen: list[Tensor] = []
+        seen: dict[Stream, Tensor] = {}
         with (
             torch.no_grad(),
             frozen(model),
-            taps(model, [last], [Signal.INPUT], lambda _, x, to=seen: to.append(x), samples_in(batch)),
+            taps(model, [last], [Signal.INPUT], seen.__setitem__, samples_in(batch)),
         ):
             loss(model, batch)
-        rows.append(_read(seen[0], batch))
+        rows.append(_read(seen[last.stream(Signal.INPUT)], batch))
+        assert batch.labels is not None  # no task without labels comes here
         labels.append(batch.labels)
     weight, bias = ridge(torch.cat(rows).cpu(), torch.cat(labels), classes)
     made[last.weight.key] = weight

@@ -3,7 +3,7 @@
 import logging
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,10 @@ class Transformers:
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         config = _config(folder, purpose)
         with torch.device("meta"), _opening(folder):
-            return _class(config, purpose)._from_config(config)
+            model: nn.Module = _class(config, purpose)._from_config(config)
+            return model
 
-    def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
+    def names(self, model: Any, stored: Iterable[str]) -> dict[str, Stored]:
         """Return by transformers' own table of renamed weights, so that files of any age are read."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
@@ -68,11 +69,11 @@ class Transformers:
             name: buffer for name, buffer in model.named_buffers() if name in model.state_dict()
         }
         changes = get_model_conversion_mapping(model)
-        kinds: tuple[list, list] = ([], [])
+        kinds: tuple[list[Any], list[Any]] = ([], [])
         for change in changes:
             kinds[isinstance(change, WeightConverter)].append(change)
         tied = getattr(model, "all_tied_weights_keys", None) or {}
-        found: dict[str, str] = {}
+        found: dict[str, Stored] = {}
         for key in stored:
             renamed, converted = rename_source_key(key, *kinds, model.base_model_prefix, own)
             for part, name in _parts(model, key, renamed, converted, kinds[1]):
@@ -92,7 +93,7 @@ class Transformers:
             config.pad_token_id = padding(side.tokenizer)  # what batches are padded with is what it must not read
         return side
 
-    def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    def write(self, stage: Path, model: Any, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
         state = dict(tensors)
         sizes: Counter[torch.dtype] = Counter()
         for tensor in state.values():
@@ -127,26 +128,26 @@ class Transformers:
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
 
-    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+    def image_features(self, model: Any, images: Tensor) -> Tensor:
         return F.normalize(_pooled(model.get_image_features(pixel_values=images)), dim=-1)
 
-    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+    def text_features(self, model: Any, ids: Tensor) -> Tensor:
         return F.normalize(_pooled(model.get_text_features(input_ids=ids)), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask at the text tower's full length; padding is not read by CLIP's causal tower, and is by
         SigLIP's.
         """
-        length = loaded.model.config.text_config.max_position_embeddings
+        config: Any = loaded.model.config
         got = loaded.tokenizer(
             list(texts),
             padding="max_length",
             truncation=True,
-            max_length=length,
+            max_length=config.text_config.max_position_embeddings,
             return_attention_mask=True,
             return_tensors="pt",
         )
-        reads_all = loaded.model.config.model_type == "siglip"
+        reads_all = config.model_type == "siglip"
         return got["input_ids"], got["attention_mask"].bool() | reads_all
 
 
@@ -214,8 +215,9 @@ def _class(config: Any, purpose: Purpose) -> Any:
 def _processor(folder: Path) -> Any:
     from transformers import AutoImageProcessor
 
+    auto: Any = AutoImageProcessor  # its from_pretrained has no annotations
     try:
-        return AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+        return auto.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None
 
@@ -234,7 +236,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 @contextmanager
-def _opening(folder: Path):
+def _opening(folder: Path) -> Iterator[None]:
     """transformers' errors in one line, and its chatter off."""
     logger = logging.getLogger("transformers")
     before = logger.level

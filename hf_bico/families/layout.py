@@ -134,8 +134,9 @@ class FamilyLayout:
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the classifier's layers, in order; empty for a model without one."""
-        every_token = {"tokens": TEXT} if type(model).__name__.endswith("ForTokenClassification") else {}
-        found = [site for layer in self.head for site in _outside(model, replace(layer, **every_token))]
+        every_token = type(model).__name__.endswith("ForTokenClassification")
+        layers = [replace(layer, tokens=TEXT) if every_token else layer for layer in self.head]
+        found = [site for layer in layers for site in _outside(model, layer)]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
@@ -169,7 +170,8 @@ def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], T
     """
 
     def tokens(model: nn.Module) -> Tokens:
-        own = getattr(model.config, config, model.config) if config else model.config
+        whole: Any = model.config
+        own = getattr(whole, config, whole) if config else whole
         special = 1 + getattr(own, prefix, 0) if isinstance(prefix, str) else prefix
         sizes = (side if isinstance(side, list | tuple) else (side, side) for side in (own.image_size, own.patch_size))
         return Tokens(special, tuple(image // patch for image, patch in zip(*sizes, strict=True)))
@@ -193,7 +195,8 @@ def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
         return []
     tokens = tower.tokens if isinstance(tower.tokens, Tokens) else tower.tokens(model)
     sites = []
-    for depth, block in enumerate(model.get_submodule(place)):
+    blocks: Any = model.get_submodule(place)
+    for depth, block in enumerate(blocks):
         name = f"{tower.name} block {depth}".strip()
         found = [
             site

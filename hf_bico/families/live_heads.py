@@ -66,17 +66,17 @@ def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -
     """
     if choice not in CHOICES:
         raise PortError(f"head={choice!r} is not one of {', '.join(CHOICES)}")
-    sides = [family_of(model).head_sites(model) for model in (base, target)]
-    if choice == HeadKind.OWN or not sides[1] or not _changed(tuned, base, sides[0]):
+    base_sites, target_sites = (family_of(model).head_sites(model) for model in (base, target))
+    if choice == HeadKind.OWN or not target_sites or not _changed(tuned, base, base_sites):
         return LiveHead()
-    _require_alike(tuned, *sides, target)
-    bodies = [
+    _require_alike(tuned, base_sites, target_sites, target)
+    in_base, in_target = (
         {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
         for model in (base, target)
-    ]
+    )
     gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
-    lacking = tuple((a, b) for a, b in gains if a not in bodies[0] or b not in bodies[1])
-    layers = replace(head_layers(*sides, *bodies, HeadKind.TRANSPORT), gains=lacking)
+    lacking = tuple((a, b) for a, b in gains if a not in in_base or b not in in_target)
+    layers = replace(head_layers(base_sites, target_sites, in_base, in_target, HeadKind.TRANSPORT), gains=lacking)
     tensors = {key: tuned[key].detach().cpu() for key in layers.tuned_keys}
     odd = [key for key, tensor in tensors.items() if tuple(base.state_dict()[key].shape) != tuple(tensor.shape)]
     if odd:

@@ -31,7 +31,8 @@ def loss_of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
 
 def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return a classifier's scores (n, K)."""
-    return model(**inputs).logits
+    logits: Tensor = model(**inputs).logits
+    return logits
 
 
 def logits_of_next(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,13 +54,14 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
         PortError: a model that brings no loss of its own.
     """
     name, kind = type(model).__name__, kind_of(type(model).__name__)
-    pairs_up = kind is PurposeKind.FEATURES and getattr(model.config, "model_type", None) in CONTRASTIVE
+    config: Any = getattr(model, "config", None)
+    pairs_up = kind is PurposeKind.FEATURES and getattr(config, "model_type", None) in CONTRASTIVE
     if OPEN_CLIP.knows(model) or pairs_up:
         raise PortError(
             f"a {name} compares images with texts, so it has no classes of its own: give "
             "loss=class_loss(head) with its text features of the classes (K, d)"
         )
-    if kind not in _LOSSES or (kind is PurposeKind.SEQ2SEQ and not model.config.is_encoder_decoder):
+    if kind not in _LOSSES or (kind is PurposeKind.SEQ2SEQ and not config.is_encoder_decoder):
         raise PortError(
             f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch) "
             "that is summed over the batch's samples"
@@ -67,22 +69,32 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
     return _LOSSES[kind]
 
 
-def _parted(model: nn.Module, batch: Any, *, needs_labels: bool = True) -> tuple[dict[str, Any], Tensor | None]:
-    """Return what forward() takes, and the labels."""
+def _named(model: Any, batch: Any) -> Mapping[str, Any]:
+    """Return a batch by name."""
     if isinstance(batch, tuple | list) and len(batch) == 2:
-        batch = {model.main_input_name: batch[0], "labels": batch[1]}
+        return {model.main_input_name: batch[0], "labels": batch[1]}
     if not isinstance(batch, Mapping):
         raise PortError(
             f"a {type(model).__name__}'s own loss takes batches by name ({model.main_input_name}, labels "
             f"…), not a {type(batch).__name__}: give such batches, or loss="
         )
-    inputs = {name: part for name, part in batch.items() if name != "labels" and isinstance(part, Tensor)}
-    if batch.get("labels") is None and needs_labels:
+    return batch
+
+
+def _inputs(named: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return what forward() takes of a batch."""
+    return {name: part for name, part in named.items() if name != "labels" and isinstance(part, Tensor)}
+
+
+def _parted(model: nn.Module, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what forward() takes, and the labels."""
+    named = _named(model, batch)
+    if named.get("labels") is None:
         raise PortError(
             f"a batch has no labels, which a {type(model).__name__}'s loss is taken of (it has "
-            f"{', '.join(batch)}): add them, or give loss="
+            f"{', '.join(named)}): add them, or give loss="
         )
-    return inputs, batch.get("labels")
+    return _inputs(named), named["labels"]
 
 
 def _classifier(model: nn.Module, batch: Any) -> Tensor:
@@ -102,7 +114,8 @@ def _classifier(model: nn.Module, batch: Any) -> Tensor:
 
 
 def _causal(model: nn.Module, batch: Any) -> Tensor:
-    inputs, labels = _parted(model, batch, needs_labels=False)
+    named = _named(model, batch)
+    inputs, labels = _inputs(named), named.get("labels")
     if labels is None:
         labels, mask = inputs["input_ids"], inputs.get("attention_mask")
         labels = labels if mask is None else labels.masked_fill(mask == 0, UNASKED)

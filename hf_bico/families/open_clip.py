@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ BLOCK = (
 REQUIRED = roles(BLOCK)
 
 
-def _grid(model: nn.Module) -> Tokens:
+def _grid(model: Any) -> Tokens:
     return Tokens(prefix=1, grid=tuple(model.visual.grid_size))
 
 
-def _trunk_grid(model: nn.Module) -> Tokens:
+def _trunk_grid(model: Any) -> Tokens:
     trunk = model.visual.trunk
     return Tokens(trunk.num_prefix_tokens, tuple(trunk.patch_embed.grid_size))
 
@@ -177,10 +177,10 @@ class OpenClip:
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
 
-    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+    def image_features(self, model: Any, images: Tensor) -> Tensor:
         return F.normalize(model.encode_image(images), dim=-1)
 
-    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+    def text_features(self, model: Any, ids: Tensor) -> Tensor:
         return F.normalize(model.encode_text(ids), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -193,7 +193,7 @@ class OpenClip:
 
 
 @contextmanager
-def _opening():
+def _opening() -> Iterator[None]:
     """open_clip's errors in one line: a config it cannot build, weights that do not fit, a tokenizer it lacks."""
     try:
         yield
@@ -203,7 +203,7 @@ def _opening():
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / OpenClip.config_file).read_text())["model_cfg"]
+        config: dict[str, Any] = json.loads((folder / OpenClip.config_file).read_text())["model_cfg"]
         vision = config["vision_cfg"]
         config["text_cfg"]
     except (OSError, ValueError, KeyError, TypeError) as error:

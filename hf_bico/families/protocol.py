@@ -15,7 +15,8 @@ from hf_bico.core.types import Site
 class Family(Protocol):
     """What a kind of model looks like inside; tables are in `hf_bico.families.table`."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def knows(self, model: nn.Module) -> bool: ...
 
@@ -171,7 +172,7 @@ class Contrastive(Protocol):
         ...
 
 
-def similarity(model: nn.Module, pictures: Tensor, head: Tensor) -> Tensor:
+def similarity(model: Any, pictures: Tensor, head: Tensor) -> Tensor:
     """Return logit_scale · cos(image, text) (+ logit_bias), (n, K), of unit features (n, d) and (K, d)."""
-    scores = model.logit_scale.exp() * pictures @ head.T
+    scores: Tensor = model.logit_scale.exp() * pictures @ head.T
     return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias

@@ -112,7 +112,7 @@ def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
 
 def _architecture(config: Any) -> str:
     if config.architectures:
-        return config.architectures[0]
+        return str(config.architectures[0])
     if config.model_type == "timm_wrapper":
         return "TimmWrapperForImageClassification"
     raise PortError('config.json names no architecture: add "architectures": ["…For…"] to it')

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from hf_bico.core.methods.bico import BiCo
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import Map, Pair
+from hf_bico.core.types import BilinearMap, Pair
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Best(BiCo):
     centred: bool = True
     weighted: bool = True
 
-    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, BilinearMap]]:
         heirs = Counter(base.name for base, _ in pairs)
         for pair, map_ in super().plan(pairs, seen):
             yield pair, replace(map_, scale=heirs[pair.base.name] ** -0.5)

@@ -1,7 +1,7 @@
 """The rival of equal budget: the target itself takes steps on the same samples."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -66,7 +66,8 @@ class FewShot(Method):
             adam = torch.optim.AdamW(moving.values(), lr=self.rate, weight_decay=self.decay)
             for _ in track(range(self.steps), "Few-shot steps", self.steps):
                 for batch in job.batches():
-                    loss(model, batch.target).backward()
+                    value: Any = loss(model, batch.target)  # `Tensor.backward` has no annotations
+                    value.backward()
                 adam.step()
                 adam.zero_grad()
             return {key: p.detach() - before[key] for key, p in moving.items()}

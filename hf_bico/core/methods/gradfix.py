@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from hf_bico.core.errors import PortError
 from hf_bico.core.gradients import agreeing
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
@@ -59,4 +60,7 @@ class GradFix(Method):
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
         for pair in pairs:
             own, vote = seen.gradients[pair.target.name], self.sign == "vote"
-            yield pair, Mask(own.weight_votes, own.bias_votes) if vote else Mask(own.weight, own.bias)
+            weight, bias = (own.weight_votes, own.bias_votes) if vote else (own.weight, own.bias)
+            if weight is None or bias is None:
+                raise PortError(f"{pair.target.name}: there are no calibration samples")
+            yield pair, Mask(weight, bias)

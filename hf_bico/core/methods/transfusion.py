@@ -78,17 +78,20 @@ class TransFusion(Method):
             raise PortError(f"{self.name} permutes heads and hidden units, and these layers name none")
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+        weights = seen.weights
+        assert weights is not None  # they are `wanted`
         places, groups = _places(pairs)
-        heads, units = {}, {}
+        heads: dict[str, Tensor] = {}
+        units: dict[str, Tensor] = {}
 
         def order(hidden: Hidden | None) -> Tensor | None:
             if hidden is None:
                 return None
             group = hidden.group or hidden.name
             if group not in heads:
-                heads[group] = match_heads(groups[group], seen.weights, hidden.heads)
+                heads[group] = match_heads(groups[group], weights, hidden.heads)
             if hidden.name not in units:
-                units[hidden.name] = match_units(places[hidden.name], seen.weights, heads[group])
+                units[hidden.name] = match_units(places[hidden.name], weights, heads[group])
             return units[hidden.name]
 
         for pair in pairs:
@@ -121,18 +124,19 @@ def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor
     if heads == 1:
         return torch.zeros(1, dtype=torch.long)
     spectra = (
-        [torch.linalg.svdvals(rows.unflatten(0, (heads, -1))) for rows in place.read(weights)] for place in places
+        [torch.linalg.svdvals(torch.unflatten(rows, 0, (heads, -1))) for rows in place.read(weights)]
+        for place in places
     )
-    return _assigned(sum((b[:, None] - a[None]).norm(dim=-1) for a, b in spectra))
+    return _assigned(sum(((b[:, None] - a[None]).norm(dim=-1) for a, b in spectra), torch.zeros(())))
 
 
 def match_units(places: Sequence[Place], weights: Weights, heads: Tensor) -> Tensor:
     """Return (units,): for every unit of B the unit of A, inside matched heads, with the largest sum of inner
     products.
     """
-    alike = 0
+    alike = torch.zeros(())
     for place in places:
-        a, b = (rows.unflatten(0, (len(heads), -1)) for rows in place.read(weights))
+        a, b = (torch.unflatten(rows, 0, (len(heads), -1)) for rows in place.read(weights))
         alike = alike + b @ a[heads.to(a.device)].mT
     width = alike.shape[1]
     return torch.cat([head * width + _assigned(-block) for head, block in zip(heads, alike, strict=True)])
@@ -145,7 +149,8 @@ def _assigned(cost: Tensor) -> Tensor:
 
 def _places(pairs: Sequence[Pair]) -> tuple[dict[str, list[Place]], dict[str, list[Place]]]:
     """Return where every hidden coordinate of B lies, by its name and by its group."""
-    places, groups = defaultdict(list), defaultdict(list)
+    places: dict[str, list[Place]] = defaultdict(list)
+    groups: dict[str, list[Place]] = defaultdict(list)
     for pair in pairs:
         for out, hidden in ((True, pair.target.hidden_out), (False, pair.target.hidden_in)):
             if hidden is not None:
@@ -156,7 +161,9 @@ def _places(pairs: Sequence[Pair]) -> tuple[dict[str, list[Place]], dict[str, li
 
 def _rows(site: Site, tensors: Tensors, biased: bool) -> Tensor:
     weight = site.weight.of(tensors[site.weight.key])
-    return torch.cat([weight, site.bias.of(tensors[site.bias.key])[:, None]], dim=1) if biased else weight
+    if site.bias is None or not biased:
+        return weight
+    return torch.cat([weight, site.bias.of(tensors[site.bias.key])[:, None]], dim=1)
 
 
 def _heads(hidden: Hidden | None) -> str:

@@ -10,7 +10,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
 from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
-from hf_bico.core.types import BilinearMap, Fit, Map, Pair, Signal, Stream, Wanted
+from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Stream, Wanted
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TwoSided(Method):
         if unequal:
             raise PortError(f"{self.name} leaves one side as it is, which needs equal widths: {listed(unequal)}")
 
-    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+    def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, BilinearMap]]:
         left, right = self.sides
         last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
         for pair in pairs:

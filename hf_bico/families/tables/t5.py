@@ -1,5 +1,6 @@
 """T5, the encoder alone or with its decoder; v1.0's ReLU and v1.1's gated MLPs."""
 
+from hf_bico.core.types import Tokens
 from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 
@@ -25,7 +26,7 @@ def _mlp(number: int) -> tuple[Layer, ...]:
     )
 
 
-def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens) -> Tower:
+def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens: Tokens) -> Tower:
     return Tower(
         blocks,
         layers,

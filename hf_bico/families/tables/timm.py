@@ -1,5 +1,7 @@
 """timm's vision transformers through transformers' wrapper."""
 
+from typing import Any
+
 from torch import nn
 
 from hf_bico.core.types import Tokens
@@ -41,11 +43,11 @@ GATED = (
 )
 
 
-def _tokens(model: nn.Module) -> Tokens:
+def _tokens(model: Any) -> Tokens:
     return Tokens(model.timm_model.num_prefix_tokens, tuple(model.timm_model.patch_embed.grid_size))
 
 
-def heads(block: nn.Module) -> int | None:
+def heads(block: Any) -> int | None:
     """Return none where units of a head are not alike: positions are rotary, or the heads' queries are normed."""
     plain = type(block.attn).__name__ == "Attention" and isinstance(getattr(block.attn, "q_norm", None), nn.Identity)
     return block.attn.num_heads if plain else None
