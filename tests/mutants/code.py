@@ -1,15 +1,28 @@
 """Wrong files, reports, heads, scores, trials, keys and pipelines, each with the tests that must notice it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
-from hf_bico.io import writer
-from hf_bico.workflows import port
+import torch
+from huggingface_hub import HfApi
+
+from hf_bico.core import chain, halves, moments, transport
+from hf_bico.core import method as protocol
+from hf_bico.io import adapter, fingerprint, models, workspace, writer
+from hf_bico.io.changes import delta, forms, opening, vectors
+from hf_bico.io.maps import files as maps
+from hf_bico.io.maps import stored
+from hf_bico.reports import card, report, tables, verdict
+from hf_bico.tasks import batches, heads, samples, scores, strategies
+from hf_bico.workflows import align, arithmetic, compare, deliver, port, session, trial
 from tests.mutants.mutant import Mutant
 
-RESUME = "tests/workflows/test_resume.py::"
-PORT = "tests/workflows/test_port.py::"
-CHOICES = "tests/workflows/test_choices.py::"
-SCORES = "tests/tasks/test_scores.py::"
+CHANGES, SAMPLES, WORKFLOWS, REPORTS = "tests/io/", "tests/tasks/", "tests/workflows/", "tests/reports/"
+CHOICES, RESUME = f"{WORKFLOWS}test_choices.py::test_", f"{WORKFLOWS}test_resume.py::test_"
+INTERRUPTED = f"{CHOICES}an_interrupted_port_picks_up_where_it_was"
+SCORES = f"{SAMPLES}test_scores.py::test_"
+LIVE = f"{WORKFLOWS}test_port.py::test_live_objects_and_hub_give_the_same_tensors"
 
 
 def instead(value: object) -> Callable:
@@ -27,41 +40,302 @@ def given(change: Callable) -> Callable:
     return lambda right: lambda *args, **options: right(*change(*args), **options)
 
 
+def twice(right: Callable) -> Callable:
+    """Return what does it two times."""
+    return lambda *args: (right(*args), right(*args))[1]
+
+
 def of_tests(owner: object, name: str, wrong: Callable, *tests: str) -> Mutant:
+    """Return a mutant that tests must notice."""
     return Mutant(owner, name, wrong, tests=tests)
 
 
-def without(key: object) -> Callable:
-    """Return what leaves one entry of a dict or a list out."""
+def without(part: str, number: int | None = None) -> Callable:
+    """Return what leaves a part out of a dict, or one entry of that part."""
 
-    def dropped(whole):
-        if isinstance(whole, dict):
-            return {name: value for name, value in whole.items() if name != key}
-        return [value for number, value in enumerate(whole) if number != key]
+    def cut(key: dict) -> dict:
+        rest = {} if number is None else {part: [each for place, each in enumerate(key[part]) if place != number]}
+        return {name: value for name, value in key.items() if name != part} | rest
 
-    return then(dropped)
+    return then(cut)
 
 
-ANOTHER, CHOICE = (
-    f"{RESUME}test_another_input_is_another_key",
-    f"{RESUME}test_every_choice_that_tells_in_the_result_is_in_the_key",
-)
+FIELDS = {"models": 4, "method": 7, "evaluation": 8, "calibration": 3}
+"""Parts of a port's key, and how many fields each has."""
 KEYS = {
-    f"a key without its {part}": of_tests(port, "_key", without(part), f"{ANOTHER}[{part}]")
-    for part in ("models", "method", "evaluation", "calibration")
-} | {
-    "a key without the version": of_tests(
-        port, "_key", without("hf_bico"), f"{RESUME}test_another_version_is_another_key"
+    f"a port's key without field {number} of its {part}": of_tests(
+        port, "_key", without(part, number), f"{RESUME}every_field_of_the_key_counts[{part}-{number}]"
+    )
+    for part, count in FIELDS.items()
+    for number in range(count)
+}
+KEYS |= {
+    f"a comparison's key without its {part}": of_tests(
+        compare, "_key", without(part), f"{RESUME}every_field_of_a_comparisons_key_counts[{part}]"
+    )
+    for part in ("models", "task", "batch", "head", "pairs", "evaluation")
+}
+KEYS |= {
+    f"an alignment's key without its {part}": of_tests(
+        align, "_key", without(part), f"{RESUME}every_field_of_an_alignments_key_counts[{part}]"
+    )
+    for part in ("models", "head", "method", "calibration")
+}
+KEYS |= {
+    "an alignment's key without its bases": of_tests(
+        align, "_key", without("maps"), f"{RESUME}an_alignment_of_other_bases_has_another_key"
     ),
+    "a key without the version": of_tests(port, "_key", without("hf_bico"), f"{RESUME}another_version_is_another_key"),
 }
 
 PIPELINE = {
-    "a port times seven": of_tests(
-        writer,
-        "added",
-        given(lambda base, tau, alpha: (base, tau, 7 * alpha)),
-        f"{PORT}test_a_port_is_what_live_objects_give",
+    "a port times seven": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 7 * alpha)), LIVE),
+    "a port of nothing": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 0.0)), LIVE),
+    "a layer dropped": of_tests(
+        protocol, "transport", given(lambda tau, each, target: (tau, list(each)[:-1], target)), LIVE
+    ),
+    "other samples": of_tests(
+        session,
+        "draw",
+        given(lambda split, name, task, how, *rest: (split, name, task, replace(how, seed=how.seed + 1), *rest)),
+        LIVE,
+    ),
+    "classes reversed": of_tests(
+        session, "objective_of", then(lambda asked: replace(asked, head=asked.head.flip(0))), LIVE
+    ),
+    "resumed from the first batch": of_tests(
+        chain, "islice", given(lambda each, start, stop: (each, 0, stop)), INTERRUPTED
+    ),
+    "resumed a batch too late": of_tests(
+        chain, "islice", given(lambda each, start, stop: (each, start and start + 1, stop)), INTERRUPTED
+    ),
+    "nothing kept": of_tests(workspace.Workspace, "after_batch", instead(None), INTERRUPTED),
+    "every score twice": of_tests(
+        workspace.Workspace, "once", lambda right: lambda self, name, compute: compute(), INTERRUPTED
+    ),
+    "statistics left behind": of_tests(
+        workspace.Workspace,
+        "clear",
+        instead(None),
+        f"{WORKFLOWS}test_compare.py::test_an_interrupted_comparison_picks_up_where_it_was",
+    ),
+    "kept, not squared": of_tests(
+        transport,
+        "Moved",
+        given(lambda a, b, norm, kept, *rest: (a, b, norm, kept**0.5, *rest)),
+        "tests/core/test_transport.py::test_what_is_kept_is_a_share_of_the_squared_norm",
     ),
 }
 
-MUTANTS = KEYS | PIPELINE
+SCORED = {
+    "a share's interval of one more": of_tests(
+        scores, "binomtest", given(lambda k, n: (k + 1, n)), f"{SCORES}a_share_has_wilsons_interval"
+    ),
+    "narrow intervals": of_tests(
+        scores,
+        "norm",
+        lambda right: SimpleNamespace(ppf=lambda q: right.ppf(0.9)),
+        f"{SCORES}perplexity_has_the_interval_of_a_ratio_of_means",
+        f"{SCORES}agreement_has_fishers_interval",
+    ),
+    "perplexity better higher": of_tests(
+        scores,
+        "METRICS",
+        lambda right: {name: replace(metric, higher=True) for name, metric in right.items()},
+        f"{SCORES}better_is_more_or_less_as_the_metric_has_it",
+        "tests/families/test_heads.py::test_scores_know_which_way_is_up",
+    ),
+    "agreement of features of any length": of_tests(
+        scores, "_unit", lambda right: lambda features: features.double(), f"{SCORES}agreement_has_fishers_interval"
+    ),
+    "a trial judged by the half it was made of": of_tests(
+        trial,
+        "held_out_loss",
+        lambda right: (
+            lambda job, method, parts, both, loss: right(job, method, parts, both, lambda number: loss(1 - number))
+        ),
+        f"{WORKFLOWS}test_check.py::test_no_sample_judges_a_port_or_a_head_that_was_made_of_it",
+    ),
+    "a trial of nothing": of_tests(
+        halves, "added", then(lambda items: ()), "tests/core/test_halves.py::test_either_half_is_judged_by_the_other"
+    ),
+    "one half for all samples": of_tests(
+        moments.Statistics, "merge", twice, "tests/core/test_halves.py::test_two_halves_are_all_of_the_samples"
+    ),
+    "a generous verdict": of_tests(
+        verdict,
+        "grade",
+        instead(verdict.Grade.GOOD),
+        f"{REPORTS}test_verdict.py::test_the_verdict_goes_by_what_a_port_in_small_recovered[-5.0-poor]",
+    ),
+    "signs of no weight": of_tests(
+        verdict, "_weighed", instead(0.5), f"{WORKFLOWS}test_trial.py::test_means_are_weighed_by_what_each_map_carries"
+    ),
+}
+
+TWIN = f"{WORKFLOWS}test_repos.py::test_twin_gives_the_fine_tune_back_through_the_hub"
+HEADS = {
+    "a carried head upside down": of_tests(
+        heads,
+        "carried",
+        then(lambda made: ({key: each.flip(0) for key, each in made[0].items()}, made[1])),
+        f"{TWIN}[bert]",
+    ),
+    "a head that is not put in place": of_tests(heads, "place", instead(None), f"{TWIN}[bert]"),
+    "a fitted head of the body as it was": of_tests(
+        heads.Fitted,
+        "for_body",
+        lambda right: heads.Fixed.for_body,
+        f"{WORKFLOWS}test_repos.py::test_a_fitted_head_is_the_same_again",
+    ),
+    "a head fitted to itself": of_tests(
+        heads.Fitted,
+        "on_tuned",
+        lambda right: lambda self, tuned, drawn: tuned,
+        f"{WORKFLOWS}test_check.py::test_no_sample_judges_a_port_or_a_head_that_was_made_of_it",
+    ),
+}
+
+FILES = {
+    "a print of no element": of_tests(
+        fingerprint,
+        "few",
+        instead(torch.zeros(1)),
+        f"{CHANGES}test_fingerprint.py::test_every_tensor_counts[a]",
+    ),
+    "an adapter at scale 1": of_tests(
+        adapter.AdapterConfig,
+        "scale",
+        then(lambda found: (found[0], 1.0)),
+        f"{CHANGES}test_adapters.py::test_an_adapter_ports_as_the_merged_model_does[llama]",
+    ),
+    "shapes unchecked": of_tests(
+        models,
+        "check_shapes",
+        instead(None),
+        "tests/cli/test_errors.py::test_weights_that_do_not_fit_their_config",
+    ),
+    "NaN let in": of_tests(
+        arithmetic,
+        "require_finite",
+        instead(None),
+        "tests/cli/test_errors.py::test_a_broken_target_is_not_written_either_way",
+    ),
+    "a delta's files unchecked": of_tests(
+        delta,
+        "_check_files",
+        instead(None),
+        f"{CHANGES}test_delta_mistakes.py::test_full_verification_sees_one_number",
+    ),
+    "a delta at scale 1 whatever is asked": of_tests(
+        opening,
+        "write_into",
+        given(lambda model, base, change, alpha, head: (model, base, change, 1.0, head)),
+        f"{CHANGES}test_delta.py::test_scale_dtype_and_what_the_native_loader_gives",
+    ),
+    "a cut of one rank less": of_tests(
+        forms,
+        "truncated",
+        given(lambda matrix, rank, energy: (matrix, rank and max(rank - 1, 1), energy)),
+        f"{CHANGES}test_forms.py::test_products_are_not_cut_and_nothing_stays_nothing",
+    ),
+    "sums of vectors doubled": of_tests(
+        vectors, "_made", then(lambda tensor: 2 * tensor), f"{CHANGES}test_vectors.py::test_deltas_of_one_base_add_up"
+    ),
+    "maps doubled as they are read": of_tests(
+        maps.MapReader,
+        "_factor",
+        then(lambda factor: None if factor is None else 2 * factor),
+        f"{WORKFLOWS}test_align.py::test_a_port_over_maps_is_the_port_that_makes_its_own[folder]",
+    ),
+    "maps of any bases": of_tests(
+        stored.StoredMaps,
+        "require_bases",
+        instead(None),
+        f"{WORKFLOWS}test_align_refusals.py::test_other_bases_are_refused_and_named",
+    ),
+    "maps of a tower that failed": of_tests(
+        maps.Shards,
+        "forget_after",
+        instead(None),
+        f"{WORKFLOWS}test_align.py::test_what_is_read_is_what_was_written[400]",
+    ),
+    "a push onto whatever is there": of_tests(
+        HfApi,
+        "create_commit",
+        lambda right: lambda *args, parent_commit=None, **how: right(*args, **how),
+        f"{WORKFLOWS}test_pushes.py::test_a_head_that_moved_is_not_overwritten",
+    ),
+    "tokenizers left behind": of_tests(writer, "copy_files", instead(None), f"{TWIN}[bert]"),
+    "a full disk seen too late": of_tests(
+        deliver.Delivery,
+        "require_room",
+        instead(None),
+        "tests/cli/test_errors_of_outputs.py::test_no_space_is_noticed_before_the_work",
+    ),
+}
+
+TOLD = {
+    "a report without its day": of_tests(
+        report,
+        "to_plain",
+        then(lambda data: data | {"created": "today"}),
+        f"{REPORTS}test_report.py::test_a_report_is_read_back_into_the_same_type",
+    ),
+    "older schemas as they are": of_tests(
+        report,
+        "_upgraded",
+        then(lambda data: data | {"scores": [each | {"value": 0.0} for each in data.get("scores") or []]}),
+        f"{REPORTS}test_report.py::test_what_was_published_before_is_read",
+    ),
+    "no port is ever worse": of_tests(
+        report.Evaluation,
+        "regressed",
+        lambda right: property(lambda self: False),
+        "tests/cli/test_errors_of_outputs.py::test_regression_is_not_pushed",
+    ),
+    "no licence of the source": of_tests(
+        card, "_license", given(lambda licenses: (licenses[:1],)), f"{CHOICES}naive_port_says_what_it_is"
+    ),
+    "the best draw for the mean": of_tests(
+        tables,
+        "fmean",
+        lambda right: max,
+        f"{WORKFLOWS}test_compare.py::test_means_and_spreads_over_the_seeds",
+    ),
+    "passes back for nothing": of_tests(
+        protocol,
+        "BACKWARD",
+        lambda right: 0.0,
+        f"{REPORTS}test_estimate.py::test_passes_are_those_that_torch_counts[method0-4]",
+    ),
+    "a command without its strategy": of_tests(
+        port,
+        "redo_port",
+        then(lambda line: line.replace("--strategy", "--no-strategy")),
+        f"{CHOICES}strategies_reach_the_report_and_the_command_draws_the_same",
+    ),
+}
+
+DRAWN = {
+    "balanced as it comes": of_tests(
+        strategies,
+        "_balanced",
+        lambda right: lambda labels, n, rng: rng.choice(len(labels), n, replace=False),
+        f"{SAMPLES}test_strategies.py::test_balanced_is_as_equal_as_can_be[60-class-balanced]",
+    ),
+    "samples of one content": of_tests(
+        samples,
+        "_content",
+        instead(b""),
+        f"{SAMPLES}test_samples.py::test_the_hash_is_of_the_content_alone[columns0-changed0]",
+    ),
+    "padding where it stood": of_tests(
+        batches,
+        "pad_right",
+        lambda right: lambda batch, viewer: batch,
+        f"{WORKFLOWS}test_live.py::test_batches_and_padding_do_not_matter[bert]",
+    ),
+}
+
+MUTANTS = KEYS | PIPELINE | SCORED | HEADS | FILES | TOLD | DRAWN

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from support.family_laws import (
     accounted_for,
@@ -11,51 +12,11 @@ from support.family_laws import (
     rows_lie_as_said,
     up_is_linear_and_gate_is_not,
 )
-from support.family_twins import CASES, GPT2, GROUPED, T5, TEXT, VISION
-
-from hf_bico.families.layout import HEAD, FamilyLayout, Layer
-from hf_bico.families.tables.vit import VIT
-
-BARE = {  # other classes of the same kinds: bases before a fine-tune, and towers alone
-    "ViTModel": VISION,
-    "DeiTForImageClassificationWithTeacher": VISION,
-    "Dinov2Model": VISION | {"mlp_ratio": 2},
-    "CLIPVisionModel": VISION,
-    "CLIPTextModel": TEXT,
-    "SiglipVisionModel": VISION,
-    "SiglipTextModel": TEXT,
-    "BertModel": TEXT,
-    "BertForMaskedLM": TEXT,
-    "BertForPreTraining": TEXT,
-    "RobertaForMaskedLM": TEXT,
-    "RobertaModel": TEXT,
-    "XLMRobertaModel": TEXT,
-    "DistilBertForMaskedLM": {"dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 20, "vocab_size": 40},
-    "ModernBertForMaskedLM": TEXT,
-    "T5Model": T5,
-    "T5EncoderModel": T5,
-    "UMT5EncoderModel": T5,
-    "MT5EncoderModel": T5,
-    "GPT2Model": GPT2,
-    "LlamaModel": GROUPED,
-    "Qwen3ForTokenClassification": GROUPED,
-    "BertForTokenClassification": TEXT,
-}
-ROTARY = (
-    "modernbert",
-    "llama",
-    "llama-classifier",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3",
-    "timm-rotary",
-)
-from functools import partial
+from support.family_twins import CASES
 
 from hf_bico import families
+from hf_bico.families.layout import HEAD, FamilyLayout, Layer
+from hf_bico.families.tables.vit import VIT
 from tests.mutants.mutant import Mutant
 
 

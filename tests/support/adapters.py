@@ -7,7 +7,6 @@ from typing import Any
 import peft
 import torch
 import transformers
-
 from support.family_twins import CASES, CLASSES
 
 TASKS = {"text": "SEQ_CLS", "causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}

@@ -2,12 +2,12 @@
 
 import torch
 from safetensors.torch import load_file
+from support.world import config, fine_tune, write_model
 
 from hf_bico.io.hub import Hub
 from hf_bico.workflows import align
 from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.port import run
-from support.world import config, fine_tune, write_model
 
 WEIGHTS = "open_clip_model.safetensors"
 

@@ -1,12 +1,12 @@
 """A dataset in a folder, and what a port is asked to draw of it."""
 
 import pytest
+from support.world import write_dataset
 
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.samples import classes_of, draw
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.tasks.strategies import Calibration
-from support.world import write_dataset
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 from huggingface_hub import HfApi, snapshot_download
+from support.repos import write_family
 
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
-from support.repos import write_family
 
 LORAS = {
     "llama": {"r": 3, "target_modules": ["q_proj", "gate_proj", "down_proj"], "rank_pattern": {"down_proj": 2}},
@@ -44,7 +44,7 @@ def ported(repo: str, form: str, source: str = "ft", **options) -> dict:
     return run(config, Hub()).report
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def llama(hub, tmp_path_factory):
     """The repos of a Llama, its delta ported, and folders of that delta and of its base."""
     root = tmp_path_factory.mktemp("delta")

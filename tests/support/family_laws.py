@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from support.family_twins import CASES, LENGTH, Case, all_sites, twin
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Signal, Site
 from hf_bico.families import Family
-from support.family_twins import CASES, LENGTH, Case, all_sites, twin
 
 GATED = [name for name, case in CASES.items() if any(site.role == "MLP gate" for site in all_sites(case.build()))]
 ONE_STACK = [

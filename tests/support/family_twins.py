@@ -9,12 +9,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from support.twins import rotation_fixing_ones
 from torch import Tensor, nn
 
 from hf_bico.core.types import Hidden, Site
 from hf_bico.families import Family, family_of
 from hf_bico.families.layout import HEAD, HEAD_DENSE
-from support.twins import rotation_fixing_ones
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
 """No other side of a tensor outside the sites is as long as the residual stream is wide."""

@@ -13,7 +13,6 @@ from huggingface_hub import (
 from huggingface_hub.errors import (
     HfHubHTTPError,
 )
-
 from support.hub import SESSION_USERS, Hub
 
 WEIGHTS = b"\0\1\2\3" * 1000

@@ -1,11 +1,11 @@
 """Models, batches and changes for ports of live objects."""
 
 import torch
+from support.family_twins import CASES, END
 from torch import nn
 
 from hf_bico import BiCo
 from hf_bico.families import family_of
-from support.family_twins import CASES, END
 
 EXACT = BiCo(rtol=1e-11)
 ASKED = (

@@ -5,7 +5,6 @@ import shutil
 import pytest
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
-
 from support.commands import hf_bico
 
 WEIGHTS = "open_clip_model.safetensors"

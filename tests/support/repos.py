@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 import transformers
 from PIL import Image
-from torch import Tensor, nn
-
 from support import tokenizers_at_hand
 from support.family_twins import CASES, CLASSES, Case, gradient_step, turned, twin
+from torch import Tensor, nn
 
 NAMES = tuple(f"kind {k}" for k in range(CLASSES))
 ROWS = {"train": 66, "test": 22}

@@ -9,7 +9,6 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-
 from support.twins import random_fine_tune
 
 CLASSES = ("circle", "square", "stripe_up", "stripe_down")

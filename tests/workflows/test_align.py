@@ -227,6 +227,10 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
         sum(tensor.nbytes for tensor in load_file(tmp_path / name).values()) <= max(size, 4 * 72)
         for name in shards.files
     )
+    shards.add(pairs[0], made[0])
+    shards.flush()
+    shards.forget_after(len(pairs))
+    assert factors(tmp_path).keys() == stored.keys() and len(shards.rows) == len(pairs)
     mark = {"header": "0" * 64, "sample": "0" * 64, "full": None}
     base = {"name": "x", "commit": None, "fingerprint": mark}
     record = MapsRecord.read(

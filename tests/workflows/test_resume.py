@@ -5,14 +5,16 @@ import shutil
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hf_bico import PortConfig
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.changes.forms import Form
+from hf_bico.io.fingerprint import Fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.workflows import port
+from hf_bico.workflows import align, compare, port
 from hf_bico.workflows.plan import make_port_plan
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.session import open_session
@@ -160,3 +162,50 @@ def test_the_same_choices_are_the_same_key(inputs):
 def test_another_draw_is_another_key(inputs):
     ours, other = key(inputs), key(opened(seed=1))
     assert ours["calibration"] != other["calibration"]
+
+
+# Comparisons and alignments
+
+HEAD = of_models(lambda models: replace(models, head=HeadKind.PROBE))
+PAIRS = of_models(lambda models: replace(models, pairs=models.pairs[1:]))
+OF_COMPARE = {
+    "models": of_hashes("base"),
+    "task": of_plan(of_task),
+    "batch": of_samples(size=3),
+    "head": HEAD,
+    "pairs": PAIRS,
+    "evaluation": of_scoring(seed=1),
+}
+OF_ALIGN = {
+    "models": of_hashes("base"),
+    "head": HEAD,
+    "method": PAIRS,
+    "calibration": of_samples(max_length=3),
+}
+
+
+def key_of_compare(inputs) -> dict:
+    config, session, _ = inputs
+    return compare._key(SimpleNamespace(config=config), session)
+
+
+def key_of_align(inputs, digest: str = "a") -> dict:
+    return align._key(*inputs[1:], [Fingerprint(digest, digest, digest)])
+
+
+@pytest.mark.parametrize("part", OF_COMPARE)
+def test_every_field_of_a_comparisons_key_counts(inputs, part):
+    ours, other = key_of_compare(inputs), key_of_compare(OF_COMPARE[part](inputs))
+    assert {name for name in ours if ours[name] != other[name]} == {part}
+    assert set(ours) == {*OF_COMPARE, "hf_bico"}
+
+
+@pytest.mark.parametrize("part", OF_ALIGN)
+def test_every_field_of_an_alignments_key_counts(inputs, part):
+    ours, other = key_of_align(inputs), key_of_align(OF_ALIGN[part](inputs))
+    assert {name for name in ours if ours[name] != other[name]} == {part}
+    assert set(ours) == {*OF_ALIGN, "maps", "hf_bico"}
+
+
+def test_an_alignment_of_other_bases_has_another_key(inputs):
+    assert key_of_align(inputs, "a") != key_of_align(inputs, "b")

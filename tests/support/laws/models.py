@@ -7,6 +7,7 @@ from functools import wraps
 
 import numpy as np
 import torch
+from support.twins import Samples, random_fine_tune, site_keys, tiny_clip, twin, widened
 from torch import Tensor, nn
 
 from hf_bico import BiCo, Naive
@@ -19,7 +20,6 @@ from hf_bico.core.transport import Transported
 from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 from hf_bico.workflows.live import class_scores
-from support.twins import Samples, random_fine_tune, site_keys, tiny_clip, twin, widened
 
 EXACT = 1e-11
 """A cut for float64 models: only what float64 itself loses."""

@@ -1,10 +1,10 @@
 """Laws of a port onto its own base, or another one of the same function."""
 
 import torch
-
-from hf_bico.core.methods import Method, TransFusion
 from support.laws.models import carried, difference, model, noise_tau, plus, samples
 from support.twins import Samples, distance, gradient_step, turned
+
+from hf_bico.core.methods import Method, TransFusion
 
 
 def own_base_gives_the_step_back(method: Method) -> None:

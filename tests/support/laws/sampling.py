@@ -4,12 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from hf_bico.core import linalg
-from hf_bico.core.methods import GradFix, Job, Method
-from hf_bico.core.moments import Statistics
-from hf_bico.core.types import Pair, Signal
 from support.laws.models import (
     SAME,
     carried,
@@ -28,6 +22,12 @@ from support.laws.models import (
     unrelated,
 )
 from support.twins import Samples, distance
+from torch import Tensor
+
+from hf_bico.core import linalg
+from hf_bico.core.methods import GradFix, Job, Method
+from hf_bico.core.moments import Statistics
+from hf_bico.core.types import Pair, Signal
 
 
 def streamed_is_one_shot() -> None:

@@ -4,11 +4,11 @@ import copy
 from dataclasses import replace
 
 import torch
+from support.laws.models import carried, model, noise_tau, own_gradients, own_votes, plus, samples
+from support.twins import distance
 
 from hf_bico import port
 from hf_bico.core.methods import Method
-from support.laws.models import carried, model, noise_tau, own_gradients, own_votes, plus, samples
-from support.twins import distance
 
 
 def kept_entries_descend(method: Method) -> None:

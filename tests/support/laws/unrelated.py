@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
+from support.laws.models import carried, noise_tau, pairs, plain_rows, statistics, transported, unrelated
+from support.twins import distance
 
 from hf_bico.core.methods import Method
 from hf_bico.core.types import Signal
-from support.laws.models import carried, noise_tau, pairs, plain_rows, statistics, transported, unrelated
-from support.twins import distance
 
 
 def there_and_back(method: Method) -> None:

@@ -1,0 +1,5 @@
+"""All of them, by name."""
+
+from tests.mutants import code, families, methods
+
+MUTANTS = methods.MUTANTS | families.MUTANTS | code.MUTANTS
