@@ -44,7 +44,7 @@ class Cut:
 class Shaped:
     """A change as it is scored and written."""
 
-    delta: Tensors
+    delta: Delta
     alpha: float
     """What is still to be multiplied with: 1 where the change is stored, for then its α is in it."""
     dtype: str | None = None
@@ -134,7 +134,7 @@ def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] 
     rows = []
     for key, error in errors.items():
         product = found.factors(key)
-        cut = before.get(key, Cut(key, product and product.rank, 0.0))
+        cut = before.get(key, Cut(key, product.rank if product else None, 0.0))
         rows.append(Cut(key, cut.rank, (cut.error**2 + error**2) ** 0.5))
     return Shaped(found, 1.0, dtype or "bfloat16", tuple(rows))
 
