@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field
 from functools import wraps
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -55,9 +56,10 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
         parameters += [_parameter(*each) for each in EVERYWHERE]
         context = _parameter("context", typer.Context, inspect.Parameter.empty)
         parameters = [context, *sorted(parameters, key=lambda p: p.default is not p.empty)]
-        called.__signature__ = inspect.Signature(parameters)
-        called.__annotations__ = {each.name: each.annotation for each in parameters}
-        return called
+        shown: Any = called
+        shown.__signature__ = inspect.Signature(parameters)
+        shown.__annotations__ = {each.name: each.annotation for each in parameters}
+        return shown
 
     return made
 
@@ -82,7 +84,7 @@ def _parameters(config: type) -> Iterator[inspect.Parameter]:
     for each, option in options_of(config):
         kind = types[each.name]
         if is_list(kind):
-            kind = list[str if option.parse else kind.__args__[0]]
+            kind = GenericAlias(list, str if option.parse else kind.__args__[0])
         elif option.parse:
             kind = str
         yield _parameter(each.name, Annotated[_or_none(kind, each), _typer(each, option)], _default(each, option))
@@ -109,7 +111,7 @@ def _typer(each: Field, option: Option) -> Any:
     """Return how Typer is told of an option."""
     if option.argument:
         return typer.Argument(help=option.help, metavar=option.argument)
-    path = {"exists": True, "dir_okay": False} if option.exists else {}
+    path: dict[str, Any] = {"exists": True, "dir_okay": False} if option.exists else {}
     return typer.Option(flag_of(each), help=option.help, min=option.least, **path)
 
 

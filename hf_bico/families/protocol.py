@@ -97,7 +97,27 @@ class Stored(NamedTuple):
     """(i, m): it is the i-th of m equal parts, by rows."""
 
 
-class Library(Protocol):
+class Contrastive(Protocol):
+    """Models that score an image against texts."""
+
+    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Return unit features (n, d) of preprocessed images."""
+        ...
+
+    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
+        """Return unit features (n, d) of tokenized texts."""
+        ...
+
+    def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids (n, T) and which of them count (n, T)."""
+        ...
+
+    def general_prompts(self) -> tuple[str, ...]:
+        """Return texts of many things, for scores without labels."""
+        ...
+
+
+class Library(Contrastive, Protocol):
     """How a kind of model repo is opened and written."""
 
     name: str
@@ -153,22 +173,6 @@ class Library(Protocol):
 
     def task_type(self, purpose: Purpose) -> str:
         """Return the Hub's name of the task, for the card."""
-        ...
-
-
-class Contrastive(Protocol):
-    """Models that score an image against texts."""
-
-    def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return unit features (n, d) of preprocessed images."""
-        ...
-
-    def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
-        """Return unit features (n, d) of tokenized texts."""
-        ...
-
-    def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids (n, T) and which of them count (n, T)."""
         ...
 
 

@@ -148,7 +148,9 @@ class Change:
 
     def product(self, transposed: bool) -> LowRank:
         """Return s B A as the base stores the weight; a convolution's as a matrix."""
-        found = LowRank(self.scale * self.b.float().flatten(1), self.a.float().flatten(1))
+        b, a = self.b, self.a
+        assert b is not None and a is not None  # `read_lora` refuses one without the other
+        found = LowRank(self.scale * b.float().flatten(1), a.float().flatten(1))
         return found.T if self.embedding or transposed else found
 
 
@@ -183,7 +185,7 @@ def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
         found = factor or magnitude
         if found and key.startswith(PREFIX):
             change = modules.setdefault(found[1].removeprefix(PREFIX), Change())
-            name = "magnitude" if magnitude else "bias" if factor[4] == "bias" else factor[3].lower()
+            name = "magnitude" if not factor else "bias" if factor[4] == "bias" else factor[3].lower()
             setattr(change, name, tensors[key])
             change.embedding |= bool(factor and factor[2])
         elif stripped(key) is None and ".original_module." not in key:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,7 +29,8 @@ class SafeTensors(Mapping[str, Tensor]):
     """
 
     def __init__(self, *paths: Path) -> None:
-        self.files, self.opened = {}, []
+        self.files: dict[str, Any] = {}
+        self.opened: list[Any] = []
         for path in paths:
             try:
                 file = safe_open(path, framework="pt")

@@ -84,7 +84,7 @@ def few(tensor: Tensor) -> Tensor:
 def _hashed(start: bytes, parts: Iterable[Tensor]) -> str:
     digest = hashlib.sha256(start)
     for part in parts:
-        digest.update(part.numpy())
+        digest.update(part.numpy().data)
     return digest.hexdigest()
 
 

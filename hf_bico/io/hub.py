@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from huggingface_hub import (
@@ -33,11 +33,8 @@ class Hub:
             raise PortError(
                 f"the token has characters that no token has; copy it again ({setting('token')} or HF_TOKEN)"
             )
+        self.token = token
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
-
-    @property
-    def token(self) -> str | None:
-        return self.api.token
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
         """Return the commit that a reference stands for now, and its files; offline, what this machine's cache
@@ -56,7 +53,7 @@ class Hub:
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
-        return Pinned(ref.name, info.sha, tuple(s.rfilename for s in info.siblings), kind=kind)
+        return Pinned(ref.name, info.sha, _files(info), kind=kind)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """Return a folder that holds those of `names` that the repo has."""
@@ -79,7 +76,7 @@ class Hub:
             return ModelCardData()
         text = (self.fetch(pinned, ("README.md",)) / "README.md").read_text(encoding="utf-8", errors="replace")
         try:
-            return ModelCard(text, ignore_metadata_errors=True).data
+            return cast(ModelCardData, ModelCard(text, ignore_metadata_errors=True).data)
         except (ValueError, yaml.YAMLError) as error:
             raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
 
@@ -169,7 +166,7 @@ class Hub:
     def _remove_if_empty(self, repo: str) -> None:
         """Take back a repo that we made, as long as nothing was committed to it and the Hub answers."""
         with suppress(hub_errors.HTTPError):
-            if {file.rfilename for file in self.api.repo_info(repo).siblings} <= {".gitattributes"}:
+            if set(_files(self.api.repo_info(repo))) <= {".gitattributes"}:
                 self.api.delete_repo(repo)
 
     @contextmanager
@@ -213,6 +210,11 @@ class Hub:
             ) from error
         except OSError as error:
             raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
+
+
+def _files(info: Any) -> tuple[str, ...]:
+    """Return the names of a repo's files, from what the Hub says of it."""
+    return tuple(file.rfilename for file in info.siblings)
 
 
 def cached_commit(repo: str, kind: str = "model") -> str | None:

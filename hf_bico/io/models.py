@@ -144,22 +144,27 @@ def base_of(source: Pinned, hub: Hub) -> str:
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:
-    libraries = [library_of(each.files) for each in pinned]
-    for each, library in zip(pinned, libraries, strict=True):
-        if library is None:
-            what = "is no model that can be opened: it has neither open_clip_config.json nor config.json"
-            if is_adapter(each):
-                what = "is a PEFT adapter; only SOURCE may be one"
-            elif any(name.startswith("delta") and name.endswith(".safetensors") for name in each.files):
-                what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
-            raise PortError(f"{each} {what}")
-        if library is not libraries[0]:
+    first = _library_of(pinned[0])
+    for each in pinned:
+        library = _library_of(each)
+        if library is not first:
             raise PortError(
-                f"{each} is of {library.name}, {pinned[0]} of {libraries[0].name}: a port is between "
-                "models of one library"
+                f"{each} is of {library.name}, {pinned[0]} of {first.name}: a port is between models of one library"
             )
         require_weights(each, library)
-    return libraries[0]
+    return first
+
+
+def _library_of(pinned: Pinned) -> Library:
+    library = library_of(pinned.files)
+    if library is None:
+        what = "is no model that can be opened: it has neither open_clip_config.json nor config.json"
+        if is_adapter(pinned):
+            what = "is a PEFT adapter; only SOURCE may be one"
+        elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
+            what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
+        raise PortError(f"{pinned} {what}")
+    return library
 
 
 def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
@@ -194,7 +199,7 @@ def with_adapter(
     """Return a base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
     whole = {name: key for key in stored if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
-    names = base.shapes.names | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
+    names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
     both = {
         found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
         for found in names.values()
@@ -214,12 +219,12 @@ def _repo_model(
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
     """Return what becomes of the layers on top of a classifier; other models have none that is theirs to make."""
-    tops = [each.family.head_sites(each.skeleton) for each in (base, target)]
+    own, theirs = (each.family.head_sites(each.skeleton) for each in (base, target))
     if not purpose.kind.classifies:
         return HeadLayers()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
-    return replace(head_layers(*tops, base.shapes, target.shapes, head), gains=lacking)
+    return replace(head_layers(own, theirs, base.shapes, target.shapes, head), gains=lacking)
 
 
 def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
@@ -248,10 +253,11 @@ def pair_models(base: RepoModel, target: RepoModel, matching: Matching) -> tuple
     pairs = list(pair_sites(base.sites(), target.sites(), matching))
     main = {site.tower for site in base.sites()}
     unpaired: dict[str, str] = {}
-    sides = [[site for site in each.sites(every=True) if site.tower not in main] for each in (base, target)]
-    for tower in dict.fromkeys(site.tower for site in sides[0]):
+    own, theirs = ([site for site in each.sites(every=True) if site.tower not in main] for each in (base, target))
+    for tower in dict.fromkeys(site.tower for site in own):
         try:
-            pairs += pair_sites(*([site for site in side if site.tower == tower] for side in sides), matching)
+            a, b = ([site for site in side if site.tower == tower] for side in (own, theirs))
+            pairs += pair_sites(a, b, matching)
         except PortError as error:
             unpaired[tower] = str(error)
     return tuple(pairs), unpaired

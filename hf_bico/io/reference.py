@@ -5,7 +5,6 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hf_bico.core.errors import PortError
 
@@ -96,15 +95,3 @@ class Lineage:
     @property
     def models(self) -> tuple[Pinned, Pinned, Pinned]:
         return self.source, self.base, self.target
-
-    def record(self, weights: dict[str, str]) -> dict[str, dict[str, Any]]:
-        """Return each with its commit; a local folder has none, its weights' sha256 stands for it."""
-        return {
-            role: {
-                "name": pinned.name,
-                "commit": pinned.commit,
-                "local": pinned.folder is not None,
-                "sha256": weights.get(role),
-            }
-            for role, pinned in vars(self).items()
-        }

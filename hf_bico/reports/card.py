@@ -11,7 +11,6 @@ from hf_bico.core.transport import Left, Moved
 from hf_bico.core.types import INPUTS, Fit, Signal
 from hf_bico.families import Library, Purpose, PurposeKind
 from hf_bico.families.purposes import TASKS, kind_of
-from hf_bico.io.changes.forms import Form
 from hf_bico.reports.figures import MATCHING_FILE
 from hf_bico.reports.records import LayerRow, MatchingRecord
 from hf_bico.reports.report import Evaluation, MapsReport, PortReport
@@ -56,7 +55,8 @@ class Opening:
         """
         if transformers:
             load = f'from transformers import {name}\n\nmodel = {name}.from_pretrained("{repo or "."}")'
-            return cls("transformers", TASKS.get(kind_of(name)), load)
+            kind = kind_of(name)
+            return cls("transformers", TASKS.get(kind) if kind else None, load)
         what = f"# the state dict of a {name}"
         if repo is None:
             load = f'from safetensors.torch import load_file\n\ntensors = load_file("model.safetensors")  {what}'
@@ -106,7 +106,7 @@ def _scored(scores: Evaluation) -> list[tuple[str, Score]]:
 
 def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence[str]) -> ModelCardData:
     """Return the card's YAML. Only what lies on the Hub is named as base or dataset."""
-    lineage, whole = report.lineage, report.task_vector.written.form is Form.MODEL
+    lineage, whole = report.lineage, report.task_vector.whole
     base, dataset = (
         lineage[role] if role in lineage and not lineage[role].local else None for role in ("target", "dataset")
     )
@@ -117,11 +117,11 @@ def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence
         measured = {
             **_license(licenses),
             "hf_bico_lineage": origins,
-            "eval_results": [_result(report, opening)],
+            "eval_results": [_result(report, report.evaluation, opening)],
         }
     return ModelCardData(
         model_name=name,
-        base_model=base and base.name,
+        base_model=base.name if base else None,
         base_model_relation=("finetune" if whole else "adapter") if base else None,
         datasets=[dataset.name] if dataset else None,
         library_name=opens,
@@ -131,26 +131,27 @@ def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence
     )
 
 
-def _result(report: PortReport, opening: Opening) -> EvalResult:
+def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalResult:
     """Return the port's score as the Hub reads it."""
-    ported, dataset = report.evaluation.ported, report.lineage["dataset"]
+    task, ported, dataset = opening.task, scores.ported, report.lineage["dataset"]
+    assert task is not None  # of a repo, as what is scored here is
     return EvalResult(
-        task_type=opening.task,
-        task_name=opening.task.replace("-", " ").title(),
+        task_type=task,
+        task_name=task.replace("-", " ").title(),
         metric_type=ported.metric.replace(" ", "_"),
         metric_name=ported.metric.capitalize(),
         metric_value=round(ported.value, 6),
         dataset_type="local" if dataset.local else dataset.name,
         dataset_name=dataset.name,
         dataset_config=report.calibration.config,
-        dataset_split=report.evaluation.split,
+        dataset_split=scores.split,
         dataset_revision=dataset.commit,
     )
 
 
 def snippet(report: PortReport, opening: Opening, repo: str) -> str:
     """Return Python that opens it: the library itself, and hf_bico where it is no whole model."""
-    if report.task_vector.written.form is Form.MODEL:
+    if report.task_vector.whole:
         return opening.native
     pinned = report.lineage["target"].commit
     base = "" if pinned else ', base="where the base lies"'

@@ -18,10 +18,10 @@ MATCHING_FILE = "matching.png"
 def draw_report(folder: Path, report: PortReport) -> None:
     """Draw the pictures of a report beside it: of its layer matching, where blocks were compared."""
     found = report.matching
-    towers = {tower: Matched(np.array(matrix), found.paths[tower]) for tower, matrix in (found.cka or {}).items()}
-    if towers:
-        names = tuple(report.lineage[role].name.split("/")[-1] for role in ("base", "target"))
-        draw_matching(towers, names, folder / MATCHING_FILE)
+    if found and found.paths and found.cka:
+        towers = {tower: Matched(np.array(matrix), found.paths[tower]) for tower, matrix in found.cka.items()}
+        base, target = (report.lineage[role].name.split("/")[-1] for role in ("base", "target"))
+        draw_matching(towers, (base, target), folder / MATCHING_FILE)
 
 
 class Matched(NamedTuple):

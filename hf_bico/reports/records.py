@@ -70,7 +70,7 @@ class MethodRecord:
     @classmethod
     def of(cls, method: Method, alpha: float | None = None, search: Search | None = None) -> "MethodRecord":
         """Return the record of a method."""
-        tried = search and tuple(Tried(*each) for each in search)
+        tried = None if search is None else tuple(Tried(*each) for each in search)
         return cls(**method.record(), alpha=alpha, search=tried)
 
 
@@ -148,6 +148,11 @@ class TaskVectorRecord:
     adapter: dict[str, Any] | None = None
     """What kind of adapter the source is, and how it was read."""
     written: Written | None = maybe()
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was written into a whole model."""
+        return self.written is not None and self.written.form is Form.MODEL
 
     @classmethod
     def of(

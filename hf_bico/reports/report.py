@@ -85,7 +85,7 @@ class Clock:
 class Report:
     """What all workflows tell: a record that is written as JSON and read back into the same type."""
 
-    lineage: dict[str, Origin]
+    lineage: dict[str, Origin] | None
     """By role: source, base, target and, of samples, dataset."""
     environment: Environment | None = maybe()
     schema: int = SCHEMA
@@ -115,6 +115,7 @@ class Report:
 class PortReport(Report):
     """A port, from repos or between live models."""
 
+    lineage: dict[str, Origin]
     command: str | None = maybe()
     """That makes it again; live models have none."""
     live: bool | None = maybe()
@@ -147,6 +148,7 @@ class PortReport(Report):
 class CheckReport(Report):
     """What a check found, as far as it went."""
 
+    lineage: dict[str, Origin]
     models: dict[str, dict[str, Any]] | None = maybe()
     pairs: tuple[LayerRow, ...] | None = maybe()
     task_vector: dict[str, Any] | None = maybe()
@@ -167,6 +169,7 @@ class CheckReport(Report):
 class CompareReport(Report):
     """Every method, α, N and seed on one evaluation split."""
 
+    lineage: dict[str, Origin]
     evaluation: dict[str, Any]
     reference: dict[str, Any]
     """What the gap is measured to."""

@@ -156,8 +156,8 @@ def signs_of(
 
 
 def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> float:
-    have = [m for m in moved if side(m) is not None]
-    return _mean([side(m).residual for m in have], have)
+    have = [(m, fit.residual) for m in moved if (fit := side(m)) is not None]
+    return _mean([residual for _, residual in have], [m for m, _ in have])
 
 
 def _mean(values: Sequence[float], moved: Sequence[Moved]) -> float:

@@ -149,11 +149,11 @@ def shown(item: Any, viewers: tuple[BatchFormat, BatchFormat], sequences: frozen
                 "own; a plain tuple is shown to both as it is"
             )
         item = Batch(item, item)
-    sides = [item.source, item.target]
+    a, b = item.source, item.target
     if not item.meeting:
-        sides = [pad_right(side, viewer) for side, viewer in zip(sides, viewers, strict=True)]
-    meeting = item.meeting or weights_by_name(*sides, sequences, decodes=viewers[1].decodes)
-    return Batch(*(viewer.put(side) for side, viewer in zip(sides, viewers, strict=True)), meeting)
+        a, b = pad_right(a, viewers[0]), pad_right(b, viewers[1])
+    meeting = item.meeting or weights_by_name(a, b, sequences, decodes=viewers[1].decodes)
+    return Batch(viewers[0].put(a), viewers[1].put(b), meeting)
 
 
 def pad_right(batch: Any, viewer: BatchFormat) -> Any:

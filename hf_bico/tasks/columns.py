@@ -166,21 +166,22 @@ def _completion(table: _Table) -> dict[str, str] | None:
     prompts, completions = table.strings(PROMPT_NAMES), table.strings(COMPLETION_NAMES)
     if not (prompts or "prompt" in table.named) or not (completions or "completion" in table.named):
         return None
-    return {"prompt": table.one("prompt", prompts), "completion": table.one("completion", completions)}
+    found = {"prompt": table.one("prompt", prompts), "completion": table.one("completion", completions)}
+    return {role: name for role, name in found.items() if name is not None}
 
 
 def _pair(table: _Table) -> dict[str, str] | None:
-    named = [table.named.get(role) for role in ("text", "text_pair")]
+    first, second = (table.named.get(role) for role in ("text", "text_pair"))
     found = [
         names
         for names in PAIR_NAMES
         if all(
             own in (None, name) and name in table.features and _is_string(table.features[name])
-            for own, name in zip(named, names, strict=True)
+            for own, name in zip((first, second), names, strict=True)
         )
     ]
-    if all(named):
-        found = [(named[0], named[1])]
+    if first and second:
+        found = [(first, second)]
     label = table.label() if found else {}
     if len(found) > 1:
         raise table.refusal(f"several pairs of texts ({', '.join(' and '.join(names) for names in found)})")

@@ -24,7 +24,8 @@ Samples = Sequence[Sample]
 class Placed:
     """Both bases with the head that their loss is taken under."""
 
-    base: Asked
+    base: Asked | None
+    """None once it has done its part."""
     target: Asked
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The target's, where one was made for it."""
@@ -35,7 +36,8 @@ class Placed:
 class Head(Protocol):
     """What becomes of the layers on top, on a port's models."""
 
-    kind: HeadKind
+    @property
+    def kind(self) -> HeadKind: ...
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
         """Give both bases the head that gradients are taken under, made of the calibration samples if it is made."""
@@ -104,8 +106,8 @@ class Carried(Fixed):
         if not self.layers.carried:
             return Placed(base, target)
         batches = Batches(samples, (base.objective, target.objective), self.size)
-        batches = track(batches, "Carrying the head", len(batches))
-        made, fit = carried(self.layers.carried, self.own, base.side(), target.side(), batches)
+        shown = track(batches, "Carrying the head", len(batches))
+        made, fit = carried(self.layers.carried, self.own, base.side(), target.side(), shown)
         place(target.model, made)
         return Placed(base, target, made | gains, fit)
 
@@ -154,7 +156,8 @@ class Probed(Fixed):
         return self._with_probe(tuned, samples)
 
     def _with_probe(self, asked: Asked, samples: Samples) -> Asked:
-        objective: Embedding = asked.objective
+        objective = asked.objective
+        assert isinstance(objective, Embedding)
         with torch.no_grad():
             parts = [
                 (objective.raw(asked.model, batch).float().cpu(), batch.labels)

@@ -66,24 +66,25 @@ class ZeroShot:
             inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
         return Encoded(inputs, labels)
 
-    def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def logits(self, model: Any, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
         pictures = self.library.image_features(model, batch.inputs["images"])
         logits = similarity(model, pictures, self.head)
         if "text" not in batch.inputs:
             return logits
+        batch, labels = _labelled(model, batch)
         own = self.library.text_features(model, batch.inputs["text"])
-        change = (pictures * (own - self.head[batch.labels])).sum(-1) * model.logit_scale.exp()
-        return logits + F.one_hot(batch.labels, len(self.head)) * change[:, None].to(logits)
+        change = (pictures * (own - self.head[labels])).sum(-1) * model.logit_scale.exp()
+        return logits + F.one_hot(labels, len(self.head)) * change[:, None].to(logits)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch = _on(model, batch)
-        return loss_of_classes(self.logits(model, batch), batch.labels)
+        batch, labels = _labelled(model, batch)
+        return loss_of_classes(self.logits(model, batch), labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch = _on(model, batch)
+        batch, labels = _labelled(model, batch)
         logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
-        return (logits.argmax(-1) == batch.labels)[:, None]
+        return (logits.argmax(-1) == labels)[:, None]
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return Score.of(int(per_sample.sum()), len(per_sample))
@@ -107,18 +108,19 @@ class Classifier:
         if not isinstance(samples[0].inputs, str | tuple):
             return Encoded({"pixel_values": _images(self.side, samples)}, labels)
         encoded = replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
-        if not self.side.model.config.is_encoder_decoder or not encoded.spans:
+        config: Any = self.side.model.config
+        if not config.is_encoder_decoder or not encoded.spans:
             return encoded
         later = {name: Spans(*(F.pad(part[:, :-1], (1, 0)) for part in spans)) for name, spans in encoded.spans.items()}
-        return replace(encoded, spans=encoded.spans | {"labels": later["text"]})  # its decoder reads the text, shifted
+        return replace(encoded, spans={**encoded.spans, "labels": later["text"]})  # its decoder reads the text, shifted
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch = _on(model, batch)
-        return loss_of_classes(logits_of_classes(model, batch.inputs), batch.labels)
+        batch, labels = _labelled(model, batch)
+        return loss_of_classes(logits_of_classes(model, batch.inputs), labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch = _on(model, batch)
-        return (logits_of_classes(model, batch.inputs).argmax(-1) == batch.labels)[:, None]
+        batch, labels = _labelled(model, batch)
+        return (logits_of_classes(model, batch.inputs).argmax(-1) == labels)[:, None]
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return Score.of(int(per_sample.sum()), len(per_sample))
@@ -140,8 +142,8 @@ class Causal:
         return encode_causal(_tokenizer(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        batch = _on(model, batch)
-        return logits_of_next(model, batch.inputs, batch.labels)
+        batch, labels = _labelled(model, batch)
+        return logits_of_next(model, batch.inputs, labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return loss_of_tokens(*self._logits(model, batch))
@@ -183,8 +185,8 @@ class Seq2Seq:
         return encode_seq2seq(_tokenizer(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        batch = _on(model, batch)
-        return logits_of_answer(model, batch.inputs, batch.labels)
+        batch, labels = _labelled(model, batch)
+        return logits_of_answer(model, batch.inputs, labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return loss_of_tokens(*self._logits(model, batch))
@@ -195,7 +197,7 @@ class Seq2Seq:
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return _language_score(per_sample, answers=True)
 
-    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
+    def features(self, model: Any, batch: Encoded) -> Tensor:
         batch = _on(model, batch)
         return F.normalize(_pooled(model.get_encoder()(**batch.inputs).last_hidden_state, batch), dim=-1)
 
@@ -223,18 +225,21 @@ class Embedding:
         return _pooled(model(**batch.inputs).last_hidden_state, batch)
 
     def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
+        assert self.probe is not None
         weight, bias = (tensor.to(_device(model)) for tensor in self.probe)
         return self.raw(model, batch) @ weight.T + bias
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:  # it has none: for passes that take no gradient of it
             return 0 * self.raw(model, batch).sum()
-        return loss_of_classes(self.logits(model, batch), _on(model, batch).labels)
+        batch, labels = _labelled(model, batch)
+        return loss_of_classes(self.logits(model, batch), labels)
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:
             return self.features(model, batch)
-        return (self.logits(model, batch).argmax(-1) == _on(model, batch).labels)[:, None]
+        batch, labels = _labelled(model, batch)
+        return (self.logits(model, batch).argmax(-1) == labels)[:, None]
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         if self.probe is None:
@@ -303,3 +308,10 @@ def _device(model: nn.Module) -> torch.device:
 
 def _on(model: nn.Module, batch: Encoded) -> Encoded:
     return batch.to(_device(model))
+
+
+def _labelled(model: nn.Module, batch: Encoded) -> tuple[Encoded, Tensor]:
+    """Return a batch on the model's device, and its labels; without any, no loss and no marks are asked for."""
+    batch = _on(model, batch)
+    assert batch.labels is not None
+    return batch, batch.labels

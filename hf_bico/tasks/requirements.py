@@ -6,7 +6,7 @@ from pathlib import Path
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
-from hf_bico.families import Contrastive, Library, Purpose, PurposeKind
+from hf_bico.families import Library, Purpose, PurposeKind
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.reference import Lineage
 from hf_bico.tasks.columns import SampleKind
@@ -120,13 +120,12 @@ def read_bank(
             )
         return ()
     if path is None:
-        contrastive: Contrastive = library
         if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
             raise PortError(
                 "gradients without labels need scores on something general, which a classifier of images "
                 "has not: only CLIP-like models and models of texts have"
             )
-        return contrastive.general_prompts()
+        return library.general_prompts()
     prompts = tuple(lines(path))
     if len(prompts) < 2:
         raise PortError(f"{setting('bank')} {path} needs at least two prompts, a line each")

@@ -41,7 +41,7 @@ class Split(Protocol):
 class ArrowSplit:
     """A split that `datasets` brought into its cache; only the rows asked for are decoded."""
 
-    window = None
+    window: int | None = None
 
     def __init__(self, dataset: datasets.Dataset) -> None:
         self.dataset, self.features, self.num_rows = dataset, dataset.features, dataset.num_rows
@@ -69,7 +69,7 @@ class StreamedSplit(ArrowSplit):
 class ParquetSplit:
     """A split in parquet files, near or far: footers first, then the row groups and columns that are asked for."""
 
-    window = None
+    window: int | None = None
 
     def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
         self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
@@ -86,7 +86,8 @@ class ParquetSplit:
 
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         features = datasets.Features({name: self.features[name] for name in columns})
-        held, table = None, None
+        held: int | None = None
+        table: Any = None
         for index in indices:
             group = bisect_right(self.starts, index) - 1
             if group != held:

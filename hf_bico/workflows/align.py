@@ -11,6 +11,7 @@ from hf_bico import __version__
 from hf_bico.core.chain import gather
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Method, Track, untracked
+from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.pairing import Blocks, by_index, matched, read_matching
 from hf_bico.core.types import Pair, Signal
 from hf_bico.families.heads import fresh
@@ -89,6 +90,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
 
 def size_of(method: Method, pairs: Sequence[Pair]) -> int:
     """Return the bytes of the factors in float32; pairs that read one input share its factor."""
+    assert isinstance(method, TwoSided)  # as all are whose maps can be kept
     left, right = method.sides
     inputs = {pair.streams(Signal.INPUT): pair for pair in pairs}
     outputs = sum(a.d_out * b.d_out for a, b in pairs if left)
@@ -105,17 +107,18 @@ def open_bases(plan: Plan, run: Run) -> tuple[Session, tuple[Fingerprint, Finger
     with run.clock("download"):
         folders = [fetch(models.library, each, run.hub) for each in run.track(pinned, "Downloading", 2)]
     with run.clock("load"):
-        prints = tuple(
+        own, theirs = (
             fingerprint(SafeTensors.of(models.library, *each), full=True) for each in zip(pinned, folders, strict=True)
         )
         sides = (models.base, models.target)
         tensors = [open_model(models.library, *each) for each in zip(sides, folders, strict=True)]
         for each, read in zip(pinned, tensors, strict=True):
             require_finite(each, read)
-        placed = Placed(*(open_asked(plan, folder) for folder in folders))
+        placed = Placed(open_asked(plan, folders[0]), open_asked(plan, folders[1]))
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, _gains(plan, tensors[0]))
     weights = tensors[1].without(models.layers.target_keys)
-    return Session(plan, (folders[0], *folders), {}, None, weights, head, placed), prints
+    places = (folders[0], folders[0], folders[1])
+    return Session(plan, places, {}, None, weights, head, placed), (own, theirs)
 
 
 def _gains(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -134,8 +137,8 @@ def parts_of(session: Session) -> Iterator[Session]:
     for dropped in (models.optional_towers, towers - models.optional_towers):
         part = replace(session.plan, models=models.without(dropped))
         if part.models.pairs:
-            asked = [asked_of(part, each.loaded) for each in (session.placed.base, session.placed.target)]
-            yield replace(session, plan=part, placed=Placed(*asked))
+            base, target = (asked_of(part, each.loaded) for each in (session.base, session.target))
+            yield replace(session, plan=part, placed=Placed(base, target))
 
 
 def _keep(part: Session, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards, run: Run) -> dict[str, str]:
@@ -189,15 +192,15 @@ def _report(
 ) -> MapsReport:
     """Return all that a port needs to know of the maps, and a reader to judge them."""
     plan, samples, dataset = session.plan, session.plan.samples, session.plan.lineage.dataset
-    models = {
-        role: {
+    source, target = (
+        {
             "name": each.name,
             "commit": each.commit,
             "local": each.folder is not None,
             "fingerprint": mark.record(),
         }
-        for role, each, mark in zip(("source", "target"), plan.lineage.models[1:], prints, strict=True)
-    }
+        for each, mark in zip(plan.lineage.models[1:], prints, strict=True)
+    )
     bank = BankRecord.of(samples.bank)
     calibration = {
         "dataset": dataset.name,
@@ -213,7 +216,8 @@ def _report(
     return MapsReport(
         schema=SCHEMA,
         command=redo_align(config, plan),
-        **models,
+        source=source,
+        target=target,
         method=MethodRecord.of(plan.method),
         calibration=calibration,
         matching=matching_record(config, found) | {"paths": kept.paths},
@@ -228,15 +232,15 @@ def _paths(
     config: AlignConfig, session: Session, left: Mapping[str, str], found: dict[str, Any] | None
 ) -> dict[str, Blocks]:
     """Return what the rule says of every tower that has maps, whatever `layers` and `skip` leave out."""
-    if config.matching == CKA:
+    if config.matching == CKA and found:
         paths = {tower: list(path) for tower, path in found["paths"].items()}
     else:
         models = session.plan.models
         rule = by_index if config.matching == INDEX else read_matching(Path(config.matching))
         towers = models.optional_towers & left.keys()
-        sides = (
+        own, theirs = (
             [site for site in model.sites(every=True) if site.tower not in towers]
             for model in (models.base, models.target)
         )
-        paths = {tower: list(path) for tower, path in matched(*sides, rule).items()}
+        paths = {tower: list(path) for tower, path in matched(own, theirs, rule).items()}
     return {tower: path for tower, path in paths.items() if tower not in left}

@@ -36,6 +36,7 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
     Raises:
         PortError: the vector does not fit the target, or the target cannot be had; a delta repo of another base.
     """
+    head: Tensors = {}
     if not Path(delta).is_file():
         if Path(delta).suffix == ".safetensors":
             raise PortError(f"there is no file {delta}: make one with `extract`")
@@ -44,7 +45,7 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
         found = vector(stored, base)
         change = found.tensors
     else:
-        found, head = TaskVector.load(Path(delta)), {}
+        found = TaskVector.load(Path(delta))
         base, change = _onto(found, hub.resolve(target), hub)
     weights = base.weights.without(head)
     require_finite(base.pinned, weights)

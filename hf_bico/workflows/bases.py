@@ -8,7 +8,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method
 from hf_bico.core.methods import METHODS, method_of
 from hf_bico.core.types import Signal
-from hf_bico.families import Library, Purpose, PurposeKind
+from hf_bico.families import Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -82,6 +82,8 @@ def purpose_of(head: str | None, task: Task, library: Library, folder: Path) -> 
         head: that was asked for; a probe is for the model of features as it is.
     """
     said = library.purpose(folder)
+    if not isinstance(library, Transformers):
+        return said
     if said.kind is PurposeKind.MASKED_LM and not task.class_names:
         return library.adapted(folder, "FEATURE_EXTRACTION", None)
     encoder = said.kind in (PurposeKind.FEATURES, PurposeKind.MASKED_LM) or said.kind.classifies

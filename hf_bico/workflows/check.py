@@ -125,7 +125,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
     hashes, plan, n = session.hashes, session.plan, len(drawn.samples)
     with run.clock("samples"):
         found = explore(session, drawn, run.track, matched)
-    expected = retimed(cost(plan, n=PORTED), _stages(found, n, plan.scoring.size))
+    expected = retimed(cost(plan, n=PORTED), _stages(found, n, plan.scored.size))
     report = replace(
         report,
         lineage=origins(plan.lineage, hashes),
@@ -133,7 +133,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         matching=MatchingRecord(**matching_record(config, matched)),
         samples=CalibrationRecord(**drawn.record()),
         signs=asdict(found.signs),
-        trial=found.trial and asdict(found.trial),
+        trial=asdict(found.trial) if found.trial else None,
         scores=found.scores,
         cka={tower: matrix.tolist() for tower, matrix in found.cka.items()},
         blocks=found.blocks,
@@ -204,7 +204,7 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
     for pair in pairs:
         moving.update((s, pair) for s in pair.moving)
     total = ledger.moved_norm**2 + sum(entry.norm**2 for entry in ledger.left) or 1.0
-    roles, blocks = defaultdict(float), defaultdict(float)
+    roles, blocks = defaultdict[str, float](float), defaultdict[str, float](float)
     for where, (site, _) in moving.items():
         part = float(part_of(tau, where).norm()) ** 2 / total
         roles[site.role] += part

@@ -95,7 +95,8 @@ def calibrations_of(config: CompareConfig) -> list[Calibration]:
         raise PortError(f"{setting('per_class')} and {setting('sizes')} both say how many samples: give one of them")
     if config.seeds < 1:
         raise PortError(f"{setting('seeds')} {config.seeds} asks for no draws")
-    sizes = [(None, k) for k in dict.fromkeys(config.per_class)] or [(n, None) for n in dict.fromkeys(config.sizes)]
+    sizes: list[tuple[int | None, int | None]] = [(None, k) for k in dict.fromkeys(config.per_class)]
+    sizes += [(n, None) for n in dict.fromkeys(config.sizes)]
     return [
         Calibration(n, per_class, config.strategy, seed)
         for n, per_class in sizes or [(100, None)]
@@ -160,36 +161,36 @@ class _Draws:
         probed = session.plan.models.head is HeadKind.PROBE
         key = {"draw": drawn.sha256, "options": bench.config.options, "bank": session.plan.samples.bank}
         space = Workspace(_key(bench, session) | key | self.tuned)
-        if not self.draws or probed:  # a probe is fitted to the draw
-            self._take_scores(session, drawn, space if probed else self.workspace)
+        reference = self.reference
+        if reference is None or probed:  # a probe is fitted to the draw
+            reference = self.reference = self._goal(session, drawn, space if probed else self.workspace)
         start, some = _rows(bench, session, drawn, self.evaluator, calibration, space)
         self.spaces.append(space)
         self.draws.append(drawn.record() | {"start": asdict(start)})
-        goal = self.reference.score if bench.tuned or comparable(session, start) else None
+        goal = reference.score if bench.tuned or comparable(session, start) else None
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 
-    def _take_scores(self, session: Session, drawn: Draw, workspace: Workspace) -> None:
-        """Take the source's score and the reference's."""
+    def _goal(self, session: Session, drawn: Draw, workspace: Workspace) -> Goal:
+        """Take the source's score; return what the gap is measured to."""
         self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
         pinned, evaluator = self.bench.tuned, self.evaluator
         if pinned is None:
-            self.reference = Goal("the source's own score", session.plan.lineage.source, self.source)
-            return
+            return Goal("the source's own score", session.plan.lineage.source, self.source)
         with errors_about(pinned):
-            asked = open_tuned(session, _target_tuned(self.bench, session), drawn)
+            asked = open_tuned(session, _target_tuned(self.bench, session, pinned), drawn)
             score = workspace.once(
                 "the target's fine-tune", lambda: asdict(evaluator.score("the target's fine-tune", asked))
             )
-        self.reference = Goal("the target's own fine-tune", pinned, Score(**score))
+        return Goal("the target's own fine-tune", pinned, Score(**score))
 
 
-def _target_tuned(bench: Bench, session: Session) -> Path:
+def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> Path:
     """Return the folder of the target's own fine-tune.
 
     Raises:
         PortError: it is no fine-tune of the target.
     """
-    models, pinned = session.plan.models, bench.tuned
+    models = session.plan.models
     folder = fetch(models.library, pinned, bench.run.hub)
     stored = SafeTensors.of(models.library, pinned, folder)
     skeleton = models.library.skeleton(folder, models.purpose)
@@ -243,9 +244,10 @@ def _rows(
 
 
 def _row_record(row: Row, calibration: Calibration, n: int, start: Score, reference: Score | None) -> dict[str, Any]:
-    known = row.score is not None and reference is not None
-    gap = recovered(row.score, start.value, reference.value, start.metric) if known else None
-    search = row.search and [asdict(Tried(*each)) for each in row.search]
+    gap = None
+    if row.score is not None and reference is not None:
+        gap = recovered(row.score, start.value, reference.value, start.metric)
+    search = None if row.search is None else [asdict(Tried(*each)) for each in row.search]
     return {
         "n": n,
         "per_class": calibration.per_class,
@@ -258,15 +260,16 @@ def _row_record(row: Row, calibration: Calibration, n: int, start: Score, refere
 
 def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     """Return what is told of a comparison."""
+    reference, source = draws.reference, draws.source
+    assert reference is not None and source is not None  # there is a draw
     plan, start = session.plan, Score(**draws.draws[0]["start"])
     mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws))
-    reference = draws.reference
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
         evaluation={
-            "split": plan.scoring.name,
+            "split": plan.scored.name,
             "metric": start.metric,
-            "source": asdict(draws.source),
+            "source": asdict(source),
             "zero_shot": asdict(mean),
         },
         reference={"what": reference.what, "model": str(reference.pinned), **asdict(reference.score)},

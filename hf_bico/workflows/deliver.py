@@ -52,7 +52,7 @@ class Delivery:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 place = folder / "ported"
             with staged(place) as stage:
-                fill(stage, self.destination and self.destination.repo)
+                fill(stage, self.destination.repo if self.destination else None)
             url = None
             for to in track([self.destination] if self.destination else [], "Pushing", 1):
                 try:

@@ -106,12 +106,12 @@ def destination_of(purport: Purport, hub: Hub, push: PushChoices) -> Destination
         raise PortError(f"{user} may not write to {repo}: name a repo of yours with {setting('push_to')}")
     if head is not None and push.private and not hub.is_private(repo):
         raise PortError(f"{repo} exists and is public, so {setting('private')} cannot hold: {another}")
-    taken = head is not None and set(head.files) - {".gitattributes", "README.md"}
-    if taken and not push.create_pr and not purport.is_mine(head):
+    files = head.files if head else ()
+    taken = set(files) - {".gitattributes", "README.md"}
+    if head and taken and not push.create_pr and not purport.is_mine(head):
         raise PortError(
             f"{repo} holds something that is not {purport.what}: {another}, or propose it with {setting('create_pr')}"
         )
     message = push.commit_message or purport.message
-    return Destination(
-        repo, head and head.commit, head.files if head else (), message, push.private or None, push.create_pr
-    )
+    parent = head.commit if head else None
+    return Destination(repo, parent, files, message, push.private or None, push.create_pr)

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from torch import nn
+
 from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
 from hf_bico.io.hub import Hub
@@ -26,13 +28,12 @@ def cost(plan: Plan, *, search: bool = False, n: int | None = None) -> Estimate:
     """
     length, size = plan.samples.max_length, plan.samples.size
     work = work_of(plan.models, plan.method, n or plan.samples.n, length, size)
-    return estimate(replace(work, evaluated=plan.scoring.size, search=search), plan.models.device)
+    return estimate(replace(work, evaluated=plan.scored.size, search=search), plan.models.device)
 
 
 def work_of(models: PortModels, method: Method, n: int, max_length: int, size: int) -> Work:
     """Return what a port of n samples has to do, but for searching and scoring."""
     optional = models.optional_towers
-    heads = [getattr(each.skeleton, "get_output_embeddings", lambda: None)() for each in models.each[1:]]
     return Work(
         pairs=[pair for pair in models.pairs if pair.target.tower not in optional],
         base_sites=[site for site in models.base_sites if site.tower not in optional],
@@ -40,6 +41,12 @@ def work_of(models: PortModels, method: Method, n: int, max_length: int, size: i
         n=n,
         models=[each.shapes for each in models.each[1:]],
         length=max_length,
-        on_top=tuple(head.weight.numel() if head is not None and hasattr(head, "weight") else 0 for head in heads),
+        on_top=(_on_top(models.base.skeleton), _on_top(models.target.skeleton)),
         batch_size=size,
     )
+
+
+def _on_top(skeleton: nn.Module) -> int:
+    """Return the parameters of a language model's output embeddings; 0 of other models."""
+    head = getattr(skeleton, "get_output_embeddings", lambda: None)()
+    return head.weight.numel() if head is not None and hasattr(head, "weight") else 0

@@ -90,7 +90,7 @@ def port(
     method, clock, state = method or BiCo(), Clock(), state_of(tuned)
     _require_plain(base)
     pair = LivePair(state, base, target, live_head(state, base, target, head))
-    job, ratio = _job(pair, LiveSamples(calibration, loss, scores), matching)
+    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
     family = family_of(base)
     sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
     whole = account(job.tau, job.pairs, family.left_reason, sites)
@@ -102,8 +102,6 @@ def port(
             seen = gather(job, method.wanted, track=track)
         with clock("move"):
             result = carry(job, method, seen, track=track)
-    head = HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None)
-    batches = job.batches()
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
@@ -111,7 +109,7 @@ def port(
         calibration=CalibrationRecord(n=batches.samples, batches=len(batches.hashes), content_sha256=batches.sha256),
         task_vector=TaskVectorRecord.of(ratio, whole, result.moved),
         layers=layer_table(job.pairs),
-        head=head,
+        head=HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None),
         moved=tuple(result.moved),
         left=tuple(whole.left),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
@@ -155,24 +153,24 @@ def job_of(
     return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
 
 
-def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job, float]:
-    """Return the job, and ‖τ‖/‖θ_A‖."""
-    models, loss = (live.base, live.target), samples.loss
-    losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else tuple(map(loss_of, models))
-    sites = [family_of(model).sites(model) for model in models]
-    pairs = (*pair_sites(*sites, matching), *live.head.layers.moved)
-    before = live.base.state_dict()
+def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job, float, LiveBatches]:
+    """Return the job, ‖τ‖/‖θ_A‖, and the samples."""
+    base, target, loss = live.base, live.target, samples.loss
+    losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else (loss_of(base), loss_of(target))
+    sites = family_of(base).sites(base)
+    pairs = (*pair_sites(sites, family_of(target).sites(target), matching), *live.head.layers.moved)
+    before = base.state_dict()
     own = live.head.tensors
     tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
-    ratio = check_fine_tune(tau, before, sites[0])
-    formats = tuple(BatchFormat.of(model, moves_padding=loss is None) for model in models)
+    ratio = check_fine_tune(tau, before, sites)
+    formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:
         raise PortError(f"the base is on {formats[0].device} and the target on {formats[1].device}: move both to one")
     sequences = frozenset(pair.target.tokens.sequence for pair in pairs)
     batches = LiveBatches(samples.calibration, formats, sequences)
     scores = samples.scores or (None, None)
-    sides = [Side(model, *each) for model, *each in zip(models, losses, scores, strict=True)]
-    return Job(tau, pairs, *sides, live.target.state_dict(), lambda: batches), ratio
+    sides = Side(base, losses[0], scores[0]), Side(target, losses[1], scores[1])
+    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches), ratio, batches
 
 
 def state_of(tuned: nn.Module | Tensors) -> Tensors:
@@ -185,7 +183,7 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
         return tuned
     if not hasattr(tuned, "merge_and_unload"):
         return tuned.state_dict()
-    merged = copy.deepcopy(tuned)
+    merged: Any = copy.deepcopy(tuned)
     narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in merged.parameters())
     return (merged.float() if narrow else merged).merge_and_unload().state_dict()
 

@@ -76,22 +76,22 @@ class LiveResult:
         return opened_from(self.target, self.report.lineage["target"].commit)
 
 
-def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoices) -> Destination:
-    """Return where a live port is pushed to.
+def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoices) -> Destination | None:
+    """Return where a live port is pushed to, if a push was asked for.
 
     Raises:
         PortError: it may not be written, or holds something else.
     """
-    pinned = [
+    source, base, target = (
         Pinned(report.lineage[role].name, report.lineage[role].commit, ()) for role in ("source", "base", "target")
-    ]
+    )
     size = report.task_vector.relative_norm
 
     def same(earlier: Mapping[str, Any]) -> bool:
         """Return two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
         return earlier.get("task_vector", {}).get("relative_norm") == size
 
-    lineage = Lineage(*pinned, dataset=Pinned("", None, (), kind="dataset"))
+    lineage = Lineage(source, base, target, Pinned("", None, (), kind="dataset"))
     return destination_of(purport_of(lineage, hub, form.storage().form, same), hub, push)
 
 
@@ -100,9 +100,10 @@ def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub:
     stage.mkdir()
     check_scale(form.alpha)
     storage, report = form.storage(), result.report
-    told = without_other_models(report.scores, form.alpha, storage.cuts)
-    if len(told) < len(report.scores):
-        others = [each.label for each in report.scores if each not in told]
+    scores = report.scores or ()
+    told = without_other_models(scores, form.alpha, storage.cuts)
+    if len(told) < len(scores):
+        others = [each.label for each in scores if each not in told]
         logger.warning("Left off the card: %s; what is written is another model", ", ".join(others))
     report = replace(report, alpha=form.alpha, scores=told)
     if storage.form is Form.MODEL:
@@ -121,7 +122,8 @@ def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub:
 
 def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> None:
     """Write the whole target: natively if it is of transformers, with tokenizer and processor; else its state dict."""
-    target, before = result.target, result.target.state_dict()
+    target: Any = result.target
+    before = result.target.state_dict()
     head = {key: tensor.to(before[key]) for key, tensor in result.head.items()}
     state = before | dict(added(before, result.delta, alpha)) | head
     if result.is_transformers:
@@ -140,7 +142,8 @@ def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> Non
 @contextmanager
 def naming_classes(result: LiveResult) -> Iterator[None]:
     """Give the target the names of classes that a carried classifier has, for as long as the block runs."""
-    labels, target, before = result.report.head.labels, result.target, result.target.config
+    target: Any = result.target
+    labels, before = result.report.head.labels, target.config
     if labels:
         target.config = copy.deepcopy(before)
         target.config.id2label = dict(enumerate(labels))

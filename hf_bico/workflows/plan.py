@@ -102,6 +102,13 @@ class Plan:
     left: Mapping[str, str] = field(default_factory=dict)
     """Tower → why its layers have no maps, where bases alone are aligned."""
 
+    @property
+    def scored(self) -> ScoringPlan:
+        """What models are scored on; nothing where bases alone are aligned, and an error there."""
+        if self.scoring is None:
+            raise ValueError("bases that are aligned are not scored")
+        return self.scoring
+
 
 def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     """Return everything of a port that can be checked without weights: families, pairs, shapes, data, destination.
@@ -244,7 +251,7 @@ def drawn_from(split: Split, name: str, task: Task, calibration: Calibration) ->
 def paired(
     library: Library,
     purpose: Purpose,
-    models: tuple[RepoModel, RepoModel, RepoModel],
+    models: tuple[RepoModel, ...],
     head: HeadKind,
     matching: Matching,
     device: str,
@@ -288,10 +295,10 @@ def matching_record(config: MatchingChoices, found: Mapping[str, Any] | None) ->
 
 def check_alpha(alpha: float | str) -> None:
     """Refuse an α that is neither a finite number nor "auto"."""
-    if isinstance(alpha, str) and alpha != AUTO:
-        raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
-    if alpha != AUTO:
+    if not isinstance(alpha, str):
         check_scale(alpha)
+    elif alpha != AUTO:
+        raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
 
 
 def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:

@@ -103,9 +103,12 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         evaluation=evaluation,
         estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
     )
-    outcome = _deliver(config, session, drawn, carried, report, delivery, running)
+    refusal = _refusal(config, evaluation) if delivery.destination else None
+    if refusal:
+        delivery = replace(delivery, destination=None)
+    report, url = _deliver(session, drawn, carried.shaped, report, delivery, running)
     workspace.clear()
-    return outcome
+    return Outcome(report.to_json(), evaluation, config.output, url, refusal)
 
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
@@ -129,13 +132,13 @@ def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspa
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
-    storage, n = session.plan.storage, len(drawn.samples)
+    storage, alpha, search = session.plan.storage, config.alpha, None
     with run.clock("cut"):
         delta, cuts = storage.truncated(result.delta)
     with run.clock("search"):
-        searched = partial(_search, job, n, delta, run.track)
-        search = workspace.once("the search", searched) if config.alpha == AUTO else None
-    alpha = best_of(search) if search else config.alpha
+        if isinstance(alpha, str):  # auto
+            search = workspace.once("the search", partial(_search, job, len(drawn.samples), delta, run.track))
+            alpha = best_of(search)
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
     return CarriedOver(result.moved, shaped, Shaped(naive.delta, alpha), search, alpha)
@@ -147,7 +150,7 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
 
 def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
     """Return what is told of a port, but for its scores, its layer matching, its cost and its command."""
-    plan, change, placed = session.plan, session.change, session.placed
+    plan, change, placed = session.plan, session.ported, session.placed
     samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
     return PortReport(
@@ -168,33 +171,30 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
     )
 
 
+def _refusal(config: PortConfig, evaluation: Evaluation) -> str | None:
+    """Return why a port is not pushed: it is worse than the target was."""
+    if not evaluation.regressed or config.allow_regression:
+        return None
+    return (
+        f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
+        f"({evaluation.zero_shot}); {setting('allow_regression')} pushes it all the same"
+    )
+
+
 def _deliver(
-    config: PortConfig,
-    session: Session,
-    drawn: Draw,
-    carried: CarriedOver,
-    report: PortReport,
-    delivery: Delivery,
-    run: Run,
-) -> Outcome:
-    """Write the folder, with its card and report, and push it unless it is worse than the target was."""
-    plan, evaluation, refusal = session.plan, report.evaluation, None
-    if delivery.destination and evaluation.regressed and not config.allow_regression:
-        refusal = (
-            f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
-            f"({evaluation.zero_shot}); {setting('allow_regression')} pushes it all the same"
-        )
-        delivery = replace(delivery, destination=None)
-    told = [report]
+    session: Session, drawn: Draw, shaped: Shaped, report: PortReport, delivery: Delivery, run: Run
+) -> tuple[PortReport, str | None]:
+    """Write the folder, with its card and report, and push it; the report as it was written, and the URL."""
+    plan, told = session.plan, [report]
 
     def fill(stage: Path, repo: str | None) -> None:
-        told[0] = replace(report, delta=_write(stage, session, drawn, carried.shaped))
+        told[0] = replace(report, delta=_write(stage, session, drawn, shaped))
         write_report(stage, told[0])
         draw_report(stage, told[0])
         write_card(stage, told[0], Opening.of(plan.models.library, plan.models.purpose, repo), repo, plan.licenses)
 
     url = delivery.send(fill, run.hub, run.track)
-    return Outcome(told[0].to_json(), evaluation, config.output, url, refusal)
+    return told[0], url
 
 
 def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[str, Any] | None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
+from hf_bico.core.low_rank import Delta
 from hf_bico.core.transport import Account, Moved, added, holding
-from hf_bico.core.types import Tensors
 from hf_bico.io.hub import Hub
 from hf_bico.reports.records import Measured
 from hf_bico.reports.report import PortReport
@@ -25,7 +25,7 @@ class Ported:
     """What a fine-tune learned, in the coordinates of the new base."""
 
     target: nn.Module
-    delta: Tensors
+    delta: Delta
     """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
     head: dict[str, Tensor]
     """Tensors of the target's classifier that take the place of its own, whatever α is; empty where it stays."""
@@ -150,7 +150,9 @@ class Ported:
         hub, chosen = Hub(token), LiveForm(alpha, form, rank, energy, dtype, base)
         push = PushChoices(push=True, push_to=repo, private=private, create_pr=create_pr, commit_message=commit_message)
         destination = destination_for(self.record, chosen, hub, push)
-        return self._send(Delivery("port is", None, destination), chosen, scores, hub)
+        url = self._send(Delivery("port is", None, destination), chosen, scores, hub)
+        assert url is not None  # there is a destination, for a push was asked for
+        return url
 
     def _send(self, delivery: Delivery, form: LiveForm, scores: Mapping[str, float] | None, hub: Hub) -> str | None:
         self._require_unapplied()

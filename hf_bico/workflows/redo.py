@@ -27,7 +27,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     lineage = plan.lineage
     words = ["hf-bico", "port", pinned_name(lineage.source), "--base", pinned_name(lineage.base)]
     words += ["--to", pinned_name(lineage.target), "--dataset", pinned_name(lineage.dataset)]
-    words += ["--split", config.split, "--eval-split", plan.scoring.name, "--alpha", repr(alpha)]
+    words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
     words += words_of(config, ("eval_n", "form", "rank", "energy", "dtype"))

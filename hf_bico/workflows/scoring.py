@@ -25,7 +25,7 @@ from hf_bico.workflows.session import Session, dataset_key, open_asked
 
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
     """Return the evaluation split, or a draw of it by the seed."""
-    scoring, samples = plan.scoring, plan.samples
+    scoring, samples = plan.scored, plan.samples
     split = samples.dataset.split(scoring.name, whole=scoring.n is None)
     indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
     return Evaluator(samples.task, scoring.name, split, indices, 4 * samples.size, track)
@@ -33,7 +33,7 @@ def evaluator_of(plan: Plan, track: Track) -> Evaluator:
 
 def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
     """Return what tells these evaluation samples from all others."""
-    scoring = plan.scoring
+    scoring = plan.scored
     return [
         dataset_key(plan.lineage.dataset),
         plan.samples.dataset.config,
@@ -91,7 +91,7 @@ def score_tuned(session: Session, drawn: Draw, evaluator: Evaluator, workspace: 
 
 def open_source(session: Session, drawn: Draw) -> Asked:
     """Return the fine-tune that is ported, live: of an adapter its base with the adapter's tensors."""
-    tuned = session.change.tuned
+    tuned = session.ported.tuned
     if isinstance(tuned, Adapted):
         return open_tuned(session, session.folders[1], drawn, tuned.own)
     return open_tuned(session, session.folders[0], drawn)

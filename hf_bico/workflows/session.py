@@ -14,6 +14,7 @@ from hf_bico.core.collect import Scores
 from hf_bico.core.method import Job, Track
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
+from hf_bico.core.types import Tensors
 from hf_bico.families import Loaded
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
@@ -53,18 +54,32 @@ class Session:
     """Whether language models of the two bases cut a text alike."""
 
     @property
+    def base(self) -> Asked:
+        """The base, until it was let go of."""
+        if self.placed.base is None:
+            raise ValueError("the session has let go of its base")
+        return self.placed.base
+
+    @property
     def target(self) -> Asked:
         return self.placed.target
 
+    @property
+    def ported(self) -> SourceChange:
+        """The fine-tune's change, which all sessions have but those that align bases alone."""
+        if self.change is None:
+            raise ValueError("the session has no fine-tune")
+        return self.change
+
     def job(self, drawn: Draw) -> Job:
         """Return what a method is given."""
-        sides = [asked.side(self._label_free(asked)) for asked in (self.placed.base, self.placed.target)]
-        tau = {} if self.change is None else self.change.tau
-        return Job(tau, self.plan.models.pairs, *sides, self.weights, self.batches(drawn))
+        base, target = (asked.side(self._label_free(asked)) for asked in (self.base, self.target))
+        tau: Tensors = {} if self.change is None else self.change.tau
+        return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn))
 
     def batches(self, drawn: Draw) -> Callable[[], Batches]:
         """Return the samples as both models see them, as often as they are asked for."""
-        sides = self.placed.base.objective, self.placed.target.objective
+        sides = self.base.objective, self.target.objective
         return partial(Batches, drawn.samples, sides, self.plan.samples.size)
 
     def _label_free(self, asked: Asked) -> Scores | None:
@@ -93,7 +108,7 @@ class Session:
 
     def with_head(self, drawn: Draw, track: Track) -> "Session":
         """Return a session in which both bases have the head that gradients are taken under."""
-        placed = self.head.place(self.placed.base, self.placed.target, drawn.samples, track)
+        placed = self.head.place(self.base, self.target, drawn.samples, track)
         return replace(self, placed=placed)
 
     @contextmanager
@@ -117,16 +132,16 @@ class Session:
             The session, and what the layer matching found, for reports.
         """
         if config.matching != CKA:
-            return self, self.plan.maps and {"rule": self.plan.maps.made.rule}
+            return self, {"rule": self.plan.maps.made.rule} if self.plan.maps else None
         models, job = self.plan.models, self.job(drawn)
         dropped = models.optional_towers - {pair.target.tower for pair in models.pairs}
-        sites = tuple(
+        own, theirs = (
             [site for site in each.sites(every=True) if site.tower not in dropped]
             for each in (models.base, models.target)
         )
-        towers = list(dict.fromkeys(site.tower for site in sites[0] if site.depth is not None))
+        towers = list(dict.fromkeys(site.tower for site in own if site.depth is not None))
         matrices = {
-            tower: cka_matrix(job.base, job.target, sites, tower, job.batches)
+            tower: cka_matrix(job.base, job.target, (own, theirs), tower, job.batches)
             for tower in track(towers, "Comparing blocks", len(towers))
         }
         paths = {tower: monotone_path(matrix) for tower, matrix in matrices.items()}
@@ -150,7 +165,8 @@ def open_session(plan: Plan, run: Run) -> Session:
     """
     library, pinned = plan.models.library, plan.lineage.models
     with run.clock("download"):
-        folders = tuple(fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3))
+        tuned, base, new = (fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3))
+        folders = (tuned, base, new)
     if plan.maps is not None:
         with run.clock("maps"):
             plan.maps.require_bases(library, pinned[1:], folders[1:])
@@ -165,16 +181,16 @@ def open_session(plan: Plan, run: Run) -> Session:
             role: sha256(*(folder / name for name in shards(library, each)))
             for role, each, folder in zip(("source", "base", "target"), pinned, folders, strict=True)
         }
-        placed = Placed(*(open_asked(plan, folder) for folder in folders[1:]))
+        sides = open_asked(plan, base), open_asked(plan, new)
     own = {key: change.tuned[key] for key in only_in_source(models) | models.layers.tuned_keys if key in change.tuned}
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
-    alike = models.head is not HeadKind.LM or _one_vocabulary(placed)
-    return Session(plan, folders, hashes, change, target.without(models.layers.target_keys), head, placed, alike)
+    alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)
+    weights = target.without(models.layers.target_keys)
+    return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
 
 
-def _one_vocabulary(placed: Placed) -> bool:
-    a, b = (asked.loaded.tokenizer.get_vocab() for asked in (placed.base, placed.target))
-    return a == b
+def _one_vocabulary(base: Asked, target: Asked) -> bool:
+    return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
 
 
 def open_asked(plan: Plan, folder: Path) -> Asked:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from hf_bico.workflows.port import Outcome, run
 
 logger = logging.getLogger(__name__)
 
-Data = str | Path | datasets.Dataset | datasets.DatasetDict
+Data: TypeAlias = str | Path | datasets.Dataset | datasets.DatasetDict
 HELD_OUT = "held_out"
 """Split of a single dataset in memory. A Trainer that was given all of it has seen these rows."""
 TEST_SHARE = 0.2
@@ -226,16 +226,17 @@ def warm_start(
 def _opened(place: Path, config: PortConfig, outcome: Outcome) -> WarmStart:
     """Return a written port, live."""
     library = library_of([path.name for path in place.iterdir()])
+    assert library is not None  # it was written just now
     side = library.load(place, pick_device(config.device), library.purpose(place))
     if hasattr(side.model, "config"):
         target = outcome.report["lineage"]["target"]
         name = str(Path(config.target).resolve()) if target["local"] else target["name"]
-        side.model.config._name_or_path = name
-        side.model.config._commit_hash = target["commit"]
+        own: Any = side.model.config
+        own._name_or_path, own._commit_hash = name, target["commit"]
     return WarmStart(side.model.train(), side.tokenizer, side.preprocess, outcome)
 
 
-def save(model: nn.Module, processing_class: Any, folder: Path) -> Path:
+def save(model: Any, processing_class: Any, folder: Path) -> Path:
     """Return a model as a folder that the pipeline opens; an adapter has the config of its whole model beside it.
 
     Raises:

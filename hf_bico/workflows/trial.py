@@ -12,7 +12,6 @@ from hf_bico.core.chain import carry
 from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
 from hf_bico.core.method import Job, Track
 from hf_bico.core.moments import Statistics
-from hf_bico.core.pairing import Blocks
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
@@ -67,7 +66,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
         PortError: the method cannot make its maps of so few samples, or a NaN.
     """
     plan, watch = session.plan, Stopwatch()
-    method, pairs, base = plan.method, plan.models.pairs, session.change.tau.base
+    method, pairs, base = plan.method, plan.models.pairs, session.ported.tau.base
     halves = [
         replace(drawn, samples=tuple(drawn.samples[i] for i in half))
         for half in halved([sample.label for sample in drawn.samples])
@@ -90,15 +89,18 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
         source, own = _source(session, drawn, halves)
         goal = per_sample(source, drawn.samples, plan.samples.size)
     trial = losses and Trial(*losses, own, "errors" if plan.models.head.is_fitted else "loss")
-    signs = signs_of(moved, cka, paths_of(pairs, cka), trial and trial.recovered)
-    scores = {"target": score_target(start, goal), "source": source.objective.score(goal, goal)}
+    signs = signs_of(moved, cka, paths_of(pairs, cka), trial.recovered if trial else None)
+    scores: dict[str, Score | None] = {
+        "target": score_target(start, goal),
+        "source": source.objective.score(goal, goal),
+    }
     return Found(signs, trial, cka, rows_of(pairs, moved, cka, base, session.weights), scores, watch.seconds)
 
 
 def _compared(session: Session, job: Job, track: Track) -> Matrices:
     models = session.plan.models
     towers = list(dict.fromkeys(pair.target.tower for pair in models.pairs if pair.target.depth is not None))
-    sites = tuple(each.sites(every=True) for each in (models.base, models.target))
+    sites = models.base.sites(every=True), models.target.sites(every=True)
     return {
         tower: cka_matrix(job.base, job.target, sites, tower, job.batches)
         for tower in track(towers, "Comparing blocks", len(towers))
@@ -136,9 +138,9 @@ def loss(session: Session, asked: Asked, drawn: Draw) -> float:
     return summed_loss(asked, drawn.samples, size)
 
 
-def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, Blocks]:
+def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, list[int | None]]:
     """Return for every tower the block of A that every block of B takes from."""
-    found = {tower: [None] * len(matrix) for tower, matrix in cka.items()}
+    found: dict[str, list[int | None]] = {tower: [None] * len(matrix) for tower, matrix in cka.items()}
     for a, b in pairs:
         if b.depth is not None:
             found[b.tower][b.depth] = a.depth

@@ -1,9 +1,9 @@
 """A fine-tune that is an adapter of its base: its tensors and its change, out of the two files."""
 
 import warnings
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from hf_bico.families import Library, Purpose
 from hf_bico.families.layout import is_transposed
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import PREFIX, WEIGHTS, Change, read_lora, stripped
+from hf_bico.io.changes.delta import LazyTensors
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.models import RepoModel
 
@@ -137,14 +138,16 @@ def open_adapted(
     Raises:
         PortError: an adapter that does not fit its base, or that PEFT cannot merge.
     """
-    stored = SafeTensors(folders[0] / WEIGHTS)
+    config, stored = source.adapter, SafeTensors(folders[0] / WEIGHTS)
+    assert config is not None  # else it is a model of its own
     whole = frozenset(name for name, found in source.shapes.names.items() if found.key.startswith(PREFIX))
-    plain = Named(ChainMap(stored, base.stored), source.shapes.names)
-    if source.adapter.plain:
+    either = LazyTensors({key: partial(part.__getitem__, key) for part in (base.stored, stored) for key in part})
+    plain = Named(either, source.shapes.names)
+    if config.plain:
         placed = {plain.names[name].key for name in whole}
-        read = read_lora(source.adapter, stored)
+        read = read_lora(config, stored)
         if not read.unknown and not [key for key in stored if stripped(key) and key not in placed]:
-            how = "as a DoRA, whose change is dense" if source.adapter.dora else "as factors, exact"
+            how = "as a DoRA, whose change is dense" if config.dora else "as factors, exact"
             empty = Adapted(plain, shapes, whole, read=how)
             return _placed(empty, library, source, read.modules)
     state = merged(library, purpose, folders)

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
 from hf_bico.families.protocol import Purpose, PurposeKind
-from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, is_adapter, read_lora, stripped
+from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, Change, is_adapter, read_lora, stripped
 from hf_bico.io.checkpoints import OpenedBase, SafeTensors, open_repo
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
@@ -88,7 +89,10 @@ class DeltaRecord:
             purpose = _purpose(data["purpose"])
             data |= {key: tuple(map(str, data[key])) for key in ("changed", "head", "transposed")}
             data |= {"files": {str(name): str(digest) for name, digest in dict(data["files"]).items()}}
-            return cls(**data | {"purpose": purpose, "fingerprint": Fingerprint.of_record(data["fingerprint"])})
+            mark = Fingerprint.of_record(data["fingerprint"])
+            if mark.full is None:
+                raise ValueError("the fingerprint of its base is not in full")
+            return cls(**data | {"purpose": purpose, "fingerprint": mark})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PortError(f"{REPORT_FILE} does not say what a delta repo of this version says ({error})") from error
 
@@ -258,7 +262,8 @@ def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 
 def _floats(tensors: Tensors, names: Mapping[str, str]) -> LazyTensors:
     """Return tensors of a file in float32; name → the file's name."""
-    return LazyTensors({name: lambda key=key: tensors[key].float() for name, key in names.items()})
+    made = {name: lambda key=key: tensors[key].float() for name, key in names.items()}
+    return LazyTensors(made)
 
 
 def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
@@ -270,8 +275,9 @@ def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
     unknown = sorted(set(tensors) - used - set(names.values()))
     if unknown:
         raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is no part of a delta")
-    head = LazyTensors({name: lambda key=key: tensors[key] for name, key in names.items() if name in record.head})
-    biases = LazyTensors({name: lambda key=key: tensors[key] for name, key in names.items() if name not in record.head})
+    whole = {name: partial(tensors.__getitem__, key) for name, key in names.items()}
+    head = LazyTensors({name: read for name, read in whole.items() if name in record.head})
+    biases = LazyTensors({name: read for name, read in whole.items() if name not in record.head})
     return StoredDelta(pinned, record, matrices, biases, head)
 
 
@@ -284,13 +290,13 @@ def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
     ):
         raise PortError(f"its LoRA is no plain change: {OTHER}")
     used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
-    return LazyTensors(
-        {
-            name: lambda change=change, name=name: change.product(name in record.transposed).dense()
-            for module, change in read.modules.items()
-            for name in [f"{module}.weight"]
-        }
-    ), used
+    changes = {f"{module}.weight": change for module, change in read.modules.items()}
+    made = {name: partial(_dense, change, name in record.transposed) for name, change in changes.items()}
+    return LazyTensors(made), used
+
+
+def _dense(change: Change, transposed: bool) -> Tensor:
+    return change.product(transposed).dense()
 
 
 def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:

@@ -1,7 +1,7 @@
 """In what form a port is written: the whole model, its change alone, or a LoRA of the new base."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -44,17 +44,12 @@ class Cut:
 class Shaped:
     """A change as it is scored and written."""
 
-    delta: Tensors
+    delta: Delta
     alpha: float
     """What is still to be multiplied with: 1 where the change is stored, for then its α is in it."""
     dtype: str | None = None
     """That its matrices are stored in."""
     cuts: tuple[Cut, ...] = ()
-
-    def record(self, form: Form) -> dict[str, Any]:
-        """Return for the report the form, every layer's rank and error, and the mean error."""
-        mean = sum(cut.error for cut in self.cuts) / len(self.cuts) if self.cuts else 0.0
-        return {"form": form, "dtype": self.dtype, "mean_error": mean, "layers": [asdict(cut) for cut in self.cuts]}
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] 
     rows = []
     for key, error in errors.items():
         product = found.factors(key)
-        cut = before.get(key, Cut(key, product and product.rank, 0.0))
+        cut = before.get(key, Cut(key, product.rank if product else None, 0.0))
         rows.append(Cut(key, cut.rank, (cut.error**2 + error**2) ** 0.5))
     return Shaped(found, 1.0, dtype or "bfloat16", tuple(rows))
 

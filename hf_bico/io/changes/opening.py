@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import added, check_scale
 from hf_bico.core.types import Tensors
-from hf_bico.io.changes.delta import DeltaRecord, StoredDelta, open_base, open_delta
+from hf_bico.io.changes.delta import DeltaRecord, LazyTensors, StoredDelta, open_base, open_delta
 from hf_bico.io.changes.vectors import Rule, TaskVector, combined, vector, weighted_sum
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -77,8 +77,7 @@ def from_pretrained(
         PortError: no delta repo, broken files, another base (both commits are named), tensors that do not fit it,
             deltas of different bases, options that are none.
     """
-    single = isinstance(repo, str | Path)
-    names = [str(each) for each in ([repo] if single else repo)]
+    names = [str(each) for each in ([repo] if isinstance(repo, str | Path) else repo)]
     if not names or (len(names) > 1 and revision is not None):
         raise PortError(
             "from_pretrained takes one delta repo, or a list of them in which a revision is org/name@revision"
@@ -94,7 +93,7 @@ def from_pretrained(
     if delta_only:
         return whole if alpha == 1 else alpha * whole
     loaded = found.library.load(found.folder, device, record.purpose, dtype)
-    head = next((delta.head for delta in deltas if delta.record.head), {})
+    head = next((delta.head for delta in deltas if delta.record.head), LazyTensors({}))
     write_into(loaded.model, found.weights, whole.tensors if alpha else {}, alpha, head)
     return Opened(loaded.model, loaded.processor, loaded.tokenizer)
 

@@ -18,6 +18,7 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.transport import added
 from hf_bico.core.types import Slice, Tensors
+from hf_bico.families import Transformers
 from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS
 from hf_bico.io.changes.delta import INDEX, PATTERN, DeltaRecord, config_sha256, write_json
 from hf_bico.io.changes.forms import DTYPES, Shaped
@@ -40,18 +41,19 @@ def write_delta(
         PortError: nothing changes, or PEFT cannot hold it.
     """
     stage.mkdir(exist_ok=True)
-    delta, pinned, library = shaped.delta, base.pinned, base.library
+    delta, dtype, pinned, library = shaped.delta, shaped.dtype, base.pinned, base.library
+    assert dtype is not None  # a change that is `stored` has one
     if not delta:
         raise PortError("nothing of the target changes, so there is no delta to write")
-    if library.name == "transformers":
+    if isinstance(library, Transformers):
         delta, head = with_whole_heads(delta, base.weights, head)
-        config, tensors = adapter(delta, base.weights, head, transposed, shaped.dtype)
+        config, tensors = adapter(delta, base.weights, head, transposed, dtype)
         name = pinned.name if pinned.commit else None  # a folder's name may be another repo's on the Hub
-        config |= {"base_model_name_or_path": name, "revision": pinned.commit, **_opened_as(base)}
+        config |= {"base_model_name_or_path": name, "revision": pinned.commit, **_opened_as(base, library)}
         write_adapter(stage, config, tensors, base.folder, library.extra(pinned.files))
         files = [WEIGHTS, CONFIG]
     else:
-        files = write_shards(stage, delta, shaped.dtype)
+        files = write_shards(stage, delta, dtype)
     stored = SafeTensors.of(library, pinned, base.folder)
     record = DeltaRecord(
         base=pinned.name,
@@ -79,10 +81,10 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
     return [*split.filename_to_tensors, *([INDEX] if split.is_sharded else [])]
 
 
-def _opened_as(base: OpenedBase) -> dict[str, Any]:
+def _opened_as(base: OpenedBase, library: Transformers) -> dict[str, Any]:
     """Return PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
-    task = base.library.task_of(base.purpose)
-    cls = type(base.library.skeleton(base.folder, base.purpose))
+    task = library.task_of(base.purpose)
+    cls = type(library.skeleton(base.folder, base.purpose))
     mapping = {"base_model_class": cls.__name__, "parent_library": cls.__module__}
     return {"task_type": task} | ({} if task else {"auto_mapping": mapping})
 

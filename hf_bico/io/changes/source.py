@@ -56,8 +56,9 @@ def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels
     require_finite(models.target.pinned, target)
     ratio = check_fine_tune(tau, base, [site for site in models.base_sites if site.weight.key in tau])
     models = _without_unchanged_towers(models, tau)
-    config = models.tuned.adapter
-    adapter = config and {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
+    config, adapter = models.tuned.adapter, None
+    if config and isinstance(tuned, Adapted):
+        adapter = {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
     change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
     return models, change, target
 

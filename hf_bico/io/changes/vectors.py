@@ -197,7 +197,7 @@ def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
     """Return a delta's change as a task vector."""
     return TaskVector(
         delta.changes(base.weights),
-        {"source": str(delta.pinned), "base": str(base.pinned), "base_sha256": delta.record.fingerprint.full},
+        {"source": str(delta.pinned), "base": str(base.pinned), "base_sha256": delta.record.fingerprint.full or ""},
     )
 
 
@@ -212,12 +212,12 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
     check_models(library, models)
     folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
     hashes = [
-        fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full
+        fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full or ""
         for pinned, folder in zip((tuned, root), folders, strict=True)
     ]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
-    views = open_source(library, purpose, models, folders)
-    tau = change_of(*(mine.without(mine.keys() - theirs.keys()) for mine, theirs in (views, views[::-1])))
+    mine, theirs = open_source(library, purpose, models, folders)
+    tau = change_of(mine.without(mine.keys() - theirs.keys()), theirs.without(theirs.keys() - mine.keys()))
     check_fine_tune(tau, tau.base, models[1].sites())
     return TaskVector(tau, lineage)
 

@@ -95,10 +95,10 @@ class MapsRecord:
             data = json.loads(text)
             if data["schema"] != SCHEMA:
                 raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads {SCHEMA}")
-            bases = [
+            base, target = (
                 MapsBase(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
                 for role in ("source", "target")
-            ]
+            )
             files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in data["files"].items()}
             rows = [_entry(row) for row in data["maps"]]
             matching, method = data["matching"], data["method"]
@@ -110,7 +110,8 @@ class MapsRecord:
                 "options": dict(method["options"])
             }
             found = cls(
-                *bases,
+                base,
+                target,
                 {**method, **said},
                 str(matching["rule"]),
                 paths,

@@ -35,18 +35,9 @@ class StoredMaps(Method):
     reader: MapReader | None = None
     """Of the factors, once the maps are `opened`."""
 
-    @property
-    def name(self) -> str:
-        """That of the method that made them; so with its citation and summary."""
-        return self.made.method["name"]
-
-    @property
-    def citation(self) -> str:
-        return self.made.method["citation"]
-
-    @property
-    def summary(self) -> str:
-        return self.made.method["summary"]
+    def __post_init__(self) -> None:
+        for each in ("name", "citation", "summary"):  # other methods have them in their class
+            object.__setattr__(self, each, self.made.method[each])
 
     @property
     def wanted(self) -> Wanted:
@@ -144,9 +135,11 @@ class StoredMaps(Method):
             return replace(self, reader=MapReader(hub.fetch(self.pinned, tuple(names)), self.made, entries, device))
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
+        reader = self.reader
+        assert reader is not None  # they are `opened`
         for pair in pairs:
             with errors_about(self.pinned):
-                map_ = self.reader.read(self.made.entries[pair.target.name])
+                map_ = reader.read(self.made.entries[pair.target.name])
             yield pair, map_
 
 
