@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
-# All tests, in an environment that this script makes: bash hub_scripts/test.sh [pytest's arguments]
+# All checks and tests, in an environment that this script makes: bash hub_scripts/test.sh
+# With pytest's arguments it runs those tests alone.
 set -euo pipefail
 source "$(dirname "$0")/env.sh" test
-ruff check .
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"  # threads of two processes on two cores wait for one another
-python -m pytest -n 2 --dist loadfile "$@"
+pytest=(python -m pytest -n 2 --dist loadfile)
+[ $# -eq 0 ] || exec "${pytest[@]}" "$@"
+ruff check .
+ruff format --check .
+mypy
+"${pytest[@]}" --cov=hf_bico --cov-report=
+echo "Coverage of the package, and the files below 90 %:"
+coverage report | awk '/^hf_bico/ && $NF + 0 < 90 || /^TOTAL/'

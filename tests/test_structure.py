@@ -11,6 +11,8 @@ import hf_bico
 
 PACKAGE = Path(hf_bico.__file__).parent
 SCRIPTS = PACKAGE.parent / "hub_scripts"
+SCRIPT_ROOMS = {"benchmarks", "demo", "hubserver", "papers", "reference", "world"}
+WORLD_ROOMS = {"text", "vision", "weights", "zoo"}
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
 ROOMS = ("cli", "workflows", "reports", "tasks", "io", "families", "core")
 """From the top; a room imports those behind it alone."""
@@ -30,9 +32,9 @@ def imports(source: str, *, lazy: bool = True) -> set[str]:
     return found
 
 
-def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
-    """Return, for every file of the package, the other files of it that it imports."""
-    modules = {"hf_bico." + name.removesuffix(".py").replace("/", "."): name for name in sources}
+def arrows(sources: dict[str, str], package: str = "hf_bico.") -> dict[str, set[str]]:
+    """Return, for every file of a package, the other files of it that it imports."""
+    modules = {package + name.removesuffix(".py").replace("/", "."): name for name in sources}
     modules |= {module.removesuffix(".__init__"): name for module, name in modules.items()}
     return {
         name: {modules[each] for each in imports(text) if each in modules} - {name, "__init__.py"}
@@ -91,6 +93,34 @@ def test_the_page_names_the_rooms_in_order():
         named = {each.strip("/") for each in re.findall(r"`([\w/]+)`", says)}
         there = {path.stem for path in (PACKAGE / room).iterdir()} - {"__init__", "__pycache__"}
         assert named == there, room
+
+
+def visible(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in folder.iterdir() if path.name != "__pycache__"}
+
+
+def is_entry(path: Path) -> bool:
+    """Return whether a file is there to be run."""
+    return path.suffix == ".sh" or 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+
+
+def test_scripts_have_nothing_but_entries_and_rooms_at_the_top():
+    top = visible(SCRIPTS)
+    assert {name for name, path in top.items() if path.is_dir()} == SCRIPT_ROOMS
+    assert [name for name, path in top.items() if path.is_file() and not is_entry(path)] == []
+    assert visible(SCRIPTS / "world").keys() == {*WORLD_ROOMS, "places.py"}
+
+
+def test_no_script_imports_itself_through_others():
+    sources = {path.relative_to(SCRIPTS).as_posix(): path.read_text("utf-8") for path in SCRIPTS.rglob("*.py")}
+    found = arrows(sources, "hub_scripts.")
+    assert sum(map(len, found.values())) > 50
+    assert circle(found) == []
+
+
+def test_test_files_are_short():
+    tests = Path(__file__).parent.rglob("*.py")
+    assert [path.name for path in tests if len(path.read_text(encoding="utf-8").splitlines()) > 350] == []
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if name.startswith("core/")])

@@ -27,8 +27,8 @@ class Side(NamedTuple):
     scores: Scores | None = None
 
 
-class Batch(NamedTuple):
-    """The same samples, each model's own way."""
+class Parts(NamedTuple):
+    """What each model is given of the same samples."""
 
     base: Any
     target: Any
@@ -36,9 +36,21 @@ class Batch(NamedTuple):
     """For every sequence of text P (n, T_B, T_A): which of A's rows meet which of B's; see `hf_bico.core.alignment`.
     Padding meets nothing. A sequence that is not in it has the same tokens in both models, and no padding."""
 
+
+class Batch(Parts):
+    """The same samples, each model's own way."""
+
+    __slots__ = ()
+
+    def __new__(
+        cls, base: Any = None, target: Any = None, meeting: Mapping[str, Tensor] = MappingProxyType({}), **old: Any
+    ) -> "Batch":
+        """Return a batch; `source=`, the base's part by the name it had before, will do for one version."""
+        return super().__new__(cls, old.pop("source", base), target, meeting, **old)
+
     @property
     def source(self) -> Any:
-        """The base's part, by its name until version 0.1."""
+        """The base's part, by the name it had before."""
         return self.base
 
 

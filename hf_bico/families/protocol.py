@@ -13,7 +13,7 @@ from hf_bico.core.types import Site
 
 
 class Family(Protocol):
-    """What a kind of model looks like inside; tables are in `hf_bico.families.table`."""
+    """What a kind of model looks like inside; tables are in `hf_bico.families.tables`."""
 
     @property
     def name(self) -> str: ...

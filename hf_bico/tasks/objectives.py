@@ -28,22 +28,29 @@ from hf_bico.tasks.scores import Score
 class Objective(Protocol):
     """One model's."""
 
-    def encode(self, samples: Sequence[Any]) -> Encoded: ...
+    def encode(self, samples: Sequence[Any]) -> Encoded:
+        """Return samples as the model takes them."""
+        ...
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return summed over the batch's samples."""
+        """Return the loss, summed over the batch's samples."""
         ...
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return (n, m) what the score is made of."""
+        """Return what the score is made of, (n, m)."""
         ...
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
-        """Return of all samples' marks; `reference`: the source's."""
+        """Return the score of all samples.
+
+        Args:
+            per_sample: (n, m), of all of them.
+            reference: the same of the source, for a score that is taken against it.
+        """
         ...
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return (n, d) what the model makes of a sample as a whole."""
+        """Return what the model makes of a sample as a whole, (n, d), of unit length."""
         ...
 
 
