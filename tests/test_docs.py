@@ -107,7 +107,10 @@ def run_other(words: list[str], place: str) -> None:
 
 def script_of(words: list[str]) -> str:
     """The file that python or bash is told to run, by its path or as a module."""
-    return words[2].replace(".", "/") + ".py" if words[1] == "-m" else words[1]
+    if words[1] != "-m":
+        return words[1]
+    place = words[2].replace(".", "/")
+    return f"{place}/__main__.py" if (ROOT / place).is_dir() else f"{place}.py"
 
 
 def assert_installable(what: str) -> None:
@@ -175,7 +178,7 @@ def known(words: list[str], page) -> set[str]:
     if words[0] in ("python", "bash"):
         return options_of_script(script_of(words)) | {"-m"}
     text = page.read_text(encoding="utf-8")
-    scripts = set(re.findall(r"hub_scripts/[\w/]+\.py", text))
+    scripts = set(re.findall(r"(?<![\w/])hub_scripts/[\w/]+\.py", text))
     scripts |= {script_of(["python", "-m", module]) for module in re.findall(r"hub_scripts(?:\.\w+)+", text)}
     return {"--version"}.union(*ours.values(), *map(options_of_script, scripts))
 
