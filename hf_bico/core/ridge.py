@@ -1,4 +1,4 @@
-"""A linear classifier in closed form."""
+"""Least squares in closed form: a classifier, and a layer's change."""
 
 import torch
 from torch import Tensor
@@ -45,3 +45,67 @@ def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:
     fitted = u @ (shares[:, None] * uy)
     leverage = (u.square() * shares).sum(-1) + 1 / len(u)
     return ((y - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]).square().sum()
+
+
+GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""λ that are tried for a layer's change."""
+FOLDS = 4
+"""Parts of the samples that are held out in turn."""
+
+
+class HeldOut:
+    """Sums of a ridge regression, kept apart by fold, so that λ can be chosen on samples that were held out.
+
+    Args:
+        one_more: give the rows a column of ones.
+    """
+
+    def __init__(self, *, one_more: bool) -> None:
+        self.one_more = one_more
+        self.folds: dict[int, tuple[Tensor, Tensor, float]] = {}
+        """(XᵀX, XᵀR, ‖R‖²), in float64."""
+
+    def add(self, x: Tensor, residual: Tensor, sample: Tensor) -> None:
+        """Add rows x (m, d_in) that are to give residual (m, d_out); sample (m,) numbers the samples they are of."""
+        if self.one_more:
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        for fold in range(FOLDS):
+            own = sample % FOLDS == fold
+            if own.any():
+                z, r = x[own].double(), residual[own].double()
+                gram, cross, energy = self.folds.get(fold, (0, 0, 0.0))
+                self.folds[fold] = gram + z.T @ z, cross + z.T @ r, energy + float(r.square().sum())
+
+    def solved(self, ridge: float | None) -> tuple[Tensor, float]:
+        """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D‖², m the mean of the diagonal of XᵀX; and λ.
+
+        Args:
+            ridge: λ; None for that of `GRID` with the least error on the samples held out.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if not self.folds:
+            raise ValueError("there are no calibration samples")
+        gram = sum(part[0] for part in self.folds.values())
+        cross = sum(part[1] for part in self.folds.values())
+        if ridge is None:
+            ridge = self._best(gram, cross) if len(self.folds) > 1 else 1.0
+        return _ridge(gram, cross, ridge).T.float(), ridge
+
+    def _best(self, gram: Tensor, cross: Tensor) -> float:
+        errors = dict.fromkeys(GRID, 0.0)
+        for own, met, energy in self.folds.values():
+            for ridge in GRID:
+                d = _ridge(gram - own, cross - met, ridge)
+                errors[ridge] += energy - 2 * float((d * met).sum()) + float((d * (own @ d)).sum())
+        return min(errors, key=errors.__getitem__)
+
+
+def _ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
+    """Return (G + λ m I)⁻¹ C; zero where G is."""
+    mean = gram.diagonal().mean()
+    if not mean > 0:
+        return torch.zeros_like(cross)
+    penalised = gram + ridge * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    return torch.cholesky_solve(cross, torch.linalg.cholesky(penalised))

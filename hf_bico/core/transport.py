@@ -73,6 +73,8 @@ class Moved:
     """The map's own s; 1 for an isometry."""
     output: Fit | None
     input: Fit | None
+    ridge: float | None = None
+    """λ, where the change is a ridge regression."""
 
 
 @dataclass(frozen=True)

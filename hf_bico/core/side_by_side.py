@@ -1,0 +1,131 @@
+"""The samples through both bases, the fine-tune, and the target as it changes, side by side, a layer at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import partial
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.collect import Batch, Loss, samples_in
+from hf_bico.core.errors import PortError
+from hf_bico.core.method import Job
+from hf_bico.core.moments import Statistics
+from hf_bico.core.transport import added
+from hf_bico.core.types import Pair, Signal, Site
+from hf_bico.core.walk import Stop, Walk
+
+
+class Rows(NamedTuple):
+    """What one batch shows at a layer of the target; rows that meet none of the base's are left out."""
+
+    x: Tensor
+    """(m, d_in): its inputs, as changed below it."""
+    before: Tensor
+    """(m, d_out): its outputs in the target as it was."""
+    now: Tensor
+    """(m, d_out): what its own weights give of x."""
+    response: Tensor
+    """(m, d_out of the base's layer): Y_ft − Y_A at the rows that these meet."""
+    sample: Tensor
+    """(m,): the number of the sample that a row is of."""
+
+
+class SideBySide:
+    """Iterates over the target's weights in the order in which they run; yields the sites of each.
+
+    No more is held than the rows of one layer of every pass, and the responses of layers that are needed once more.
+    A layer is finished by `add` for each of its sites.
+    """
+
+    def __init__(self, job: Job, seen: Statistics) -> None:
+        self.pairs = {pair.target.name: pair for pair in job.pairs}
+        self.batches = list(job.batches())
+        self.seen, self.uses = seen, Counter(pair.base.name for pair in job.pairs)
+        base, target, tuned = job.base, job.target, tuned_copy(job)
+        sites = [pair.target for pair in job.pairs]
+        partners = list({pair.base.name: pair.base for pair in job.pairs}.values())
+
+        def walks(loss: Loss, model: nn.Module, watched: list[Site], which: Callable[[Batch], Any]) -> list[Walk]:
+            given = map(which, self.batches)
+            return [Walk(partial(loss, model, each), model, watched, samples_in(each)) for each in given]
+
+        self.bases = walks(base.loss, base.model, partners, lambda batch: batch.base)
+        self.tuned = walks(base.loss, tuned, partners, lambda batch: batch.base)
+        self.before = walks(target.loss, target.model, sites, lambda batch: batch.target)
+        self.changed = walks(target.loss, target.model, sites, lambda batch: batch.target)
+        self.at: list[tuple[Stop, Stop]] = []
+        """Where the target has come to in every batch: as it was, and changed."""
+        self.responses: dict[str, list[Tensor]] = {}
+        """Site of the base → Y_ft − Y_A (n, T_A, d_out) of every batch."""
+
+    def __enter__(self) -> "SideBySide":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for walk in (*self.bases, *self.tuned, *self.before, *self.changed):
+            walk.close()
+
+    def __iter__(self) -> Iterator[tuple[Site, ...]]:
+        self.changes: list[Tensor | None] = [None] * len(self.batches)
+        while True:
+            before = [walk.step() for walk in self.before]
+            changed = [walk.step(change) for walk, change in zip(self.changed, self.changes, strict=True)]
+            self.at = [(a, b) for a, b in zip(before, changed, strict=True) if a is not None and b is not None]
+            if not self.at:
+                return
+            if len(self.at) < len(self.batches) or len({stop.sites for stops in self.at for stop in stops}) > 1:
+                raise PortError(
+                    "the target runs its layers in another order in some batches: response cannot follow it"
+                )
+            self.changes = [torch.zeros_like(now.y) for _, now in self.at]
+            yield self.at[0][1].sites
+
+    def rows(self, pair: Pair) -> Iterator[Rows]:
+        """Yield what every batch shows at a layer that the target has come to."""
+        responses, first = self._responses(pair.base), 0
+        for (before, now), response, batch in zip(self.at, responses, self.batches, strict=True):
+            n, count = now.x.shape[:2]
+            meets = self.seen.meets(*pair.streams(Signal.INPUT), response.shape[1], count, batch.meeting)
+            if meets is not None:
+                response = meets.to(response) @ response
+            met = torch.ones(n, count, dtype=torch.bool, device=now.x.device)
+            if meets is not None:
+                met = meets.any(-1).expand(n, count).to(met)
+            sample = torch.arange(first, first + n, device=now.x.device)[:, None].expand(n, count)
+            first += n
+            wide = torch.promote_types(now.x.dtype, torch.float32)
+            parts = (now.x, before.of(pair.target), now.of(pair.target), response)
+            yield Rows(*(part[met].to(wide) for part in parts), sample[met])
+
+    def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
+        """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
+        wide = torch.promote_types(self.at[0][1].x.dtype, torch.float32)
+        for (_, now), sums in zip(self.at, self.changes, strict=True):
+            Stop(now.sites, now.x, sums).of(site).copy_(change(now.x.to(wide)))
+        base = self.pairs[site.name].base.name
+        self.uses[base] -= 1
+        if not self.uses[base]:
+            del self.responses[base]
+
+    def _responses(self, base: Site) -> list[Tensor]:
+        while base.name not in self.responses:
+            stops = [(a.step(), tuned.step()) for a, tuned in zip(self.bases, self.tuned, strict=True)]
+            for site in stops[0][0].sites:
+                self.responses[site.name] = [tuned.of(site) - a.of(site) for a, tuned in stops]
+        return self.responses[base.name]
+
+
+def tuned_copy(job: Job) -> nn.Module:
+    """Return the fine-tune, frozen: a copy of the base with τ added."""
+    tuned = deepcopy(job.base.model).eval().requires_grad_(False)
+    state = tuned.state_dict()
+    with torch.no_grad():
+        for key, tensor in added(job.base.model.state_dict(), job.tau):
+            state[key].copy_(tensor)
+    return tuned
