@@ -91,7 +91,7 @@ class HeldOut:
         cross = sum(part[1] for part in self.folds.values())
         if ridge is None:
             ridge = self._best(gram, cross) if len(self.folds) > 1 else 1.0
-        return _ridge(gram, cross, ridge).T.float(), ridge
+        return _ridge(gram, cross, ridge).T, ridge
 
     def _best(self, gram: Tensor, cross: Tensor) -> float:
         errors = dict.fromkeys(GRID, 0.0)

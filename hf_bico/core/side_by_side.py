@@ -1,7 +1,7 @@
 """The samples through both bases, the fine-tune, and the target as it changes, side by side, a layer at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from types import TracebackType
@@ -20,15 +20,17 @@ from hf_bico.core.walk import Stop, Walk
 
 
 class Rows(NamedTuple):
-    """What one batch shows at a layer of the target; rows that meet none of the base's are left out."""
+    """What one batch shows at the layers of one weight of the target, a list a layer; rows that meet none of the base's
+    are left out.
+    """
 
     x: Tensor
-    """(m, d_in): its inputs, as changed below it."""
-    before: Tensor
-    """(m, d_out): its outputs in the target as it was."""
-    now: Tensor
-    """(m, d_out): what its own weights give of x."""
-    response: Tensor
+    """(m, d_in): their inputs, as changed below them."""
+    before: list[Tensor]
+    """(m, d_out): their outputs in the target as it was."""
+    now: list[Tensor]
+    """(m, d_out): what their own weights give of x."""
+    responses: list[Tensor]
     """(m, d_out of the base's layer): Y_ft − Y_A at the rows that these meet."""
     sample: Tensor
     """(m,): the number of the sample that a row is of."""
@@ -86,22 +88,22 @@ class SideBySide:
             self.changes = [torch.zeros_like(now.y) for _, now in self.at]
             yield self.at[0][1].sites
 
-    def rows(self, pair: Pair) -> Iterator[Rows]:
-        """Yield what every batch shows at a layer that the target has come to."""
-        responses, first = self._responses(pair.base), 0
-        for (before, now), response, batch in zip(self.at, responses, self.batches, strict=True):
-            n, count = now.x.shape[:2]
-            meets = self.seen.meets(*pair.streams(Signal.INPUT), response.shape[1], count, batch.meeting)
+    def rows(self, pairs: Sequence[Pair]) -> Iterator[Rows]:
+        """Yield what every batch shows at the layers of the weight that the target has come to."""
+        partners, first = [self._responses(pair.base) for pair in pairs], 0
+        for (before, now), batch, *responses in zip(self.at, self.batches, *partners, strict=True):
+            (n, count), device = now.x.shape[:2], now.x.device
+            meets = self.seen.meets(*pairs[0].streams(Signal.INPUT), responses[0].shape[1], count, batch.meeting)
+            met = torch.ones(n, count, dtype=torch.bool, device=device)
             if meets is not None:
-                response = meets.to(response) @ response
-            met = torch.ones(n, count, dtype=torch.bool, device=now.x.device)
-            if meets is not None:
-                met = meets.any(-1).expand(n, count).to(met)
-            sample = torch.arange(first, first + n, device=now.x.device)[:, None].expand(n, count)
+                responses = [meets.to(response) @ response for response in responses]
+                met = meets.any(-1).expand(n, count).to(device)
+            sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
             first += n
             wide = torch.promote_types(now.x.dtype, torch.float32)
-            parts = (now.x, before.of(pair.target), now.of(pair.target), response)
-            yield Rows(*(part[met].to(wide) for part in parts), sample[met])
+            parts = ([stop.of(pair.target) for pair in pairs] for stop in (before, now))
+            lists = ([each[met].to(wide) for each in part] for part in (*parts, responses))
+            yield Rows(now.x[met].to(wide), *lists, sample[met])
 
     def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
         """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""

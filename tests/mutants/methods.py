@@ -81,7 +81,7 @@ MUTANTS = {
         {laws.plain_numpy_agrees: ("bico", "bico, centred", "theseus", "output-only", "gradient-only")},
     ),
     "gradients replaced by ones": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_outputs",
         wrong.ones,
         {
@@ -95,14 +95,14 @@ MUTANTS = {
         collecting=True,
     ),
     "ones for the inputs' gradients": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_seen",
         wrong.input_as_its_gradient,
         {laws.plain_numpy_agrees: ("gradient-only",), laws.streamed_is_one_shot: ()},
         collecting=True,
     ),
     "queries' gradient for keys and values": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_outputs",
         wrong.queries_for_all,
         {laws.permutations_are_followed: ("bico",), laws.gradients_are_autograds: ()},

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from hf_bico.core.collect import frozen
@@ -13,7 +14,7 @@ from hf_bico.core.linalg import polar_factor
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.method import FORWARD, Job, Passes, Track, untracked
 from hf_bico.core.methods.two_sided import TwoSided
-from hf_bico.core.moments import Statistics
+from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.ridge import HeldOut
 from hf_bico.core.side_by_side import SideBySide
 from hf_bico.core.transport import Moved, Transported, part_of
@@ -46,8 +47,8 @@ class Response(TwoSided):
     citation: ClassVar[str] = "after arXiv:2605.28444"
     summary: ClassVar[str] = (
         "Layer by layer, in the order of the forward pass, the new base's weights are changed so that its outputs on "
-        "the calibration samples change as the fine-tune changed those of its own base, turned by the orthogonal map of "
-        "BiCo: a ridge regression in closed form, drawn to R_out τ R_inᵀ. Nothing is trained."
+        "the calibration samples change as the fine-tune changed those of its own base, turned by BiCo's orthogonal "
+        "map: a ridge regression in closed form, drawn to R_out τ R_inᵀ. Nothing is trained."
     )
     left: ClassVar[Signal] = Signal.OUTPUT_GRADIENT
     right: ClassVar[Signal] = Signal.INPUT
@@ -80,19 +81,14 @@ class Response(TwoSided):
     def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
         if signal is not Signal.OUTPUT_GRADIENT:
             return super()._side(pair, seen, signal)
+        moments = [seen[pair, each] for each in SIGNALS[self.maps]]
         try:
-            moments = [seen[pair, each] for each in SIGNALS[self.maps]]
             moments = [each.centred() if each is seen[pair, Signal.OUTPUT] else each for each in moments]
-            found = [(each, polar_factor(each.cross, rtol=self.rtol, removed=each.removed)) for each in moments]
-            if len(found) == 1:
+            if len(moments) == 1:
                 return moments[0].procrustes(rtol=self.rtol)
-            total = sum(each.cross / polar.nuclear for each, polar in found)
-            factor, rank, _ = polar_factor(total, rtol=self.rtol)
+            return together(moments, self.rtol)
         except ValueError as error:
             raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
-        first = moments[0]
-        match = float((factor * first.cross).sum()) ** 2 / (first.energy_a * first.energy_b)
-        return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
         delta, moved, maps = Delta(job.weights), [], _Maps(self.plan(job.pairs, seen))
@@ -102,27 +98,49 @@ class Response(TwoSided):
             passes = stack.enter_context(SideBySide(job, seen))
             weights = len({pair.target.weight.key for pair in job.pairs})
             for sites in track(passes, f"Carrying responses ({self.name})", weights):
-                for site in sites:
-                    pair, map_ = maps.of(site.name)
-                    change, ridge = self._change(_moved_by(map_, pair, job), pair, map_, passes)
-                    passes.add(site, change.of)
-                    delta.write(site.weight, change.weight)
-                    if change.bias is not None:
-                        delta.write(site.bias, change.bias)
+                layers = [maps.of(site.name) for site in sites]
+                anchors = [_moved_by(map_, pair, job) for pair, map_ in layers]
+                changes, ridge = self._changes(layers, anchors, passes)
+                for (pair, map_), change in zip(layers, changes, strict=True):
+                    passes.add(pair.target, change.of)
+                    delta.write(pair.target.weight, change.weight)
+                    if pair.target.bias is not None:
+                        delta.write(pair.target.bias, change.bias)
                     moved.append(_told(job, pair, map_, change, ridge))
         return Transported(delta, moved)
 
-    def _change(self, anchor: "Change", pair: Pair, map_: BilinearMap, passes: SideBySide) -> tuple["Change", float]:
-        """Return the ridge regression onto the responses that are wanted, drawn to the anchor; and its λ."""
-        sums = HeldOut(one_more=anchor.bias is not None)
-        for rows in passes.rows(pair):
-            wanted = rows.response if map_.left is None else rows.response @ map_.left.T.to(rows.response)
-            sums.add(rows.x, rows.before + wanted - rows.now - anchor.of(rows.x), rows.sample)
-        more, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
-        d_in = anchor.weight.shape[1]
-        return Change(
-            anchor.weight + more[:, :d_in], None if anchor.bias is None else anchor.bias + more[:, d_in]
-        ), ridge
+    def _changes(
+        self, layers: Sequence[tuple[Pair, BilinearMap]], anchors: Sequence["Change"], passes: SideBySide
+    ) -> tuple[list["Change"], float]:
+        """Return the ridge regressions of the layers in one weight onto the responses that are wanted, drawn to their
+        anchors; and the λ that they share.
+        """
+        sums = HeldOut(one_more=anchors[0].bias is not None)
+        for rows in passes.rows([pair for pair, _ in layers]):
+            wanted = [
+                before + response @ map_.left.T.to(response) - now - anchor.of(rows.x)
+                for before, now, response, (_, map_), anchor in zip(
+                    rows.before, rows.now, rows.responses, layers, anchors, strict=True
+                )
+            ]
+            sums.add(rows.x, torch.cat(wanted, dim=1), rows.sample)
+        solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
+        parts = solved.split([len(anchor.weight) for anchor in anchors])
+        return [anchor.plus(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
+
+
+def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
+    """Return the orthogonal map of several cross-moments of the same coordinates, each over its nuclear norm.
+
+    The fit's residual is that of the first under this map.
+    """
+    crosses = [moment.cross for moment in moments if moment.cross is not None]
+    if not crosses:
+        raise ValueError("there are no calibration samples")
+    sizes = [torch.linalg.svdvals(cross).sum().clamp_min(torch.finfo(cross.dtype).tiny) for cross in crosses]
+    factor, rank, _ = polar_factor(sum(cross / size for cross, size in zip(crosses, sizes, strict=True)), rtol=rtol)
+    match = float((factor * crosses[0]).sum()) ** 2 / max(moments[0].energy_a * moments[0].energy_b, 1e-300)
+    return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
 class Change(NamedTuple):
@@ -132,6 +150,13 @@ class Change(NamedTuple):
     """(d_out, d_in)"""
     bias: Tensor | None
     """(d_out,); None for a layer that has no bias."""
+
+    def plus(self, more: Tensor) -> "Change":
+        """Return the sum with (d_out, d_in), whose last column is the bias's where there is one."""
+        more = more.to(self.weight)
+        if self.bias is None:
+            return Change(self.weight + more, None)
+        return Change(self.weight + more[:, :-1], self.bias + more[:, -1])
 
     def of(self, x: Tensor) -> Tensor:
         """Return what it adds to the outputs of rows x (…, d_in)."""
