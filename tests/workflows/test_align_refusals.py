@@ -94,7 +94,7 @@ DAMAGES = {
     ),
     "path": (
         edited(lambda said: said["matching"]["paths"].update({"": [0, 5, 1]})),
-        "source blocks that there are not",
+        "source blocks that do not exist",
     ),
     "wide": (edited(lambda said: said["maps"][0].update(shapes=[[1, 2], [3, 4]])), "in the maps (3, 4) of (1, 2)"),
 }
