@@ -105,7 +105,8 @@ class Place(NamedTuple):
     out: bool
 
     def read(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """Return (units, ·) of A and of B, in float32 or wider: a unit's row, with its bias if both have one, or column.
+        """Return A's and B's matrix (units, ·), float32 or wider: a unit's row, with its bias if both have one, or its
+        column.
 
         Raises:
             PortError: NaN or Inf in a weight.
