@@ -70,11 +70,11 @@ DAMAGES = {
     "schema": (edited(lambda said: said.update(schema=99)), "has schema 99; this version reads 1"),
     "outside": (
         edited(lambda said: said["files"].update({"../maps-00001.safetensors": {"bytes": 1, "sha256": "x"}})),
-        "'../maps-00001.safetensors' is no file of maps",
+        "'../maps-00001.safetensors' is not a file of maps",
     ),
     "elsewhere": (
         edited(lambda said: said["maps"][0]["left"].update(file="../../etc/passwd")),
-        "'../../etc/passwd' is none of its files",
+        "'../../etc/passwd' is not one of its files",
     ),
     "another tensor": (edited(lambda said: said["maps"][0]["left"].update(tensor="x")), "x of maps-00001.safetensors"),
     "another shape": (
