@@ -20,14 +20,17 @@ class LowRank:
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> "LowRank":
+        """Return the zero matrix (d_out, d_in), of rank 0."""
         return cls(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]))
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)"""
         return self.b.shape[0], self.a.shape[1]
 
     @property
     def rank(self) -> int:
+        """The r of the factors."""
         return self.a.shape[0]
 
     @property
@@ -47,6 +50,7 @@ class LowRank:
         return self.b @ self.a
 
     def is_finite(self) -> bool:
+        """Return whether both factors are free of NaN and Inf."""
         return bool(self.b.isfinite().all() and self.a.isfinite().all())
 
 
@@ -110,7 +114,7 @@ class Delta(Factored):
         return joined.T if transposed else joined
 
     def is_finite(self, key: str) -> bool:
-        """Return whether a tensor is free of NaN and Inf; of a product, its factors are looked at."""
+        """Return whether a tensor is free of NaN and Inf; of a product, the factors are checked."""
         products = self.products.get(key, {}).values()
         return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(
             p.is_finite() for p in products

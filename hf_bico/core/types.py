@@ -207,10 +207,14 @@ class Map(Protocol):
     """Carries a site's change from A's coordinates to B's."""
 
     @property
-    def output_fit(self) -> Fit | None: ...
+    def output_fit(self) -> Fit | None:
+        """The fit of the output side; None where it has no map that was fitted."""
+        ...
 
     @property
-    def input_fit(self) -> Fit | None: ...
+    def input_fit(self) -> Fit | None:
+        """The fit of the input side; None as above."""
+        ...
 
     @property
     def scale(self) -> float:

@@ -32,6 +32,7 @@ class RepoModel:
     """Set for an adapter, whose family, skeleton and shapes are those of its base with the adapter in it."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
+        """Return the model's sites; see `Family.sites`."""
         return self.family.sites(self.skeleton, every=every)
 
 
