@@ -4,16 +4,18 @@ import torch
 from torch import Tensor
 
 PENALTIES = torch.logspace(-4, 4, 17)
-"""Ridge penalties that are tried, as shares of the features' mean variance times n."""
+"""Ridge penalties to try, as multiples of the mean σ² of the centred features' singular values σ."""
 
 
 def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return W (K, d) and b (K,) of the least-squares classifier of x (n, d) with labels (n,), penalised as ‖W‖²
-    wants it.
+    """Return W (K, d) and b (K,), float32, of the ridge classifier of features x (n, d) with labels (n,).
 
-    Targets are 1 for the class and 0 else, less their mean; the penalty is the one with the least squared
-    leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that the largest of
-    a sample is about log K + 2 above their mean: as sure of itself as a fine-tuned head, more or less.
+    Targets are 1 for the class and 0 else, less their mean; the penalty on ‖W‖² is the one with the least squared
+    leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that a sample's
+    largest is on average log K + 2 above their mean: about as confident as a fine-tuned head.
+
+    Args:
+        classes: K.
 
     Raises:
         ValueError: the features are all alike.
@@ -39,8 +41,9 @@ def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
 
 
 def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:
-    """Return squared error of every sample under the classifier of all others; the mean counts as one more
-    direction.
+    """Return the summed squared error of every sample under the classifier fitted to all others.
+
+    The mean counts as one more direction in the leverage.
     """
     fitted = u @ (shares[:, None] * uy)
     leverage = (u.square() * shares).sum(-1) + 1 / len(u)
