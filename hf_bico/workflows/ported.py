@@ -70,7 +70,7 @@ class Ported:
         """Add the port to the target in place: θ_B ← θ_B + α τ_B. A second call adds it once more.
 
         Returns:
-            The target, which now knows the task: a warm start for training.
+            The target, which now knows the task and is a warm start for training.
         """
         state = self.target.state_dict()
         with torch.no_grad():
