@@ -67,7 +67,7 @@ class Estimate:
     stages: dict[str, float]
     """Stage → seconds, at that rate; a port's report has the same stages as they were measured."""
     seconds: float
-    """Of all stages."""
+    """All stages together."""
 
 
 def estimate(work: Work, device: str) -> Estimate:

@@ -126,7 +126,7 @@ class Written:
 
     form: Form
     dtype: str | None
-    """Of a delta's matrices; None in the other forms."""
+    """Dtype of a delta's matrices; None in the other forms."""
     mean_error: float
     """‖what is not stored‖ / ‖τ_B‖, averaged over the layers."""
     layers: tuple[Cut, ...]

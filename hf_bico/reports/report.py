@@ -86,7 +86,7 @@ class Report:
     """What all reports have: a record that is written as JSON and read back into the same type."""
 
     lineage: dict[str, Origin] | None
-    """By role: source, base, target and, of samples, dataset."""
+    """Role → where it came from: source, base, target and, where there were samples, dataset."""
     environment: Environment | None = maybe()
     schema: int = SCHEMA
     hf_bico: str = field(default_factory=lambda: version("hf-bico"))

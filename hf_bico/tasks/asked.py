@@ -24,6 +24,7 @@ class Asked:
 
     @property
     def model(self) -> nn.Module:
+        """The live model itself."""
         return self.loaded.model
 
     def side(self, scores: Scores | None = None) -> Side:

@@ -52,7 +52,7 @@ class BatchFormat(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
-    """Of images and other floating-point inputs; indices keep theirs."""
+    """Dtype of images and other floating-point inputs; indices keep theirs."""
     moves_padding: bool = False
     """Whether padding on the left is moved to the right, so that a sample has the positions that it has alone."""
     decodes: bool = False

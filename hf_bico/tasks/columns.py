@@ -104,11 +104,14 @@ def _either(kinds: Iterable[SampleKind]) -> str:
 
 @dataclass(frozen=True)
 class _Table:
+    """The columns of a dataset, and those that the user named."""
+
     where: str
     features: datasets.Features
     named: Mapping[str, str]
 
     def refusal(self, what: str) -> PortError:
+        """Return an error that says what the dataset has, what is wrong with that, and how to name columns."""
         have = listed([f"{name} ({_type(feature)})" for name, feature in self.features.items()], 20)
         return PortError(f"{self.where} has {what}: name them with {setting('columns')} role=column,…; it has {have}")
 

@@ -25,7 +25,7 @@ class Placed:
     """Both bases with the head that the loss is taken under."""
 
     base: Asked | None
-    """None once it is needed no longer."""
+    """The base; None once it is needed no longer."""
     target: Asked
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The target's head by state-dict name, where one was made for it."""
@@ -37,7 +37,9 @@ class Head(Protocol):
     """What becomes of the layers on top of a port's models."""
 
     @property
-    def kind(self) -> HeadKind: ...
+    def kind(self) -> HeadKind:
+        """Which kind of head it is."""
+        ...
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
         """Return both bases with the head that gradients are taken under; one that is made is made of the samples."""

@@ -25,7 +25,7 @@ class Destination:
 
     repo: str
     parent: str | None
-    """That commit; None for a new repo."""
+    """The commit that was the head; None for a new repo."""
     files: tuple[str, ...]
     """Names of the files in that commit."""
     message: str
@@ -42,11 +42,11 @@ class Purport:
     """What a push claims to be, so that nothing else is ever overwritten."""
 
     what: str
-    """In words."""
+    """The result in words."""
     default: str
     """The repo's name in the user's own namespace, unless one is given."""
     message: str
-    """Of the commit, unless one is given."""
+    """The commit's message, unless one is given."""
     is_mine: Callable[[Pinned], bool]
     """Whether a repo's head is an earlier push of the same."""
 

@@ -133,14 +133,14 @@ def job_of(
         tuned: the fine-tune, or its tensors alone. Of a PEFT model a merged copy is taken; the model is left alone.
         base: what it was fine-tuned from.
         target: the new base, on the base's device.
-        calibration: batches of the same samples for both models. A `Batch(base, target, meeting)` is each model's
-            own; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a tensor.
-            They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and the −100
-            of a decoder's labels. An iterator is listed once; what can be iterated again is iterated again, never
-            held, and must give the same batches (no shuffling).
-        loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ. Unless
-            given, that of the models' classes: of a classifier's labels, of a language model's next tokens, of a
-            decoder's labels.
+        calibration: batches of the same samples for both models. A `Batch(base, target, meeting)` has a part for each
+            model; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a
+            tensor. They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and
+            the −100 of a decoder's labels. An iterator is listed once; anything else is iterated anew each time, never
+            held in memory, and must give the same batches (no shuffling).
+        loss: `loss(model, batch)`, summed over the batch's samples; a pair of them where the models' heads differ.
+            Unless given, the loss of the models' own classes: of a classifier's labels, a language model's next
+            tokens, a decoder's labels.
         scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
             `class_scores`.
         matching: which block takes from which.

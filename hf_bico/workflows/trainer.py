@@ -1,4 +1,4 @@
-"""Ports around a transformers Trainer: onto new bases when training ends, and a ported model to train on from."""
+"""Ports around a transformers Trainer: onto new bases when training ends, and a ported model to train further."""
 
 import copy
 import logging
@@ -169,13 +169,13 @@ class PortCallback(TrainerCallback):
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A ported model to train on from."""
+    """A ported model to train further."""
 
     model: nn.Module
-    """In float32 and train mode. It says of itself that it was opened from the new base, so that what is trained on it
-    is a fine-tune of that."""
+    """The model, in float32 and train mode. It says of itself that it was opened from the new base, so that what is
+    trained from it is a fine-tune of that base."""
     tokenizer: Any
-    """None for a model without texts."""
+    """That of the new base; None for a model without texts."""
     preprocess: Callable[[Any], Tensor] | None
     """An image → (3, h, w); None for a model without images."""
     outcome: Outcome
