@@ -72,15 +72,6 @@ class Generic:
         """Return why a tensor that belongs to no site stays behind; there is always a reason."""
         return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))
 
-    def told(self, model: nn.Module) -> str:
-        """Return a sentence on what pairs by name, for the user who chose this family."""
-        sites = self.sites(model)
-        blocks = {(site.tower, site.depth) for site in sites}
-        return (
-            f"{type(model).__name__}: {len(sites)} linear layers in {len(blocks)} numbered blocks pair by name "
-            f"({', '.join(dict.fromkeys(site.role for site in sites))}); nothing is known of what they do"
-        )
-
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
     """Yield (name, place, layer) of the linear layers in blocks; the first number in a name is its block's."""
@@ -107,6 +98,3 @@ def _site(name: str, place: Place, layer: nn.Linear) -> Site:
 
 def _slices(name: str, layer: nn.Linear) -> tuple[Slice, Slice | None]:
     return Slice(f"{name}.weight"), None if layer.bias is None else Slice(f"{name}.bias")
-
-
-GENERIC = Generic()
