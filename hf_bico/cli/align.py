@@ -6,7 +6,7 @@ from hf_bico.workflows.config import AlignConfig
 
 @command(AlignConfig)
 def align(config: AlignConfig, call: Call) -> None:
-    """Make the maps from BASE to TARGET alone, and keep them: any fine-tune of BASE ports over them (port --maps)."""
+    """Make the maps from BASE to TARGET and keep them: any fine-tune of BASE can be ported over them (port --maps)."""
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.align import run
 

@@ -8,7 +8,7 @@ import typer
 from hf_bico.cli.console import Format, Terminal
 from hf_bico.cli.options import Formatting, Quiet, Token
 
-Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from; else its card's base_model.")]
+Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from [default: its card's base_model].")]
 
 
 def extract(

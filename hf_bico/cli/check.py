@@ -12,12 +12,12 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CheckConfig
 
 IMPOSSIBLE = 1
-"""Exit code where no port can be made; 2 is a mistake in what was asked."""
+"""Exit code where no port is possible; 2 is a mistake in what was asked."""
 
 
 @command(CheckConfig)
 def check(config: CheckConfig, call: Call) -> None:
-    """Say what a port of SOURCE to --to would move and cost, and whether it is worth its while, before it is made.
+    """Say what a port of SOURCE to --to would move and cost, and whether it is worth making.
 
     Exit code 1 means that there can be no port.
     """
@@ -159,7 +159,7 @@ def _moves(vector: dict[str, Any]) -> Iterator[str]:
 
 
 def _cost(cost: dict[str, Any]) -> Iterator[str]:
-    """Yield what a port would take; the timed stages are those that samples were there for."""
+    """Yield what a port would take; stages are timed where there were samples."""
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost["stages"].items() if seconds)
     yield (
         f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "

@@ -15,6 +15,8 @@ stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Format(StrEnum):
+    """How results are printed."""
+
     HUMAN = "human"
     JSON = "json"
     QUIET = "quiet"
@@ -30,9 +32,8 @@ class Terminal:
         _quieten_libraries()
 
     def track(self, items, what: str, total: int):
-        """Yield the items, with a progress bar on stderr while they pass; where that is no terminal, a line as a stage
-        first
-        begins.
+        """Yield the items, with a progress bar on stderr while they pass; where that is no terminal, with a line when a
+        stage first begins.
         """
         bare = self.format is Format.QUIET or not stderr.is_terminal
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -62,14 +63,13 @@ class Terminal:
                 self.out.print(line, markup=False)
 
     def warn(self, line: str) -> None:
+        """Print a line on stderr, unless only the result was asked for."""
         if self.format is not Format.QUIET:
             stderr.print(line, markup=False)
 
 
 def _quieten_libraries() -> None:
-    """Silence the libraries' chatter and their bars, which outlive a table and count single small files; ours say it
-    all.
-    """
+    """Silence the libraries' chatter, and their bars, which stay on the screen and count every small file."""
     import datasets
     import huggingface_hub
 

@@ -1,4 +1,4 @@
-"""`hf-bico`: Typer in front of the pipeline."""
+"""The command `hf-bico`: Typer in front of the workflows."""
 
 import os
 import signal
@@ -22,6 +22,7 @@ app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, p
 for command in (port, check, compare, align, extract, apply):
     app.command()(command)
 INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
 
 
 def _version(wanted: bool) -> None:
@@ -69,7 +70,7 @@ def _run() -> int | None:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        if interrupted.is_set():  # a library below made an error of its own of it
+        if interrupted.is_set():  # a library below turned it into an error of its own
             return INTERRUPTED
         if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
             raise

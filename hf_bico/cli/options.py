@@ -1,4 +1,4 @@
-"""The command line's options, out of the fields of a config: said once, there."""
+"""The command line's options, made from the fields of a config, where each is said once."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ import typer
 from hf_bico.cli.console import Format, Terminal
 from hf_bico.workflows.options import Option, flag_of, flags_of, is_list, options_of, types_of
 
-Token = Annotated[str | None, typer.Option(help="A User Access Token; else the one of `hf auth login` or HF_TOKEN.")]
+Token = Annotated[str | None, typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].")]
 Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: only what was made.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.")]
 EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.HUMAN), ("quiet", Quiet, False))
 """Name, type and default of what every command takes."""
 
 spelled: dict[str, str] = {}
-"""What the settings of the command that runs are called; `hf_bico.cli.main` spells errors so."""
+"""Setting → its option in the command that runs; `hf_bico.cli.main` spells errors so."""
 
 
 class Call(NamedTuple):
@@ -29,9 +29,9 @@ class Call(NamedTuple):
     terminal: Terminal
     token: str | None
     flags: dict[str, Any]
-    """Its own options, that are no choices of a workflow."""
+    """The command's own options, which are no choices of a workflow."""
     said: frozenset[str]
-    """Names of those that were given on the command line."""
+    """Names of the settings that were given on the command line."""
 
 
 def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
@@ -65,7 +65,7 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
 
 
 def config_of(config: type, given: dict[str, Any]) -> Any:
-    """Return a config of what was given on the command line."""
+    """Return the config that the words of the command line give, by setting."""
     chosen = {}
     for each, option in options_of(config):
         value = given[each.name]
@@ -108,7 +108,7 @@ def _default(each: Field, option: Option) -> Any:
 
 
 def _typer(each: Field, option: Option) -> Any:
-    """Return how Typer is told of an option."""
+    """Return an option as Typer declares it."""
     if option.argument:
         return typer.Argument(help=option.help, metavar=option.argument)
     path: dict[str, Any] = {"exists": True, "dir_okay": False} if option.exists else {}

@@ -11,7 +11,7 @@ from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Resolve, pair, estimate, and stop.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.")]
 
 
 @command(PortConfig, dry_run=(DryRun, False))
@@ -31,7 +31,7 @@ def port(config: PortConfig, call: Call) -> None:
 
 
 def _say_outcome(terminal: Terminal, outcome) -> None:
-    """Print what came of a port.
+    """Print the outcome of a port.
 
     Raises:
         PortError: it was not pushed although a push was asked for.

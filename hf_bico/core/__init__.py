@@ -1,1 +1,1 @@
-"""The method on live `nn.Module`s: torch and numpy only, no Hub, no layer names."""
+"""The method on live `nn.Module`s: torch, numpy and scipy only, no Hub, no layer names."""

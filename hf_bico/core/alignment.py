@@ -1,13 +1,13 @@
-"""Which rows of two models meet when their tokenizers cut the same text differently: by the characters they cover.
+"""Which rows of two models meet when their tokenizers cut the same text differently: those that share characters.
 
-Positions are places, not characters. A text that both models are shown falls in parts (the two of a pair, the messages
-of a chat; most have one); before every part and after the last is a gap of one character's width, where special tokens
-stand, and what a chat template writes. So whatever stands before, between or after the parts meets its like: CLS meets
-BOS, SEP meets EOS, and none of them ever meets text. A character is `PLACES` wide, the tokens in a gap or in one
+Positions are counted in places, not characters. The text that both models are shown has one or more parts (the two of
+a pair, the messages of a chat). Before every part and after the last is a gap, one character wide, for special tokens
+and for what a chat template writes. So whatever stands before, between or after the parts meets its like: CLS meets
+BOS, SEP meets EOS, and none of them ever meets text. A character is `PLACES` wide; the tokens in a gap or in one
 character (bytes) divide it among them.
 
-In a causal model the row of a token has read all of its characters and is asked for the next token's. Where B's token
-ends inside a longer one of A, A's row has read more than B's: it is the first that has read everything B's has.
+In a causal model a token's row has read all of the token's characters and predicts the next ones. Where B's token ends
+inside a longer token of A, A's row has read more than B's: it is the first that has read everything B's has.
 """
 
 from bisect import bisect_left, bisect_right
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 PLACES = 720_720
-"""Of a character: divides evenly among 1 to 16 tokens."""
+"""Places in a character: divisible by every number of tokens from 1 to 16."""
 
 
 class Spans(NamedTuple):
-    """The places [start, end) that every token covers, (n, T) each; `mask`: it covers any, so it is no padding."""
+    """The places [start, end) that every token covers, (n, T) each; `mask` is true where it covers any (no padding)."""
 
     start: Tensor
     end: Tensor
@@ -34,7 +34,7 @@ class Spans(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The characters [start, end) of a sample's text that a token covers; a special one stands before `start`."""
+    """The characters [start, end) of a sample's text that a token covers; a special token stands before `start`."""
 
     start: int
     end: int
@@ -42,16 +42,16 @@ class Token(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Where a stretch of the text lies that both models are shown; None where this model's template left it out."""
+    """A stretch of the text that both models are shown; `start` is None where this model's template left it out."""
 
     start: int | None
     length: int
 
 
 def meeting(a: Spans, b: Spans) -> Tensor:
-    """Return P (n, T_B, T_A), float32: a token of B takes the mean of A's rows that cover the same characters.
+    """Return P (n, T_B, T_A), float32: a token of B takes the weighted mean of A's rows that cover the same characters.
 
-    The weights are the shared characters and sum to 1; a row that meets none is zero.
+    The weights are proportional to the shared characters and sum to 1; a row that meets none is zero.
     """
     start = torch.maximum(b.start[:, :, None], a.start[:, None])
     end = torch.minimum(b.end[:, :, None], a.end[:, None])
@@ -61,7 +61,7 @@ def meeting(a: Spans, b: Spans) -> Tensor:
 
 
 def same(a: Spans, b: Spans) -> bool:
-    """Return whether every token of A meets its twin alone: `meeting` is the identity on the mask."""
+    """Return whether every token of A meets its twin and no other: `meeting` is the identity on the mask."""
     return (
         a.mask.shape == b.mask.shape
         and torch.equal(a.mask, b.mask)
@@ -70,7 +70,7 @@ def same(a: Spans, b: Spans) -> bool:
 
 
 def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
-    """Return samples' places as tensors, padded on the right."""
+    """Return the samples' places as (n, T) int64 tensors, padded on the right with (0, 0)."""
     width = max(map(len, rows), default=0)
     both = torch.tensor([[*row, *[(0, 0)] * (width - len(row))] for row in rows], dtype=torch.long)
     start, end = both.reshape(len(rows), width, 2).unbind(-1)
@@ -78,11 +78,11 @@ def stack_spans(rows: Sequence[Sequence[tuple[int, int]]]) -> Spans:
 
 
 def places(tokens: Sequence[Token], parts: Sequence[Part], length: int) -> list[tuple[int, int]]:
-    """Return places [start, end) of a sample's tokens; (0, 0) for one that covers nothing.
+    """Return the places [start, end) of a sample's tokens; (0, 0) for a token that covers nothing.
 
     Args:
         parts: in order.
-        length: of the text in characters.
+        length: of the text, in characters.
     """
     specials = sorted(token.start for token in tokens if token.special)
     spans, passed = [], 0
@@ -97,12 +97,12 @@ def places(tokens: Sequence[Token], parts: Sequence[Part], length: int) -> list[
 
 
 def _opened(specials: Sequence[int], start: int, end: int) -> tuple[int, int]:
-    """Return [start, end) of the text once every special token has a character of its own in it."""
+    """Return where characters [start, end) lie once every special token has a character of its own in the text."""
     return start + bisect_right(specials, start), end + bisect_left(specials, end)
 
 
 def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the spans in places; tokens that share a character (its bytes, say) have a part of it each, in order."""
+    """Return the spans in places; tokens that share a character (its bytes, say) each get a part of it, in order."""
     owners = defaultdict(list)
     for number, span in enumerate(spans):
         for character in range(*span):
@@ -119,7 +119,7 @@ def _divided(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> list[tuple[int, int, int, int]]:
-    """Return (from, to, place, place): the text's parts keep their width, what lies between is a character wide."""
+    """Return stretches [from, to) → [place, place): parts keep their width, what lies between is a character wide."""
     found, reached, base = [], 0, PLACES
     for part in parts:
         if part.start is not None and part.length:
@@ -132,6 +132,7 @@ def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> l
 
 
 def _scaled(stretches: Sequence[tuple[int, int, int, int]], start: int, end: int) -> tuple[int, int]:
+    """Return [start, end) moved to the places that its stretches are mapped to; (0, 0) if it is empty."""
     if start >= end:
         return 0, 0
     ends = [stretch[1] for stretch in stretches]

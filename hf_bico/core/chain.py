@@ -1,4 +1,4 @@
-"""The chain of every port: the samples are collected once, then τ is carried over."""
+"""The two steps of every port: statistics of the samples are collected once, then τ is carried over."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,16 +20,16 @@ class Resume(Protocol):
     """Where an interrupted collection left off."""
 
     def load(self, fresh: Statistics) -> tuple[Statistics, int]:
-        """Return what was collected before, or `fresh`, and of how many batches that is."""
+        """Return the statistics collected before, or `fresh`, and how many batches went into them."""
         ...
 
     def after_batch(self, seen: Statistics) -> None:
-        """Take note that one more batch is in."""
+        """Record that one more batch has been added."""
         ...
 
 
 class _Nothing:
-    """A collection from the beginning that is kept nowhere."""
+    """Starts every collection from the beginning and keeps nothing of it."""
 
     def load(self, fresh: Statistics) -> tuple[Statistics, int]:
         return fresh, 0
@@ -42,15 +42,15 @@ NOTHING = _Nothing()
 
 
 def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Statistics:
-    """Return what the calibration samples show of the job's pairs.
+    """Return the statistics of the calibration samples for the job's pairs.
 
     Args:
-        wanted: of one method, or the `union` of several.
-        resume: where to go on, and where to keep what was done.
+        wanted: what one method wants, or the `union` of several.
+        resume: where to continue from, and where to save progress.
         track: shows the batches as they pass.
 
     Raises:
-        PortError: as `collect` does; the device is out of memory.
+        PortError: as for `collect`; the device is out of memory.
     """
     seen, done = resume.load(Statistics(job.pairs, wanted))
     if not wanted.signals:
@@ -68,10 +68,10 @@ def fill(
     batches: Iterable[Batch],
     after_batch: Callable[[Statistics], None] = NOTHING.after_batch,
 ) -> Statistics:
-    """Add what batches show of some pairs; the same statistics. Nothing else in the tool passes samples for them.
+    """Add batches to the statistics `seen` of some pairs, and return them. Nothing else in the tool calls `collect`.
 
     Raises:
-        PortError: as `collect` does; the device is out of memory.
+        PortError: as for `collect`; the device is out of memory.
     """
     with within_memory():
         return collect(base, target, pairs, batches, seen, after_batch)
@@ -81,7 +81,7 @@ def carry(job: Job, method: Method, seen: Statistics, *, track: Track = untracke
     """Return τ in the target's coordinates.
 
     Raises:
-        PortError: as the method does; the device is out of memory.
+        PortError: as for `method.carry`; the device is out of memory.
     """
     with within_memory():
         return method.carry(job, seen, track)
@@ -89,7 +89,7 @@ def carry(job: Job, method: Method, seen: Statistics, *, track: Track = untracke
 
 @contextmanager
 def within_memory() -> Iterator[None]:
-    """Turn running out of the device's memory into an error that says what to do."""
+    """Turn torch's out-of-memory error into a `PortError` that says what to do."""
     try:
         yield
     except torch.OutOfMemoryError as error:

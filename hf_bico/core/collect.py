@@ -1,4 +1,4 @@
-"""The same samples through both models, into moments: one forward–backward pass, nothing kept but sums."""
+"""Pass the same samples through both models and keep sums only: one forward–backward pass."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ from hf_bico.core.taps import taps
 from hf_bico.core.types import ROWS, Pair, Signal, Stream
 
 Loss = Callable[[nn.Module, Any], Tensor]
-"""(model, batch) → the loss summed over the batch's samples; a mean would weigh samples by their batch."""
+"""(model, batch) → the loss summed over the batch's samples, one number; a mean would weigh samples by batch size."""
 Scores = Callable[[nn.Module, Any], Tensor]
-"""(model, batch) → (n, M) scores that mean the same in both models and know nothing of the task's labels."""
+"""(model, batch) → scores (n, M) that mean the same in both models and do not depend on the task's labels."""
 
 
 class Side(NamedTuple):
-    """A pre-trained model, the loss that its gradients are taken of, and scores for gradients without labels."""
+    """A pre-trained model, the loss whose gradients are taken, and scores for gradients without labels."""
 
     model: nn.Module
     loss: Loss
@@ -28,36 +28,34 @@ class Side(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What each model is given of the same samples."""
+    """What each model is given for the same samples."""
 
     base: Any
     target: Any
     meeting: Mapping[str, Tensor] = MappingProxyType({})
-    """For every sequence of text P (n, T_B, T_A): which of A's rows meet which of B's; see `hf_bico.core.alignment`.
+    """Sequence of text → P (n, T_B, T_A): which of A's rows meet which of B's; see `hf_bico.core.alignment`.
     Padding meets nothing. A sequence that is not in it has the same tokens in both models, and no padding."""
 
 
 class Batch(Parts):
-    """The same samples, each model's own way."""
+    """The same samples, prepared for each model in its own way."""
 
     __slots__ = ()
 
     def __new__(
         cls, base: Any = None, target: Any = None, meeting: Mapping[str, Tensor] = MappingProxyType({}), **old: Any
     ) -> "Batch":
-        """Return a batch; `source=`, the base's part by the name it had before, will do for one version."""
+        """Return a batch; `source=`, the old name of `base=`, is accepted for one more version."""
         return super().__new__(cls, old.pop("source", base), target, meeting, **old)
 
     @property
     def source(self) -> Any:
-        """The base's part, by the name it had before."""
+        """The base's part, by its old name."""
         return self.base
 
 
 def samples_in(batch: Any) -> int | None:
-    """Return how many samples a model's batch holds: its length, or that of its first tensor; None if it has
-    neither.
-    """
+    """Return how many samples a model's batch holds: its length, or its first tensor's; None if it has neither."""
     if isinstance(batch, Mapping | tuple | list):
         parts = batch.values() if isinstance(batch, Mapping) else batch
         return next((len(part) for part in parts if isinstance(part, Tensor)), None)
@@ -65,7 +63,7 @@ def samples_in(batch: Any) -> int | None:
 
 
 Run = Callable[[Side, Any], None]
-"""(side, a model's batch): one pass, with its backward where gradients are watched."""
+"""(side, that model's batch) → None: make one pass, with a backward pass where gradients are watched."""
 
 
 def collect(
@@ -76,12 +74,12 @@ def collect(
     seen: Statistics,
     after_batch: Callable[[Statistics], None] = lambda seen: None,
 ) -> Statistics:
-    """Add the batches to what is known of every pair; the same evidence.
+    """Add the batches to the statistics `seen` of every pair, and return them.
 
-    A's rows of a batch wait for B's, meet them as B's taps fire, and are gone with the batch.
+    A's rows of a batch are held until B's taps fire and meet them there; then they are dropped.
 
     Raises:
-        PortError: a site never ran, a NaN came up, or label-free gradients have no scores to be taken of.
+        PortError: a site never ran, a NaN came up, or there are no scores to take label-free gradients of.
     """
     pairs = list(pairs)
     if Signal.WEIGHT in seen.wanted.signals:
@@ -98,7 +96,7 @@ def collect(
 
 
 def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
-    """Make one pass for what the samples and their labels show, then one for every draw of label-free cotangents."""
+    """Make one pass with the task's loss, then one for every draw of label-free cotangents."""
     plain = seen.wanted.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
     if plain:
         _pass(seen, base, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
@@ -118,7 +116,7 @@ def _pass(
     signals: dict[Signal, Signal],
     run: Run,
 ) -> int:
-    """Make one pass and return how many samples there were; `signals` says what is watched → as what it is kept."""
+    """Make one pass and return the number of samples; `signals` maps what is watched to the signal it is kept as."""
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
     if rows:
@@ -146,23 +144,24 @@ def _pass(
 
 
 def _labelled(side: Side, batch: Any) -> None:
+    """Run the task's loss forward, and backward where something requires a gradient."""
     loss = side.loss(side.model, batch)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise PortError(
-            "the loss is to be one number as a tensor, summed over the batch's samples; it is "
+            "the loss must be a tensor of one number, summed over the batch's samples; it is "
             + (f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}")
         )
     if not loss.isfinite():
-        raise PortError("the calibration loss is NaN or Inf; a weight or a sample is broken")
+        raise PortError("the calibration loss is NaN or Inf: a weight or a sample is broken")
     if loss.requires_grad:
         _backward(loss)
 
 
 def _label_free(first: int, draw: int) -> Run:
-    """Return a run backward from the scores, with standard normal cotangents that are a sample's own in any batch."""
+    """Return a run backward from the scores; a sample has the same standard normal cotangent in whatever batch."""
 
     def run(side: Side, batch: Any) -> None:
-        assert side.scores is not None  # `collect` has seen to it
+        assert side.scores is not None  # `collect` has checked
         scores = side.scores(side.model, batch)
         generator = torch.Generator()
         cotangents = [
@@ -175,12 +174,12 @@ def _label_free(first: int, draw: int) -> Run:
 
 
 _backward: Callable[..., None] = Tensor.backward
-"""Torch's own, which has no annotations. `torch.autograd.backward` would leave the taps on in the backward pass."""
+"""Torch's own, typed here. `torch.autograd.backward` would leave the taps on in the backward pass."""
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """Weights without gradients, eval mode; both as they were afterwards."""
+    """Yield the model in eval mode with no weight requiring a gradient; restore both afterwards."""
     training = {name: module.training for name, module in model.named_modules()}
     required = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Methods side by side on live modules: the same samples, the same statistics, the same score. No Hub needed."""
+"""Compare methods on live modules: the same samples, the same statistics, the same score. No Hub needed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,24 +17,24 @@ from hf_bico.core.transport import Transported, added, holding
 from hf_bico.core.types import Signal, Wanted
 
 Once = Callable[[str, Callable[[], Any]], Any]
-"""(name, compute) → a JSON value, computed or remembered."""
+"""(name, compute) → a JSON value: computed, or remembered under its name."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method at one α on one set of calibration samples; a method that cannot serve the pair has a refusal."""
+    """One method at one α on one set of calibration samples; a method that cannot serve the models has a refusal."""
 
     method: str
     alpha: float | str
-    """As asked for; "auto" is a line search."""
+    """As requested; "auto" is a line search."""
     score: float | None = None
     scale: float | None = None
-    """The α that the score is of."""
+    """The α at which the score was taken."""
     refusal: str | None = None
     seconds: float = 0.0
-    """The method's own: planning and moving, what it collects anew, and its line search; not the shared collection."""
+    """The method's own time: planning and moving, further passes, and its line search; not the shared collection."""
     shared_seconds: float = 0.0
-    """Of collecting the statistics that it shares with the other methods."""
+    """Time to collect the statistics that it shares with the other methods."""
     peak_bytes: int = 0
     """The most memory in use while the method was at work (see `Meter`)."""
     search: Search | None = None
@@ -60,20 +60,20 @@ def compare(
 ) -> list[Row]:
     """Return a row for every method and α, in order.
 
-    The statistics of the samples are collected once, all that any of the methods wants, and serve every method and α.
+    The statistics that any of the methods wants are collected once, and serve every method and α.
     (Methods that want different numbers of label-free draws have a collection each: a moment is a sum over its draws.)
 
     Args:
         job: as for a method's `carry`. See `hf_bico.workflows.live.job_of`.
         methods: by the name that their rows get.
-        n: how many calibration samples there are.
-        score: of the target with the ported change in it.
-        alphas: numbers, or "auto".
-        once: remembers rows by name (as plain data) over interruptions.
+        n: the number of calibration samples.
+        score: takes the target with the ported change in it.
+        alphas: numbers, or "auto" for a line search.
+        once: remembers rows (as plain data) by name across interruptions.
         track: shows the stages as they pass.
 
     Raises:
-        PortError: the samples cannot be collected. What a method refuses is in its row.
+        PortError: collection fails, so that no method could run. What one method refuses is in its row.
     """
     bench = _Bench(job, n, score, track)
     refusals = {name: _refusal(job, method) for name, method in methods.items()}
@@ -93,7 +93,7 @@ def compare(
                 carried: Callable[[], _Carried] = carried,
                 seen: Callable[[], Any] = seen,
             ) -> dict[str, Any]:
-                seen()  # what is wrong with the samples is wrong for all methods, and no row of one
+                seen()  # outside `bench.row`: samples that cannot be collected fail all methods, not this row alone
                 return asdict(bench.row(name, alpha, carried))
 
             rows.append(Row(name, alpha, refusal=refusal) if refusal else Row(**once(f"{name} α={alpha}", row)))
@@ -111,13 +111,13 @@ def _refusal(job: Job, method: Method) -> str | None:
 
 
 def _draws(method: Method, serving: Iterable[Method]) -> int:
-    """Return which collection a method takes part in: by its draws, or the first where it wants none."""
+    """Return the draws of the collection a method takes part in: its own, or the first other's where it wants none."""
     return method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0)
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """What every row is made on."""
+    """What all rows share, and the steps that make one."""
 
     job: Job
     n: int

@@ -1,4 +1,4 @@
-"""The one error that a user sees."""
+"""The one error that users see."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,10 +9,10 @@ _SETTING = re.compile(r"⟦(\w+)⟧")
 
 
 def setting(name: str) -> str:
-    """Return a setting's place in an error: Python spells it as an argument (`base=`), the command line as its option.
+    """Return a placeholder for a setting in an error: `base=` when read in Python, `--base` on the command line.
 
     Args:
-        name: of the field or argument.
+        name: the field's or argument's.
     """
     return f"⟦{name}⟧"
 
@@ -22,7 +22,7 @@ _spell: ContextVar[Callable[[str], str]] = ContextVar("spell", default=lambda na
 
 @contextmanager
 def spelling(spell: Callable[[str], str]) -> Iterator[None]:
-    """Spell the settings in errors otherwise than as Python's arguments, for as long as the block runs."""
+    """Spell the settings in errors with `spell`, not as Python's arguments, while the block runs."""
     before = _spell.set(spell)
     try:
         yield
@@ -31,16 +31,16 @@ def spelling(spell: Callable[[str], str]) -> Iterator[None]:
 
 
 def spelled(text: str) -> str:
-    """Return a text with its settings spelled for whoever reads it here."""
+    """Return a text with its placeholders replaced as the current `spelling` says."""
     return _SETTING.sub(lambda found: _spell.get()(found[1]), text)
 
 
 class PortError(Exception):
-    """Something a user can mend. Its message is one line: what is wrong and what to do."""
+    """Raised for what a user can mend. Its message is one line: what is wrong and what to do."""
 
     @property
     def message(self) -> str:
-        """The line with its settings still to be spelled, for an error that quotes this one."""
+        """The line with its settings still placeholders, for an error that quotes this one."""
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
@@ -48,6 +48,6 @@ class PortError(Exception):
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:
-    """Return all items in one line; a long list is cut and says how many more there are."""
+    """Return the items in one line, separated by commas; after the first `most` it says how many more there are."""
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -1,4 +1,4 @@
-"""B's own weight gradients, for the rivals that ask which way the target would go by itself."""
+"""B's own weight gradients, for methods that ask which way the target would go by itself."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def merge_sums(mine: Any, theirs: Any) -> None:
-    """Add the sums of one to those of the other, in place; a tensor that nothing was added to yet is None."""
+    """Add the `SUMS` of `theirs` to those of `mine`, in place; a tensor that nothing was added to yet is None."""
     for name in mine.SUMS:
         old, new = getattr(mine, name), getattr(theirs, name)
         if isinstance(new, Tensor):
@@ -19,16 +19,18 @@ def merge_sums(mine: Any, theirs: Any) -> None:
 
 @dataclass
 class WeightGradient:
-    """Sums over samples of one site: of ∂L/∂W = Gᵀ X and ∂L/∂b = Gᵀ 1, and of their signs, sample by sample."""
+    """Sums over the samples, for one site: ∂L/∂W = Gᵀ X and ∂L/∂b = Gᵀ 1, and each sample's signs of them."""
 
     SUMS: ClassVar = ("weight", "weight_votes", "bias", "bias_votes")
 
     weight: Tensor | None = None
     """(d_out, d_in)"""
     weight_votes: Tensor | None = None
+    """(d_out, d_in): samples with a positive sign less those with a negative one."""
     bias: Tensor | None = None
     """(d_out,)"""
     bias_votes: Tensor | None = None
+    """(d_out,)"""
 
     def add(self, x: Tensor, g: Tensor) -> None:
         """Add a batch's rows: x (n, T, d_in), g (n, T, d_out)."""
@@ -42,5 +44,5 @@ class WeightGradient:
 
 
 def agreeing(tau: Tensor, gradient: Tensor) -> Tensor:
-    """Return τ where its sign is that of −gradient, zero elsewhere; same shapes."""
+    """Return τ where its sign is that of −gradient, zero elsewhere; all of one shape."""
     return torch.where(tau.sign() == -gradient.to(tau).sign(), tau, 0)

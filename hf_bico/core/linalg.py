@@ -1,4 +1,4 @@
-"""The one matrix problem of the method: the orthogonal factor that the data determine."""
+"""The method's one matrix problem: the orthogonal factor of a cross-moment, as far as the data determine it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 RTOL = 1e-5
-"""Default cut, relative to the largest singular value of a cross-moment; docs/method.md says why."""
+"""Default cut, relative to a cross-moment's largest singular value; docs/method.md says why."""
 
 
 class PolarFactor(NamedTuple):
-    """R with its numerical rank and the nuclear norm Σσ of the matrix it came from."""
+    """R, its numerical rank, and the nuclear norm Σσ of the matrix it came from."""
 
     factor: Tensor
     rank: int
@@ -21,32 +21,32 @@ class PolarFactor(NamedTuple):
 def polar_factor(
     cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None, removed: float = 0.0
 ) -> PolarFactor:
-    """Return the canonical R (d_B, d_A) maximising ⟨R, cross⟩ among partial isometries of what `cross` determines.
+    """Return the R (d_B, d_A) that maximises ⟨R, cross⟩ among partial isometries on what `cross` determines.
 
-    With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but directions whose σ is
-    lost in rounding are filled at random by it. Here R = U f(Σ) Vᵀ with f = 1 above the cut and 0 below, so that R
+    With cross = U Σ Vᵀ the orthogonal Procrustes solution is U Vᵀ (Schönemann 1966), but it fills directions whose σ
+    is lost in rounding at random. Here R = U f(Σ) Vᵀ with f = 1 above the cut and 0 below, smooth between, so that R
     is a smooth function of `cross`: threads, batch sizes and noise move it by rounding alone.
 
     Args:
         cross: (d_B, d_A), Σ over rows of b aᵀ.
         rtol: the cut, as a share of σ₁.
         free: cut nothing: U Vᵀ to the letter, with whatever the SVD put where nothing is determined.
-        fill: (d_B, d_A), another cross-moment of the same coordinates, whose map serves the directions that are cut.
-        removed: norm of what was subtracted to get `cross`; where it is more than σ₁ the cut is relative to it, as
+        fill: (d_B, d_A), another cross-moment of the same coordinates, whose map fills the directions that are cut.
+        removed: norm of what was subtracted to get `cross`; where it exceeds σ₁ the cut is relative to it, as
             rounding is.
 
     Raises:
         ValueError: `cross` is zero or not finite, or nothing of it is above the cut.
     """
     if not cross.isfinite().all():
-        raise ValueError("the samples do not reach it: its cross-moment is not finite")
+        raise ValueError("its cross-moment is not finite: a sample or a weight is broken, or the sums overflow")
     u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
     if sigma[0] == 0:
         raise ValueError("the samples do not reach it: its cross-moment is zero")
     ratio = sigma / (rtol * max(float(sigma[0]), removed))
     kept = torch.ones_like(sigma) if free else soft_step(ratio)
     if kept[0] == 0:
-        raise ValueError("the samples determine nothing there: too few, or all alike")
+        raise ValueError("the samples determine nothing there: they are too few, or all alike")
     factor = (u * kept) @ vt
     if fill is not None:
         factor = factor + _filling(u * kept, u, vt.T * kept, vt.T, fill, rtol)
@@ -54,7 +54,7 @@ def polar_factor(
 
 
 def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: float) -> Tensor:
-    """Return the map of `fill` between the complements of U f Uᵀ and V f Vᵀ; cut relative to the whole of `fill`."""
+    """Return the map of `fill` between the complements of U f Uᵀ and V f Vᵀ, cut relative to the whole of `fill`."""
     rest = fill - uf @ (u.T @ fill)
     rest = rest - (rest @ v) @ vf.T
     p, sigma, qt = torch.linalg.svd(rest, full_matrices=False)
@@ -63,16 +63,20 @@ def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: f
 
 
 def soft_step(ratio: Tensor) -> Tensor:
-    """Return 0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log between: a cut across which no value can jump."""
+    """Return 0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log(ratio) between: a cut without a jump."""
     t = ((ratio.clamp_min(1e-30).log2() + 1) / 2).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
 
 def grid_resample(source: tuple[int, ...], target: tuple[int, ...], *, prefix: tuple[int, int]) -> Tensor:
-    """Return P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
+    """Return the P (T_B, T_A) that resizes A's tokens to B's: bilinear over the patch grid, prefix tokens kept apart.
 
-    Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`; empty grids have the
-    prefix alone.
+    Half-pixel centres, no antialiasing, as `torch.nn.functional.interpolate(mode="bilinear")`; for an empty grid P
+    covers the prefix alone.
+
+    Args:
+        source, target: (height, width) of A's and of B's grid, or ().
+        prefix: numbers of A's and of B's prefix tokens.
     """
     if not source:
         return torch.eye(prefix[1], prefix[0])

@@ -1,4 +1,4 @@
-"""Changes that are products of thin factors, and named tensors that keep them so."""
+"""Weight changes kept as products of thin factors, and mappings of named tensors that can hold them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """B A, as two thin factors; a LoRA's change with its scale in B. Rank 0 is no change."""
+    """A matrix B A, kept as its two thin factors, such as a LoRA's change with its scale in B. Rank 0 is no change."""
 
     b: Tensor
     """(d_out, r)"""
@@ -20,56 +20,60 @@ class LowRank:
 
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> "LowRank":
+        """Return the zero matrix (d_out, d_in), of rank 0."""
         return cls(torch.zeros(shape[0], 0), torch.zeros(0, shape[1]))
 
     @property
     def shape(self) -> tuple[int, int]:
+        """(d_out, d_in)"""
         return self.b.shape[0], self.a.shape[1]
 
     @property
     def rank(self) -> int:
+        """The r of the factors."""
         return self.a.shape[0]
 
     @property
-    def T(self) -> "LowRank":  # as a tensor's
+    def T(self) -> "LowRank":  # named as a tensor's
         return LowRank(self.a.T, self.b.T)
 
     def __getitem__(self, rows: slice) -> "LowRank":
         return LowRank(self.b[rows], self.a)
 
     def norm(self) -> float:
-        """Return ‖B A‖ (Frobenius) by ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, two r × r Gram matrices, in float64."""
+        """Return ‖B A‖ (Frobenius) from two r × r Gram matrices, ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, in float64."""
         b, a = self.b.double(), self.a.double()
         return sqrt(float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0)))
 
     def dense(self) -> Tensor:
-        """Return (d_out, d_in)"""
+        """Return the product as a tensor (d_out, d_in)."""
         return self.b @ self.a
 
     def is_finite(self) -> bool:
+        """Return whether both factors are free of NaN and Inf."""
         return bool(self.b.isfinite().all() and self.a.isfinite().all())
 
 
 class Factored(Mapping[str, Tensor]):
-    """Named tensors; read by name they are dense, and of some the factors can be had."""
+    """Named tensors: dense when read by name; some are also available as factors."""
 
     def factors(self, key: str) -> LowRank | None:
-        """Return the factors of a tensor as it is stored; None for one that is dense."""
+        """Return a tensor's factors, in its stored orientation; None if it is dense."""
         raise NotImplementedError
 
 
 class Delta(Factored):
-    """A change by tensor name that is written part by part; a product stays one until it is read.
+    """A change by tensor name, written part by part; a product stays in factors until it is read.
 
     Args:
-        shapes: name → what has the whole tensor's shape.
+        shapes: name → anything with the whole tensor's `shape`.
     """
 
     def __init__(self, shapes: Mapping[str, Any]) -> None:
         self.shapes = shapes
         self.whole: dict[str, Tensor] = {}
         self.products: dict[str, dict[Any, LowRank]] = {}
-        """Name → where in the tensor → the product that lies there."""
+        """Name → slice of the tensor → the product that lies there."""
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Delta":
@@ -79,7 +83,7 @@ class Delta(Factored):
         return made
 
     def write(self, where: Any, change: Tensor | LowRank) -> None:
-        """Put a change where a slice of a tensor says; what is there already is replaced."""
+        """Write a change to a `Slice` of a tensor, replacing what is there."""
         key = where.key
         if isinstance(change, LowRank):
             self.products.setdefault(key, {})[where] = LowRank(change.b.cpu(), change.a.cpu())
@@ -89,7 +93,7 @@ class Delta(Factored):
         where.of(self.whole[key]).copy_(change)
 
     def factors(self, key: str) -> LowRank | None:
-        """Return the factors, also of a tensor whose parts are products: their factors side by side; of one A once."""
+        """Return a tensor's factors; those of several parts stand side by side, parts with the same A sharing it."""
         if key not in self.products or key in self.whole:
             return None
         transposed = next(iter(self.products[key])).transposed
@@ -100,7 +104,7 @@ class Delta(Factored):
             first = where.rows[0] if where.rows else 0
             place = slice(first, first + product.shape[0])
             same = next((i for i, other in enumerate(a) if torch.equal(other, product.a)), None)
-            if same is not None:  # q, k and v of one LoRA, on other rows
+            if same is not None:  # q, k and v of one LoRA: the same A on different rows
                 b[same][place] = product.b
                 continue
             b.append(product.b.new_zeros(rows, product.rank))
@@ -110,7 +114,7 @@ class Delta(Factored):
         return joined.T if transposed else joined
 
     def is_finite(self, key: str) -> bool:
-        """Return whether nothing in it is NaN or Inf, factors as they are."""
+        """Return whether a tensor is free of NaN and Inf; of a product, the factors are checked."""
         products = self.products.get(key, {}).values()
         return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(
             p.is_finite() for p in products

@@ -1,4 +1,4 @@
-"""Time and memory of a piece of work."""
+"""Measures the time and memory of a piece of work."""
 
 import platform
 import re
@@ -14,10 +14,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Meter:
-    """Seconds spent in its `with` blocks, and the most memory that was in use during them.
+    """Measures the seconds spent in its `with` blocks, and the peak memory in bytes during them.
 
-    Memory is the device's on CUDA, else the resident memory of the whole process. Where the system cannot start its
-    high-water mark anew (it can on Linux), that is the mark since the process began.
+    Memory is the device's on CUDA, else the resident memory of the whole process. Where the system cannot reset its
+    high-water mark (Linux can), the peak is that since the process began.
     """
 
     def __init__(self, device: str = "cpu") -> None:

@@ -1,4 +1,4 @@
-"""What every method is to the rest of the tool, and what it is given."""
+"""The interface of every method, and what a method is given."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,23 +12,23 @@ from hf_bico.core.transport import Transported, transport
 from hf_bico.core.types import GRADIENTS, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
 
 FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
-"""FLOPs a parameter and token: of a pass, of the gradient at the activations, of that at the weights."""
+"""FLOPs per parameter and token: of a forward pass, of the activations' gradients, of the weights' gradients."""
 
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""(items, what, how many) → the same items, shown as they pass."""
+"""(items, description, how many) → the same items, with progress shown as they pass."""
 
 
 def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """Return the items as they are, and show nothing."""
+    """Return the items as they are, showing no progress."""
     return items
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a port gives its method, but for what the samples show."""
+    """Everything that a method is given, apart from the statistics of the samples."""
 
     tau: Tensors
-    """The fine-tune's task vector."""
+    """The fine-tune's task vector, θ_A,ft − θ_A by the base's tensor names."""
     pairs: Sequence[Pair]
     base: Side
     """What the fine-tune came from."""
@@ -37,30 +37,31 @@ class Job:
     weights: Tensors
     """The target's tensors."""
     batches: Callable[[], Iterable[Batch]]
-    """The calibration samples, as often as they are asked for."""
+    """() → the calibration samples; may be called any number of times."""
 
 
 @dataclass(frozen=True)
 class Passes:
-    """How often a method runs the models over all samples, and what one pass of a sample costs."""
+    """How often a method runs the models over all samples, and what one pass costs."""
 
     flops: float
+    """FLOPs of one pass, for one sample."""
     before: int = 1
-    """Before τ is moved: the collection of statistics."""
+    """Passes before τ is moved, to collect statistics."""
     moving: int = 0
-    """While it is."""
+    """Passes while τ is moved."""
     solved: int = 1
-    """How often the maps are solved."""
+    """How often the maps are solved for."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A frozen dataclass whose fields are the method's options."""
+    """A way to carry a task vector over: a frozen dataclass whose fields are its options."""
 
     name: ClassVar[str]
     citation: ClassVar[str]
     summary: ClassVar[str]
-    """What it does, in the card's words."""
+    """What it does, as the model card puts it."""
 
     @property
     def wanted(self) -> Wanted:
@@ -69,17 +70,17 @@ class Method:
 
     @property
     def needs_loss(self) -> bool:
-        """Whether it takes gradients of the task's own loss."""
+        """Whether it takes gradients of the task's loss."""
         return bool(self.wanted.signals & OF_LOSS)
 
     @property
     def why_not_storable(self) -> str | None:
-        """Why its maps cannot be kept for any fine-tune to come; None where s L τ Rᵀ of its plan is all it does."""
+        """Why its maps cannot be stored for later fine-tunes; None where it does no more than s L τ Rᵀ, as planned."""
         return "it does not move τ by two factors a layer"
 
     @property
     def matching(self) -> Matching | None:
-        """The layer matching that its maps were made with; None where any will do."""
+        """The layer matching that its maps were made for; None where any will do."""
         return None
 
     @property
@@ -98,10 +99,10 @@ class Method:
         }
 
     def passes(self, a: float, b: float) -> Passes:
-        """Return what it runs.
+        """Return how often the method runs the models, and the FLOPs of one pass.
 
         Args:
-            a, b: parameters times tokens of a sample in either base.
+            a, b: parameters times tokens per sample, of A and of B.
         """
         wanted = self.wanted
         plain = wanted.signals - {Signal.LABEL_FREE_GRADIENT, Signal.WEIGHT}
@@ -116,21 +117,21 @@ class Method:
         """
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, Map]]:
-        """Yield a map for every pair, in order. It never sees τ, so one plan serves every fine-tune and every α."""
+        """Yield a map for every pair, in order. A plan never sees τ, so it serves every fine-tune and every α."""
         raise NotImplementedError
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
-        """Return τ in the target's coordinates: planned, then moved, unless the method has another way.
+        """Return τ in the target's coordinates, moved through the maps of `plan` unless the method has another way.
 
         Args:
-            seen: what the samples show of what is `wanted`.
+            seen: the statistics that are `wanted`.
         """
         maps = track(self.plan(job.pairs, seen), f"Moving τ ({self.name})", len(job.pairs))
         return transport(job.tau, maps, job.weights)
 
 
 def union(methods: Iterable[Method]) -> Wanted:
-    """Return what serves all of the methods at once."""
+    """Return what must be collected to serve all of the methods at once."""
     each = [method.wanted for method in methods]
     signals = frozenset[Signal]().union(*(wanted.signals for wanted in each))
     return Wanted(signals, max((wanted.draws for wanted in each), default=0))

@@ -15,10 +15,10 @@ from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens,
 
 @dataclass
 class CrossMoment:
-    """Sums over the rows of a pair of streams; adding in any order, in any batches, gives the same.
+    """Sums over the rows of a pair of streams; they do not depend on the order or the batches in which rows are added.
 
-    cross = Σ b aᵀ (d_B, d_A); energy = Σ‖·‖² and total = Σ w · of either side; rows = how many. Unscaled.
-    Where rows are weighted, w [x, 1], their last coordinate is w; else w = 1.
+    cross = Σ b aᵀ (d_B, d_A); for either side energy = Σ‖·‖² and total = Σ w ·, (d,); rows = how many. Unscaled.
+    Weighted rows are w [x, 1], so that their last coordinate is w; else w = 1.
     """
 
     SUMS: ClassVar = ("cross", "total_a", "total_b", "energy_a", "energy_b", "rows")
@@ -31,13 +31,13 @@ class CrossMoment:
     energy_b: float = 0.0
     rows: int = 0
     removed: float = 0.0
-    """‖·‖ of what centring took off the cross-moment."""
+    """Frobenius norm of what centring subtracted from the cross-moment."""
 
     def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
-        """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P (T_B, T_A) or (n, T_B, T_A) where rows do not meet one
-        to one. B's rows that meet nothing (padding) do not count.
+        """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P as `resample` where rows do not meet one to one.
 
-        bᵀ(P a) equals (Pᵀ b)ᵀ a: the side with more tokens is resized, for fewer rows and the same moments.
+        P is (T_B, T_A) or (n, T_B, T_A). B's rows that meet nothing (padding) do not count. As bᵀ(P a) = (Pᵀ b)ᵀ a,
+        the side with more tokens is resized: fewer rows, the same moments.
         """
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
@@ -56,14 +56,14 @@ class CrossMoment:
         self.merge(CrossMoment(self.weighted, cross, total_a, total_b, energy_a, energy_b, rows))
 
     def merge(self, other: "CrossMoment") -> None:
-        """Add another stream's sums."""
+        """Add the sums of other rows of the same pair of streams, in place."""
         merge_sums(self, other)
 
     def centred(self) -> "CrossMoment":
-        """Return the same sums, of x alone, with either side's mean taken off: over the rows, weighted where they are.
+        """Return the sums of x alone with either side's mean over the rows, weighted where they are, subtracted.
 
-        The two sides' weights are not the same; a mean under a moment is taken with their product, one under an energy
-        with the side's own.
+        The two sides' weights differ: the cross-moment's means are taken with their product, an energy's with the
+        side's own.
 
         Raises:
             ValueError: nothing was added.
@@ -90,12 +90,12 @@ class CrossMoment:
         )
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
-        """Return R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how good it is.
+        """Return R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how well it fits.
 
-        `free` and `fill` say what becomes of the others; see `polar_factor`.
+        `free` and `fill` say what becomes of the other directions; see `polar_factor`.
 
         Raises:
-            ValueError: nothing was added, or nothing but zeros.
+            ValueError: nothing was added, or what was added determines nothing.
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
@@ -107,19 +107,19 @@ class CrossMoment:
 
 
 class Statistics:
-    """What the samples show of a set of pairs: cross-moments, and what some methods need beside them.
+    """What the samples show of a set of pairs: cross-moments, and what some methods need besides.
 
-    Pairs that share their streams (q, k and v their input) share one cross-moment.
+    Pairs that share both streams (q, k and v share their input) share one cross-moment.
     """
 
     def __init__(self, pairs: Iterable[Pair], wanted: Wanted) -> None:
         self.wanted = wanted
         self.samples = 0
-        """How many went into the label-free gradients; a sample's number seeds its cotangents."""
+        """Samples in the label-free gradients so far; a sample's number seeds its cotangents."""
         self.gradients: dict[str, WeightGradient] = {}
         """B's weight gradients by site name."""
         self.weights: tuple[Tensors, Tensors] | None = None
-        """A's and B's own tensors."""
+        """A's and B's own tensors, for methods that want them."""
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
         self._layouts: dict[tuple[Stream, Stream], tuple[Tokens, Tokens]] = {}
         self._resample: dict[tuple[Tokens, Tokens], Tensor | None] = {}
@@ -138,14 +138,14 @@ class Statistics:
         return self._moments[pair.streams(signal)]
 
     def partners(self, stream: Stream) -> list[Stream]:
-        """Return A's streams that meet `stream` of B."""
+        """Return A's streams that meet the stream `stream` of B."""
         return [a for a, b in self._moments if b == stream]
 
     def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
         """Add a batch's rows, (n, T, d) each, of two streams that meet as their layouts or the batch's `meeting` say.
 
         Raises:
-            PortError: rows that do not meet one to one and nothing says how; NaN or Inf.
+            PortError: nothing says which rows meet and their numbers differ; NaN or Inf.
         """
         moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
         if resample is None and rows_a.shape[1] != rows_b.shape[1]:
@@ -158,7 +158,7 @@ class Statistics:
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
 
     def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Tensor | None:
-        """Return P of two streams with so many rows a sample; None where they meet one to one."""
+        """Return the P of two streams with `rows_a` and `rows_b` rows a sample; None where they meet one to one."""
         base, target = self._layouts[a, b]
         if target.sequence:
             return meeting.get(target.sequence)
@@ -174,7 +174,7 @@ class Statistics:
             yield f"{Signal.WEIGHT_GRADIENT.value}/{name}", gradient
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all sums as named tensors, to be written to a file."""
+        """Return all sums as named tensors, ready to be written to a file."""
         state = {"samples": torch.tensor(self.samples)}
         for name, part in self._parts():
             for field in part.SUMS:
@@ -185,10 +185,10 @@ class Statistics:
         return state
 
     def load_state_dict(self, state: Tensors) -> None:
-        """Take over the sums of a `state_dict` of the same pairs and signals, all of them or none.
+        """Take over the sums of a `state_dict` of the same pairs and signals.
 
         Raises:
-            KeyError: a name is missing.
+            KeyError: a name is missing; nothing is taken over.
         """
         samples = int(state["samples"])
         kept = [(part, field, state[f"{name}/{field}"]) for name, part in self._parts() for field in part.SUMS]
@@ -197,15 +197,16 @@ class Statistics:
             setattr(part, field, value.item() if isinstance(getattr(part, field), int | float) else value)
 
     def merge(self, other: "Statistics") -> None:
+        """Add the sums of other samples, for the same pairs and signals, in place."""
         self.samples += other.samples
         for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
             merge_sums(mine, theirs)
 
 
 def resampling(base: Tokens, target: Tokens) -> Tensor | None:
-    """Return P (T_B, T_A) between two token layouts, None where they are the same.
+    """Return P (T_B, T_A) between two token layouts; None where they are the same.
 
-    Prefix tokens meet in their order; of the longer prefix the rest (a distillation token, registers) meets nothing.
+    Prefix tokens meet in order; the rest of the longer prefix (a distillation token, registers) meets nothing.
 
     Raises:
         PortError: the layouts cannot be matched.

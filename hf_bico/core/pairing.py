@@ -1,4 +1,4 @@
-"""Which site of A hands over to which site of B: by the paper's rule, by a given path, or by a file of pairs."""
+"""Layer matching: which site of A hands over to which site of B, by the paper's rule, a given path, or a file."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.types import Pair, Site
 
 Blocks = Sequence[int | None]
-"""For every block of B its block of A, None where nothing is moved."""
+"""For every block of B the block of A that it takes over from; None where nothing is moved."""
 
 
 class Matching(Protocol):
@@ -19,18 +19,19 @@ class Matching(Protocol):
         """Return for every block of B its block of A.
 
         Args:
-            tower: which stack of blocks; "" where a model has one.
+            tower: name of a stack of blocks; "" where the model has only one.
             depths_source, depths_target: L_A and L_B, neither of them 0.
 
         Raises:
-            PortError: the rule says nothing, or nonsense, of these blocks.
+            PortError: the rule does not cover these blocks, or names some that do not exist.
         """
         ...
 
 
 def source_depth(depth: int, depths_source: int, depths_target: int) -> int:
-    """Return A's block for B's block `depth`: round(l (L_A − 1)/(L_B − 1)), halves upwards, as the paper matches
-    layers.
+    """Return A's block for B's block l = `depth` by the paper's rule: round(l (L_A − 1)/(L_B − 1)), halves upwards.
+
+    Where B has one block, A's last.
     """
     if depths_target == 1:
         return depths_source - 1
@@ -38,22 +39,22 @@ def source_depth(depth: int, depths_source: int, depths_target: int) -> int:
 
 
 def by_index(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
-    """Return the paper's rule: both stacks from end to end, in even steps."""
+    """Return A's blocks by the paper's rule: both stacks from end to end, in even steps."""
     return tuple(source_depth(depth, depths_source, depths_target) for depth in range(depths_target))
 
 
 def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> Matching:
-    """Return blocks as given, tower by tower; a tower that is None is left alone.
+    """Return a matching with the blocks as given, tower by tower; a tower whose path is None is left alone.
 
     Args:
-        told: who says so, for errors.
+        told: what to call the matching in errors.
     """
 
     def matching(tower: str, depths_source: int, depths_target: int, /) -> Blocks:
         where = f" of tower {tower!r}" if tower else ""
         if tower not in paths:
             raise PortError(
-                f"{told} says nothing of the blocks{where or ' of the one tower'}; it names "
+                f"{told} says nothing about the blocks{where or ' of the one tower'}; it names "
                 f"{', '.join(repr(name) for name in paths) or 'nothing'}"
             )
         path = paths[tower]
@@ -64,7 +65,7 @@ def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> M
         odd = sorted({str(block) for block in path if block is not None and not 0 <= block < depths_source})
         if odd:
             raise PortError(
-                f"{told} names source blocks{where} that there are not: {listed(odd)}; there are 0 to "
+                f"{told} names source blocks{where} that do not exist: {listed(odd)}; there are 0 to "
                 f"{depths_source - 1}"
             )
         return tuple(path)
@@ -73,12 +74,12 @@ def by_path(paths: Mapping[str, Blocks | None], told: str = "the matching") -> M
 
 
 def read_matching(path: Path) -> Matching:
-    """Return the pairs of blocks of a YAML file: `{target: source}` or a list of `[target, source]`, either by
-    tower or for
-    the one tower; a source that is null leaves its target block as it is, and every target block must be named.
+    """Return the matching in a YAML file: `{target: source}` or a list of `[target, source]`, or one of these by tower.
+
+    A null source leaves its target block as it is; every target block must be named.
 
     Raises:
-        PortError: the file cannot be read, or is something else; the blocks are checked as the matching is used.
+        PortError: the file cannot be read or has another form; the blocks are checked when the matching is used.
     """
     import yaml
 
@@ -100,14 +101,14 @@ def read_matching(path: Path) -> Matching:
 
 
 def _table(path: Path, said: Any) -> dict[int, int | None] | None:
-    """Return {target block: source block} of one tower; None where the file says null."""
+    """Return {target block: source block} for one tower; None where the file says null."""
     if said is None:
         return None
     rows = list(said.items()) if isinstance(said, dict) else said
     if not (isinstance(rows, list) and rows and all(_is_pair(row) for row in rows)):
         raise PortError(
-            f"the matching {path} is no table of blocks: write target: source, a line each, or "
-            "[target, source] in a list"
+            f"the matching {path} is not a table of blocks: write target: source, one a line, or "
+            "a list of [target, source]"
         )
     table = dict(rows)
     if len(table) < len(rows):
@@ -123,29 +124,29 @@ def _is_pair(row: Any) -> bool:
 
 
 def _filled(path: Path, table: Mapping[int, int | None], depths: int) -> Blocks:
+    """Return a table's source blocks in the order of the target's; refuse a table that does not cover them exactly."""
     odd = sorted(set(table) - set(range(depths)))
     if odd:
         raise PortError(
-            f"the matching {path} names target blocks that there are not: {listed(list(map(str, odd)))}; "
+            f"the matching {path} names target blocks that do not exist: {listed(list(map(str, odd)))}; "
             f"there are 0 to {depths - 1}"
         )
     untold = sorted(set(range(depths)) - set(table))
     if untold:
         raise PortError(
-            f"the matching {path} says nothing of target blocks {listed(list(map(str, untold)))}: give "
+            f"the matching {path} says nothing about target blocks {listed(list(map(str, untold)))}: give "
             "each a source block, or null to leave it as it is"
         )
     return tuple(table[depth] for depth in range(depths))
 
 
 def subset(matching: Matching, layers: str | None, skip: str | None) -> Matching:
-    """Return the same, for some target blocks alone: those of `layers` ("0-5,8", all unless given) without those of
-    `skip`.
+    """Return the matching restricted to the target blocks in `layers` ("0-5,8"; None is all) that are not in `skip`.
 
     Where there are several towers, `text:0-5` means blocks of that one; bare numbers mean every tower's.
 
     Raises:
-        PortError: either is no list of blocks; as it is used, a block that there is not, or nothing left to move.
+        PortError: either is not a list of blocks; when the matching is used, for a block that does not exist.
     """
     wanted, unwanted = _ranges("layers", layers), _ranges("skip", skip)
     if layers is None and skip is None:
@@ -161,7 +162,7 @@ def subset(matching: Matching, layers: str | None, skip: str | None) -> Matching
 
 
 Ranges = Sequence[tuple[str | None, int, int]]
-"""(tower or None for every one, first block, last block)"""
+"""(tower, or None for all of them; first block; last block) each"""
 
 
 def _ranges(option: str, text: str | None) -> Ranges:
@@ -183,7 +184,7 @@ def _blocks(option: str, ranges: Ranges, tower: str, depths: int) -> set[int]:
 
 
 def depths_of(sites: Iterable[Site]) -> dict[str, int]:
-    """Return how many blocks every tower has; 0 for one that has none."""
+    """Return {tower: number of blocks}; 0 for a tower without blocks."""
     depths: dict[str, int] = {}
     for site in sites:
         depths[site.tower] = max(depths.get(site.tower, 0), 0 if site.depth is None else site.depth + 1)
@@ -191,10 +192,10 @@ def depths_of(sites: Iterable[Site]) -> dict[str, int]:
 
 
 def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> dict[str, Blocks]:
-    """Return what a matching says of every tower that both sides have blocks of.
+    """Return {tower: blocks} as a matching gives them, for every tower that has blocks on both sides.
 
     Raises:
-        PortError: as the matching does.
+        PortError: as for the matching.
     """
     theirs = depths_of(source)
     return {
@@ -205,14 +206,13 @@ def matched(source: Iterable[Site], target: Iterable[Site], matching: Matching =
 
 
 def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matching = by_index) -> tuple[Pair, ...]:
-    """Return a partner for every site of B that something moves to, by tower, role and depth, in B's order.
+    """Pair every site of B that something moves to with its partner in A, by tower, role and depth, in B's order.
 
-    A role outside the blocks that one side alone has stays out; so do blocks that the matching gives no partner, and
-    biases that B's layers have not.
+    Left out are roles outside the blocks that only one side has, and blocks that the matching gives no partner.
 
     Raises:
         PortError: sites in B's blocks without a partner, or roles in A's blocks that nothing takes over, all of them
-            listed; nothing to pair; what the matching refuses.
+            listed; nothing to pair; as for the matching.
     """
     source, target = list(source), list(target)
     blocks = matched(source, target, matching)

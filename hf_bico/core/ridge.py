@@ -1,19 +1,24 @@
 """Least squares in closed form: a classifier, and a layer's change."""
 
+from functools import partial, reduce
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 PENALTIES = torch.logspace(-4, 4, 17)
-"""Ridge penalties that are tried, as shares of the features' mean variance times n."""
+"""Ridge penalties to try, as multiples of the mean σ² of the centred features' singular values σ."""
 
 
 def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return W (K, d) and b (K,) of the least-squares classifier of x (n, d) with labels (n,), penalised as ‖W‖²
-    wants it.
+    """Return W (K, d) and b (K,), float32, of the ridge classifier of features x (n, d) with labels (n,).
 
-    Targets are 1 for the class and 0 else, less their mean; the penalty is the one with the least squared
-    leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that the largest of
-    a sample is about log K + 2 above their mean: as sure of itself as a fine-tuned head, more or less.
+    Targets are 1 for the class and 0 else, less their mean; the penalty on ‖W‖² is the one with the least squared
+    leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that a sample's
+    largest is on average log K + 2 above their mean: about as confident as a fine-tuned head.
+
+    Args:
+        classes: K.
 
     Raises:
         ValueError: the features are all alike.
@@ -39,8 +44,9 @@ def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
 
 
 def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:
-    """Return squared error of every sample under the classifier of all others; the mean counts as one more
-    direction.
+    """Return the summed squared error of every sample under the classifier fitted to all others.
+
+    The mean counts as one more direction in the leverage.
     """
     fitted = u @ (shares[:, None] * uy)
     leverage = (u.square() * shares).sum(-1) + 1 / len(u)
@@ -53,8 +59,37 @@ FOLDS = 4
 """Parts of the samples that are held out in turn."""
 
 
+class Sums(NamedTuple):
+    """What a regression of R on X needs, in float64."""
+
+    gram: Tensor
+    """XᵀX"""
+    cross: Tensor
+    """XᵀR"""
+    energy: float
+    """‖R‖²"""
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(self.gram + other.gram, self.cross + other.cross, self.energy + other.energy)
+
+    def less(self, other: "Sums") -> "Sums":
+        return Sums(self.gram - other.gram, self.cross - other.cross, self.energy - other.energy)
+
+    def solved(self, ridge: float) -> Tensor:
+        """Return (XᵀX + λ m I)⁻¹ XᵀR, with m the mean of the diagonal of XᵀX; zero where X is."""
+        mean = self.gram.diagonal().mean()
+        if not mean > 0:
+            return torch.zeros_like(self.cross)
+        penalty = ridge * mean * torch.eye(len(self.gram), dtype=mean.dtype, device=mean.device)
+        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(self.gram + penalty))
+
+    def error(self, d: Tensor) -> float:
+        """Return ‖X D − R‖²."""
+        return self.energy - 2 * float((d * self.cross).sum()) + float((d * (self.gram @ d)).sum())
+
+
 class HeldOut:
-    """Sums of a ridge regression, kept apart by fold, so that λ can be chosen on samples that were held out.
+    """The sums of a ridge regression, kept apart by fold, so that λ can be chosen on samples that were held out.
 
     Args:
         one_more: give the rows a column of ones.
@@ -62,8 +97,7 @@ class HeldOut:
 
     def __init__(self, *, one_more: bool) -> None:
         self.one_more = one_more
-        self.folds: dict[int, tuple[Tensor, Tensor, float]] = {}
-        """(XᵀX, XᵀR, ‖R‖²), in float64."""
+        self.folds: dict[int, Sums] = {}
 
     def add(self, x: Tensor, residual: Tensor, sample: Tensor) -> None:
         """Add rows x (m, d_in) that are to give residual (m, d_out); sample (m,) numbers the samples they are of."""
@@ -73,39 +107,24 @@ class HeldOut:
             own = sample % FOLDS == fold
             if own.any():
                 z, r = x[own].double(), residual[own].double()
-                gram, cross, energy = self.folds.get(fold, (0, 0, 0.0))
-                self.folds[fold] = gram + z.T @ z, cross + z.T @ r, energy + float(r.square().sum())
+                sums = Sums(z.T @ z, z.T @ r, float(r.square().sum()))
+                self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
 
     def solved(self, ridge: float | None) -> tuple[Tensor, float]:
         """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D‖², m the mean of the diagonal of XᵀX; and λ.
 
         Args:
-            ridge: λ; None for that of `GRID` with the least error on the samples held out.
+            ridge: λ; None for that of `GRID` with the least error on samples that are held out in turn.
 
         Raises:
             ValueError: nothing was added.
         """
         if not self.folds:
             raise ValueError("there are no calibration samples")
-        gram = sum(part[0] for part in self.folds.values())
-        cross = sum(part[1] for part in self.folds.values())
+        whole = reduce(Sums.plus, self.folds.values())
         if ridge is None:
-            ridge = self._best(gram, cross) if len(self.folds) > 1 else 1.0
-        return _ridge(gram, cross, ridge).T, ridge
+            ridge = min(GRID, key=partial(self._error, whole)) if len(self.folds) > 1 else 1.0
+        return whole.solved(ridge).T, ridge
 
-    def _best(self, gram: Tensor, cross: Tensor) -> float:
-        errors = dict.fromkeys(GRID, 0.0)
-        for own, met, energy in self.folds.values():
-            for ridge in GRID:
-                d = _ridge(gram - own, cross - met, ridge)
-                errors[ridge] += energy - 2 * float((d * met).sum()) + float((d * (own @ d)).sum())
-        return min(errors, key=errors.__getitem__)
-
-
-def _ridge(gram: Tensor, cross: Tensor, ridge: float) -> Tensor:
-    """Return (G + λ m I)⁻¹ C; zero where G is."""
-    mean = gram.diagonal().mean()
-    if not mean > 0:
-        return torch.zeros_like(cross)
-    penalised = gram + ridge * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    return torch.cholesky_solve(cross, torch.linalg.cholesky(penalised))
+    def _error(self, whole: Sums, ridge: float) -> float:
+        return sum(fold.error(whole.less(fold).solved(ridge)) for fold in self.folds.values())

@@ -1,4 +1,4 @@
-"""A line search over α: forward passes only."""
+"""A line search over α, with forward passes only."""
 
 from collections.abc import Callable, Iterable
 from math import inf, isfinite
@@ -15,10 +15,10 @@ AUTO = "auto"
 """The α that asks for a search."""
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 REFINED = 0.125
-"""How far to either side of the grid's best it looks once more."""
+"""How far to either side of the grid's best α the search tries once more."""
 
 Search = list[tuple[float, float]]
-"""(α, mean calibration loss a sample) of every α tried, ascending."""
+"""(α, mean calibration loss per sample) for every α tried, ascending in α."""
 
 
 def line_search(
@@ -29,8 +29,11 @@ def line_search(
     delta: Tensors,
     alphas: Iterable[float] = GRID,
 ) -> Search:
-    """Return the loss of the target at θ_B + α τ_B on the N calibration samples, for every α; `alphas` may be any
-    numbers.
+    """Return the target's mean loss at θ_B + α τ_B on the `n` calibration samples for every α; inf where it overflows.
+
+    Args:
+        batches: () → the calibration samples; called once for every α.
+        weights, delta: θ_B and τ_B by tensor name.
     """
     return sorted((float(alpha), _loss(side, batches(), weights, delta, alpha) / n) for alpha in alphas)
 
@@ -43,7 +46,7 @@ def refined_search(
     delta: Tensors,
     track: Track = untracked,
 ) -> Search:
-    """Return `line_search` over `GRID`, then beside its best.
+    """Return the result of `line_search` over `GRID` and then `REFINED` to either side of its best α.
 
     Raises:
         PortError: the loss is finite nowhere.
@@ -55,14 +58,14 @@ def refined_search(
 
 
 def best_of(search: Search) -> float:
-    """Return the α of the least loss; of equals the smallest.
+    """Return the α with the least loss; of equals the smallest.
 
     Raises:
         PortError: the loss is finite nowhere.
     """
     finite = [(loss, alpha) for alpha, loss in search if isfinite(loss)]
     if not finite:
-        raise PortError(f"the calibration loss is NaN or Inf at every α; name one with {setting('alpha')}")
+        raise PortError(f"the calibration loss is NaN or Inf at every α: choose one with {setting('alpha')}")
     return min(finite)[1]
 
 

@@ -1,9 +1,10 @@
 """The samples through both bases, the fine-tune, and the target as it changes, side by side, a layer at a time."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -61,6 +62,8 @@ class SideBySide:
         self.changed = walks(target.loss, target.model, sites, lambda batch: batch.target)
         self.at: list[tuple[Stop, Stop]] = []
         """Where the target has come to in every batch: as it was, and changed."""
+        self.changes: list[Tensor] = []
+        """What is added to the outputs there."""
         self.responses: dict[str, list[Tensor]] = {}
         """Site of the base → Y_ft − Y_A (n, T_A, d_out) of every batch."""
 
@@ -74,19 +77,11 @@ class SideBySide:
             walk.close()
 
     def __iter__(self) -> Iterator[tuple[Site, ...]]:
-        self.changes: list[Tensor | None] = [None] * len(self.batches)
-        while True:
-            before = [walk.step() for walk in self.before]
-            changed = [walk.step(change) for walk, change in zip(self.changed, self.changes, strict=True)]
-            self.at = [(a, b) for a, b in zip(before, changed, strict=True) if a is not None and b is not None]
-            if not self.at:
-                return
-            if len(self.at) < len(self.batches) or len({stop.sites for stops in self.at for stop in stops}) > 1:
-                raise PortError(
-                    "the target runs its layers in another order in some batches: response cannot follow it"
-                )
+        while stops := _together(walk.step() for walk in self.before):
+            changed = (walk.step(change) for walk, change in zip_longest(self.changed, self.changes))
+            self.at = list(zip(stops, _together(changed), strict=True))
             self.changes = [torch.zeros_like(now.y) for _, now in self.at]
-            yield self.at[0][1].sites
+            yield stops[0].sites
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[Rows]:
         """Yield what every batch shows at the layers of the weight that the target has come to."""
@@ -101,9 +96,8 @@ class SideBySide:
             sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
             first += n
             wide = torch.promote_types(now.x.dtype, torch.float32)
-            parts = ([stop.of(pair.target) for pair in pairs] for stop in (before, now))
-            lists = ([each[met].to(wide) for each in part] for part in (*parts, responses))
-            yield Rows(now.x[met].to(wide), *lists, sample[met])
+            was, gives = ([stop.of(pair.target)[met].to(wide) for pair in pairs] for stop in (before, now))
+            yield Rows(now.x[met].to(wide), was, gives, [each[met].to(wide) for each in responses], sample[met])
 
     def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
         """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
@@ -117,10 +111,23 @@ class SideBySide:
 
     def _responses(self, base: Site) -> list[Tensor]:
         while base.name not in self.responses:
-            stops = [(a.step(), tuned.step()) for a, tuned in zip(self.bases, self.tuned, strict=True)]
-            for site in stops[0][0].sites:
-                self.responses[site.name] = [tuned.of(site) - a.of(site) for a, tuned in stops]
+            before, after = (_together(walk.step() for walk in walks) for walks in (self.bases, self.tuned))
+            for site in before[0].sites:
+                self.responses[site.name] = [b.of(site) - a.of(site) for a, b in zip(before, after, strict=True)]
         return self.responses[base.name]
+
+
+def _together(stops: Iterable[Stop | None]) -> list[Stop]:
+    """Return where the passes of all batches have come to, which is one place; nothing at their end.
+
+    Raises:
+        PortError: it is not one place.
+    """
+    found = list(stops)
+    here = [stop for stop in found if stop is not None]
+    if here and (len(here) < len(found) or len({stop.sites for stop in here}) > 1):
+        raise PortError("a model runs its layers in another order in some batches: nothing can follow it")
+    return here
 
 
 def tuned_copy(job: Job) -> nn.Module:

@@ -1,4 +1,4 @@
-"""How alike the blocks of two models are, from streamed Gram sums, and the matching of blocks that follows from it."""
+"""How similar the blocks of two models are (linear CKA from streamed sums), and the layer matching that follows."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,20 +15,20 @@ from hf_bico.core.types import Pair, Signal, Site, Stream, Wanted
 
 MEMORY = 2 * 2**30
 """Bytes of cross-moments held at once. All of them take 4 L_A L_B d_A d_B; where that is more, they are collected in
-several passes over the samples, some blocks of B at a time (one at least: 4 L_A d_A d_B bytes)."""
+several passes over the samples, some blocks of B at a time (at least one: 4 L_A d_A d_B bytes)."""
 NOTHING = 1e-6
-"""Share of its uncentred norm below which what centring leaves of a moment is rounding."""
+"""Where centring leaves less of a moment than this share of what it subtracted, the rest is rounding."""
 
 
 class Grams(Statistics):
-    """The inputs of blocks of A and of B: Σ b aᵀ for every two, and Σ a aᵀ, Σ b bᵀ for either, over the same rows.
+    """Sums over the inputs of A's and B's blocks: Σ b aᵀ for every pair, Σ a aᵀ and Σ b bᵀ for every block.
 
-    A's rows are taken as B's meet them, resized where the token counts differ, so that no CKA leaves [0, 1].
+    All are over the same rows: A's are resized to B's where the token counts differ, so that no CKA leaves [0, 1].
     """
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         super().__init__(pairs, Wanted(frozenset({Signal.INPUT})))
-        # A block's own Gram matrix grows where it meets the first of its partners, once a batch.
+        # A block's own Gram matrix is added to once a batch: when the block meets the first of its partners.
         self._first_b = dict(reversed(self._moments))
         self._first_a = {b: a for a, b in reversed(self._moments)}
         self._own_a: dict[Stream, CrossMoment] = defaultdict(CrossMoment)
@@ -46,24 +46,23 @@ class Grams(Statistics):
             self._own_b[b].add(rows_b, rows_b)
 
     def cka(self, pair: Pair) -> float:
-        """Return linear CKA ‖X_BᵀX_A‖² / (‖X_AᵀX_A‖ ‖X_BᵀX_B‖) of centred features; Kornblith et al. 2019,
-        1905.00414, eq. 3.
+        """Return the linear CKA ‖X_BᵀX_A‖² / (‖X_AᵀX_A‖ ‖X_BᵀX_B‖) of a pair's centred inputs.
 
-        0 where either side does not vary over the rows.
+        It is 0 where either side does not vary over the rows. Kornblith et al. 2019, 1905.00414, eq. 3.
         """
         a, b = pair.streams(Signal.INPUT)
         cross = self[pair, Signal.INPUT]
         norms = []
         for moment in (cross, self._own_a[a], self._own_b[b]):
-            left = replace(moment, rows=cross.rows).centred()  # rows that are padding are in an own moment's count
-            assert left.cross is not None  # what is centred has one
+            left = replace(moment, rows=cross.rows).centred()  # an own moment's `rows` counts padding too
+            assert left.cross is not None  # a centred moment has one
             norm = float(left.cross.norm())
             norms.append(norm if norm > NOTHING * left.removed else 0.0)
         return norms[0] ** 2 / (norms[1] * norms[2]) if norms[1] and norms[2] else 0.0
 
 
 def block_inputs(sites: Iterable[Site], tower: str) -> list[Site]:
-    """Return the first site of every block of a tower: what it reads is the block's input."""
+    """Return the first site of every block of a tower, in order of depth: what it reads is the block's input."""
     first: dict[int, Site] = {}
     for site in sites:
         if site.tower == tower and site.depth is not None:
@@ -80,16 +79,16 @@ def cka_matrix(
     *,
     memory: int = MEMORY,
 ) -> np.ndarray:
-    """Return (L_B, L_A): linear CKA between the inputs of every block of B and every block of A; forward passes only.
+    """Return the linear CKA between the inputs of every block of B and of A, (L_B, L_A); forward passes only.
 
     Args:
         sites: all of A's and all of B's.
-        batches: the samples, as often as they are asked for: once a pass.
-        memory: see `MEMORY`; how it is split changes nothing.
+        batches: () → the samples; called once a pass.
+        memory: bytes, see `MEMORY`; the number of passes follows from it, the result does not.
 
     Raises:
-        PortError: either model has no blocks in this tower, there are no samples, a NaN, or token layouts that do not
-            match.
+        PortError: either model has no blocks in this tower, there are no samples, a NaN came up, or token layouts do
+            not match.
     """
     of_a, of_b = (block_inputs(each, tower) for each in sites)
     if not of_a or not of_b:
@@ -106,7 +105,7 @@ def cka_matrix(
 
 
 def _chunks(of_a: Sequence[Site], of_b: Sequence[Site], memory: int) -> Iterator[list[Site]]:
-    """Yield B's blocks, as many at a time as `memory` holds the moments of."""
+    """Yield B's blocks, as many at a time as `memory` has room for their moments, at least one."""
     chunk: list[Site] = []
     held = 0
     for b in of_b:
@@ -120,7 +119,8 @@ def _chunks(of_a: Sequence[Site], of_b: Sequence[Site], memory: int) -> Iterator
 
 
 def monotone_path(matrix: np.ndarray) -> tuple[int, ...]:
-    """Return for every row (block of B) a column (of A), never falling, with the largest sum; of equals the smallest.
+    """Return for every row (block of B) a column (block of A), never decreasing, with the largest sum; of equals the
+    smallest.
 
     best[l, k] = matrix[l, k] + max_{j ≤ k} best[l − 1, j], row by row.
     """

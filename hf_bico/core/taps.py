@@ -1,6 +1,6 @@
-"""Watching the linear maps of a running model, whatever module they hide in.
+"""Hooks on the linear maps of a running model, whatever module they hide in.
 
-A tap watches a parameter, not a module: the rows that a weight multiplies are X, the gradient at what it gives is G.
+A tap watches a parameter, not a module: the rows that a weight multiplies are X, the gradient at its output is G.
 So a fused in-projection, a bare `x @ self.proj` and a plain `nn.Linear` are all seen alike, and nothing is patched.
 """
 
@@ -20,22 +20,24 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.types import Signal, Site, Stream
 
 Emit = Callable[[Stream, Tensor], None]
+"""(stream, rows) → None: takes a stream's rows (n, T, d) of one batch."""
 
 
 @contextmanager
 def taps(
     model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None = None
 ) -> Iterator[None]:
-    """While the block runs, every batch's rows reach `emit(stream, rows)`.
+    """Pass the rows of every site and signal to `emit(stream, rows)` while the block runs one batch.
 
-    Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need no gradient:
-    where nothing yet requires one, it starts at the input of the first watched weight.
+    Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need not require a
+    gradient: where nothing does yet, gradients start at the input of the first watched weight.
 
     Args:
-        samples: n, for models that flatten samples and tokens into one axis; else every such row is a sample.
+        samples: n, for models that flatten samples and tokens into one axis; None: each row of such a matrix is a
+            sample.
 
     Raises:
-        PortError: at the end of the block, for streams that were never emitted; all of them listed.
+        PortError: a watched weight runs twice; at the end of the block, for streams never emitted, all of them listed.
     """
     mode = Taps(model, sites, signals, emit, samples)
     with mode, _checkpointing_off(model):
@@ -47,8 +49,9 @@ def taps(
 
 @contextmanager
 def _checkpointing_off(model: nn.Module) -> Iterator[None]:
-    """What runs again in the backward pass would not be what was watched. transformers needs no telling in eval mode;
-    timm and open_clip checkpoint there too.
+    """Turn gradient checkpointing off while the block runs: what it runs again in backward would not be watched.
+
+    transformers does not checkpoint in eval mode; timm and open_clip do.
     """
     on: list[Any] = [module for module in model.modules() if getattr(module, "grad_checkpointing", False) is True]
     for module in on:
@@ -111,7 +114,7 @@ class Taps(TorchFunctionMode):
         return y
 
     def _start(self, x: Tensor) -> Tensor:
-        """Return where gradients start: one leaf for an input, however many weights read it."""
+        """Return the leaf at which gradients start: one for each input, however many weights read it."""
         if id(x) not in self.starts:
             self.starts[id(x)] = (x, x.detach().requires_grad_())
         return self.starts[id(x)][1]
@@ -140,14 +143,14 @@ class Taps(TorchFunctionMode):
     def _outputs(
         self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable[[Tensor], Tensor] = lambda own: own
     ) -> None:
-        """Emit each site's own part of what a fused weight gives, or of the gradient there."""
+        """Emit each site's own part of a fused weight's output, or of the gradient there."""
         for site in sites if signal in self.signals else ():
             rows = site.weight.rows
             self._seen(site.stream(signal), shown(y if rows is None else y[..., slice(*rows)]))
 
 
 def _root(rows: Tensor) -> Tensor:
-    """Return √‖row‖, not zero where a row is."""
+    """Return √‖row‖ (…, 1), tiny instead of zero where a row is zero."""
     length: Tensor = rows.norm(dim=-1, keepdim=True)
     return length.clamp_min(torch.finfo(rows.dtype).tiny).sqrt()
 
@@ -156,9 +159,9 @@ _AT_INPUT = frozenset({Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
 _AT_OUTPUT = frozenset({Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT})
 _GRADIENTS = _AT_INPUT | _AT_OUTPUT
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
-"""Calls that multiply rows, their first argument, by a weight, their second."""
+"""Calls that multiply rows (their first argument) by a weight (their second)."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
-"""Torch's own, which has no annotations."""
+"""Torch's own, typed here."""
 
 
 def _attention(
@@ -183,9 +186,12 @@ def _attention(
     average_attn_weights: bool = True,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Return `F.multi_head_attention_forward` for plain self-attention, spelled out in its linear maps.
+    """Do what `F.multi_head_attention_forward` does for plain self-attention, with its linear maps as separate calls.
 
-    query (T, n, d), as `nn.MultiheadAttention` hands it over; the linear maps see (n, T, d).
+    Query and result are (T, n, d), as in `nn.MultiheadAttention`; the linear maps see (n, T, d).
+
+    Raises:
+        PortError: the call asks for more than plain self-attention in eval mode.
     """
     odd = [bias_k, bias_v, key_padding_mask, *rest.values()]
     if (

@@ -1,8 +1,8 @@
-"""Live models and a task vector → the target's delta and what a reader needs to judge it."""
+"""Task vectors: read, checked, carried to the target's coordinates, accounted for, and added."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from numbers import Real
 
@@ -14,15 +14,15 @@ from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
 LARGEST_TAU = 1.0
-"""‖τ‖/‖θ_A‖ over the moved weights above which θ_A cannot be what was fine-tuned: two unrelated models of one
+"""The ‖τ‖/‖θ_A‖, over the sites' weights, from which on θ_A cannot be what was fine-tuned: two unrelated models of one
 architecture lie near √2, fine-tunes far below."""
 
 
 class Difference(Mapping[str, Tensor]):
-    """τ = tuned − base, one tensor at a time and in float32 or wider; neither side is ever held whole.
+    """The task vector τ = tuned − base, read one tensor at a time, in float32 or wider; no side is ever held whole.
 
     Raises:
-        PortError: on construction, when names or shapes differ, all of them listed; on reading, for NaN or Inf.
+        PortError: on construction, for names or shapes that differ, all of them listed; on reading, for NaN or Inf.
     """
 
     def __init__(self, tuned: Tensors, base: Tensors) -> None:
@@ -68,13 +68,13 @@ class Moved:
     norm: float
     """‖τ_A‖ of the weight, Frobenius."""
     kept: float
-    """Share ‖τ_B‖² / ‖s τ_A‖² that lies inside the maps' span; 1 where nothing was cut."""
+    """The share ‖τ_B‖² / ‖s τ_A‖² that lies in the maps' span; 1 where nothing was cut."""
     scale: float
-    """The map's own s; 1 for an isometry."""
+    """The map's s; 1 for an isometry."""
     output: Fit | None
     input: Fit | None
-    ridge: float | None = None
-    """λ, where the change is a ridge regression."""
+    ridge: float | None = field(default=None, metadata={"absent": True})
+    """λ, where the change is a ridge regression; left out of reports elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,15 @@ class Left:
 
 @dataclass(frozen=True)
 class Account:
-    """All of τ: what the pairs take, every tensor once however many layers of B it goes to, and what stays."""
+    """What becomes of all of τ: what the pairs take (once, however many layers of B it goes to) and what stays."""
 
     moved_norm: float
+    """‖τ‖ of what the pairs take."""
     left: list[Left]
 
     @property
     def moved_share(self) -> float:
-        """Share of ‖τ‖² that the pairs take."""
+        """The share of ‖τ‖² that the pairs take."""
         total = self.moved_norm**2 + sum(entry.norm**2 for entry in self.left)
         return self.moved_norm**2 / total if total else 1.0
 
@@ -109,17 +110,17 @@ class Transported:
 
 
 def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
-    """Move τ over: τ_B = L τ_A Rᵀ for every pair, written where the target keeps its weight.
+    """Carry τ over, pair by pair (BiCo: τ_B = L τ_A Rᵀ), and write it where the target keeps its weights.
 
-    A change in factors stays in factors: no (d_out, d_in) matrix of it is made.
+    A change in factors stays in factors where the map allows it: no (d_out, d_in) matrix of it is made.
 
     Args:
         tau: the source's task vector.
-        maps: a method's plan; taken one at a time, so that no more than one map is held.
-        target: the new base's tensors; shapes alone are read.
+        maps: a method's plan; taken one at a time, so that only one map is held.
+        target: the new base's tensors; only their shapes are read.
 
     Raises:
-        PortError: NaN or Inf in what came out.
+        PortError: NaN or Inf in the result.
     """
     delta, moved = Delta(target), []
     for (a, b), map_ in maps:
@@ -138,7 +139,7 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
 
 
 def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
-    """Return what of τ lies in a slice: in factors where it has them, else dense."""
+    """Return the part of τ in a slice: in factors where τ has them, else dense."""
     factors = tau.factors(where.key) if isinstance(tau, Factored) else None
     return where.of(tau[where.key]) if factors is None else where.of(factors)
 
@@ -146,14 +147,14 @@ def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
 def account(
     tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None], sites: Iterable[Site]
 ) -> Account:
-    """Return what of τ the pairs take and what stays; tensors that did not change are not listed.
+    """Return how much of τ the pairs take, and which tensors stay behind; unchanged tensors are not listed.
 
     Args:
-        left_reason: why a tensor outside every site stays behind, None if nobody knows.
-        sites: all of the source's sites, so that one that no pair takes is accounted for too.
+        left_reason: tensor name → why a tensor outside every site stays behind; None if unknown.
+        sites: all of the source's sites, to account for those that no pair takes.
 
     Raises:
-        PortError: tensors that neither a pair nor a reason accounts for, all of them listed.
+        PortError: neither a pair nor a reason accounts for some tensors, which are listed.
     """
     moved = {s for pair in pairs for s in pair.moving}
     keys = {s.key for s in moved}
@@ -180,14 +181,14 @@ def account(
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
-    """Return ‖τ‖/‖θ_A‖ over the weights of the sites."""
+    """Return ‖τ‖/‖θ_A‖ over the sites' weights."""
     keys = {site.weight.key for site in sites}
     change = sum(float(part_of(tau, Slice(key)).norm()) ** 2 for key in keys)
     return sqrt(change / sum(float(base[key].float().norm()) ** 2 for key in keys))
 
 
 def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
-    """Return ‖τ‖/‖θ_A‖, if the two models can be a fine-tune and its base.
+    """Return ‖τ‖/‖θ_A‖; refuse two models that cannot be a fine-tune and its base.
 
     Raises:
         PortError: τ is zero, or so large that the base cannot be the fine-tune's.
@@ -204,21 +205,25 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float
 
 
 def check_scale(alpha: float) -> None:
-    """Refuse an α that is NaN, Inf or no number."""
+    """Refuse an α that is NaN, Inf or not a number.
+
+    Raises:
+        PortError: it is.
+    """
     if not isinstance(alpha, Real) or not isfinite(alpha):
-        raise PortError(f"α = {alpha!r} is no scale: give a finite number")
+        raise PortError(f"α = {alpha!r} is not a scale: give a finite number")
 
 
 def added(
     base: Tensors, delta: Tensors, alpha: float = 1.0, *, like: Tensors | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield θ_B + α τ_B for every tensor of the delta, rounded once.
+    """Yield (name, θ_B + α τ_B) for every tensor of the delta: summed in float32 or wider, rounded once.
 
     Args:
-        like: tensors whose dtypes the sums get; the base's unless given.
+        like: tensors whose dtypes the sums get; None: the base's.
 
     Raises:
-        PortError: a scale or a sum that is NaN or Inf.
+        PortError: α or a sum is NaN or Inf.
     """
     check_scale(alpha)
     for key, change in delta.items():
@@ -233,9 +238,9 @@ def added(
 
 @contextmanager
 def holding(model: nn.Module, tensors: Iterable[tuple[str, Tensor]]) -> Iterator[nn.Module]:
-    """The model with some of its tensors replaced, until the block ends; only those are kept aside.
+    """Yield the model with some of its tensors replaced, and restore them afterwards; only those are copied.
 
-    Tied tensors are replaced once, by what the first of their names says.
+    Of tied tensors, the first that is given counts.
     """
     state = model.state_dict()
     kept: dict[str, Tensor] = {}

@@ -1,6 +1,6 @@
-"""The nouns of a port: sites, pairs, signals, fits and maps.
+"""The objects of a port: sites, pairs, signals, fits and maps.
 
-Letters follow the paper: A is the base that was fine-tuned, B the target, the new base; a weight is (d_out, d_in);
+Letters follow the paper: A is the base that was fine-tuned, B the target (the new base), a weight is (d_out, d_in),
 τ = θ_A,ft − θ_A.
 """
 
@@ -26,29 +26,29 @@ class Signal(Enum):
     INPUT = "input"
     """X, the rows that the weight multiplies."""
     OUTPUT = "output"
-    """Y, the rows that it gives."""
+    """Y, the rows that come out."""
     OUTPUT_GRADIENT = "output gradient"
-    """G = ∂L/∂Y at the rows that it gives."""
+    """G = ∂L/∂Y, the loss's gradient at the rows that come out."""
     INPUT_GRADIENT = "input gradient"
-    """∂L/∂X at the rows that it multiplies."""
+    """∂L/∂X, the loss's gradient at the rows that the weight multiplies."""
     WEIGHTED_INPUT = "weighted input"
-    """w [X, 1] (d_in + 1) with w = √‖∂L/∂X‖ row by row: what of X the loss looks at, and w itself."""
+    """w [X, 1] (d_in + 1) with w = √‖∂L/∂X‖ row by row: X as far as the loss looks at it, and w itself."""
     WEIGHTED_GRADIENT = "weighted output gradient"
-    """‖X‖ G / √‖G‖ row by row: as far as its input is long, and tamed, lest few samples outweigh all others."""
+    """‖X‖ G / √‖G‖ row by row: longer with the row's input, and damped, lest a few samples outweigh all others."""
     LABEL_FREE_GRADIENT = "label-free output gradient"
-    """∂⟨c, s⟩/∂Y for random cotangents c on scores s that know nothing of the task; the same c for A and B."""
+    """∂⟨c, s⟩/∂Y for random cotangents c on scores s that do not depend on the task; the same c for A and B."""
     WEIGHT_GRADIENT = "weight gradient"
     """∂L/∂W of B alone."""
     WEIGHT = "weight"
-    """W itself, of both."""
+    """W itself, of A and B."""
 
 
 INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
-"""Signals of what a site reads; sites with one `space` share them."""
+"""Signals at a site's input; sites of the same `space` share them."""
 ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
 GRADIENTS = frozenset(Signal) - {Signal.INPUT, Signal.OUTPUT, Signal.WEIGHT}
-"""Signals that take a backward pass."""
+"""Signals that need a backward pass."""
 OF_LOSS = frozenset(
     {
         Signal.OUTPUT_GRADIENT,
@@ -63,15 +63,15 @@ OF_LOSS = frozenset(
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be collected of the calibration samples."""
+    """What is to be collected from the calibration samples."""
 
     signals: frozenset[Signal] = frozenset()
     draws: int = 0
-    """Random cotangents a sample, for `Signal.LABEL_FREE_GRADIENT`."""
+    """Random cotangents per sample, for `Signal.LABEL_FREE_GRADIENT`."""
 
 
 class Stream(NamedTuple):
-    """One matrix of rows that a model shows while a batch passes; q, k and v share the stream of their input."""
+    """The rows of one signal at one place of a model; q, k and v share the stream of their input."""
 
     signal: Signal
     name: str
@@ -90,9 +90,9 @@ class Slice:
     transposed: bool = False
 
     def of(self, tensor: Part) -> Part:
-        """Return the site's own part of `tensor`, as a view: (d_out, d_in) for a weight, (d_out,) for a bias;
-        of a product,
-        the product that it is.
+        """Return the site's own part of `tensor`, a view: (d_out, d_in) of a weight, (d_out,) of a bias.
+
+        A part of a `LowRank` is a `LowRank`.
         """
         matrix = tensor.T if self.transposed else tensor
         return matrix if self.rows is None else matrix[slice(*self.rows)]
@@ -100,26 +100,27 @@ class Slice:
 
 @dataclass(frozen=True)
 class Tokens:
-    """How a sample's rows lie: `prefix` tokens kept apart (the class token), then a grid of patches.
+    """The layout of a sample's rows: `prefix` tokens kept apart (the class token), then a grid of patches.
 
-    An empty grid means that the site sees the prefix alone. Text has no layout of its own: its rows meet as the batch
-    says, under the name of their `sequence`.
+    An empty grid means that the site sees the prefix alone. Text has no fixed layout: its rows meet as the batch says,
+    under the name of their `sequence`.
     """
 
     prefix: int
     grid: tuple[int, ...] = ()
     sequence: str = ""
-    """Which of a batch's texts the rows are of ("text", "labels"); "" where their layout is fixed."""
+    """Which of a batch's texts the rows belong to ("text", "labels"); "" where their layout is fixed."""
 
     @property
     def count(self) -> int:
+        """The number of rows a sample."""
         n = 1 if self.grid else 0
         for side in self.grid:
             n *= side
         return self.prefix + n
 
     def seen_as(self, rows: int) -> "Tokens":
-        """Return the layout of so many rows a sample: of images that are not of the config's size, in its
+        """Return the layout of `rows` rows a sample, where images are not of the config's size: a grid in its
         proportions.
         """
         if len(self.grid) != 2 or rows == self.count:
@@ -131,14 +132,14 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Hidden:
-    """Coordinates inside a block that no residual stream ties: they can be permuted without changing the function."""
+    """Coordinates inside a block, not tied to the residual stream: permuting them does not change the function."""
 
     name: str
-    """Shared by the sites that give these coordinates (q and k, v, MLP up) and that read them."""
+    """Shared by the sites that write these coordinates (q and k, v, MLP up) and those that read them."""
     heads: int = 1
-    """In how many heads of equal width they fall; heads with one `group` move together."""
+    """Number of heads of equal width that they are split into; heads of one `group` move together."""
     group: str | None = None
-    """The attention whose heads they are."""
+    """The attention that the heads belong to."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Site:
 
     name: str
     role: str
-    """What it does in its block; partners share it."""
+    """What it does in its block; partners have the same role."""
     depth: int | None
     """Its block, 0-based; None outside the blocks."""
     weight: Slice
@@ -158,17 +159,19 @@ class Site:
     """Name of its input; sites that read the same rows share it, and with it their input map."""
     tokens: Tokens
     hidden_out: Hidden | None = None
-    """What its outputs are coordinates of; None for the residual stream and the like."""
+    """The hidden coordinates that its outputs are; None for the residual stream and the like."""
     hidden_in: Hidden | None = None
-    """What its inputs are coordinates of."""
+    """The hidden coordinates that its inputs are; None as above."""
     tower: str = ""
     """Which of the model's stacks of blocks it is in; depths count within one."""
 
     def stream(self, signal: Signal) -> Stream:
+        """Return the stream of a signal at this site."""
         return Stream(signal, self.space if signal in INPUTS else self.name)
 
     @property
     def slices(self) -> tuple[Slice, ...]:
+        """Its parameters: the weight, and the bias if it has one."""
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
@@ -180,63 +183,68 @@ class Pair(NamedTuple):
 
     @property
     def moving(self) -> tuple[Slice, ...]:
-        """What of the base's parameters has a place in the target: a bias may have none."""
+        """The base's parameters that have a place in the target; a bias may have none."""
         return self.base.slices if self.target.bias is not None else (self.base.weight,)
 
     def streams(self, signal: Signal) -> tuple[Stream, Stream]:
+        """Return A's and B's stream of a signal."""
         return self.base.stream(signal), self.target.stream(signal)
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How well one side of a map is determined and how well it matches."""
+    """How well one side of a map is determined, and how well it matches."""
 
     rank: int
-    """Directions that the data determine: singular values above the cut."""
+    """Number of directions that the data determine: singular values above the cut."""
     full: int
-    """The most there could be, min(d_B, d_A)."""
+    """The largest rank possible, min(d_B, d_A)."""
     residual: float
     """Procrustes disparity 1 − (Σσ)² / (‖A‖² ‖B‖²), in [0, 1]: 0 is a perfect match up to scale."""
 
 
 class Map(Protocol):
-    """Carries a site's change from A to B."""
+    """Carries a site's change from A's coordinates to B's."""
 
     @property
-    def output_fit(self) -> Fit | None: ...
+    def output_fit(self) -> Fit | None:
+        """The fit of the output side; None where it has no map that was fitted."""
+        ...
 
     @property
-    def input_fit(self) -> Fit | None: ...
+    def input_fit(self) -> Fit | None:
+        """The fit of the input side; None as above."""
+        ...
 
     @property
     def scale(self) -> float:
-        """How much longer or shorter it makes what lies in its span."""
+        """The factor by which it lengthens what lies in its span."""
         ...
 
     def weight(self, tau: Tensor) -> Tensor:
-        """Return (d_out,A, d_in,A) → (d_out,B, d_in,B)"""
+        """Return a weight's change (d_out,A, d_in,A) carried to (d_out,B, d_in,B)."""
         ...
 
     def product(self, tau: LowRank) -> Tensor | LowRank:
-        """Return the same of a change in factors, which stays so if the map is linear on either side."""
+        """Return a weight's change in factors carried over, in factors if the map acts on either side linearly."""
         ...
 
     def bias(self, tau: Tensor) -> Tensor:
-        """Return (d_out,A,) → (d_out,B,)"""
+        """Return a bias's change (d_out,A,) carried to (d_out,B,)."""
         ...
 
 
 @dataclass(frozen=True)
 class BilinearMap:
-    """τ_B = s L τ_A Rᵀ (BiCo: s = 1, L = R_out, R = R_in), on the factors' device and in their precision.
+    """The map τ_B = s L τ_A Rᵀ (BiCo: s = 1, L = R_out, R = R_in), on the factors' device and in their precision.
 
     A side without a factor stays as it is.
     """
 
     left: Tensor | None
-    """(d_out,B × d_out,A)"""
+    """L (d_out,B, d_out,A)"""
     right: Tensor | None
-    """(d_in,B × d_in,A)"""
+    """R (d_in,B, d_in,A)"""
     output_fit: Fit | None = None
     input_fit: Fit | None = None
     scale: float = 1.0
@@ -246,11 +254,15 @@ class BilinearMap:
         return moved if self.right is None else moved.to(self.right) @ self.right.T
 
     def product(self, tau: LowRank) -> LowRank:
-        """Return L (B A) Rᵀ = (L B)(A Rᵀ)"""
+        """Return s L (B A) Rᵀ = (s L B)(A Rᵀ), in factors."""
         b, a = self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T
         side = b if self.right is None else a
         return LowRank(b.to(side.device), a.to(side.device))
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return rows (…, d_out,A) of outputs in the target's coordinates, (…, d_out,B)."""
+        return rows if self.left is None else rows @ self.left.T.to(rows)
+
     def bias(self, tau: Tensor) -> Tensor:
-        """Return a bias lives on the output side alone."""
+        """Return s L τ_A: a bias lives on the output side alone."""
         return self.scale * (tau if self.left is None else self.left @ tau.to(self.left))

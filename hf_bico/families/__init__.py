@@ -12,9 +12,9 @@ from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purp
 from hf_bico.families.tables import TABLES
 
 FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
-"""What is known of the insides of models."""
+"""All families known, tried in this order; the first that knows a model describes it."""
 LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
-"""How repos are opened; the first whose config file is there."""
+"""Ways to open a repo, tried in this order; the first whose config file is there opens it."""
 
 __all__ = [
     "FAMILIES",
@@ -33,15 +33,15 @@ __all__ = [
 
 
 def family_of(model: nn.Module, named: str | None = None) -> Family:
-    """Return the family that knows this live model; or "generic", for any, if it is named.
+    """Return the family that knows this live model, or the generic one, which takes any, if `named` is "generic".
 
     Raises:
-        PortError: none does, or no such family.
+        PortError: no family knows the model, or `named` is something else.
     """
     if named == "generic":
         return Generic()
     if named is not None:
-        raise PortError(f"{setting('family')} {named}: families are found by themselves; only generic can be asked for")
+        raise PortError(f"{setting('family')} {named}: families are found by themselves; only generic can be named")
     for family in FAMILIES:
         if family.knows(model):
             return family
@@ -54,11 +54,11 @@ def family_of(model: nn.Module, named: str | None = None) -> Family:
 
 
 def library_of(files: Collection[str]) -> Library | None:
-    """Return how a repo with these files is opened, None if nothing knows."""
+    """Return the library that opens a repo with these files; None if there is none."""
     return next((library for library in LIBRARIES if library.config_file in files), None)
 
 
 def logits(model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
-    """Return (n, K) class scores of a CLIP-like model under text features (K, d)."""
+    """Return a CLIP-like model's scores (n, K) of preprocessed images (n, 3, h, w) under unit text features (K, d)."""
     library: Contrastive = OpenClip() if OPEN_CLIP.knows(model) else Transformers()
     return similarity(model, library.image_features(model, inputs.to(head.device)), head)

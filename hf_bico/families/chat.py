@@ -1,4 +1,4 @@
-"""A chat as the text that a causal model reads, where its messages lie in it, and what of it the assistant says."""
+"""Chats as text for a causal model: where the messages lie in it, and which of it the assistant says."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,36 +10,39 @@ from hf_bico.core.alignment import Part
 from hf_bico.core.errors import PortError
 
 Messages = Sequence[Mapping[str, Any]]
-"""Each with its "role" and "content"."""
+"""The messages of a chat in order, each with "role" and "content"."""
 ASSISTANT = "assistant"
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """What a causal model reads of a sample, and what it is asked for."""
+    """A sample as text for a causal model, and which of it the model is asked to predict."""
 
     text: str
     parts: Sequence[Part]
-    """What is not the template's."""
+    """Where the sample's own texts lie; the rest is the template's."""
     asked: Sequence[tuple[int, int]]
-    """Characters [start, end)."""
+    """Characters [start, end) that the model is asked to predict."""
     every: bool = False
-    """All of it is asked for, special tokens too."""
+    """Whether all tokens are asked for, special ones too."""
     special: bool = True
-    """The tokenizer's own special tokens are still to be added."""
+    """Whether the tokenizer's own special tokens are still to be added."""
     close: bool = False
-    """It ends with the end of sequence."""
+    """Whether the end of sequence is still to be added."""
 
 
 def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
-    """Return by the tokenizer's template, else a line "role: content" a message.
+    """Return a chat rendered by the tokenizer's template; without one, a line "role: content" per message.
+
+    Args:
+        number: the sample's, for errors.
 
     Raises:
-        PortError: a message's content is no text, or the template refuses the chat.
+        PortError: a message's content is not text, or the template refuses the chat.
     """
     if not messages or not all(isinstance(message.get("content"), str) for message in messages):
-        raise PortError(f"sample {number} has no message, or one whose content is no text: leave it out")
+        raise PortError(f"sample {number} has no message, or one whose content is not text: leave it out")
     if not tokenizer.chat_template:
         return _plain(messages)
 
@@ -63,8 +66,9 @@ def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
 
 
 def _plain(messages: Messages) -> Rendered:
+    """Return a chat rendered without a template: a line "role: content" per message."""
     lines = [f"{message['role']}: {message['content'].strip()}" for message in messages]
-    ends = list(accumulate(len(line) + 1 for line in lines))  # each behind its line's end
+    ends = list(accumulate(len(line) + 1 for line in lines))  # just after each line's newline
     text = "\n".join(lines)
     sizes = [len(message["content"].strip()) for message in messages]
     starts = [end - 1 - size for end, size in zip(ends, sizes, strict=True)]
@@ -80,8 +84,8 @@ def _plain(messages: Messages) -> Rendered:
 def _located(render: Callable[[Messages], str], messages: Messages, text: str) -> list[Part]:
     """Return where the messages' contents, stripped, lie in the rendered text.
 
-    The template is shown marks in their place, lest a short content be found in the template's own words. One that
-    does more to a content than strip it is searched through in order.
+    The template is given marks in their place, lest a short content be found in the template's own words. If it does
+    more to a content than strip it, the rendered text is searched for the contents in order.
     """
     contents = [message["content"] for message in messages]
     marks = [f"\ue000{number}\ue001" for number in range(len(contents))]
@@ -102,7 +106,7 @@ def _located(render: Callable[[Messages], str], messages: Messages, text: str) -
 
 
 def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
-    """Return what the template itself marks as the assistant's ({% generation %}), none where it marks nothing."""
+    """Return the characters that the template marks as the assistant's ({% generation %}); none if it has no marks."""
     if not tokenizer.is_fast or not MARKS.search(tokenizer.get_chat_template()):
         return []
     made = tokenizer.apply_chat_template(
@@ -118,9 +122,10 @@ def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
 
 
 def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part]) -> list[tuple[int, int]]:
-    """Return the characters from the prompt for the assistant's turn to the end of that turn; what it says alone, where
-    earlier turns read
-    otherwise as soon as later ones follow."""
+    """Return the characters of every assistant's turn, from the end of the generation prompt to the end of the turn.
+
+    Where the template renders a turn differently once others follow, only the message's content is returned.
+    """
     import jinja2
 
     found = []
@@ -129,7 +134,7 @@ def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Seq
             continue
         try:
             head, whole = render(messages[:number], True), render(messages[: number + 1])
-        except (jinja2.TemplateError, ValueError):  # a turn that may not be the first, or the last
+        except (jinja2.TemplateError, ValueError):  # the template allows no chat that begins or ends like this
             head = whole = ""
         if whole and whole.startswith(head) and text.startswith(whole):
             found.append((len(head), len(whole)))

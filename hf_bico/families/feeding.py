@@ -1,7 +1,7 @@
-"""Samples into what a transformers model's forward takes, with the places that every token covers.
+"""Encodes samples as what a transformers model's forward takes, with the places that every token covers.
 
-Labels lie beside the ids they are (the loss shifts: logits of token t answer for the label of token t + 1), -100 where
-nothing is asked. Padding is on the right, whatever the tokenizer is set to.
+Labels are aligned with the ids (the loss shifts: the logits of token t are for the label of token t + 1), and are -100
+where nothing is asked. Padding is on the right, whatever the tokenizer is set to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.families.chat import Rendered, rendered_chat
 
 UNASKED = -100
+"""Label of a token that nothing is asked for."""
 TEXT, LABELS = "text", "labels"
 
 
@@ -25,20 +26,20 @@ class Sample(Protocol):
     inputs: Any
     """str, (str, str), or a tuple of messages, each with its role and content."""
     label: Any
-    """Index of a class, the text to answer with, or None."""
+    """Class index, the text to answer with, or None."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch as a model takes it."""
+    """A batch as a model takes it; its length is the number of samples."""
 
     inputs: Mapping[str, Tensor]
     """What forward() takes, by name, batch first."""
     labels: Tensor | None = None
     """Class indices (n,); or a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
     spans: Mapping[str, Spans] = field(default_factory=dict)
-    """"text": of the input ids. "labels": of a decoder's labels; its row t answers for label t. None of images, nor
-    where the tokenizer does not tell what its tokens cover: such models meet only models of the same tokenizer."""
+    """What tokens cover: "text" for the input ids, "labels" for a decoder's labels (its row t answers for label t).
+    Empty for images, and for slow tokenizers, which do not say: such a model meets only models with its tokenizer."""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -53,20 +54,22 @@ class Encoded:
 
 
 class Row(NamedTuple):
-    """A sample's ids and what goes beside them."""
+    """A sample's token ids, and what goes with each of them."""
 
     ids: list[int]
     types: list[int] | None
+    """Token types (segments); None if the tokenizer has none."""
     tokens: list[Token] | None
-    """None of tokenizers that do not tell."""
+    """What each covers; None for slow tokenizers, which do not say."""
     places: list[tuple[int, int]] | None
+    """The same in places; None as above."""
 
 
 def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | None) -> Encoded:
-    """Return texts or pairs of texts, with the class as label.
+    """Encode texts or pairs of texts, with the class as label.
 
     Raises:
-        PortError: a sample is no text, or has no label where others have one.
+        PortError: a sample is not text, or has no class where others have one.
     """
     max_length = _limit(tokenizer, max_length)
     rows = [_row(tokenizer, _texts(sample, number), max_length) for number, sample in enumerate(samples)]
@@ -83,17 +86,17 @@ def encode_text(tokenizer: Any, samples: Sequence[Sample], max_length: int | Non
 def encode_causal(
     tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
 ) -> Encoded:
-    """Return texts for a model of the next token.
+    """Encode texts for a causal model.
 
     - A text alone: every token is asked for.
-    - Prompt and completion (or class name): joined, by a blank where neither has white space at the seam, and closed
-      with the end of sequence; the completion is asked for. A token that lies across the seam belongs to it. Of what
-      is too long the beginning is cut, but for a special token there.
-    - A chat: by the tokenizer's template; what the assistant says is asked for, as the template marks it, else with
-      what closes its turn. Without a template: a line "role: content" a message, and the end of sequence.
+    - Prompt and completion (or class name): joined, by a space where neither has white space at the seam, and closed
+      with the end of sequence; the completion is asked for. A token across the seam counts to the completion. Of what
+      is too long the beginning is cut, except for a special token there.
+    - A chat: rendered by the tokenizer's template; what the assistant says is asked for, as the template marks it,
+      else up to the end of its turn. Without a template: a line "role: content" per message, and the end of sequence.
 
     Raises:
-        PortError: cut at `max_length`, a sample has nothing left to ask for; or a chat does not fit its template.
+        PortError: cut to `max_length`, a sample has nothing left to ask for; or a chat does not fit its template.
     """
     rows, labels, max_length = [], [], _limit(tokenizer, max_length)
     for number, sample in enumerate(samples):
@@ -117,10 +120,10 @@ def encode_causal(
 def encode_seq2seq(
     tokenizer: Any, samples: Sequence[Sample], max_length: int | None, class_names: Sequence[str] = ()
 ) -> Encoded:
-    """Return texts or pairs for an encoder, and the completion or class name as the decoder's labels.
+    """Encode texts or pairs for an encoder, and the completion or class name as the decoder's labels.
 
     Raises:
-        PortError: a sample is no text or has nothing to answer with.
+        PortError: a sample is not text, or has nothing to answer with.
     """
     rows, answers, max_length = [], [], _limit(tokenizer, max_length)
     for number, sample in enumerate(samples):
@@ -134,6 +137,7 @@ def encode_seq2seq(
 
 
 def _texts(sample: Sample, number: int) -> tuple[str, ...]:
+    """Return a sample's texts; refuse one that is neither a text nor a tuple of texts."""
     texts = (sample.inputs,) if isinstance(sample.inputs, str) else sample.inputs
     if not isinstance(texts, tuple) or not all(isinstance(text, str) for text in texts):
         raise PortError(
@@ -143,6 +147,7 @@ def _texts(sample: Sample, number: int) -> tuple[str, ...]:
 
 
 def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
+    """Return the text that a sample is answered with: its completion, or its class's name; refuse one without."""
     answer = sample.label
     if isinstance(answer, int) and 0 <= answer < len(class_names):
         answer = class_names[answer]
@@ -155,7 +160,7 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
 
 
 def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
-    """Return what a causal model reads of a sample."""
+    """Return a sample as text for a causal model."""
     if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
         return rendered_chat(tokenizer, sample.inputs, number)
     prompt = "\n".join(_texts(sample, number))
@@ -168,7 +173,7 @@ def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence
 
 
 def _limit(tokenizer: Any, max_length: int | None) -> int | None:
-    """Return as many tokens as are asked for, or as the model has positions for, if they are fewer."""
+    """Return the smaller of `max_length` and the number of tokens that the model takes; None if neither is set."""
     known = [length for length in (max_length, tokenizer.model_max_length) if length is not None and length < 10**9]
     return min(known, default=None)
 
@@ -186,10 +191,10 @@ def _row(
     """Return texts, one after the other, as one row.
 
     Args:
-        parts: of them together; else every text is one.
+        parts: of the joined texts; None: every text is one.
         special: add the tokenizer's own special tokens.
-        close: add the end of sequence, unless there is no room or it is there.
-        target: the texts are what a decoder says.
+        close: add the end of sequence, unless there is no room or it is there already.
+        target: the text is a decoder's labels.
     """
     named = {"text_target": texts[0]} if target else dict(zip(("text", "text_pair"), texts, strict=False))
     made = tokenizer(
@@ -216,7 +221,7 @@ def _row(
 
 
 def _end(row: Row, max_length: int | None) -> Row:
-    """Return the last `max_length` tokens of a row, the first of them still the special one that it began with."""
+    """Return a row cut to its last `max_length` tokens; a special token that it begins with is kept in front."""
     cut = len(row.ids) - (max_length or len(row.ids))
     if cut <= 0:
         return row
@@ -234,8 +239,8 @@ def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Se
     """Return what every token covers of the joined texts.
 
     Args:
-        offsets: of every token in its own text.
-        owners: that text's number; None of special tokens, which stand before the next text, or behind the last.
+        offsets: every token's [start, end) in its own text.
+        owners: that text's number; None for special tokens, which stand before the next text, or after the last.
     """
     tokens, reached, joined = [], 0, "".join(texts)
     starts = [len("".join(texts[:number])) for number in range(len(texts))]
@@ -252,9 +257,10 @@ def _tokens(texts: Sequence[str], offsets: Sequence[tuple[int, int]], owners: Se
 
 
 def _with_space(text: str, start: int, end: int, floor: int) -> Token:
-    """Return a token with the white space before it, which some tokenizers count as its own, others leave out, and
-    others
-    make tokens of that they then say cover nothing."""
+    """Return a token with the white space before it.
+
+    Some tokenizers count that as the token's own, some leave it out, some make it a token that covers nothing.
+    """
     while start > floor and text[start - 1].isspace():
         start -= 1
     if start == end >= floor and text[end : end + 1].isspace():
@@ -263,7 +269,7 @@ def _with_space(text: str, start: int, end: int, floor: int) -> Token:
 
 
 def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
-    """Return whether a causal model is asked for every token."""
+    """Return for every token of a row whether a causal model is asked for it."""
     if text.every:
         return [True] * len(row.ids)
     if row.tokens is None:
@@ -281,18 +287,19 @@ def _asked(tokenizer: Any, text: Rendered, row: Row) -> list[bool]:
 
 
 def _agreeing(tokenizer: Any, text: Rendered, row: Row, at: int) -> int:
-    """Return how many of the row's tokens lie before a character, for tokenizers that do not tell."""
+    """Return how many of a row's tokens lie before the character `at`, for tokenizers that give no offsets."""
     before = tokenizer(text.text[:at], add_special_tokens=text.special)["input_ids"]
     pairs = enumerate(zip(before, row.ids, strict=False))
     return next((number for number, (a, b) in pairs if a != b), min(len(before), len(row.ids)))
 
 
 def padding(tokenizer: Any) -> int:
-    """Return the id that short rows are filled up with."""
+    """Return the id that short rows are padded with."""
     return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
+    """Return what forward() takes, (n, T) int64 each; with token types if `types` and all rows have them."""
     inputs = {
         "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),

@@ -1,4 +1,4 @@
-"""Any model with numbered blocks: plain linear layers pair by name, for the brave (`--family generic`)."""
+"""Any model with numbered blocks (`--family generic`): its plain linear layers pair by name."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from hf_bico.core.types import Site, Slice
 from hf_bico.families.layout import COMMON, HEAD, SINGLE, TEXT
 
 HEADS = ("classifier", "score", "head")
-"""Names of a classifier that is one linear layer outside the blocks."""
+"""Names of a classifier that is a single linear layer outside the blocks."""
 LEFT = {
     **COMMON,
     r"\.\d+\.(.+\.)?(weight|bias)$": "--family generic moves plain linear layers alone",
@@ -20,7 +20,7 @@ LEFT = {
 
 
 class Place(NamedTuple):
-    """Where a linear layer lies: `tower`.`depth`.`role`."""
+    """Where a linear layer lies, by its name `tower`.`depth`.`role`."""
 
     tower: str
     depth: int
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 class Generic:
-    """Every `nn.Linear` inside a numbered block is a site; it pairs with one of the same name in its block.
+    """The family in which every `nn.Linear` inside a numbered block is a site, and its name in the block its role.
 
     It knows nothing of what layers do: a fused projection is moved as one map, every layer has an input map of its
     own, no heads or units are permuted, and rows meet as tokens of one text, or one to one.
@@ -40,7 +40,7 @@ class Generic:
         return any(True for _ in _linears(model))
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """Return the plain linear layers of numbered blocks, by name.
+        """Return the plain linear layers in numbered blocks as sites.
 
         Raises:
             PortError: no linear layer lies in a numbered block.
@@ -55,7 +55,7 @@ class Generic:
         )
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """Return the one layer outside the blocks that is named like a classifier."""
+        """Return the first linear layer outside the blocks that is named like a classifier; empty without one."""
         found = [(name, layer) for name, layer in model.named_children() if name in HEADS and type(layer) is nn.Linear]
         return tuple(
             Site(HEAD, HEAD, None, *_slices(name, layer), layer.out_features, layer.in_features, HEAD, SINGLE)
@@ -69,21 +69,12 @@ class Generic:
         return ()
 
     def left_reason(self, key: str) -> str:
-        """Return why a tensor that is no site's stays behind; there is always a reason."""
+        """Return why a tensor that belongs to no site stays behind; there is always a reason."""
         return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))
-
-    def told(self, model: nn.Module) -> str:
-        """Return what was done, for whoever asked for it."""
-        sites = self.sites(model)
-        blocks = {(site.tower, site.depth) for site in sites}
-        return (
-            f"{type(model).__name__}: {len(sites)} linear layers in {len(blocks)} numbered blocks pair by name "
-            f"({', '.join(dict.fromkeys(site.role for site in sites))}); nothing is known of what they do"
-        )
 
 
 def _linears(model: nn.Module) -> Iterator[tuple[str, Place, nn.Linear]]:
-    """Yield linear layers in blocks: the first number in a name is its block's."""
+    """Yield (name, place, layer) of the linear layers in blocks; the first number in a name is its block's."""
     for name, layer in model.named_modules():
         found = re.fullmatch(r"(?:(.*?)\.)??(\d+)\.(.+)", name)
         if found and type(layer) is nn.Linear:
@@ -107,6 +98,3 @@ def _site(name: str, place: Place, layer: nn.Linear) -> Site:
 
 def _slices(name: str, layer: nn.Linear) -> tuple[Slice, Slice | None]:
     return Slice(f"{name}.weight"), None if layer.bias is None else Slice(f"{name}.bias")
-
-
-GENERIC = Generic()

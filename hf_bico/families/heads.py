@@ -1,6 +1,6 @@
-"""A classifier's head on the new base: carried through the input side's map, or fitted to the samples in closed form.
+"""A classifier's head on the new base: carried through the map of its input, or fitted to the samples in closed form.
 
-A fine-tune's new head has no base of its own, so there is no τ to move; the head itself is carried, or made anew.
+A fine-tune's new head is not in its base, so there is no τ to move; the head itself is carried, or made anew.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,32 +21,32 @@ from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
 from hf_bico.families.feeding import Encoded
 
 LAST = "head"
-"""Role of a classifier's last layer; what it gives is the classes."""
+"""Role of a classifier's last layer; its outputs are the classes."""
 CUT = 1e-6
-"""Of the singular values of the moment at a head's input: finer than a task vector's, for the head is read as it is."""
+"""`rtol` of the map at a head's input; smaller than a task vector's, for a head is used as it is, not as a change."""
 
 
 class HeadKind(StrEnum):
-    """What a port's target answers with."""
+    """The head that a port's target answers with."""
 
     TRANSPORT = "transport"
     """The fine-tune's classifier, carried through the map of its input."""
     RIDGE = "ridge"
     """A classifier fitted to the samples in closed form."""
     PROBE = "probe"
-    """The same beside a model of features: it is scored with, and is no part of the model."""
+    """The same beside a feature model: used for scoring, not a part of the model."""
     ZERO_SHOT = "zero-shot"
-    """The texts of the classes."""
+    """Text features of the classes."""
     LM = "lm"
     """The target's own language-model head."""
     NONE = "none"
-    """Nothing: the model gives features."""
+    """None: the model outputs features."""
     OWN = "own"
     """The target's own classifier, as it is."""
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it is made of the calibration samples, and so says nothing of how sure it is."""
+        """Whether it is fitted to the calibration samples, so that its scores there are no measure of confidence."""
         return self in (HeadKind.RIDGE, HeadKind.PROBE)
 
 
@@ -55,27 +55,29 @@ class HeadLayers:
     """What becomes of the layers on top of the blocks."""
 
     moved: tuple[Pair, ...] = ()
-    """Those that both bases were pre-trained with: they have a τ like any other layer."""
+    """Layers that both bases were pre-trained with: they have a τ like any other."""
     carried: tuple[Pair, ...] = ()
-    """From the first that a base lacks on: they are carried whole. The last one always is."""
+    """Layers that are carried whole: the first that either base lacks and all after it; the last one always."""
     made: tuple[Site, ...] = ()
-    """The target's own, where they are to be fitted and not carried."""
+    """The target's layers that are fitted, not carried."""
     fresh: tuple[Site, ...] = ()
-    """The base's own, where no fine-tune brings a head and both sides' are fitted."""
+    """The base's layers that are fitted too, where no fine-tune brings a head."""
     gains: tuple[tuple[str, str], ...] = ()
-    """(base, target) names of gains of norms in the head that a base lacks."""
+    """(base, target) names of norms' gains in the head that either base lacks."""
 
     @property
     def tuned_keys(self) -> set[str]:
+        """Names of the fine-tune's tensors that are carried whole."""
         return {s.key for pair in self.carried for s in pair.base.slices} | {a for a, _ in self.gains}
 
     @property
     def target_keys(self) -> set[str]:
+        """Names of the target's tensors that are carried whole or made."""
         sites = (*(pair.target for pair in self.carried), *self.made)
         return {s.key for site in sites for s in site.slices} | {b for _, b in self.gains}
 
     def gain(self, head: Tensors, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the target's gains: the fine-tune's where it has as many units, else those of a fresh norm."""
+        """Return the target's gains by name, float32: the fine-tune's where shapes agree, else a fresh norm's."""
         made = {}
         for a, b in self.gains:
             shape = tuple(shapes[b].shape)
@@ -84,21 +86,21 @@ class HeadLayers:
 
 
 def fresh(name: str, shape: Sequence[int]) -> Tensor:
-    """Return a norm's gain, or its bias, as a norm begins."""
+    """Return a norm's initial gain (ones) or bias (zeros)."""
     return torch.zeros(*shape) if name.endswith("bias") else torch.ones(*shape)
 
 
 def head_layers(
     base: Sequence[Site], target: Sequence[Site], in_base: Iterable[str], in_target: Iterable[str], kind: HeadKind
 ) -> HeadLayers:
-    """Return which layers of a head move, and which are carried.
+    """Return which layers of a head move, and which are carried or made.
 
     Args:
         base, target: the heads' layers in order.
-        in_base, in_target: names of tensors that the bases' files have.
+        in_base, in_target: names of the tensors in the bases' files.
 
     Raises:
-        PortError: a head is to be carried to one of another build.
+        PortError: a head is to be carried, and the target's has other layers.
     """
     in_base, in_target = set(in_base), set(in_target)
     roles = [[site.role for site in side] for side in (base, target)]
@@ -124,12 +126,12 @@ def head_layers(
 def carried(
     links: Sequence[Pair], head: Tensors, base: Side, target: Side, batches: Iterable[Batch]
 ) -> tuple[dict[str, Tensor], Fit]:
-    """Return the target's head: what the fine-tune's reads is mapped, what it makes of it stays.
+    """Return the target's head by tensor name, and the fit of its map: the fine-tune's head with its input mapped.
 
-    R is the Procrustes map of the inputs of the first layer on either base, and W_B = s W_A Rᵀ with s = ‖X_A‖/‖X_B‖,
-    for a head is a function of features as they are, and these may be longer in one model than in the other. A layer
-    between keeps its units: the target's further units are zero, and stay so through tanh, GELU and ReLU; where there
-    are fewer, those with the largest weights after them are kept.
+    R is the Procrustes map of the inputs of the first layer in A and B, and W_B = s W_A Rᵀ with s = ‖X_A‖/‖X_B‖,
+    for a head reads features as they are, and these may be longer in one model than in the other. A layer between
+    keeps its units: the target's extra units are zero, and stay so through tanh, GELU and ReLU; where there are fewer,
+    those with the largest weights after them are kept.
 
     Args:
         links: the layers, in order.
@@ -164,7 +166,7 @@ def carried(
 
 
 def _units(after: Tensor, wanted: int) -> Tensor:
-    """Return (wanted, d): which units of a layer are kept, in order; `after` (·, d) reads them."""
+    """Return a 0/1 matrix (wanted, d) that keeps a layer's units, those with the largest weights in `after` (·, d)."""
     d = after.shape[1]
     chosen = torch.arange(d) if wanted >= d else after.float().norm(dim=0).topk(wanted).indices.sort().values
     keep = torch.zeros(wanted, d)
@@ -175,12 +177,16 @@ def _units(after: Tensor, wanted: int) -> Tensor:
 def fitted(
     sites: Sequence[Site], model: nn.Module, loss: Loss, batches: Iterable[Encoded], classes: int
 ) -> dict[str, Tensor]:
-    """Return a head for a body as it is: layers between are the identity, the last is a ridge classifier of the
-    samples.
+    """Return a head fitted to the model as it is, by tensor name: a ridge classifier, the layers before it identities.
+
+    The layers before the last are also written into the model.
 
     Args:
         sites: the head's layers, in order.
         loss: runs the model on a batch.
+
+    Raises:
+        PortError: the features are all alike.
     """
     made: dict[str, Tensor] = {}
     for site in sites[:-1]:
@@ -198,7 +204,7 @@ def fitted(
         ):
             loss(model, batch)
         rows.append(_read(seen[last.stream(Signal.INPUT)], batch))
-        assert batch.labels is not None  # no task without labels comes here
+        assert batch.labels is not None  # heads are fitted for tasks with labels only
         labels.append(batch.labels)
     weight, bias = ridge(torch.cat(rows).cpu(), torch.cat(labels), classes)
     made[last.weight.key] = weight
@@ -208,9 +214,7 @@ def fitted(
 
 
 def _read(rows: Tensor, batch: Encoded) -> Tensor:
-    """Return (n, T, d) → (n, d): the row that a classifier's answer is taken of; of a whole text's, the last real
-    token's.
-    """
+    """Return the rows (n, d) of (n, T, d) that a classifier answers from: of a text's tokens, the last real one's."""
     if rows.shape[1] == 1:
         return rows[:, 0]
     mask = batch.inputs["attention_mask"].to(rows.device)
@@ -218,7 +222,7 @@ def _read(rows: Tensor, batch: Encoded) -> Tensor:
 
 
 def ridge(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Return W (K, d), b (K,); see `hf_bico.core.ridge`.
+    """Return W (K, d) and b (K,) of a ridge classifier; see `hf_bico.core.ridge`.
 
     Raises:
         PortError: the features are all alike.
@@ -230,7 +234,7 @@ def ridge(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tenso
 
 
 def place(model: nn.Module, tensors: Tensors) -> None:
-    """Write tensors into a live model."""
+    """Write tensors into a live model, by state-dict name."""
     state = model.state_dict()
     with torch.no_grad():
         for key, tensor in tensors.items():

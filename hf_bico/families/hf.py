@@ -1,4 +1,4 @@
-"""transformers' model repos: config.json + safetensors, in one file or in shards, in old names or new ones."""
+"""transformers' model repos: config.json and safetensors, in one file or in shards, with old names or new ones."""
 
 import logging
 import re
@@ -24,11 +24,11 @@ EXTRA = re.compile(
     r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
     r"|1_Pooling/config\.json"
 )
-"""Names of files that open a model beside its config and weights."""
+"""Names of the files that a model opens with, besides its config and weights."""
 
 
 class Transformers:
-    """Any architecture that a table of `hf_bico.families` knows."""
+    """Opens and writes transformers' repos, of any architecture that a family knows."""
 
     name = "transformers"
     config_file = "config.json"
@@ -47,11 +47,11 @@ class Transformers:
         return of_config(_config(folder))
 
     def task_of(self, purpose: Purpose) -> str | None:
-        """Return PEFT's name of what a model is for, None where it has none."""
+        """Return PEFT's task type for a purpose; None if it has none."""
         return next((task for task, end in PEFT_TASKS.items() if KINDS[end][0] == purpose.kind), None)
 
     def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
-        """Return what an adapter uses the base of a folder for; see `hf_bico.families.purposes.of_adapter`."""
+        """Return the purpose that an adapter gives the base in a folder; see `hf_bico.families.purposes.of_adapter`."""
         return of_adapter(_config(folder), task, cls, classes)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
@@ -61,7 +61,7 @@ class Transformers:
             return model
 
     def names(self, model: Any, stored: Iterable[str]) -> dict[str, Stored]:
-        """Return by transformers' own table of renamed weights, so that files of any age are read."""
+        """Return names by transformers' own table of renamed weights, so that old files are read too."""
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, rename_source_key
 
@@ -90,7 +90,7 @@ class Transformers:
         processor = _processor(folder)
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
         if purpose.kind is PurposeKind.TEXT_CLASSES and side.tokenizer is not None:
-            config.pad_token_id = padding(side.tokenizer)  # what batches are padded with is what it must not read
+            config.pad_token_id = padding(side.tokenizer)  # by this the model finds the last token that is not padding
         return side
 
     def write(self, stage: Path, model: Any, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -123,7 +123,7 @@ class Transformers:
         return TASKS[purpose.kind]
 
     def general_prompts(self) -> tuple[str, ...]:
-        """Return ImageNet's class names, as open_clip keeps them."""
+        """Return prompts with ImageNet's class names, as open_clip keeps them."""
         from open_clip import IMAGENET_CLASSNAMES
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
@@ -135,9 +135,7 @@ class Transformers:
         return F.normalize(_pooled(model.get_text_features(input_ids=ids)), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids and mask at the text tower's full length; padding is not read by CLIP's causal tower, and is by
-        SigLIP's.
-        """
+        """Return ids and mask (n, T) at the text tower's full length; SigLIP's tower reads padding, CLIP's does not."""
         config: Any = loaded.model.config
         got = loaded.tokenizer(
             list(texts),
@@ -154,19 +152,17 @@ class Transformers:
 def _parts(
     model: nn.Module, key: str, name: str, converted: str | None, converters: Sequence[Any]
 ) -> list[tuple[tuple[int, int], str]]:
-    """Return (which part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
+    """Return (part of the stored tensor, name in the model): one, or those that a fused tensor is cut into.
 
     Raises:
-        PortError: what is stored is made into what is in memory in a way that this version does not know.
+        PortError: transformers converts the stored tensor in a way that this version does not know.
     """
     if converted is None:
         return [((0, 1), name)]
     change = next(each for each in converters if converted in each.source_patterns)
     kinds = [(type(op).__name__, getattr(op, "dim", None)) for op in change.operations]
     if kinds != [("Chunk", 0)]:
-        raise PortError(
-            f"{key} is stored in another layout than a {type(model).__name__} has it in memory; not supported"
-        )
+        raise PortError(f"{key} is stored in another layout than a {type(model).__name__} has in memory; not supported")
     targets = change.target_patterns
     return [((i, len(targets)), name.replace(targets[0], target)) for i, target in enumerate(targets)]
 
@@ -188,7 +184,7 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
 
 
 def _class(config: Any, purpose: Purpose) -> Any:
-    """Return the source's class where the model is of its type, else what opens it for the same purpose.
+    """Return the source's class where the model is of its type, else the class that opens it for the same purpose.
 
     Raises:
         PortError: there is none.
@@ -207,7 +203,7 @@ def _class(config: Any, purpose: Purpose) -> Any:
     if type(config) not in mapping:
         raise PortError(f"transformers has no {config.model_type} for {purpose.kind}")
     if purpose.kind is PurposeKind.FEATURES and config.model_type in CONTRASTIVE:
-        raise PortError(f"a {config.model_type} of two towers is no model of features: name one tower's repo")
+        raise PortError(f"a {config.model_type} of two towers is not a feature model: name one tower's repo")
     found = mapping[type(config)]
     return found[0] if isinstance(found, tuple | list) else found
 
@@ -237,7 +233,7 @@ def _tokenizer(folder: Path) -> Any:
 
 @contextmanager
 def _opening(folder: Path) -> Iterator[None]:
-    """transformers' errors in one line, and its chatter off."""
+    """Turn transformers' errors into one line, and silence its log, while the block runs."""
     logger = logging.getLogger("transformers")
     before = logger.level
     logger.setLevel(logging.ERROR)

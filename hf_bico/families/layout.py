@@ -1,6 +1,6 @@
-"""How a family is written down: a table of its linear maps, and the reasons for what stays behind.
+"""How a family is written down: a table of its linear maps, and reasons for the tensors that stay behind.
 
-docs/families.md says how to add one.
+docs/adding_a_family.md says how to add one.
 """
 
 import re
@@ -14,15 +14,15 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
 
 TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
-"""Tokens of a text; which of them meet is said by every batch."""
+"""Tokens of a text; every batch says which of them meet."""
 LABELS = Tokens(prefix=0, grid=(1,), sequence="labels")
-"""Tokens of a decoder's own text."""
+"""Tokens of a decoder's own text; every batch says which of them meet."""
 SINGLE = Tokens(prefix=1)
-"""One row a sample: what comes after pooling."""
+"""One row a sample, as after pooling."""
 MLP = "MLP"
 """Hidden coordinates of a block's MLP."""
 CROSS = "cross "
-"""What the names of a decoder's attention to its encoder start with: roles, and hidden coordinates."""
+"""Prefix of the roles and hidden coordinates of a decoder's attention to its encoder."""
 
 GAIN = "a norm's gain is diagonal, not a vector of the space"
 SCALE = "a LayerScale's gain is diagonal, not a vector of the space"
@@ -53,25 +53,27 @@ class Layer:
     """A linear map of every block, or one outside the blocks."""
 
     role: str
-    """What it does; partners in another model share it: q, k, v, attention output, MLP up, MLP gate, MLP down …"""
+    """What it does: q, k, v, attention output, MLP up, MLP gate, MLP down …; partners have the same role."""
     path: str
-    """Its module below the block, or the name of a bare parameter. Outside the blocks: the end of its name, or with
-    "^" before it the whole."""
+    """Its module below the block, or the name of a bare parameter. Outside the blocks: the end of its full name, or,
+    after "^", all of it."""
     reads: str = ""
-    """Name of its input; layers of a block that read the same rows share it, with "^" before it those of all blocks.
+    """Name of its input; the layers of a block that read the same rows share it, or, after "^", those of all blocks.
     Its role unless given."""
     gives: str = ""
-    """Hidden coordinates of the block that its outputs are ("qk", "v", MLP); "" for the residual stream."""
+    """The block's hidden coordinates that its outputs are ("qk", "v", MLP); "" for the residual stream."""
     uses: str = ""
-    """Hidden coordinates that its inputs are."""
+    """The block's hidden coordinates that its inputs are; "" for the residual stream."""
     part: tuple[int, int] = (0, 1)
-    """(i, m): the i-th of m equal parts of a fused weight's outputs."""
+    """(i, m): it is the i-th of m equal parts of a fused weight's outputs, from 0."""
     only: Callable[[nn.Module], bool] | None = None
-    """Whether a block has such a layer; else it has one wherever there is such a module."""
+    """Block → whether it has this layer; None: it has it if it has the module."""
     tokens: Tokens | None = None
-    """Where they are not the tower's."""
+    """Its token layout, if not the tower's."""
     bias: str = "bias"
+    """Name of the bias in the module."""
     weight: str = "weight"
+    """Name of the weight in the module."""
     tower: str = ""
     """Outside the blocks: the tower that it belongs to."""
 
@@ -81,49 +83,49 @@ class Tower:
     """A stack of blocks of one shape."""
 
     blocks: str
-    """Name of the module list, or its end; "^" before it: the whole of its name."""
+    """The end of the module list's full name, or, after "^", all of it."""
     layers: tuple[Layer, ...]
-    """Those that a block lacks are skipped: gates and biases are not in every model."""
+    """The layers of a block; those that a block lacks are skipped (not every model has gates)."""
     tokens: Tokens | Callable[[nn.Module], Tokens]
+    """Token layout of the rows, or model → layout."""
     name: str = ""
     """"" for a model's only or main tower; depths and partners are per tower."""
     heads: str | Callable[[nn.Module], int | None] = ""
-    """Attribute of a block that says how many attention heads of equal width there are, or what tells it of a block;
-    "" or None where they cannot be permuted (rotary positions, grouped queries)."""
+    """Attribute of a block with its number of attention heads of equal width, or block → that number; "" or None where
+    heads cannot be permuted (rotary positions, grouped queries)."""
     one_order: bool = False
-    """Heads cannot be permuted block by block: position biases of the first block are all blocks' (T5)."""
+    """Whether all blocks must permute their heads alike, as they share the first block's position biases (T5)."""
     required: tuple[str, ...] = ()
     """Roles without which a block is not of this family."""
     optional: bool = False
-    """A tower that need not run for the model's main job (CLIP's text tower); moved only where it is asked for."""
+    """Whether the model's main job does not need it (CLIP's text tower); it moves only where τ changes it."""
 
 
 @dataclass(frozen=True)
 class FamilyLayout:
-    """What a kind of model looks like inside."""
+    """The insides of a kind of model, as a table."""
 
     name: str
     model_types: tuple[str, ...]
-    """`model_type` in config.json."""
+    """The values of `model_type` in config.json that it covers."""
     towers: tuple[Tower, ...]
     outside: tuple[Layer, ...] = ()
-    """Linear maps outside the blocks that pre-training has already trained and every use runs: projections."""
+    """Linear maps outside the blocks that are pre-trained and that every use of the model runs: projections."""
     head: tuple[Layer, ...] = ()
-    """A classifier on top, in the order in which its layers run, the last of role "head"; a new base may not have it
-    yet."""
+    """A classifier's layers on top, in the order they run, the last with role "head"; a new base may lack them."""
     head_norms: tuple[str, ...] = ()
-    """Norms within it, which are not linear: the end of their names."""
+    """Norms among them, which are not linear: the ends of their names."""
     left: Mapping[str, str] = field(default_factory=dict)
-    """Pattern of a name → why such a tensor stays behind; beside `COMMON`."""
+    """Pattern of a name → why such a tensor stays behind, besides `COMMON`."""
 
     def knows(self, model: nn.Module) -> bool:
         return getattr(getattr(model, "config", None), "model_type", None) in self.model_types
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """Return the linear maps that a task vector is moved through; `every` has those of the optional towers too.
+        """Return the linear maps whose task vector is moved; with `every`, those of optional towers too.
 
         Raises:
-            PortError: a block has not the shape that the family knows, or there are no blocks.
+            PortError: a block lacks a layer that the family requires, or there are no blocks.
         """
         towers = [tower for tower in self.towers if every or not tower.optional]
         names = {tower.name for tower in towers}
@@ -133,25 +135,23 @@ class FamilyLayout:
         return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """Return the classifier's layers, in order; empty for a model without one."""
+        """Return the classifier's layers, in the order they run; empty for a model without one."""
         every_token = type(model).__name__.endswith("ForTokenClassification")
         layers = [replace(layer, tokens=TEXT) if every_token else layer for layer in self.head]
         found = [site for layer in layers for site in _outside(model, layer)]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
-        """Return names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
         found = [site for layer in self.head for site in _outside(model, layer)]
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
-        """Return names of the gains of norms within the classifier."""
+        """Return the names of the parameters of norms within the classifier."""
         return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
 
     def left_reason(self, key: str) -> str | None:
-        """Return why a tensor that does not move with a site stays behind, None for one that the family cannot
-        account for.
-        """
+        """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
         on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
         patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
         return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
@@ -159,14 +159,15 @@ class FamilyLayout:
 
 ON_TOP = "the head is the target's own, if it is not carried whole"
 HEAD, HEAD_DENSE = "head", "head dense"
-"""Roles of a classifier: its last layer, which gives the scores, and the one before it."""
+"""Roles in a classifier: its last layer, which outputs the scores, and the one before it."""
 
 
 def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:
-    """Return tokens of an image tower: `prefix` special ones, then the patches of the config (or of a config within
-    it).
+    """Return model → token layout of an image tower: `prefix` special tokens, then the patches of its config.
 
-    A prefix that is a name is the config's number of registers, after the class token.
+    Args:
+        prefix: a number, or the name of the config's number of registers, which come after the class token.
+        config: name of the config within the model's that has the sizes; "" for the model's own.
     """
 
     def tokens(model: nn.Module) -> Tokens:
@@ -185,11 +186,12 @@ def is_transposed(module: nn.Module) -> bool:
 
 
 def roles(layers: tuple[Layer, ...], *, but: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return what layers do, for `required`."""
+    """Return the roles of layers, without those in `but`; for a tower's `required`."""
     return tuple(layer.role for layer in layers if layer.role not in but)
 
 
 def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
+    """Return the sites of a tower's blocks, in order; none where the model lacks the tower."""
     place = _place(model, tower.blocks)
     if place is None:
         return []
@@ -206,14 +208,15 @@ def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
         missing = set(tower.required) - {site.role for site in found}
         if missing:
             raise PortError(
-                f"{name} of {type(model).__name__} has no {', '.join(sorted(missing))} where "
-                "its family has: a shape of block that is not supported"
+                f"{name} of {type(model).__name__} has no {', '.join(sorted(missing))}, which "
+                "its family has: blocks of this shape are not supported"
             )
         sites += found
     return sites
 
 
 def _outside(model: nn.Module, layer: Layer) -> list[Site]:
+    """Return a layer outside the blocks as a site; none where the model lacks it."""
     place = _place(model, layer.path)
     if place is None:
         return []
@@ -265,7 +268,7 @@ def _site(
 
 
 def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | None:
-    """Return coordinates that can be permuted; those of heads only where heads can."""
+    """Return the hidden coordinates `what` of a block; None where they cannot be permuted."""
     if not what or what == MLP:
         return Hidden(f"{name} {what}") if what else None
     heads = tower.heads(block) if callable(tower.heads) else tower.heads and _attribute(block, tower.heads)
@@ -275,8 +278,9 @@ def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | No
 
 
 def _place(model: nn.Module, path: str) -> str | None:
-    """Return the full name of the module or parameter that ends in `path`; the shortest, where blocks hold more of
-    them.
+    """Return the full name of the module or parameter at the end of a name, or, after "^", of that full name.
+
+    Of several the one with the fewest parts is taken, as others lie inside blocks; None where there is none.
     """
     whole = path.removeprefix("^")
     names = [
@@ -288,7 +292,7 @@ def _place(model: nn.Module, path: str) -> str | None:
 
 
 def _attribute(block: nn.Module, path: str) -> Any:
-    """Return what lies at a path below a block; None where nothing does."""
+    """Return the module or attribute at a path below a block; None where there is none."""
     found: Any = block
     for part in path.split("."):
         found = found[int(part)] if part.isdigit() and isinstance(found, nn.ModuleList) else getattr(found, part, None)

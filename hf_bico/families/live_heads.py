@@ -1,4 +1,4 @@
-"""The classifier of a port between live models: what a fine-tune brings on top is carried over whole."""
+"""The classifier in a port between live models: what a fine-tune brings on top is carried over whole."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,22 +22,22 @@ class LiveHead:
     """What becomes of the classifiers of live models."""
 
     layers: HeadLayers = field(default_factory=HeadLayers)
-    """Empty where the target's is left alone."""
+    """Empty where the target's classifier is left alone."""
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """The fine-tune's that have no τ, on the CPU, for they are carried whole."""
+    """The fine-tune's tensors that are carried whole, as they have no τ; on the CPU."""
 
     def record(self, fit: Fit | None) -> dict[str, Any]:
-        """Return what a report says of it."""
+        """Return what a report says of the head, as plain JSON data."""
         names = [pair.target.name for pair in self.layers.carried]
         kind = HeadKind.TRANSPORT if names else HeadKind.OWN
         return {"kind": kind, "carried": names, "input": fit and asdict(fit)}
 
     @contextmanager
     def on(self, job: Job, track: Track = untracked) -> Iterator[tuple[dict[str, Tensor], Fit | None]]:
-        """Hold the fine-tune's classifier on both bases, on the target through the map of its input.
+        """Put the fine-tune's classifier on both bases while the block runs, on the target carried through a map.
 
         Yields:
-            The target's tensors of it, and how well the map fits.
+            The classifier's tensors by the target's names, and how well the map of its input fits.
         """
         if not self.layers.carried:
             yield {}, None
@@ -55,11 +55,12 @@ class LiveHead:
 def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> LiveHead:
     """Return what becomes of the layers on top of the blocks.
 
-    Those inside the models' bodies (BERT's pooler) are pre-trained and move like any other; the rest, which a base has
-    at random, is the fine-tune's own.
+    Those inside the models' bodies (BERT's pooler) are pre-trained and move like any other; the rest, which is random
+    in a base, is carried whole.
 
     Args:
-        choice: "transport", or "own" to leave the target's classifier as it is, as it is where there is none.
+        choice: "transport", or "own" to leave the target's classifier as it is; it also stays where the target has
+            none, or the fine-tune's is its base's.
 
     Raises:
         PortError: no such choice, or the target's classifier is built unlike the fine-tune's.
@@ -80,11 +81,12 @@ def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -
     tensors = {key: tuned[key].detach().cpu() for key in layers.tuned_keys}
     odd = [key for key, tensor in tensors.items() if tuple(base.state_dict()[key].shape) != tuple(tensor.shape)]
     if odd:
-        raise PortError(f"the base's {odd[0]} is not of the fine-tune's shape: open the base with its num_labels")
+        raise PortError(f"the base's {odd[0]} has another shape than the fine-tune's: open it with the same num_labels")
     return LiveHead(layers, tensors)
 
 
 def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
+    """Return whether any tensor of the sites differs between the fine-tune and its base."""
     before = base.state_dict()
     keys = [s.key for site in sites for s in site.slices if s.key in tuned]
     return any(
@@ -94,11 +96,12 @@ def _changed(tuned: Tensors, base: nn.Module, sites: tuple[Site, ...]) -> bool:
 
 
 def _require_alike(tuned: Tensors, base: tuple[Site, ...], target: tuple[Site, ...], model: nn.Module) -> None:
+    """Refuse a target whose classifier has other layers, or another number of classes, than the fine-tune's."""
     what = [", ".join(site.role for site in side) or "none" for side in (base, target)]
     if what[0] != what[1]:
         raise PortError(
             f"the fine-tune's classifier ({what[0]}) is built unlike the target's ({what[1]}): give a "
-            f'target with one of that build, or leave its own with head="{HeadKind.OWN}"'
+            f'target with the same layers, or keep its own with head="{HeadKind.OWN}"'
         )
     last, theirs = base[-1], target[-1]
     classes = last.weight.of(tuned[last.weight.key]).shape[0]

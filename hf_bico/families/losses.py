@@ -1,4 +1,4 @@
-"""The losses that models are trained with, summed over the samples, and which of them a live model comes with."""
+"""The losses that models are trained with, summed over the samples, and the one that a live model comes with."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,12 +15,12 @@ from hf_bico.families.purposes import CONTRASTIVE, kind_of
 
 
 def loss_of_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of (n, K) scores and n class indices, summed over the samples."""
+    """Return the cross-entropy of scores (n, K) and class indices (n,), summed over the samples."""
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
 def loss_of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of (n, T, V) scores and (n, T) tokens, summed; in float32 or wider.
+    """Return the cross-entropy of scores (n, T, V) and tokens (n, T), summed, in float32 or wider.
 
     Args:
         labels: -100 where nothing is asked.
@@ -36,7 +36,7 @@ def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
 
 
 def logits_of_next(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a causal model's scores of token t + 1, (n, T − 1, V), and what it is, (n, T − 1)."""
+    """Return a causal model's scores of token t + 1, (n, T − 1, V), and its labels (n, T − 1)."""
     return model(**inputs, use_cache=False).logits[:, :-1], labels[:, 1:]
 
 
@@ -46,12 +46,12 @@ def logits_of_answer(model: nn.Module, inputs: Mapping[str, Tensor], labels: Ten
 
 
 def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
-    """Return `loss(model, batch)` of what a model of transformers is for; a batch as a Trainer's DataLoader gives
-    it, by name,
-    or (inputs, labels).
+    """Return the `loss(model, batch)` that a transformers model is trained with.
+
+    A batch is as a Trainer's DataLoader gives it, by name, or (inputs, labels).
 
     Raises:
-        PortError: a model that brings no loss of its own.
+        PortError: no loss is known for the model's class.
     """
     name, kind = type(model).__name__, kind_of(type(model).__name__)
     config: Any = getattr(model, "config", None)
@@ -63,14 +63,14 @@ def loss_of(model: nn.Module) -> Callable[[nn.Module, Any], Tensor]:
         )
     if kind not in _LOSSES or (kind is PurposeKind.SEQ2SEQ and not config.is_encoder_decoder):
         raise PortError(
-            f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch) "
-            "that is summed over the batch's samples"
+            f"a {name} comes with no loss that is known here: give loss=, a function of (model, batch), "
+            "summed over the batch's samples"
         )
     return _LOSSES[kind]
 
 
 def _named(model: Any, batch: Any) -> Mapping[str, Any]:
-    """Return a batch by name."""
+    """Return a batch's parts by name; refuse a batch that has no names and is not (inputs, labels)."""
     if isinstance(batch, tuple | list) and len(batch) == 2:
         return {model.main_input_name: batch[0], "labels": batch[1]}
     if not isinstance(batch, Mapping):
@@ -82,16 +82,16 @@ def _named(model: Any, batch: Any) -> Mapping[str, Any]:
 
 
 def _inputs(named: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return what forward() takes of a batch."""
+    """Return what forward() takes: the tensors of a batch, without its labels."""
     return {name: part for name, part in named.items() if name != "labels" and isinstance(part, Tensor)}
 
 
 def _parted(model: nn.Module, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what forward() takes, and the labels."""
+    """Return what forward() takes, and the labels; refuse a batch without labels."""
     named = _named(model, batch)
     if named.get("labels") is None:
         raise PortError(
-            f"a batch has no labels, which a {type(model).__name__}'s loss is taken of (it has "
+            f"a batch has no labels, which a {type(model).__name__}'s loss needs (it has "
             f"{', '.join(named)}): add them, or give loss="
         )
     return _inputs(named), named["labels"]
@@ -103,7 +103,7 @@ def _classifier(model: nn.Module, batch: Any) -> Tensor:
     labels = labels.flatten()
     if labels.is_floating_point() or len(labels) != len(logits):
         raise PortError(
-            f"the labels are not one class a sample, which a {type(model).__name__}'s loss is taken of here: give loss="
+            f"the labels are not one class a sample, which a {type(model).__name__}'s loss needs here: give loss="
         )
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[-1]:
         raise PortError(
@@ -139,4 +139,4 @@ _LOSSES = {
     PurposeKind.SEQ2SEQ: _seq2seq,
     PurposeKind.MASKED_LM: _masked,
 }
-"""What a model is for → its loss of a batch."""
+"""What a model is for → its loss, (model, batch) → a sum over the samples."""

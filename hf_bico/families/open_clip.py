@@ -1,4 +1,4 @@
-"""open_clip's CLIP models: plain vision transformers and timm towers, its text towers; as modules and as repos."""
+"""open_clip's CLIP models, as modules and as repos: its own vision transformers, timm's, and the text towers."""
 
 import json
 import re
@@ -47,7 +47,7 @@ def _trunk_grid(model: Any) -> Tokens:
 
 
 class _OpenClipAnatomy(FamilyLayout):
-    """Known by its modules: open_clip's models carry no config."""
+    """A layout that is recognised by a model's modules, as open_clip's models carry no config."""
 
     def knows(self, model: nn.Module) -> bool:
         visual = getattr(model, "visual", None)
@@ -91,7 +91,7 @@ OPEN_CLIP = _OpenClipAnatomy(
 
 
 class OpenClip:
-    """open_clip_config.json + open_clip_model.safetensors."""
+    """Opens and writes open_clip's repos: open_clip_config.json and open_clip_model.safetensors."""
 
     name = "open_clip"
     config_file = "open_clip_config.json"
@@ -172,7 +172,7 @@ class OpenClip:
         return "zero-shot-image-classification"
 
     def general_prompts(self) -> tuple[str, ...]:
-        """Return ImageNet's class names, as open_clip keeps them."""
+        """Return prompts with ImageNet's class names, as open_clip keeps them."""
         from open_clip import IMAGENET_CLASSNAMES
 
         return tuple(f"a photo of a {name}." for name in IMAGENET_CLASSNAMES)
@@ -184,7 +184,7 @@ class OpenClip:
         return F.normalize(model.encode_text(ids), dim=-1)
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return padding after the end of text is not read where the text tower is causal; else all of it is."""
+        """Return ids and mask (n, T); a causal text tower does not read the padding after the text, others do."""
         ids = loaded.tokenizer(list(texts))
         text = getattr(loaded.model, "text", loaded.model)
         if getattr(text, "attn_mask", None) is None:
@@ -194,7 +194,7 @@ class OpenClip:
 
 @contextmanager
 def _opening() -> Iterator[None]:
-    """open_clip's errors in one line: a config it cannot build, weights that do not fit, a tokenizer it lacks."""
+    """Turn open_clip's errors (config, weights, tokenizer) into one line while the block runs."""
     try:
         yield
     except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
@@ -202,6 +202,7 @@ def _opening() -> Iterator[None]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """Return the model's config in a folder; refuse what cannot be ported or asks for code to be run."""
     try:
         config: dict[str, Any] = json.loads((folder / OpenClip.config_file).read_text())["model_cfg"]
         vision = config["vision_cfg"]

@@ -1,4 +1,4 @@
-"""What the rest of the tool wants to know of models: their insides (`Family`) and their repos (`Library`)."""
+"""What the rest of the tool needs to know about models: their insides (`Family`) and their repos (`Library`)."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,41 +13,42 @@ from hf_bico.core.types import Site
 
 
 class Family(Protocol):
-    """What a kind of model looks like inside; tables are in `hf_bico.families.tables`."""
+    """The insides of a kind of model; tables are in `hf_bico.families.tables`."""
 
     @property
     def name(self) -> str: ...
 
-    def knows(self, model: nn.Module) -> bool: ...
+    def knows(self, model: nn.Module) -> bool:
+        """Return whether a model is of this family."""
+        ...
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
-        """Return the linear maps that a task vector is moved through; `every` has those of towers that need not
-        run too.
+        """Return the linear maps whose task vector is moved; with `every`, those of optional towers too.
 
         Raises:
-            PortError: the model has a shape of block that the family does not know.
+            PortError: the model has blocks of a shape that the family does not know.
         """
         ...
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
-        """Return a classifier's layers on top, in the order they run."""
+        """Return the classifier's layers, in the order they run; empty for a model without one."""
         ...
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
-        """Return names of all that may come on top, of a classifier or not (a pooler): a base need not have it."""
+        """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
         ...
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
-        """Return names of the gains of norms within the classifier."""
+        """Return the names of the parameters of norms within the classifier."""
         ...
 
     def left_reason(self, key: str) -> str | None:
-        """Return why a tensor outside the sites stays behind, None for one that the family cannot account for."""
+        """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
         ...
 
 
 class PurposeKind(StrEnum):
-    """What a model can be for."""
+    """The tasks that a model can be for."""
 
     ZERO_SHOT = "zero-shot"
     IMAGE_CLASSES = "image-classification"
@@ -65,28 +66,28 @@ class PurposeKind(StrEnum):
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a model is for: it decides class, head and loss. It is the source's, and the others take it over."""
+    """What a model is for, which decides its class, head and loss; the source's holds for all models of a port."""
 
     kind: PurposeKind
     labels: tuple[str, ...] = ()
     """A classifier's classes, in order."""
     config: Mapping[str, Any] = field(default_factory=dict)
-    """What the source's own config says of its head."""
+    """Entries of the source's config about its head."""
     architecture: str | None = None
-    """The source's class; taken for the others where they are of the same type."""
+    """The source's class, used for the other models too where they are of the same type."""
 
 
 @dataclass
 class Loaded:
-    """A live model with what it takes to feed it."""
+    """A live model, and what prepares its inputs."""
 
     model: nn.Module
     preprocess: Callable[[Any], Tensor] | None
-    """An image → (3, h, w)."""
+    """An image → (3, h, w); None if the repo has no image processor."""
     tokenizer: Any
-    """open_clip's: texts → ids; transformers': its own."""
+    """open_clip's (texts → ids) or transformers'; None if the repo has none."""
     processor: Any = None
-    """What the library itself gives for images: open_clip's transform, transformers' image processor."""
+    """The library's own for images: open_clip's transform, or transformers' image processor."""
 
 
 class Stored(NamedTuple):
@@ -94,26 +95,26 @@ class Stored(NamedTuple):
 
     key: str
     part: tuple[int, int] = (0, 1)
-    """(i, m): it is the i-th of m equal parts, by rows."""
+    """(i, m): it is the i-th of m equal parts of the rows, from 0."""
 
 
 class Contrastive(Protocol):
-    """Models that score an image against texts."""
+    """How a library's models that score images against texts are run."""
 
     def image_features(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Return unit features (n, d) of preprocessed images."""
+        """Return unit features (n, d) of preprocessed images (n, 3, h, w)."""
         ...
 
     def text_features(self, model: nn.Module, ids: Tensor) -> Tensor:
-        """Return unit features (n, d) of tokenized texts."""
+        """Return unit features (n, d) of tokenized texts (n, T)."""
         ...
 
     def tokens(self, loaded: Loaded, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return ids (n, T) and which of them count (n, T)."""
+        """Return ids (n, T), and a bool mask (n, T) of those that the model reads."""
         ...
 
     def general_prompts(self) -> tuple[str, ...]:
-        """Return texts of many things, for scores without labels."""
+        """Return prompts about many things, for scores without labels."""
         ...
 
 
@@ -121,54 +122,61 @@ class Library(Contrastive, Protocol):
     """How a kind of model repo is opened and written."""
 
     name: str
-    """`library_name` on the card."""
+    """The card's `library_name`."""
     config_file: str
+    """The file that tells a repo is this library's."""
     exact: bool
-    """Its files hold just what their config says; else a base's may hold the head of its pre-training too."""
+    """Whether its files hold exactly the tensors of their config; else a base's may also hold a pre-training head."""
 
     def weights(self, files: Collection[str]) -> tuple[str, ...]:
-        """Return the safetensors files of a repo, with the index that names their shards; empty if it has none."""
+        """Return the safetensors files of a repo, with the index of their shards; empty if it has none."""
         ...
 
     def extra(self, files: Iterable[str]) -> tuple[str, ...]:
-        """Return tokenizer, processor and the like among a repo's files: what opens it beside config and weights."""
+        """Return the files that a model opens with besides config and weights: tokenizer, processor and the like."""
         ...
 
     def purpose(self, folder: Path) -> Purpose:
-        """Return what the model of a folder is for, from its config.
+        """Return what the model in a folder is for, from its config.
 
         Raises:
-            PortError: no known architecture.
+            PortError: its architecture is not known.
         """
         ...
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
-        """Return the model of a config, without weights (on the meta device): enough for sites and names."""
+        """Return the model of a folder's config without weights, on the meta device: enough for sites and names."""
         ...
 
     def names(self, model: nn.Module, stored: Iterable[str]) -> dict[str, Stored]:
-        """Return names in the model's state dict → where its files have them; of tied tensors the first, of a
-        head nothing.
+        """Return {name in the model's state dict: where it lies in the files}, for those of `stored` that it has.
+
+        Tied tensors are there once.
         """
         ...
 
     def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
-        """Return a live model, in eval mode. A head that the files lack is not initialised to anything of use.
+        """Return a live model, in eval mode. The values of a head that the files lack are meaningless.
 
         Args:
-            dtype: None for what the library itself takes.
+            dtype: None for the library's own choice.
+
+        Raises:
+            PortError: the library cannot open the model.
         """
         ...
 
     def write(self, stage: Path, model: nn.Module, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Write a repo of θ_B + α τ_B beside what opens it: `tensors` by state-dict name, all of the model's, in the
-        dtype
-        they are to have.
+        """Write a model's weights to the folder `stage`.
+
+        Args:
+            base: the folder that the model was opened from.
+            tensors: all of the model's, by state-dict name, in the dtype to write.
         """
         ...
 
     def snippet(self, repo: str, purpose: Purpose) -> str:
-        """Return Python that loads a repo; it goes on the card."""
+        """Return Python code that loads a repo, for the card."""
         ...
 
     def task_type(self, purpose: Purpose) -> str:
@@ -177,6 +185,6 @@ class Library(Contrastive, Protocol):
 
 
 def similarity(model: Any, pictures: Tensor, head: Tensor) -> Tensor:
-    """Return logit_scale · cos(image, text) (+ logit_bias), (n, K), of unit features (n, d) and (K, d)."""
+    """Return scores exp(logit_scale) · cos(image, text) + logit_bias, (n, K), of unit features (n, d) and (K, d)."""
     scores: Tensor = model.logit_scale.exp() * pictures @ head.T
     return scores if getattr(model, "logit_bias", None) is None else scores + model.logit_bias

@@ -1,4 +1,4 @@
-"""What a model of transformers is for, by the name of its class and its config."""
+"""What a transformers model is for, by the name of its class and by its config."""
 
 from typing import Any
 
@@ -19,8 +19,9 @@ KINDS = {
     "EncoderModel": (PurposeKind.FEATURES, "AutoModel"),
     "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
-"""End of a class's name → what it is for, and the class that opens another model for the same."""
+"""End of a class's name → what it is for, and the auto class that opens any model for the same."""
 CONTRASTIVE = ("clip", "siglip")
+"""`model_type`s with an image tower and a text tower."""
 TASKS = {
     PurposeKind.IMAGE_CLASSES: "image-classification",
     PurposeKind.TEXT_CLASSES: "text-classification",
@@ -30,26 +31,28 @@ TASKS = {
     PurposeKind.MASKED_LM: "fill-mask",
     PurposeKind.ZERO_SHOT: "zero-shot-image-classification",
 }
+"""What a model is for → the Hub's name of the task."""
 PEFT_TASKS = {
     "SEQ_CLS": "ForSequenceClassification",
     "CAUSAL_LM": "ForCausalLM",
     "SEQ_2_SEQ_LM": "ForConditionalGeneration",
     "FEATURE_EXTRACTION": "Model",
 }
-"""An adapter's task type → the end of the name of the class that it was trained on."""
+"""PEFT's task type → the end of the name of the class that an adapter was trained on."""
 HEADS = ("id2label", "label2id", "problem_type")
+"""Entries of a config about its classifier."""
 
 
 def kind_of(architecture: str) -> PurposeKind | None:
-    """Return what a class of this name is for, None for one that is not known."""
+    """Return what a class of this name is for; None if that is not known."""
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
 def of_model(model: nn.Module) -> Purpose:
-    """Return a live model's; one that is not of transformers is scored by texts.
+    """Return what a live model is for; one without a config (open_clip's) is for zero-shot classification.
 
     Raises:
-        PortError: a class for a task that is not known.
+        PortError: its class is for a task that is not known.
     """
     config = getattr(model, "config", None)
     return Purpose(PurposeKind.ZERO_SHOT) if config is None else of_config(config, type(model).__name__)
@@ -59,10 +62,10 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
     """Return what the model of a config is for.
 
     Args:
-        name: of the class; the config's own unless given.
+        name: of the model's class; None: the one that the config names.
 
     Raises:
-        PortError: a class for a task that is not known.
+        PortError: the class is for a task that is not known.
     """
     name = name or _architecture(config)
     kind = kind_of(name)
@@ -77,16 +80,17 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
 
 
 def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
-    """Return what an adapter uses its base for.
+    """Return what a base with an adapter is for.
 
     Args:
         config: the base's.
         task: PEFT's task type.
-        cls: the base's class, where that is known.
-        classes: of a head that the adapter brings; named LABEL_0 … where the base's config has not as many.
+        cls: the base's class, where the adapter names it.
+        classes: number of classes of a head that the adapter brings; they are named LABEL_0 … where the base's config
+            has another number.
 
     Raises:
-        PortError: a task that is not known.
+        PortError: the task is not known.
     """
     own = _architecture(config)
     end = PEFT_TASKS.get(task) if task else cls or own
@@ -111,6 +115,7 @@ def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
 
 
 def _architecture(config: Any) -> str:
+    """Return the name of the class that a config names; refuse a config without one."""
     if config.architectures:
         return str(config.architectures[0])
     if config.model_type == "timm_wrapper":

@@ -1,7 +1,7 @@
 """PEFT adapters on disk: what adapter_config.json says, and which tensors of a base the file changes. No PEFT needed.
 
-A LoRA changes W by s B A (s = α/r; rank-stabilised: α/√r). What else is plain: biases of its own, whole tensors
-(`bias`, `modules_to_save`), and DoRA, W ← m (W + s B A)/‖W + s B A‖ row by row, which is dense. All else is left to
+A LoRA changes W by s B A (s = α/r; rank-stabilised: α/√r). Read here too are its biases, whole tensors (`bias`,
+`modules_to_save`), and DoRA, W ← m (W + s B A)/‖W + s B A‖ row by row, which is dense. Everything else is left to
 PEFT, which merges it into the live base.
 """
 
@@ -21,7 +21,7 @@ from hf_bico.io.reference import Pinned
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Ways to begin a LoRA that leave the base as it is."""
+"""Initialisations of a LoRA that leave the base as it is."""
 SPECIAL = (
     "layer_replication",
     "use_qalora",
@@ -34,7 +34,7 @@ SPECIAL = (
     "kasa_config",
     "velora_config",
 )
-"""What makes a LoRA more than s B A."""
+"""Settings that make a LoRA more than s B A."""
 MERGEABLE = (
     "LORA",
     "ADALORA",
@@ -55,41 +55,46 @@ MERGEABLE = (
     "ROAD",
     "DELORA",
 )
-"""Types whose change PEFT can merge into the weights."""
+"""PEFT types whose change can be merged into the weights."""
 _FACTOR = re.compile(r"(.+)\.lora_(?:(embedding)_)?([AB])(?:\.(weight|bias))?")
 _MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
 _ASIDE = re.compile(r"\.(modules_to_save|base_layer)(?=\.)")
 
 
 def is_adapter(pinned: Pinned) -> bool:
-    """Return whether a repo holds an adapter and not, or not only, a model."""
+    """Return whether a repo holds an adapter and no whole model."""
     return CONFIG in pinned.files and not {"model.safetensors", "model.safetensors.index.json"} & set(pinned.files)
 
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """adapter_config.json."""
+    """What adapter_config.json says."""
 
     kind: str
     """PEFT's type, in capitals."""
     base: str | None = None
+    """The base's repo or folder."""
     revision: str | None = None
+    """The base's revision."""
     data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, folder: Path, files: Iterable[str]) -> "AdapterConfig":
-        """Return what adapter_config.json says.
+        """Return the adapter_config.json of a folder.
+
+        Args:
+            files: names of the adapter's files.
 
         Raises:
-            PortError: no JSON object, a type that cannot be ported, no weights that are safe to read.
+            PortError: it is not a JSON object, its type cannot be ported, or there are no weights safe to read.
         """
         try:
             data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
             kind = str(data.get("peft_type")).upper()
         except (ValueError, AttributeError) as error:
-            raise PortError(f"{CONFIG} is no readable JSON object") from error
+            raise PortError(f"{CONFIG} is not a readable JSON object") from error
         if kind not in MERGEABLE:
-            raise PortError(f"a {kind} adapter is no change of weights that can be ported; {', '.join(MERGEABLE)} are")
+            raise PortError(f"a {kind} adapter's change cannot be ported; that of {', '.join(MERGEABLE)} can")
         if WEIGHTS not in files:
             raise PortError(
                 f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when "
@@ -99,7 +104,7 @@ class AdapterConfig:
 
     @property
     def plain(self) -> bool:
-        """Whether it is read here; else PEFT merges it."""
+        """Whether the adapter is a LoRA that is read here; else PEFT merges it."""
         return (
             self.kind == "LORA"
             and self.data.get("init_lora_weights", True) in PLAIN_INIT
@@ -108,10 +113,12 @@ class AdapterConfig:
 
     @property
     def dora(self) -> bool:
+        """Whether the LoRA is a DoRA."""
         return bool(self.data.get("use_dora"))
 
     @property
     def task(self) -> str | None:
+        """PEFT's task type."""
         return self.data.get("task_type")
 
     @property
@@ -120,7 +127,11 @@ class AdapterConfig:
         return (self.data.get("auto_mapping") or {}).get("base_model_class")
 
     def scale(self, module: str) -> tuple[int, float]:
-        """Return (r, s) of a module: patterns match the end of its name, the first that does counts."""
+        """Return a module's rank and scale (r, s); of the patterns, the first that matches the end of its name counts.
+
+        Raises:
+            PortError: the config's ranks and alphas cannot be read.
+        """
         try:
             r, alpha = (
                 _of_pattern(self.data.get(pattern) or {}, module, self.data.get(name, 8))
@@ -137,17 +148,21 @@ def _of_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
 
 @dataclass
 class Change:
-    """What an adapter does to one module."""
+    """A LoRA's tensors for one module."""
 
     b: Tensor | None = None
+    """(d_out, r)"""
     a: Tensor | None = None
+    """(r, d_in)"""
     bias: Tensor | None = None
+    """`lora_B`'s own bias."""
     magnitude: Tensor | None = None
+    """DoRA's row norms."""
     embedding: bool = False
     scale: float = 1.0
 
     def product(self, transposed: bool) -> LowRank:
-        """Return s B A as the base stores the weight; a convolution's as a matrix."""
+        """Return s B A, float32, as the base stores the weight; a convolution's as a matrix."""
         b, a = self.b, self.a
         assert b is not None and a is not None  # `read_lora` refuses one without the other
         found = LowRank(self.scale * b.float().flatten(1), a.float().flatten(1))
@@ -156,15 +171,15 @@ class Change:
 
 @dataclass(frozen=True)
 class Read:
-    """An adapter's tensors, sorted."""
+    """A LoRA's tensors, by module."""
 
     modules: dict[str, Change]
     unknown: tuple[str, ...]
-    """Keys that this reader has no place for."""
+    """Keys that are neither of a LoRA nor a whole tensor's."""
 
 
 def stripped(key: str) -> str | None:
-    """Return a key as the name of a whole tensor of the base, None for one that is of another kind."""
+    """Return the name of the base's tensor that a key holds whole; None for a key of another kind."""
     if not key.startswith(PREFIX) or _FACTOR.fullmatch(key) or _MAGNITUDE.fullmatch(key) or ".original_module." in key:
         return None
     if key.endswith(".base_layer.weight"):
@@ -176,7 +191,7 @@ def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
     """Return the factors, biases and magnitudes of a plain LoRA by module; whole tensors are not among them.
 
     Raises:
-        PortError: a factor without its partner, or of another rank than the config's; all of them listed.
+        PortError: a factor without its partner or of another rank than the config's, NaN or Inf; all of them listed.
     """
     modules: dict[str, Change] = {}
     unknown = []

@@ -1,4 +1,4 @@
-"""Model repos on disk: lazy tensors, never unpickled, never two whole models at once."""
+"""Model repos on disk: tensors are read lazily and never unpickled, and no two whole models are held at once."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from hf_bico.io.reference import Pinned
 
 
 class SafeTensors(Mapping[str, Tensor]):
-    """Safetensors files, the shards of one model, read one tensor at a time.
+    """The tensors in safetensors files, the shards of one model, read one at a time.
 
     Raises:
         PortError: a file is not a readable safetensors file, or two of them hold the same tensor.
@@ -44,10 +44,10 @@ class SafeTensors(Mapping[str, Tensor]):
 
     @classmethod
     def of(cls, library: Library, pinned: Pinned, folder: Path) -> "SafeTensors":
-        """Return all shards of a repo's weights.
+        """Return the tensors of a repo's weights, of all shards.
 
         Raises:
-            PortError: an index that names other files than those, or tensors that they have not.
+            PortError: a shard cannot be read, or the index names other files or other tensors than there are.
         """
         tensors = cls(*(folder / name for name in shards(library, pinned)))
         for index in (name for name in library.weights(pinned.files) if name.endswith(".json")):
@@ -58,10 +58,11 @@ class SafeTensors(Mapping[str, Tensor]):
         """Refuse an index that does not agree with the tensors.
 
         Args:
-            files: those that the tensors were read from.
+            index: the index file.
+            files: names of the files that the tensors are read from.
 
         Raises:
-            PortError: the index names other files than those, or other tensors than they have.
+            PortError: the index cannot be read, or names other files than those, or other tensors than they have.
         """
         try:
             said = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
@@ -77,6 +78,7 @@ class SafeTensors(Mapping[str, Tensor]):
 
     @property
     def metadata(self) -> dict[str, str]:
+        """The metadata in the headers of all files together."""
         return {key: value for file in self.opened for key, value in (file.metadata() or {}).items()}
 
     def shape(self, key: str) -> tuple[int, ...]:
@@ -97,7 +99,7 @@ class SafeTensors(Mapping[str, Tensor]):
 
 
 class Shapes(Mapping[str, SimpleNamespace]):
-    """Names and shapes of a repo's weights from the files' headers alone: what a dry run reads."""
+    """Shapes of a repo's weights by name, from the files' headers alone: all that a dry run reads."""
 
     def __init__(self, hub: Hub, pinned: Pinned, files: Iterable[str]) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -121,17 +123,18 @@ class Shapes(Mapping[str, SimpleNamespace]):
 
 
 class Named(Mapping):
-    """Tensors under other names: those of the model's state dict for those of its files.
+    """Tensors by their names in the model's state dict, which may differ from those in its files.
 
     Args:
-        names: name in the model → where the files have it.
+        stored: tensors, or anything with their shapes, by their names in the files.
+        names: name in the model → where it lies in the files.
     """
 
     def __init__(self, stored: Mapping, names: Mapping[str, Stored]) -> None:
         self.stored, self.names = stored, names
 
     def __getitem__(self, key: str):
-        """Return the tensor; or what has its shape, where no more is known."""
+        """Return the tensor, or an object with its `shape` where only shapes are known."""
         name, (i, m) = self.names[key]
         found = self.stored[name]
         if m == 1:
@@ -152,10 +155,11 @@ class Named(Mapping):
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """Names in the files that stand for something in the model."""
+        """The names in the files that the model has a tensor for."""
         return frozenset(stored.key for stored in self.names.values())
 
     def without(self, keys: Iterable[str]) -> "Named":
+        """Return the same tensors without some, by their names in the model."""
         dropped = set(keys)
         return Named(self.stored, {key: name for key, name in self.names.items() if key not in dropped})
 
@@ -169,9 +173,9 @@ class OpenedBase:
     purpose: Purpose
     folder: Path
     weights: Named
-    """By their names in the model."""
+    """Its tensors, by their names in the model."""
     model: nn.Module
-    """Without weights, or live."""
+    """A skeleton without weights, or live."""
 
 
 def open_repo(
@@ -182,11 +186,11 @@ def open_repo(
     check: Callable[[Path, SafeTensors], None] = lambda folder, stored: None,
     model: nn.Module | None = None,
 ) -> OpenedBase:
-    """Return a repo's model as what a change is added to, its weights by their names in the model.
+    """Fetch a repo and return its model, to add a change to.
 
     Args:
-        check: refuses a folder and its tensors before anything is built of them.
-        model: the same live; else one is built without weights.
+        check: takes the folder and its tensors, and may refuse them before anything is built.
+        model: the same model live; None: a skeleton without weights is built.
     """
     folder = hub.fetch(pinned, opening_files(library, pinned))
     stored = SafeTensors.of(library, pinned, folder)
@@ -196,7 +200,7 @@ def open_repo(
 
 
 def opening_files(library: Library, pinned: Pinned) -> tuple[str, ...]:
-    """Return the names of what opens a repo, or of an adapter."""
+    """Return the names of the files that a repo opens with, and those of an adapter."""
     own = (adapter.CONFIG, adapter.WEIGHTS) if is_adapter(pinned) else ()
     return (library.config_file, *library.weights(pinned.files), *library.extra(pinned.files), *own)
 
@@ -212,7 +216,7 @@ def require_weights(pinned: Pinned, library: Library) -> None:
     """Refuse a repo whose weights cannot be read, with the reason.
 
     Raises:
-        PortError: pickled weights only, no weights.
+        PortError: its weights are pickled, or it has none.
     """
     if library.weights(pinned.files):
         return
@@ -220,7 +224,7 @@ def require_weights(pinned: Pinned, library: Library) -> None:
     wanted = "open_clip_model.safetensors" if library.name == "open_clip" else "model.safetensors"
     if pickled:
         raise PortError(
-            f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened; "
+            f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened: "
             f"convert them to {wanted}"
         )
     raise PortError(f"{pinned} has no {wanted}")
@@ -229,15 +233,16 @@ def require_weights(pinned: Pinned, library: Library) -> None:
 def check_shapes(
     pinned: Pinned, tensors: Mapping, model: nn.Module, optional: Iterable[str], unknown: Iterable[str] = ()
 ) -> None:
-    """Refuse weights that are not those of the config, before anything heavy.
+    """Refuse weights that do not fit the config, before any are read.
 
     Args:
-        tensors: by their names in the model.
+        tensors: tensors, or anything with their shapes, by their names in the model.
+        model: the model of the config.
         optional: names that may be missing.
-        unknown: names in the files that the model has not; told where something is wrong, as one may be misnamed.
+        unknown: names in the files that the model lacks; added to an error, as one may be misnamed.
 
     Raises:
-        PortError: names that are missing or of another shape; all of them listed.
+        PortError: tensors are missing or of another shape; all of them listed.
     """
     expected = {key: tuple(p.shape) for key, p in model.named_parameters()}
     got = {key: tuple(tensors[key].shape) for key in tensors}
@@ -249,10 +254,10 @@ def check_shapes(
 
 
 def require_finite(pinned: Pinned, tensors: Tensors) -> None:
-    """Refuse a model that is broken before anything is added to it.
+    """Refuse a model that is broken, before anything is added to it.
 
     Raises:
-        PortError: tensors with NaN or Inf, all of them listed.
+        PortError: tensors hold NaN or Inf; all of them listed.
     """
     broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
@@ -260,10 +265,10 @@ def require_finite(pinned: Pinned, tensors: Tensors) -> None:
 
 
 def pick_device(name: str | None) -> str:
-    """Return CUDA where there is one, else the CPU, unless named.
+    """Return the device of this name; for None "cuda" where there is one, else "cpu".
 
     Raises:
-        PortError: no such device.
+        PortError: the machine has no such device.
     """
     chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

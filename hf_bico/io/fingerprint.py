@@ -1,4 +1,4 @@
-"""Which weights a repo holds, however its files are cut into shards and whatever it is called."""
+"""Hashes that say which weights a repo holds, whatever it is called and however its files are cut into shards."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -12,26 +12,26 @@ from hf_bico.core.errors import PortError
 from hf_bico.io.checkpoints import SafeTensors
 
 LOOKED_AT = 64
-"""Elements of every tensor that the sample reads."""
+"""Number of elements of every tensor that the sample reads."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """sha256 of what a model's files hold, in three depths; each is of names, dtypes and shapes too."""
+    """sha256 (hex) of what a model's files hold, at three depths; each covers names, dtypes and shapes too."""
 
     header: str
-    """Of names, dtypes and shapes as stored."""
+    """Hash of names, dtypes and shapes as stored."""
     sample: str
-    """Of up to 64 evenly spaced elements of every tensor: two fine-tunes of one base differ in it."""
+    """Hash of up to 64 evenly spaced elements of every tensor: two fine-tunes of one base differ in it."""
     full: str | None = None
-    """Of every byte; None where it was not asked for."""
+    """Hash of every byte; None where it was not asked for."""
 
     @classmethod
     def of_record(cls, data: Any) -> "Fingerprint":
-        """Return what `record` gave, read back.
+        """Return the fingerprint that `record` made this of.
 
         Raises:
-            PortError: it is no such record.
+            PortError: it is not such a record.
         """
         names = cls.__dataclass_fields__
         if (
@@ -39,24 +39,25 @@ class Fingerprint:
             or set(data) - set(names)
             or not all(_is_hash(data.get(name)) or (name == "full" and data.get(name) is None) for name in names)
         ):
-            raise PortError("a fingerprint has the sha256 header, sample and, if it was taken, full")
+            raise PortError("a fingerprint needs the sha256 hashes header, sample and, if it was taken, full")
         return cls(**data)
 
     def record(self) -> dict[str, str | None]:
+        """Return the hashes as plain JSON data."""
         return asdict(self)
 
     def matches(self, other: "Fingerprint", full: bool = False) -> bool:
         """Return whether both are of the same weights.
 
         Args:
-            full: by every byte; a side whose bytes were not all read matches nothing then.
+            full: compare every byte; a side whose bytes were not all read then matches nothing.
         """
         alike = (self.header, self.sample) == (other.header, other.sample)
         return alike and (not full or (self.full is not None and self.full == other.full))
 
 
 def fingerprint(tensors: SafeTensors, full: bool = False) -> Fingerprint:
-    """Return what the files of a model hold; one tensor is read at a time, and without `full` a few pages of it."""
+    """Return the fingerprint of a model's files; one tensor is read at a time, and without `full` only parts of it."""
     names = sorted(tensors)
     header = hashlib.sha256()
     for name in names:
@@ -69,13 +70,13 @@ def fingerprint(tensors: SafeTensors, full: bool = False) -> Fingerprint:
 
 
 def raw(tensor: Tensor) -> Tensor:
-    """Return (n, bytes of an element) uint8, a view where the tensor is contiguous."""
+    """Return a tensor's bytes (n, bytes per element), uint8; a view where the tensor is contiguous."""
     flat = tensor.reshape(-1)
     return flat.view(torch.uint8).view(len(flat), tensor.element_size())
 
 
 def few(tensor: Tensor) -> Tensor:
-    """Return the bytes of evenly spaced elements, the first and the last among them."""
+    """Return the bytes of up to `LOOKED_AT` evenly spaced elements, the first and the last among them."""
     rows = raw(tensor)
     n, last = min(LOOKED_AT, len(rows)), len(rows) - 1
     return rows[[i * last // max(n - 1, 1) for i in range(n)]]

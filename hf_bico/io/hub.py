@@ -1,4 +1,4 @@
-"""The Hub as a thin layer: resolve, fetch, push, with every refusal in one line."""
+"""A thin layer over the Hub's client: resolve, fetch and push, with every error in one line."""
 
 import json
 import re
@@ -26,7 +26,11 @@ from hf_bico.io.reference import Pinned, Reference
 
 
 class Hub:
-    """The real client with our name, a token that is never shown, and errors that a user can act on."""
+    """The Hub's client under this tool's name, with a token that is never shown, and errors that users can act on.
+
+    Raises:
+        PortError: the token cannot be one.
+    """
 
     def __init__(self, token: str | None = None) -> None:
         if not re.fullmatch(r"[!-~]*", token or get_token() or ""):
@@ -37,11 +41,14 @@ class Hub:
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
-        """Return the commit that a reference stands for now, and its files; offline, what this machine's cache
-        has of it.
+        """Return a reference pinned to the commit that it stands for now; offline, as this machine's cache has it.
+
+        Args:
+            text: see `Reference`.
+            kind: "model" or "dataset".
 
         Raises:
-            PortError: unknown, private or gated repo, unknown revision, no network.
+            PortError: the repo is unknown, private or gated, the revision is unknown, or there is no network.
         """
         ref = Reference.parse(text)
         if ref.folder is not None:
@@ -56,7 +63,11 @@ class Hub:
         return Pinned(ref.name, info.sha, _files(info), kind=kind)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
-        """Return a folder that holds those of `names` that the repo has."""
+        """Fetch those of the files `names` that a repo has, and return the folder that holds them.
+
+        Raises:
+            PortError: they cannot be fetched or saved.
+        """
         if pinned.folder is not None:
             return pinned.folder
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
@@ -67,7 +78,7 @@ class Hub:
             )
 
     def card(self, pinned: Pinned) -> ModelCardData:
-        """Return the metadata of the repo's card; empty without a card.
+        """Return the metadata of a repo's card; empty without a card.
 
         Raises:
             PortError: the card's YAML cannot be read.
@@ -81,7 +92,7 @@ class Hub:
             raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
 
     def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
-        """Return a JSON object that lies in the repo; empty where there is none that can be read."""
+        """Return the JSON object in a repo's file; empty where there is none that can be read."""
         if name not in pinned.files:
             return {}
         try:
@@ -91,10 +102,10 @@ class Hub:
         return data if isinstance(data, dict) else {}
 
     def writer(self) -> tuple[str, set[str]]:
-        """Return the token's owner, and the namespaces that may be written to: their own and their organisations'.
+        """Return the token's owner, and the namespaces to push to: the owner's and their organisations'.
 
         Raises:
-            PortError: no token, or one that may only read.
+            PortError: there is no token, or it may only read.
         """
         with self.hub_errors_as_one_line("the Hub", None, "model"):
             try:
@@ -108,13 +119,14 @@ class Hub:
         return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
 
     def existing(self, repo: str) -> Pinned | None:
-        """Return the model repo's head, None where there is none."""
+        """Return a model repo pinned to its head; None where there is no such repo."""
         with self.hub_errors_as_one_line(repo, repo, "model"):
             if not self.api.repo_exists(repo):
                 return None
         return self.resolve(f"hf://{repo}")
 
     def is_private(self, repo: str) -> bool:
+        """Return whether a model repo is private."""
         with self.hub_errors_as_one_line(repo, repo, "model"):
             return bool(self.api.repo_info(repo).private)
 
@@ -129,14 +141,15 @@ class Hub:
         create_pr: bool = False,
         stale: Iterable[str] = (),
     ) -> str:
-        """Return the folder as one commit (or one pull request) on top of `parent`; its URL.
+        """Push a folder as one commit (or one pull request) on top of `parent`, and return its URL.
 
         Args:
-            parent: the head that was seen when the work began, None for a repo that did not exist.
-            stale: files of that head that go, unless the folder has them.
+            parent: the head that was seen when the work began; None for a repo that did not exist.
+            private: for a new repo; None: as the Hub's settings say.
+            stale: files of that head to delete, unless the folder has them.
 
         Raises:
-            PortError: the head is another one now; nothing is overwritten.
+            PortError: the head has moved, and nothing is overwritten; the Hub refuses.
         """
         files = [
             CommitOperationAdd(path.relative_to(folder).as_posix(), path)
@@ -155,26 +168,32 @@ class Hub:
                 )
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
-                    undo.pop_all()  # it is not ours
+                    undo.pop_all()  # the repo is not ours to remove
                     raise PortError(
-                        f"{repo} has moved since this began; nothing was pushed. Look at it, then run the command again"
+                        f"{repo} has moved since this began; nothing was pushed: look at it, then run the command again"
                     ) from error
                 raise
             undo.pop_all()
         return commit.pr_url or commit.commit_url
 
     def _remove_if_empty(self, repo: str) -> None:
-        """Take back a repo that we made, as long as nothing was committed to it and the Hub answers."""
+        """Remove a repo that was just created, if nothing was committed to it and the Hub answers."""
         with suppress(hub_errors.HTTPError):
             if set(_files(self.api.repo_info(repo))) <= {".gitattributes"}:
                 self.api.delete_repo(repo)
 
     @contextmanager
     def hub_errors_as_one_line(self, what: str, repo: str | None, kind: str):
-        """Turns the client's errors into one line with the way out."""
+        """Turn the client's errors into one line that says what to do, while the block runs.
+
+        Args:
+            what: what to call the repo in errors.
+            repo: its name, to ask for access at.
+            kind: "model" or "dataset".
+        """
         try:
             yield
-        except hub_errors.GatedRepoError as error:  # a RepositoryNotFoundError too: first
+        except hub_errors.GatedRepoError as error:  # a subclass of RepositoryNotFoundError, so it comes first
             prefix = "" if kind == "model" else f"{kind}s/"
             raise PortError(
                 f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
@@ -192,7 +211,7 @@ class Hub:
                 f"{what} is on the Hub, and HF_HUB_OFFLINE is set: give local folders, or unset it"
             ) from error
         except hub_errors.LocalEntryNotFoundError as error:
-            raise PortError(f"{what} cannot be had: the network failed") from error
+            raise PortError(f"{what} cannot be fetched: the network failed; try again") from error
         except (hub_errors.SafetensorsParsingError, hub_errors.NotASafetensorsRepoError) as error:
             raise PortError(f"{what}: its weights are not readable safetensors") from error
         except hub_errors.HFValidationError as error:
@@ -209,28 +228,29 @@ class Hub:
                 f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
             ) from error
         except OSError as error:
-            raise PortError(f"{what} could not be kept on this machine: {_line(error)}") from error
+            raise PortError(f"{what} could not be saved on this machine: {_line(error)}") from error
 
 
 def _files(info: Any) -> tuple[str, ...]:
-    """Return the names of a repo's files, from what the Hub says of it."""
+    """Return the names of a repo's files from the Hub's information on it."""
     return tuple(file.rfilename for file in info.siblings)
 
 
 def cached_commit(repo: str, kind: str = "model") -> str | None:
-    """Return the commit of a repo that lies in this machine's cache, None where several do or none: what a live
-    model was
-    opened from, which transformers does not keep."""
+    """Return the one commit of a repo in this machine's cache; None where there are several or none.
+
+    It is what a live model was opened from if the model does not know, as transformers does not always keep it.
+    """
     folder = _cache(repo, kind) / "snapshots"
     found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return found[0] if len(found) == 1 else None
 
 
 def opened_from(model: Any, commit: str | None = None) -> str | None:
-    """Return what a live model says that it was opened from, as a reference; None if it says nothing.
+    """Return a reference to what a live model was opened from, by its own config; None if that does not say.
 
     Args:
-        commit: its commit, where that is known; else what the model or the cache knows.
+        commit: its commit, if known; None: as the model or the cache knows.
     """
     config = getattr(model, "config", None)
     name = getattr(config, "_name_or_path", "") or ""
@@ -241,7 +261,10 @@ def opened_from(model: Any, commit: str | None = None) -> str | None:
 
 
 def of_cache(ref: Reference, kind: str) -> Pinned | None:
-    """Return a reference as the cache has it: at its commit, where its branch or tag was last seen, or the only one."""
+    """Return a reference pinned to a commit in the cache, None if that has none that fits.
+
+    It is the commit named, or where the branch or tag was last seen, or the only one.
+    """
     place = _cache(ref.name, kind)
     seen = place / "refs" / (ref.revision or "main")
     commit = seen.read_text().strip() if seen.is_file() else ref.revision or cached_commit(ref.name, kind)
@@ -253,6 +276,7 @@ def of_cache(ref: Reference, kind: str) -> Pinned | None:
 
 
 def _cache(repo: str, kind: str) -> Path:
+    """Return a repo's folder in this machine's cache."""
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind))
 
 

@@ -1,4 +1,4 @@
-"""The models of a port, by their configs and the headers of their files: what opens them, and which layers pair."""
+"""The models of a port, from their configs and file headers alone: what opens them, and which layers pair."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,37 +21,38 @@ from hf_bico.io.reference import Pinned, errors_about
 
 @dataclass(frozen=True)
 class RepoModel:
-    """A model's insides, from its config and the headers of its files."""
+    """A model's insides, from its config and the headers of its files, without weights."""
 
     pinned: Pinned
     family: Family
     skeleton: nn.Module
     shapes: Named
-    """Of the stored tensors, by their names in the model."""
+    """Shapes of the stored tensors, by their names in the model."""
     adapter: AdapterConfig | None = None
-    """Where it is an adapter: family, skeleton and shapes are then those of its base with it."""
+    """Set for an adapter, whose family, skeleton and shapes are those of its base with the adapter in it."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
+        """Return the model's sites; see `Family.sites`."""
         return self.family.sites(self.skeleton, every=every)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PortModels:
-    """What is known of a port's three models from their configs and the headers of their files."""
+    """What is known about a port's three models from their configs and the headers of their files."""
 
     library: Library
     purpose: Purpose
     tuned: RepoModel
-    """The fine-tune; the base once more where two bases alone are aligned."""
+    """The fine-tune; the base again where only two bases are aligned."""
     base: RepoModel
     target: RepoModel
     head: HeadKind
     layers: HeadLayers
     """What becomes of a classifier's layers."""
     pairs: tuple[Pair, ...]
-    """Of all towers that can be paired; those of a tower that τ leaves as it is are dropped once τ is read."""
+    """The pairs of all towers that can be paired; those of towers that τ does not change are dropped once τ is read."""
     unpaired: Mapping[str, str]
-    """Optional tower → why its layers cannot be paired, which matters only if τ changes it."""
+    """Optional tower → why its layers cannot be paired; an error only if τ changes it."""
     device: str
 
     @property
@@ -61,31 +62,31 @@ class PortModels:
 
     @property
     def base_sites(self) -> tuple[Site, ...]:
-        """All of the base's, those on top included."""
+        """All sites of the base, including those on top that it has weights for."""
         base, new = self.base, {pair.base.weight.key for pair in self.layers.carried}
         top = base.family.head_sites(base.skeleton)
         return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
     @property
     def optional_towers(self) -> set[str]:
-        """Towers that move only if τ changes them."""
+        """Names of the towers that move only if τ changes them."""
         return {site.tower for site in self.base.sites(every=True)} - {site.tower for site in self.base.sites()}
 
     def without(self, towers: Collection[str]) -> "PortModels":
-        """Return the same without the pairs of some towers."""
+        """Return the same models without the pairs of some towers."""
         return replace(self, pairs=tuple(pair for pair in self.pairs if pair.target.tower not in towers))
 
 
 def bases(
     pinned: Sequence[Pinned], hub: Hub, family: str | None, purpose_of: Callable[[Library, Path], Purpose]
 ) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
-    """Return the insides of models of which none is a fine-tune.
+    """Return the library, purpose and insides of models none of which is a fine-tune.
 
     Args:
-        purpose_of: says what the first is to be opened for; all are.
+        purpose_of: (library, folder of the first) → the purpose that all are opened for.
 
     Raises:
-        PortError: as `repo_models`.
+        PortError: as for `repo_models`.
     """
     library = _library(pinned)
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
@@ -101,12 +102,14 @@ def bases(
 def repo_models(
     pinned: Iterable[Pinned], hub: Hub, family: str | None
 ) -> tuple[Library, Purpose, tuple[RepoModel, ...]]:
-    """Return the models' insides; what the first is for is what all of them are opened as. It may be an adapter of
-    the second.
+    """Return the library, the purpose of the first model, for which all are opened, and the insides of all.
+
+    Args:
+        pinned: the first may be an adapter of the second.
 
     Raises:
-        PortError: a repo that nothing opens, of another library than the others, or without safe weights; an
-            architecture that no family knows; weights that are not its config's.
+        PortError: a repo that no library opens, of another library than the others, or without safe weights; an
+            architecture that no family knows; an adapter that cannot be read.
     """
     pinned = list(pinned)
     adapter = _adapter(pinned, hub)
@@ -125,10 +128,10 @@ def repo_models(
 
 
 def base_of(source: Pinned, hub: Hub) -> str:
-    """Return the base that the source's adapter_config.json names with its revision, or else the source's card.
+    """Return the base that the source's adapter_config.json (with its revision) or else its card names.
 
     Raises:
-        PortError: none is named, or several.
+        PortError: none is named, or several are.
     """
     if is_adapter(source):
         with errors_about(source):
@@ -144,6 +147,7 @@ def base_of(source: Pinned, hub: Hub) -> str:
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:
+    """Return the one library of all repos; refuse repos of several, or without safe weights."""
     first = _library_of(pinned[0])
     for each in pinned:
         library = _library_of(each)
@@ -158,7 +162,7 @@ def _library(pinned: Sequence[Pinned]) -> Library:
 def _library_of(pinned: Pinned) -> Library:
     library = library_of(pinned.files)
     if library is None:
-        what = "is no model that can be opened: it has neither open_clip_config.json nor config.json"
+        what = "is not a model that can be opened: it has neither open_clip_config.json nor config.json"
         if is_adapter(pinned):
             what = "is a PEFT adapter; only SOURCE may be one"
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
@@ -168,7 +172,7 @@ def _library_of(pinned: Pinned) -> Library:
 
 
 def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
-    """Return the source's adapter_config.json, where it is an adapter and its base stands beside it."""
+    """Return the config of the first repo if it is an adapter and its base comes next; else None."""
     if len(pinned) < 2 or not is_adapter(pinned[0]):
         return None
     with errors_about(pinned[0]):
@@ -176,10 +180,13 @@ def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
 
 
 def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, hub: Hub, base: Path) -> Purpose:
-    """Return by the adapter's own config.json if it has one, else by its task type and the head that it brings.
+    """Return an adapter's purpose by its own config.json if it has one, else by its task type and the head it brings.
+
+    Args:
+        base: the base's folder.
 
     Raises:
-        PortError: the base is not of transformers, or a task that is not known.
+        PortError: the base is not a transformers model, or the task is not known.
     """
     if not isinstance(library, Transformers):
         raise PortError(f"adapters are read on models of transformers, not of {library.name}")
@@ -196,7 +203,11 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
 def with_adapter(
     base: RepoModel, adapter: AdapterConfig, pinned: Pinned, stored: Mapping, library: Library
 ) -> RepoModel:
-    """Return a base's insides with an adapter's: what the adapter holds whole takes the place of the base's own."""
+    """Return the insides of a base with an adapter in it: tensors that the adapter holds whole replace the base's.
+
+    Args:
+        stored: the adapter's tensors, or anything with their shapes, by their names in its file.
+    """
     whole = {name: key for key in stored if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
@@ -218,7 +229,7 @@ def _repo_model(
 
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
-    """Return what becomes of the layers on top of a classifier; other models have none that is theirs to make."""
+    """Return what becomes of a classifier's layers on top; empty for models that are not classifiers."""
     own, theirs = (each.family.head_sites(each.skeleton) for each in (base, target))
     if not purpose.kind.classifies:
         return HeadLayers()
@@ -228,10 +239,13 @@ def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: 
 
 
 def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
-    """Refuse weights that are not those of their config; the layers on top need be in the source alone, the first.
+    """Refuse weights that do not fit their config. Only the source, the first, needs the layers on top.
 
     Args:
-        tuned: whether the first is a fine-tune; else no model needs have them.
+        tuned: whether the first is a fine-tune; if not, no model needs them.
+
+    Raises:
+        PortError: tensors of a model are missing, of another shape, or unknown; all of them listed.
     """
     source = models[0] if tuned else None
     for each in models:
@@ -249,7 +263,11 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
 
 
 def pair_models(base: RepoModel, target: RepoModel, matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:
-    """Return the pairs of the two models' layers; of towers that need not move, why they could not."""
+    """Return the pairs of the two models' layers, and {optional tower: why its layers cannot be paired}.
+
+    Raises:
+        PortError: layers of a tower that is not optional cannot be paired.
+    """
     pairs = list(pair_sites(base.sites(), target.sites(), matching))
     main = {site.tower for site in base.sites()}
     unpaired: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What a user may call a model or a dataset, and what it is pinned to."""
+"""References to models and datasets, and the commits that they are pinned to."""
 
 import hashlib
 import re
@@ -21,7 +21,9 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
-        """Return a folder that exists is a folder, unless `hf://` says otherwise.
+        """Return the reference that a text stands for: a folder if there is one of that name, else a repo.
+
+        With `hf://` before it, it is always a repo.
 
         Raises:
             PortError: it is neither a folder nor a repo's name.
@@ -39,13 +41,17 @@ class Reference:
 
 @dataclass(frozen=True)
 class Pinned:
-    """A repo at one commit, or a local folder. Everything after resolving names these."""
+    """A repo at one commit, or a local folder; what all code after `Hub.resolve` works with."""
 
     name: str
     commit: str | None
+    """None for a folder."""
     files: tuple[str, ...] = field(repr=False)
+    """Names of its files."""
     folder: Path | None = field(default=None, repr=False)
+    """None for a repo."""
     kind: str = "model"
+    """Either "model" or "dataset"."""
 
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"
@@ -53,7 +59,7 @@ class Pinned:
 
 @contextmanager
 def errors_about(pinned: Pinned):
-    """Says whose an error is that knows a file alone."""
+    """Put a repo's name before the errors of the block."""
     try:
         yield
     except PortError as error:
@@ -61,7 +67,7 @@ def errors_about(pinned: Pinned):
 
 
 def sha256(*paths: Path) -> str:
-    """Return of a file; of several, of their hashes in order."""
+    """Return the sha256 (hex) of a file; of several, that of their hashes in order."""
     found = []
     for path in paths:
         with path.open("rb") as file:
@@ -70,10 +76,10 @@ def sha256(*paths: Path) -> str:
 
 
 def at_revision(name: str, revision: str | None) -> str:
-    """Return a name as a reference at a revision.
+    """Return a name as a reference at a revision; None leaves it as it is.
 
     Raises:
-        PortError: a folder, or a name with a revision of its own, with another.
+        PortError: the name is a folder's, or has a revision of its own.
     """
     if revision is None:
         return name
@@ -85,7 +91,7 @@ def at_revision(name: str, revision: str | None) -> str:
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where everything came from, pinned."""
+    """The repos that a port was made from, pinned."""
 
     source: Pinned
     base: Pinned

@@ -1,4 +1,4 @@
-"""Where a long port keeps what it has done, so that an interrupted one picks up where it was."""
+"""Where a long port saves its progress, so that an interrupted one resumes where it was."""
 
 import hashlib
 import json
@@ -17,13 +17,16 @@ from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.writer import staged
 
 EVERY = 60.0
-"""Seconds between two writes of the statistics; at most so much is lost."""
+"""Seconds between two writes of the statistics; about as much work is lost at most."""
 
 
 class Workspace:
-    """A folder in the cache for one port, named by a hash of all that its result depends on; gone when it is done.
+    """A folder in the cache for one port, named by a hash of all that its result depends on.
 
-    It is where a collection resumes (`hf_bico.core.chain.Resume`).
+    It lets a collection resume (`hf_bico.core.chain.Resume`), and is removed with `clear` when the port is done.
+
+    Args:
+        key: all that the result depends on, as plain JSON data.
     """
 
     def __init__(self, key: Mapping[str, Any]) -> None:
@@ -33,19 +36,19 @@ class Workspace:
         self.batches, self.saved = 0, time.monotonic()
 
     def load(self, fresh: Statistics) -> tuple[Statistics, int]:
-        """Return the statistics so far, and of how many batches they are."""
+        """Return the statistics so far, and how many batches went into them."""
         if self.statistics.exists():
             try:
                 tensors = SafeTensors(self.statistics)
                 batches = int(tensors.metadata["batches"])
                 fresh.load_state_dict(tensors)
                 self.batches = batches
-            except (PortError, KeyError, ValueError):  # of another version, or cut short: it is collected anew
+            except (PortError, KeyError, ValueError):  # of another version, or cut short: collect anew
                 self.batches = 0
         return fresh, self.batches
 
     def after_batch(self, seen: Statistics) -> None:
-        """Count a batch, and write the statistics if the last time is long ago."""
+        """Count a batch, and write the statistics if the last write is `EVERY` seconds ago."""
         self.batches += 1
         if time.monotonic() - self.saved >= EVERY:
             with staged(self.statistics) as stage:
@@ -56,11 +59,11 @@ class Workspace:
         return json.loads(self.facts.read_text()) if self.facts.exists() else {}
 
     def has(self, name: str) -> bool:
-        """Return whether a value was computed already."""
+        """Return whether the value of this name was computed already."""
         return name in self._known()
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Return a JSON value that is computed at most once, also over several starts."""
+        """Return a JSON value that is computed at most once, also across restarts."""
         facts = self._known()
         if name not in facts:
             facts[name] = compute()
@@ -69,5 +72,5 @@ class Workspace:
         return facts[name]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove the folder and all that is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: staged beside their place, then renamed."""
+"""Writes folders that are complete or not there: staged beside their place, then renamed."""
 
 import errno
 import json
@@ -23,14 +23,18 @@ from hf_bico.io.checkpoints import OpenedBase
 
 
 def require_room(place: Path, needed: int) -> None:
-    """Refuse before the work when its result cannot be written.
+    """Refuse, before the work, a place where its result cannot be written.
+
+    Args:
+        place: a new or empty folder.
+        needed: bytes.
 
     Raises:
-        PortError: the folder is in use, or the disk has less than `needed` bytes left.
+        PortError: the folder is in use or may not be written to, or the disk has fewer than `needed` bytes left.
     """
     here = place.is_symlink() or place.resolve() == Path.cwd()
     if here or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
-        raise PortError(f"{place} is no new or empty folder; name another with {setting('output')}")
+        raise PortError(f"{place} is not a new or empty folder: name another with {setting('output')}")
     free = shutil.disk_usage(require_writable(place)).free
     if free < needed:
         raise PortError(
@@ -39,26 +43,26 @@ def require_room(place: Path, needed: int) -> None:
 
 
 def require_writable(place: Path) -> Path:
-    """Return the nearest folder above a place, which must be one that may be written to.
+    """Return the nearest existing folder above a place; refuse one that may not be written to.
 
     Raises:
-        PortError: it cannot.
+        PortError: it may not.
     """
     above = next(parent for parent in place.absolute().parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise PortError(
-            f"nothing can be written to {place}: {above} is no folder that may be "
-            f"written; name another with {setting('output')}"
+            f"nothing can be written to {place}: {above} is not a folder that may be "
+            f"written to; name another with {setting('output')}"
         )
     return above
 
 
 @contextmanager
 def staged(place: Path):
-    """A path beside `place` to write a file or a folder to; it takes its place when the block ends well, else is gone.
+    """Yield a path beside `place` to write a file or folder to; move it to `place` if the block succeeds, else drop it.
 
     Raises:
-        PortError: the disk is full or may not be written.
+        PortError: the disk is full or cannot be written to.
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +70,7 @@ def staged(place: Path):
             stage = Path(folder) / place.name
             yield stage
             for path in (stage, *stage.rglob("*")):
-                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors writes for its owner alone
+                path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors' files can be read by their owner alone
             if place.is_dir():
                 place.rmdir()
             stage.rename(place)
@@ -79,7 +83,7 @@ def staged(place: Path):
 def write_adapter(
     stage: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Path, extra: Iterable[str]
 ) -> None:
-    """Write a PEFT adapter beside the tokenizer and the like of its base's folder."""
+    """Write a PEFT adapter, and copy the files `extra` (tokenizer and the like) from its base's folder."""
     stage.mkdir(exist_ok=True)
     (stage / CONFIG).write_text(json.dumps(dict(config), indent=2, sort_keys=True) + "\n", encoding="utf-8")
     save_file(dict(tensors), stage / WEIGHTS, metadata={"format": "pt"})
@@ -87,14 +91,14 @@ def write_adapter(
 
 
 def write_model(stage: Path, base: OpenedBase, delta: Tensors, alpha: float, head: Tensors) -> None:
-    """Write θ_B + α τ_B as a repo of its library: tokenizer and processor are the base's own, weights keep their dtype.
+    """Write θ_B + α τ_B as a repo of its library: tokenizer and processor are the base's, weights keep their dtype.
 
     Args:
         base: what the change is added to; its weights have the names of `delta` and `head`.
-        head: layers on top that the base has not, or not so.
+        head: layers on top that the base lacks, or that replace its own.
 
     Raises:
-        PortError: a tensor that is NaN or Inf.
+        PortError: NaN or Inf in the sum.
     """
     stage.mkdir(exist_ok=True)
     library, weights, files = base.library, base.weights, base.pinned.files
@@ -106,7 +110,7 @@ def write_model(stage: Path, base: OpenedBase, delta: Tensors, alpha: float, hea
 
 
 def copy_files(folder: Path, stage: Path, names: Iterable[str]) -> None:
-    """Copy some files of a folder, at the same places in another."""
+    """Copy some files of a folder to the same places in another."""
     for name in names:
         (stage / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, stage / name)

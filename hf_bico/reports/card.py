@@ -1,4 +1,4 @@
-"""A report as a model card that people can check: of a port, of a live port, and of maps."""
+"""A report as a model card: of a port, of a port between live models, and of maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Opening:
-    """How what lies beside a card is opened, and what it is for."""
+    """How the model beside a card is opened, and what it is for."""
 
     library: str | None
     """`library_name` of the whole model."""
     task: str | None
-    """The Hub's name of it."""
+    """The Hub's name of what the model does, its `pipeline_tag`."""
     native: str
     """Python that loads the whole model with its own library."""
     labels: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class Opening:
 
     @classmethod
     def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
-        """Return how a model of a repo is opened; without one, the folder that the card lies in is what opens."""
+        """Return how the model of a repo is opened; without a repo, that of the folder in which the card lies."""
         return cls(
             library.name,
             library.task_type(purpose),
@@ -50,8 +50,8 @@ class Opening:
         """Return how a live model is opened once it is written.
 
         Args:
-            name: of its class.
-            transformers: it opens with that; else it is a state dict alone.
+            name: the model's class.
+            transformers: whether transformers opens it; else it is a state dict alone.
         """
         if transformers:
             load = f'from transformers import {name}\n\nmodel = {name}.from_pretrained("{repo or "."}")'
@@ -134,7 +134,7 @@ def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence
 def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalResult:
     """Return the port's score as the Hub reads it."""
     task, ported, dataset = opening.task, scores.ported, report.lineage["dataset"]
-    assert task is not None  # of a repo, as what is scored here is
+    assert task is not None  # there is one, for what is scored here comes from a repo
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").title(),
@@ -150,7 +150,7 @@ def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalRes
 
 
 def snippet(report: PortReport, opening: Opening, repo: str) -> str:
-    """Return Python that opens it: the library itself, and hf_bico where it is no whole model."""
+    """Return Python that opens the port: with its own library, and with hf_bico where it is not a whole model."""
     if report.task_vector.whole:
         return opening.native
     pinned = report.lineage["target"].commit
@@ -186,7 +186,7 @@ def _matched(matching: MatchingRecord) -> str:
 
 
 def _blocks(layers: Sequence[LayerRow]) -> list[dict[str, str]]:
-    """Return a row a block: which block of the base it takes from, and its widths."""
+    """Return a row for every block: which block of the base it takes from, and its widths."""
 
     def label(tower: str, depth: int | None) -> str:
         return f"{tower} {'outside the blocks' if depth is None else depth}".strip()
@@ -204,7 +204,7 @@ def _blocks(layers: Sequence[LayerRow]) -> list[dict[str, str]]:
 
 
 def _maps(moved: Sequence[Moved]) -> list[dict[str, str]]:
-    """Return a row a site that has maps: rank and residual of both sides, and the share of τ inside their span."""
+    """Return a row for every site that has maps: rank and residual of both sides, and the share of τ in their span."""
 
     def side(fit: Fit | None) -> str:
         return f"{fit.rank} of {fit.full}, {fit.residual:.3f}" if fit else "as it is"
@@ -231,7 +231,7 @@ def _left(left: Sequence[Left]) -> list[dict[str, Any]]:
 
 
 def write_maps_card(folder: Path, report: MapsReport, repo: str | None, endpoint: str) -> None:
-    """Write the README.md beside maps: between which bases, made of what, and how a fine-tune is ported over them.
+    """Write the README.md beside maps: between which bases, made from what, and how a fine-tune is ported over them.
 
     Args:
         endpoint: the Hub's address, for links.
@@ -260,7 +260,7 @@ def write_maps_card(folder: Path, report: MapsReport, repo: str | None, endpoint
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return the mean share of directions that the samples determine, and the mean residual, of either side."""
+    """Return for either side the mean share of directions that the samples determine, and the mean residual."""
     found = {}
     for side in ("output", "input"):
         fits = [row[side] for row in rows if row[side]]

@@ -14,45 +14,48 @@ from hf_bico.core.search import GRID
 from hf_bico.core.types import INPUTS, ROWS, Pair, Site, Stream, Tensors
 
 SVD_FLOPS = 30
-"""FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, as m n² times this; LAPACK's divide and conquer, measured against
-the rate of a matrix product of the same size."""
+"""FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, in units of m n²: LAPACK's divide and conquer, measured against the
+rate of a matrix product of the same size."""
 CALL_SECONDS = 5e-4
-"""What a layer costs beside its FLOPs, each time that a watched batch passes it: most of a tiny model's time."""
+"""Seconds that a layer takes beside its FLOPs, each time a watched batch passes it: most of a tiny model's time."""
 SCORED_BY_A, SCORED_BY_B = 1, 3
 """Evaluations of a port: the fine-tuned source; the target as it is, with the naive copy and with the port."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, as far as shapes tell."""
+    """What a port has to do, as far as shapes tell."""
 
     pairs: Sequence[Pair]
     base_sites: Sequence[Site]
     method: Method
     n: int
+    """Calibration samples."""
     models: Sequence[Tensors]
     """Shapes of the base and the target."""
     length: int = 1
-    """Tokens of a text sample, at most; images have their own number."""
+    """The most tokens of a text sample; images have a number of their own."""
     on_top: tuple[int, int] = (0, 0)
     """Parameters of either model outside its sites that every token passes: a language model's output embeddings."""
     evaluated: int = 0
     """Samples to score on."""
     search: bool = False
-    """For α."""
+    """Whether α is searched."""
     batch_size: int = 8
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Cost of a port, but for downloading, loading and decoding samples."""
+    """What a port costs, apart from downloading, loading and decoding samples."""
 
     method: str
     n: int
     passes_flops: float
     """Forward, and backward where gradients are watched, of both models with frozen weights."""
     moments_flops: float
+    """Products of rows into cross-moments."""
     maps_flops: float
+    """SVDs of the cross-moments."""
     search_flops: float
     evaluation_flops: float
     moments_bytes: int
@@ -62,13 +65,13 @@ class Estimate:
     rate: float
     """FLOP/s of a matrix product here."""
     stages: dict[str, float]
-    """Seconds by stage of a port, at that rate; its report has the same stages as they were."""
+    """Stage → seconds, at that rate; a port's report has the same stages as they were measured."""
     seconds: float
-    """Of all stages."""
+    """All stages together."""
 
 
 def estimate(work: Work, device: str) -> Estimate:
-    """Return FLOPs, bytes and seconds of a port, from shapes and the speed of this machine."""
+    """Return the FLOPs, bytes and seconds of a port, by shapes and the speed of this machine."""
     rate, method, n = matmul_rate(device), work.method, work.n
     a, b = _flops(work, work.base_sites, 0), _flops(work, (pair.target for pair in work.pairs), 1)
     shapes, passes = _moments(work), method.passes(a, b)
@@ -105,7 +108,7 @@ def estimate(work: Work, device: str) -> Estimate:
 
 
 def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
-    """Return parameters times tokens of one sample's pass."""
+    """Return parameters times tokens of one sample's pass; side 0 is the base, 1 the target."""
     sites = list(sites)
     text = any(site.tokens.sequence for site in sites)
     return sum(float(site.d_out * site.d_in * _tokens(work, site)) for site in sites) + work.on_top[side] * (
@@ -144,7 +147,7 @@ def _held(device: str) -> int:
 
 
 def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) -> dict[str, Any]:
-    """Return an estimate as data, beside what it came to: how many times as long and as large."""
+    """Return an estimate as data, with what the port did cost: how many times as long and as large."""
     took = {stage: seconds.get(stage, 0.0) for stage in before.stages}
     return asdict(before) | {
         "measured": {
@@ -158,13 +161,13 @@ def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) 
 
 
 def retimed(before: Estimate, stages: Mapping[str, float]) -> Estimate:
-    """Return the same with stages that were timed here, on fewer samples."""
+    """Return an estimate with the seconds of stages that were timed here, on fewer samples."""
     known = before.stages | dict(stages)
     return replace(before, stages=known, seconds=sum(known.values()))
 
 
 def matmul_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:
-    """Return FLOP/s of a float32 matrix product here."""
+    """Return the FLOP/s of a float32 product of (size, size) matrices, timed here for at least so many seconds."""
     a = torch.randn(size, size, device=device)
     a @ a
     start, runs = time.perf_counter(), 0

@@ -9,14 +9,14 @@ import numpy as np
 from hf_bico.reports.report import PortReport
 
 MOST_VALUES = 12
-"""Blocks a side up to which values are written into a picture's cells."""
+"""The most blocks on a side for which values are written into a picture's cells."""
 
 
 MATCHING_FILE = "matching.png"
 
 
 def draw_report(folder: Path, report: PortReport) -> None:
-    """Draw the pictures of a report beside it: of its layer matching, where blocks were compared."""
+    """Draw the pictures of a report into its folder: the layer matching, where blocks were compared."""
     found = report.matching
     if found and found.paths and found.cka:
         towers = {tower: Matched(np.array(matrix), found.paths[tower]) for tower, matrix in found.cka.items()}
@@ -30,15 +30,15 @@ class Matched(NamedTuple):
     matrix: np.ndarray
     """(L_B, L_A) CKA of block inputs."""
     path: Sequence[int | None]
-    """For every block of B its block of A."""
+    """For every block of B its block of A, or None."""
 
 
 def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: Path) -> None:
-    """Draw the CKA matrix of every tower, side by side, with the path taken framed in it; PNG or SVG by the file's
-    name.
+    """Draw the CKA matrix of every tower, side by side, with the chosen path framed in it; PNG or SVG by the
+    file's name.
 
     Args:
-        names: of the source's base and of the target.
+        names: what the source's base and the target are called.
     """
     from matplotlib.figure import Figure
 

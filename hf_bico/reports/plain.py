@@ -41,10 +41,10 @@ def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
 
 
 def from_plain(kind: type[Record], data: Any) -> Record:
-    """Return JSON data as a record; what the record does not know is left aside.
+    """Return JSON data as a record; keys that the record does not know are ignored.
 
     Raises:
-        PortError: it lacks something, or something is of another type; the first of them is named.
+        PortError: a key is missing or a value of another type; the first of them is named.
     """
     try:
         return _adapter(kind).validate_python(data)

@@ -1,4 +1,4 @@
-"""The parts of a report, and how they are made of what a workflow knows."""
+"""The parts of a report, and how they are made from what a workflow knows."""
 
 import hashlib
 import platform
@@ -39,9 +39,9 @@ class Origin:
     name: str
     commit: str | None
     local: bool
-    """A folder, or a model in memory: it has no commit."""
+    """Whether it is a folder or a model in memory, which has no commit."""
     sha256: str | None = maybe()
-    """Of a model's weights."""
+    """Hash of a model's weights."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Tried:
 
     alpha: float
     loss: float
-    """Mean calibration loss a sample."""
+    """Mean calibration loss per sample."""
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ class MethodRecord:
     summary: str
     options: dict[str, Any]
     signals: tuple[str, ...]
+    """What it collects."""
     maps: dict[str, Any] | None = maybe()
-    """Which maps, where they were made before."""
+    """Where its maps come from, if they were made before."""
     alpha: float | None = maybe()
     search: tuple[Tried, ...] | None = None
+    """Every α that was tried, where α was searched."""
 
     @classmethod
     def of(cls, method: Method, alpha: float | None = None, search: Search | None = None) -> "MethodRecord":
@@ -97,18 +99,18 @@ class BankRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationRecord:
-    """Which samples the maps were made of."""
+    """Which samples the maps were made from."""
 
     n: int
     content_sha256: str
     batches: int | None = maybe()
-    """Of a live port."""
+    """How many batches a live port was given."""
     split: str | None = maybe()
     strategy: str | None = maybe()
     per_class: int | None = None
     seed: int | None = maybe()
     window: int | None = maybe()
-    """Of a streamed split: how many of its first rows were drawn from."""
+    """How many first rows of a streamed split were drawn from."""
     indices: tuple[int, ...] | None = maybe()
     columns: ColumnsRecord | None = maybe()
     class_names: tuple[str, ...] | None = maybe()
@@ -120,12 +122,13 @@ class CalibrationRecord:
 
 @dataclass(frozen=True)
 class Written:
-    """In which form a change was written, and what that lost."""
+    """The form in which a change was written, and what that lost."""
 
     form: Form
     dtype: str | None
+    """Dtype of a delta's matrices; None in the other forms."""
     mean_error: float
-    """Mean over the layers of ‖what is not stored‖ / ‖τ_B‖."""
+    """‖what is not stored‖ / ‖τ_B‖, averaged over the layers."""
     layers: tuple[Cut, ...]
 
     @classmethod
@@ -184,19 +187,23 @@ class LayerRow:
 
     tower: str
     target: int | None
+    """Depth of the block; None outside the blocks."""
     source: int | None
+    """Depth of the base's block; None outside the blocks."""
     sites: tuple[SiteRow, ...]
 
 
 @dataclass(frozen=True)
 class MatchingRecord:
-    """By which rule blocks were matched, and what it found."""
+    """The rule by which blocks were matched, and what it found."""
 
     rule: str
     layers: str | None = None
     skip: str | None = None
     paths: dict[str, list[int | None]] | None = maybe()
+    """Tower → the base's block for every block of the target."""
     cka: dict[str, list[list[float]]] | None = maybe()
+    """Tower → (L_B, L_A) CKA of the blocks' inputs."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ class HeadRecord:
 
     kind: HeadKind
     carried: tuple[str, ...]
-    """The target's layers that were."""
+    """Names of the target's layers that were carried."""
     input: Fit | None
     labels: tuple[str, ...] | None = maybe()
     """Names of the classes of a live fine-tune."""
@@ -213,14 +220,14 @@ class HeadRecord:
 
 @dataclass(frozen=True)
 class Measured:
-    """A score of a live port, by its author."""
+    """A score of a live port, as its author measured it."""
 
     metric: str
     value: float
     alpha: float | None = None
-    """Of the port that it is of; None for the target without it, or where nobody says."""
+    """α of the port that was scored; None for the target without it, or where nobody said."""
     without_port: bool = False
-    """Of the target as it was."""
+    """Whether the target was scored as it was."""
 
     @property
     def label(self) -> str:
@@ -239,7 +246,7 @@ class Environment:
     device: str
     threads: int
     seconds: dict[str, float]
-    """By stage."""
+    """Stage → seconds."""
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
 
@@ -271,7 +278,7 @@ def origins(lineage: Lineage, hashes: Mapping[str, str]) -> dict[str, Origin]:
 
 
 def layer_table(pairs: Sequence[Pair]) -> tuple[LayerRow, ...]:
-    """Return which block of the base hands over to which block of the target, with widths; a row a block."""
+    """Return which block of the base hands over to which block of the target, with widths: one row per block."""
     rows: dict[tuple[str, int | None], LayerRow] = {}
     for a, b in pairs:
         row = rows.get((b.tower, b.depth)) or LayerRow(b.tower, b.depth, a.depth, ())
@@ -281,5 +288,5 @@ def layer_table(pairs: Sequence[Pair]) -> tuple[LayerRow, ...]:
 
 
 def peak(device: str) -> int:
-    """Return the most memory that was in use: the device's on CUDA, else this process's."""
+    """Return the most memory that was in use, in bytes: the device's on CUDA, else this process's."""
     return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_memory()

@@ -75,7 +75,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str):
-        """Count the time that the block takes as a stage's; it may have several."""
+        """Add the time that the block takes to a stage's; a stage may have several blocks."""
         start = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
@@ -83,27 +83,27 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What all workflows tell: a record that is written as JSON and read back into the same type."""
+    """What all reports have: a record that is written as JSON and read back into the same type."""
 
     lineage: dict[str, Origin] | None
-    """By role: source, base, target and, of samples, dataset."""
+    """Role → where it came from: source, base, target and, where there were samples, dataset."""
     environment: Environment | None = maybe()
     schema: int = SCHEMA
     hf_bico: str = field(default_factory=lambda: version("hf-bico"))
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON data; what every file of ours begins with comes first."""
+        """Return the report as plain JSON data: first schema, version and date, as in every file of ours."""
         found = to_plain(self)
         first = {name: found.pop(name) for name in ("schema", "hf_bico", "created")}
         return first | found
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Return what `to_json` gave as a report, also of an older schema.
+        """Return the report that `to_json` gave as data, also of an older schema.
 
         Raises:
-            PortError: it is no such report.
+            PortError: the data is no such report.
         """
         schema = data.get("schema")
         if not isinstance(schema, int) or not OLDEST <= schema <= SCHEMA:
@@ -113,12 +113,13 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class PortReport(Report):
-    """A port, from repos or between live models."""
+    """What is told of a port, from repos or between live models."""
 
     lineage: dict[str, Origin]
     command: str | None = maybe()
-    """That makes it again; live models have none."""
+    """What makes the port again; a port between live models has none."""
     live: bool | None = maybe()
+    """Whether the models were in memory."""
     method: MethodRecord
     calibration: CalibrationRecord
     task_vector: TaskVectorRecord
@@ -129,11 +130,11 @@ class PortReport(Report):
     left: tuple[Left, ...]
     evaluation: Evaluation | None = maybe()
     estimate: dict[str, Any] | None = maybe()
-    """What it was expected to cost, and what it came to."""
+    """What the port was expected to cost, and what it did cost."""
     delta: dict[str, Any] | None = maybe()
-    """What opens a delta repo; see `hf_bico.io.changes.delta.DeltaRecord`."""
+    """What is needed to open a delta repo; see `hf_bico.io.changes.delta.DeltaRecord`."""
     alpha: float | None = maybe()
-    """That a live port was written at."""
+    """The α that a live port was written at."""
     scores: tuple[Measured, ...] | None = maybe()
     """What the author of a live port measured."""
 
@@ -146,7 +147,7 @@ class PortReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport(Report):
-    """What a check found, as far as it went."""
+    """What is told of a check, as far as it went."""
 
     lineage: dict[str, Origin]
     models: dict[str, dict[str, Any]] | None = maybe()
@@ -167,26 +168,26 @@ class CheckReport(Report):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareReport(Report):
-    """Every method, α, N and seed on one evaluation split."""
+    """What is told of a comparison: every method, α, N and seed on one evaluation split."""
 
     lineage: dict[str, Origin]
     evaluation: dict[str, Any]
     reference: dict[str, Any]
     """What the gap is measured to."""
     methods: dict[str, dict[str, Any]]
-    """By name, with their options."""
+    """Name → options."""
     calibration: list[dict[str, Any]]
-    """A draw each, with the target's score without a port."""
+    """One entry per draw, with the target's score without a port."""
     head: str
     task: dict[str, Any]
     rows: list[dict[str, Any]]
     summary: list[dict[str, Any]]
-    """Over the seeds."""
+    """One entry per method, α and N, over the seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapsReport(Report):
-    """Maps between two bases; `hf_bico.io.maps.files.MapsRecord` reads what a port needs of it."""
+    """What is told of maps between two bases; `hf_bico.io.maps.files.MapsRecord` reads what a port needs."""
 
     lineage: dict[str, Origin] | None = maybe()
     command: str
@@ -205,7 +206,7 @@ class MapsReport(Report):
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return JSON data of an older schema as it would be written now.
 
-    Schema 3 kept what was measured of a live port under labels, without its α.
+    Schema 3 kept the scores of a live port by label, without their α.
     """
     scores = data.get("scores")
     if data.get("schema") == OLDEST and data.get("live") and isinstance(scores, Mapping):
@@ -214,16 +215,16 @@ def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write hf_bico.json."""
+    """Write a report into a folder, as hf_bico.json."""
     text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
     (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def without_other_models(scores: Sequence[Measured], alpha: float, cut: bool) -> tuple[Measured, ...]:
-    """Return what was measured of the model that is written, and of the target without the port.
+    """Return the scores of the model that is written, and those of the target without the port.
 
     Args:
-        alpha: that is written.
-        cut: whether a LoRA is cut, so that the model is another at any α.
+        alpha: the α that is written.
+        cut: whether a LoRA is cut, so that the model is another than the one scored, whatever α is.
     """
     return tuple(each for each in scores if each.alpha is None or (each.alpha == alpha and not cut))

@@ -8,7 +8,7 @@ from hf_bico.tasks.scores import METRICS, Metric
 
 
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
-    """Yield the summary as a table that 80 columns hold, its header first: a row a method, α and N."""
+    """Yield the rows of a summary that fits into 80 columns, the header first: one row per method, α and N."""
     metric = _metric(data)
     yield ["method", "α", "N", metric.name, "gap", "seconds", "memory"]
     numbers = _numbers(data)
@@ -38,26 +38,26 @@ def _gap(entry: dict[str, Any]) -> str:
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, int]:
-    """Return every reason that a row of the table was refused for, numbered as they come."""
+    """Return the reasons for which rows were refused, numbered as they come."""
     reasons = dict.fromkeys(entry["refusal"] for entry in data["summary"] if entry["refusal"])
     return {reason: number for number, reason in enumerate(reasons, 1)}
 
 
 def refusals(data: dict[str, Any]) -> list[str]:
-    """Return the reasons that the table has by number, each in full."""
+    """Return the reasons that the table names by their numbers, each in full."""
     return [f"({number}) {reason}" for reason, number in _numbers(data).items()]
 
 
 def caption(data: dict[str, Any]) -> str:
-    """Return what the columns say and what the gap is measured to."""
+    """Return a caption: what the columns say, and what the gap is measured to."""
     scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
     start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))
     return (
         f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
-        f"{start}, the fine-tuned source {source}. A row is the mean over {seeds} seed{'s'[: seeds != 1]}, the "
+        f"{start}, the fine-tuned source {source}. A row has the mean over {seeds} seed{'s'[: seeds != 1]}, the "
         f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
-        f"method's own + the collection's that all share), and the most memory."
+        f"method's own + those of the collection that all share), and the most memory."
     )
 
 
@@ -66,6 +66,7 @@ def _metric(data: dict[str, Any]) -> Metric:
 
 
 def markdown(data: dict[str, Any]) -> str:
+    """Return a comparison as a Markdown page."""
     header, *rows = cells(data)
     lineage = data["lineage"]
     lines = [
@@ -81,9 +82,9 @@ def markdown(data: dict[str, Any]) -> str:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return an entry a method, α and N, over the seeds: means, spreads (sample standard deviations), most memory.
+    """Return one entry per method, α and N, over the seeds: means, spreads (sample standard deviations), most memory.
 
-    A refusal in any seed is the entry's; the recovered share is None where there is no way up.
+    A refusal by any seed is the entry's; the recovered share is None where there is no gap.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Whether a port is worth its while, by what a few samples show. docs/check.md has the figures behind it."""
+"""Whether a port is worth making, by what a few samples show. docs/check.md has the figures behind it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ LEAST_GAP = 0.01
 
 @dataclass(frozen=True)
 class Trial:
-    """A port in small, tried out on samples that it was not made of: a loss, or errors, summed over all samples."""
+    """A trial port, scored on samples that it was not made from: a loss, or errors, summed over all samples."""
 
     before: float
-    """The target's without the port."""
+    """The target's, without the port."""
     after: float
-    """With it: on either half that of the port made of the other half."""
+    """The target's with it: on either half, that of the port made from the other half."""
     source: float
     """The fine-tuned source's own."""
     what: str = "loss"
-    """Or errors, where the head is fitted to few samples and says nothing of how sure it is."""
+    """What is summed; errors where the head is fitted to few samples and does not say how sure it is."""
 
     @property
     def recovered(self) -> float | None:
-        """Share of the loss's gap to the source that went; None where there is no gap to speak of."""
+        """Share of the gap to the source's loss that the port closed; None where there is no gap to speak of."""
         gap = self.before - self.source
         return (self.before - self.after) / gap if gap > LEAST_GAP * self.before else None
 
@@ -43,15 +43,18 @@ class Signs:
     cka: float
     """Mean linear CKA of the inputs of matched blocks."""
     input_residual: float
-    """Mean Procrustes disparity of the input maps, each weighed by the ‖τ‖² it carries."""
+    """Mean Procrustes disparity of the input maps, each weighted by the ‖τ‖² it carries."""
     output_residual: float
+    """The same of the output maps."""
     kept: float
     """Share of the moved ‖τ‖² inside the span of the maps."""
     recovered: float | None
-    """Share of the loss's gap that a port in small recovered on samples it was not made of."""
+    """Share of the loss's gap that the trial port recovered; None without a trial or a gap."""
 
 
 class Grade(StrEnum):
+    """What a port is likely to be worth."""
+
     GOOD = "good"
     UNCERTAIN = "uncertain"
     POOR = "poor"
@@ -59,50 +62,53 @@ class Grade(StrEnum):
 
 
 class GradeRecord(NamedTuple):
-    """What became of the ports of our world that were graded so: docs/results/check.csv."""
+    """What became of the ports of our world that had this grade: docs/results/check.csv."""
 
     ports: int
     gained: int
-    """Better than the target without the port, over its test split."""
+    """How many were better than the target without the port, on the test split."""
     median: float
-    """Share of the gap to the target's own fine-tune that was recovered."""
+    """Median share of the gap to the target's own fine-tune that they recovered."""
 
 
 GOOD_FROM, POOR_BELOW = 0.2, 0.0
-"""Shares of the loss's gap that a port in small recovers on samples that it was not made of."""
+"""Shares of the loss's gap that a trial port recovers: good from the first on, poor below the second."""
 RECORDS = {
     Grade.GOOD: GradeRecord(85, 83, 0.26),
     Grade.UNCERTAIN: GradeRecord(50, 40, 0.13),
     Grade.POOR: GradeRecord(33, 6, -0.12),
 }
 FITTED = 50
-"""Samples that the records are of."""
+"""How many samples the records were made with."""
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """A grade and the reasons for it."""
+
     grade: Grade
     reasons: tuple[str, ...]
 
 
 def grade(recovered: float) -> Grade:
-    """Return by the share of the loss's gap that a port in small recovered."""
+    """Return the grade for the share of the loss's gap that a trial port recovered."""
     if recovered >= GOOD_FROM:
         return Grade.GOOD
     return Grade.POOR if recovered < POOR_BELOW else Grade.UNCERTAIN
 
 
 def impossible(reason: str) -> Verdict:
+    """Return the verdict on models between which there can be no port."""
     return Verdict(Grade.IMPOSSIBLE, (reason,))
 
 
 def unseen() -> Verdict:
-    """Return of models that were compared on no samples."""
+    """Return the verdict on models that were compared on no samples."""
     return Verdict(
         Grade.UNCERTAIN,
         (
             spelled(
-                "the layers fit; how alike the two models are, and so what a port would bring, only samples show: give "
+                "the layers fit; only samples show how alike the two models are, and so what a port would bring: give "
                 + setting("dataset")
             ),
         ),
@@ -116,7 +122,7 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
         f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)"
     )
     if trial is None:
-        return Verdict(Grade.UNCERTAIN, ("without labels there is no loss to try a port in small on", alike))
+        return Verdict(Grade.UNCERTAIN, ("without labels there is no loss to score a trial port by", alike))
     before, after, source = (f"{summed / n:.3g}" for summed in (trial.before, trial.after, trial.source))
     told = {"loss": "loss", "errors": "share of errors"}[trial.what]
     if signs.recovered is None:
@@ -130,13 +136,13 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
     found = grade(signs.recovered)
     record = RECORDS[found]
     reasons = [
-        f"ports made of one half of the {n} samples took the target's {told} on the other half from {before} to "
+        f"ports made from one half of the {n} samples took the target's {told} on the other half from {before} to "
         f"{after}, {signs.recovered:.0%} of the way to the fine-tuned source's {source}",
         f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
         f"recovered {record.median:.0%} of the gap to a fine-tune of the target",
         alike,
     ]
-    doubts = [f"{FITTED} samples, here are {n}"] * (n < FITTED) + ["losses, here are errors"] * (trial.what != "loss")
+    doubts = [f"{FITTED} samples, not {n}"] * (n < FITTED) + ["losses, not errors"] * (trial.what != "loss")
     reasons += [f"that was found with {doubt}: it says less" for doubt in doubts]
     return Verdict(found, tuple(reasons))
 
@@ -144,7 +150,7 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
 def signs_of(
     moved: Sequence[Moved], cka: Mapping[str, np.ndarray], paths: Mapping[str, Blocks], recovered: float | None
 ) -> Signs:
-    """Return one number each from what every site and every block shows; `cka` and `paths` by tower."""
+    """Return the signs, each one number over all sites or blocks; `cka` and `paths` are by tower."""
     alike = [float(matrix[b, a]) for tower, matrix in cka.items() for b, a in enumerate(paths[tower]) if a is not None]
     return Signs(
         float(np.mean(alike)) if alike else float("nan"),
@@ -161,6 +167,6 @@ def _weighed(moved: Sequence[Moved], side: Callable[[Moved], Fit | None]) -> flo
 
 
 def _mean(values: Sequence[float], moved: Sequence[Moved]) -> float:
-    """Return weighed by ‖τ‖²; NaN of nothing."""
+    """Return the mean weighted by ‖τ‖²; NaN of nothing."""
     weights = [m.norm**2 for m in moved]
     return float(np.average(values, weights=weights)) if sum(weights) else float("nan")

@@ -17,31 +17,32 @@ from hf_bico.tasks.samples import Task
 
 @dataclass(frozen=True)
 class Asked:
-    """A live model and what it is asked."""
+    """A live model with its objective."""
 
     loaded: Loaded
     objective: Objective
 
     @property
     def model(self) -> nn.Module:
+        """The live model itself."""
         return self.loaded.model
 
     def side(self, scores: Scores | None = None) -> Side:
-        """Return the model as the method sees it: with its loss, and scores for gradients without labels if given."""
+        """Return the model as a method sees it: with its loss and, if given, the scores of label-free gradients."""
         return Side(self.model, self.objective.loss, scores)
 
 
 TEXTS = 64
-"""Prompts that are encoded at a time."""
+"""How many prompts are encoded at a time."""
 
 
 def objective_of(
     side: Loaded, library: Library, purpose: Purpose, task: Task, length: int, *, text_moves: bool
 ) -> Objective:
-    """Return what one of a port's models is asked; one whose head is fitted or carried later has none yet.
+    """Return the objective of one of a port's models; a head that is fitted or carried comes later.
 
     Args:
-        length: tokens of a text, at most.
+        length: the most tokens of a text; longer ones are cut.
         text_moves: whether the text tower of a CLIP-like model moves too.
     """
     if purpose.kind is PurposeKind.ZERO_SHOT:
@@ -58,15 +59,15 @@ def objective_of(
 
 
 def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:
-    """Return the model's class of every class of the dataset; empty where they are the same, or the model's have no
-    names.
+    """Return, for every class of the dataset, the model's index of it; empty where the two orders are the same, or
+    where one side's names are mere numbers.
 
     Raises:
-        PortError: the names are not the same set, though the model's are no mere numbers.
+        PortError: the names differ, or two of one side differ only in case and blanks.
     """
     plain = [[name.strip().lower().replace("_", " ") for name in names] for names in (dataset, model)]
     if len(set(plain[1])) < len(plain[1]) or len(set(plain[0])) < len(plain[0]):
-        raise PortError("two classes have the same name but for capitals and blanks: they cannot be told apart")
+        raise PortError("the names of two classes differ only in case and blanks: rename one")
     if sorted(plain[0]) == sorted(plain[1]):
         return () if plain[0] == plain[1] else tuple(plain[1].index(name) for name in plain[0])
     nameless = all(name.removeprefix("label").strip().isdigit() for name in plain[1])
@@ -80,7 +81,7 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
 
 
 def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Return (K, d) unit text features, averaged over the templates."""
+    """Return (K, d) unit text features of the classes, averaged over the templates."""
     device = next(side.model.parameters()).device
     prompts = [template.format(name) for name in class_names for template in templates]
     ids, _ = library.tokens(side, prompts)

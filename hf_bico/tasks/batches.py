@@ -1,4 +1,4 @@
-"""The calibration batches of a training script, as both models are shown them."""
+"""Calibration batches as both models are shown them: of samples, or of a training script."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,11 +23,13 @@ IDS, MASK, ANSWERS = "input_ids", "attention_mask", "labels"
 
 @dataclass(frozen=True)
 class Batches:
-    """The calibration samples as both models see them, as often as they are iterated."""
+    """The calibration samples in batches for both models; they can be iterated again and again."""
 
     samples: Sequence[Sample]
     sides: tuple[Objective, Objective]
+    """The base's and the target's."""
     size: int
+    """Samples in a batch."""
 
     def __iter__(self) -> Iterator[Batch]:
         for some in batched(self.samples, self.size):
@@ -50,20 +52,21 @@ class BatchFormat(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
-    """Of images and whatever else is no index."""
+    """Dtype of images and other floating-point inputs; indices keep theirs."""
     moves_padding: bool = False
-    """Padding on the left goes to the right first, so that a sample's positions are those that it has alone."""
+    """Whether padding on the left is moved to the right, so that a sample has the positions that it has alone."""
     decodes: bool = False
-    """It has a decoder: its labels are another text than its inputs."""
+    """Whether it has a decoder, so that its labels are another text than its inputs."""
 
     @classmethod
     def of(cls, model: nn.Module, *, moves_padding: bool) -> "BatchFormat":
+        """Return the format of a model: its device, its dtype, and whether it has a decoder."""
         weight = next(p for p in model.parameters() if p.is_floating_point())
         decodes = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
         return cls(weight.device, weight.dtype, moves_padding, decodes)
 
     def put(self, batch: Any) -> Any:
-        """Put a batch on the model's device: what goes in, if it is no index, in its dtype; labels keep theirs."""
+        """Return a batch on the model's device, with floating-point inputs in its dtype; labels keep theirs."""
         if isinstance(batch, Mapping):
             return {name: self._put(part, name != ANSWERS) for name, part in batch.items()}
         if isinstance(batch, tuple | list):
@@ -78,10 +81,10 @@ class BatchFormat(NamedTuple):
 
 
 class LiveBatches:
-    """Batches for two models, as often as they are iterated.
+    """Batches for two models, which can be iterated again and again.
 
-    An iterator is listed once. What can be iterated again (a DataLoader) is, and never held: it must give the same
-    batches each time, which is checked by hash.
+    An iterator is listed once. Anything else (a DataLoader) is iterated anew each time and never held in memory: it
+    must give the same batches, which is checked by hash.
     """
 
     def __init__(
@@ -90,9 +93,9 @@ class LiveBatches:
         """Keep the items; an iterator is listed.
 
         Args:
-            items: a `Batch`, or anything that both models are shown as it is.
-            viewers: the source's and the target's.
-            sequences: the texts whose rows must be told how they meet: "text", "labels".
+            items: each a `Batch`, or anything that both models are shown as it is.
+            viewers: the formats of the base and of the target.
+            sequences: names of the texts whose rows must be matched: "text", "labels".
         """
         self.items = list(items) if isinstance(items, Iterator) else items
         self.viewers, self.sequences = viewers, sequences
@@ -103,7 +106,7 @@ class LiveBatches:
         """Yield the batches as both models take them.
 
         Raises:
-            PortError: not the batches of the first time; tokens that cannot be paired.
+            PortError: the batches are not those of the first time, or tokens cannot be paired.
         """
         number = 0
         for number, item in enumerate(self.items, 1):
@@ -117,7 +120,7 @@ class LiveBatches:
 
     @property
     def sha256(self) -> str:
-        """Of all batches' contents, in order."""
+        """The hash of all batches' contents, in order."""
         return hashlib.sha256("".join(self.hashes).encode()).hexdigest()
 
     def _remember(self, number: int, item: Any) -> None:
@@ -132,20 +135,21 @@ class LiveBatches:
 
 _CHANGED = (
     "the calibration batches are not the same when they are iterated again: give a DataLoader without "
-    "shuffling and random augmentation, or list() of it"
+    "shuffling or random augmentation, or list() of it"
 )
 
 
 def shown(item: Any, viewers: tuple[BatchFormat, BatchFormat], sequences: frozenset[str]) -> Batch:
-    """Return an item as a batch of both models, with how its texts' rows meet where it does not say so itself.
+    """Return an item as a batch for both models; which rows of its texts meet is worked out if it does not say so.
 
     Raises:
-        PortError: the two models' tokens differ and nothing says which of them meet; or it is a pair of batches.
+        PortError: the two models' tokens differ and nothing says which of them meet; or the item is a pair of
+            batches.
     """
     if not isinstance(item, Batch):
         if isinstance(item, tuple) and len(item) == 2 and all(isinstance(each, tuple | Mapping) for each in item):
             raise PortError(
-                "a batch is a pair of batches: say hf_bico.Batch(source, target) where each model has its "
+                "a batch is a pair of batches: say hf_bico.Batch(base, target) where each model has its "
                 "own; a plain tuple is shown to both as it is"
             )
         item = Batch(item, item)
@@ -157,9 +161,7 @@ def shown(item: Any, viewers: tuple[BatchFormat, BatchFormat], sequences: frozen
 
 
 def pad_right(batch: Any, viewer: BatchFormat) -> Any:
-    """Return a batch whose padding is on the right, whichever side it came on; of a decoder's own text nothing
-    changes.
-    """
+    """Return a batch with its padding moved to the right; a decoder's own text is left alone."""
     if not viewer.moves_padding or not isinstance(batch, Mapping) or not isinstance(batch.get(MASK), Tensor):
         return batch
     mask = batch[MASK]
@@ -176,13 +178,13 @@ def pad_right(batch: Any, viewer: BatchFormat) -> Any:
 
 
 def weights_by_name(a: Any, b: Any, sequences: frozenset[str], *, decodes: bool = False) -> dict[str, Tensor]:
-    """Return P (n, T, T) for the texts of two batches by name that have the same tokens: all but padding meet their
-    like.
+    """Return P (n, T, T) for the texts of two batches with the same tokens, by sequence: every token but padding meets
+    itself.
 
-    Nothing for batches that are not by name, and for texts without a mask: all of their rows meet.
+    It is empty for batches that are no dicts, and has no entry for a text without a mask, all of whose rows meet.
 
     Raises:
-        PortError: the tokens are not the same.
+        PortError: the tokens differ.
     """
     if not (isinstance(a, Mapping) and isinstance(b, Mapping)):
         return {}
@@ -206,7 +208,7 @@ def _require_same(a: Tensor, b: Tensor, name: str, sequence: str) -> None:
         return
     raise PortError(
         f"the two models' {name} {tuple(a.shape)} and {tuple(b.shape)} are not the same tokens: say which "
-        f"rows meet, hf_bico.Batch(source, target, {{{sequence!r}: P}}) with P (n, T_target, T_source); or "
+        f"rows meet, hf_bico.Batch(base, target, {{{sequence!r}: P}}) with P (n, T_target, T_base); or "
         "port by name (hf-bico port, hf_bico.PortCallback), which cuts the texts for either model itself"
     )
 
@@ -230,10 +232,10 @@ def _hash(digest: Any, item: Any) -> None:
 
 
 def row_weights(a: Encoded, b: Encoded) -> dict[str, Tensor]:
-    """Return P (n, T_B, T_A) for every sequence of text: by the characters that tokens cover, padding left out.
+    """Return P (n, T_B, T_A) for every sequence of text, by the characters that tokens cover; padding meets nothing.
 
     Raises:
-        PortError: the tokenizers do not say what their tokens cover, and their ids are not the same.
+        PortError: the ids differ, and a tokenizer does not say which characters its tokens cover.
     """
     found = {}
     for name in a.spans.keys() & b.spans.keys():
@@ -244,8 +246,8 @@ def row_weights(a: Encoded, b: Encoded) -> dict[str, Tensor]:
             continue
         if not torch.equal(a.inputs[ids], b.inputs[ids]):
             raise PortError(
-                "the two models cut a text into different tokens, and a tokenizer does not say which "
-                "characters they cover (it is a slow one): their rows cannot be paired"
+                "the two models cut a text into different tokens, and a slow tokenizer does not say which "
+                "characters they cover, so their rows cannot be paired: add a tokenizer.json to its repo"
             )
         found["text"] = torch.diag_embed(a.inputs[mask].float())
         if a.labels is not None and a.labels.ndim == 2:

@@ -1,4 +1,4 @@
-"""Which columns of a dataset are what: found by their types and well-known names, or named by the user."""
+"""The columns of a dataset and their roles: found by types and well-known names, or named by the user."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -29,8 +29,10 @@ ROLES = {
     SampleKind.TEXT: ("text", "label"),
     SampleKind.PLAIN: ("text",),
 }
-"""What columns a kind of sample has, in the order in which the kinds are tried."""
+"""The columns of every kind of sample, in the order in which the kinds are tried."""
+
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
+"""What a message calls its speaker and its content."""
 
 LABEL_NAMES = ("label", "labels", "cls", "fine_label")
 TEXT_NAMES = ("text", "sentence", "content", "review", "question", "utterance", "tweet", "document")
@@ -56,13 +58,14 @@ class Columns:
 
     kind: SampleKind
     names: Mapping[str, str]
+    """Role → column."""
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
-    """Return "image=img,label=y"" as roles and their columns.
+    """Return a text such as "image=img,label=y" as role → column.
 
     Raises:
-        PortError: it is not of that form, or a role is unknown or named twice.
+        PortError: the text is not of that form, or a role is unknown or named twice.
     """
     named: dict[str, str] = {}
     roles = list(dict.fromkeys(role for some in ROLES.values() for role in some))
@@ -76,13 +79,13 @@ def parse_columns(text: str | None) -> dict[str, str]:
 
 
 def find_columns(where: str, features: datasets.Features, named: Mapping[str, str]) -> Columns:
-    """Return the first kind that has the roles named and whose columns are there.
+    """Return the columns of the first kind of sample that has all named roles and whose columns are there.
 
-    Images go before chats, a class (`ClassLabel`) before prompt and completion, those before labels known by their name
-    alone, and a text without anything else comes last. An image needs no label.
+    Images are tried before chats, classes (`ClassLabel`) before prompt and completion, those before labels that are
+    known by their name alone, and a text on its own last. An image needs no label.
 
     Raises:
-        PortError: several columns could be it, or none; a column named is not there or of another type.
+        PortError: several columns fit a role, or none; a named column is missing or of another type.
     """
     table = _Table(where, features, named)
     table.check()
@@ -101,11 +104,14 @@ def _either(kinds: Iterable[SampleKind]) -> str:
 
 @dataclass(frozen=True)
 class _Table:
+    """The columns of a dataset, and those that the user named."""
+
     where: str
     features: datasets.Features
     named: Mapping[str, str]
 
     def refusal(self, what: str) -> PortError:
+        """Return an error that says what the dataset has, what is wrong with that, and how to name columns."""
         have = listed([f"{name} ({_type(feature)})" for name, feature in self.features.items()], 20)
         return PortError(f"{self.where} has {what}: name them with {setting('columns')} role=column,…; it has {have}")
 
@@ -113,7 +119,7 @@ class _Table:
         """Refuse columns that were named wrongly.
 
         Raises:
-            PortError: a column named is not there, or cannot be what it is said to be.
+            PortError: a named column is missing, or cannot be what it is said to be.
         """
         for role, column in self.named.items():
             if column not in self.features:
@@ -122,7 +128,7 @@ class _Table:
                 raise self.refusal(f"no {role} in column {column!r}")
 
     def strings(self, names: Iterable[str] | None = None) -> list[str]:
-        """Return the columns of strings, of these names if given."""
+        """Return the string columns that no role has yet; only those of these names if given."""
         taken = set(self.named.values())
         return [
             name
@@ -131,10 +137,10 @@ class _Table:
         ]
 
     def one(self, role: str, candidates: list[str]) -> str | None:
-        """Return the column of a role: the one named, else the only candidate, None where there is none.
+        """Return the column of a role: the one named, else the only candidate; None where there is none.
 
         Raises:
-            PortError: there are several.
+            PortError: there are several candidates.
         """
         if role in self.named:
             return self.named[role]
@@ -143,6 +149,7 @@ class _Table:
         return candidates[0] if candidates else None
 
     def label(self) -> dict[str, str]:
+        """Return the role and column of the label, a `ClassLabel` or one of a known name; empty where there is none."""
         classes = [name for name, feature in self.features.items() if isinstance(feature, datasets.ClassLabel)]
         taken = set(self.named.values())
         known = [name for name in LABEL_NAMES if name in self.features and name not in taken]
@@ -200,7 +207,7 @@ def _plain(table: _Table) -> dict[str, str] | None:
 
 
 def _single(table: _Table, without: str | None = None) -> str | None:
-    """Return the column of a text: of a known name, else the only one of strings."""
+    """Return the column of a text: the one of a known name, else the only column of strings."""
     known, strings = (
         [name for name in names if name != without] for names in (table.strings(TEXT_NAMES), table.strings())
     )
@@ -232,7 +239,7 @@ def _is_string(feature: Any) -> bool:
 
 
 def _is_chat(feature: Any) -> bool:
-    """Return a list of messages, each with who says it and what."""
+    """Return whether a column is a list of messages, each with its speaker and its content."""
     one = feature[0] if isinstance(feature, list) and feature else getattr(feature, "feature", None)
     return isinstance(one, dict) and any(set(keys) <= set(one) for keys in MESSAGE_KEYS)
 

@@ -1,4 +1,4 @@
-"""Models on samples: what every answer is worth, features, and the score on an evaluation split."""
+"""Models run on samples: the values of every answer, features, and the score on an evaluation split."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -15,16 +15,16 @@ from hf_bico.tasks.scores import Score
 
 
 def per_sample(asked: Asked, samples: Iterable[Sample], size: int) -> Tensor:
-    """Return what a score is made of, (n, m), on the CPU in float32.
+    """Return the values of every sample that a score is made of, (n, m), on the CPU in float32.
 
     Args:
-        size: samples a batch.
+        size: samples in a batch.
     """
     return _each(asked, samples, size, lambda batch: asked.objective.per_sample(asked.model, batch))
 
 
 def embedded(asked: Asked, samples: Iterable[Sample], size: int) -> Tensor:
-    """Return unit features of samples, (n, d), on the CPU in float32."""
+    """Return a unit feature of every sample, (n, d), on the CPU in float32."""
     return _each(asked, samples, size, lambda batch: asked.objective.features(asked.model, batch))
 
 
@@ -46,28 +46,30 @@ class Evaluator:
 
     task: Task
     name: str
-    """Of the split."""
+    """Name of the split."""
     split: Split
     indices: tuple[int, ...]
+    """Rows of the split that are scored."""
     size: int
-    """Samples a batch."""
+    """Samples in a batch."""
     track: Track
+    """Shows the progress."""
     reference: Tensor | None = field(default=None, repr=False)
-    """What the source gives for every sample, for a score that is taken against it."""
+    """The source's values of every sample, for a score that is taken against them."""
 
     def per_sample(self, what: str, asked: Asked) -> Tensor:
-        """Return what a model's score is made of.
+        """Return the values of every sample that a model's score is made of, (n, m).
 
         Args:
-            what: the model, for the progress bar.
+            what: what the progress bar calls the model.
         """
         samples = self.track(samples_of(self.split, self.indices, self.task), f"Evaluating {what}", len(self.indices))
         return per_sample(asked, samples, self.size)
 
     def score(self, what: str, asked: Asked) -> Score:
-        """Return a model's score."""
+        """Return a model's score; see `per_sample` for the arguments."""
         return asked.objective.score(self.per_sample(what, asked), self.reference)
 
     def against(self, reference: Tensor) -> "Evaluator":
-        """Return the same, with scores taken against what the source gives for every sample."""
+        """Return an evaluator that takes scores against the source's values of every sample."""
         return replace(self, reference=reference)

@@ -1,4 +1,4 @@
-"""The head that a port's models answer with: carried over, fitted to the samples, or what the models have."""
+"""The head that a port's models answer with: carried over, fitted to the samples, or the models' own."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,49 +22,51 @@ Samples = Sequence[Sample]
 
 @dataclass(frozen=True)
 class Placed:
-    """Both bases with the head that their loss is taken under."""
+    """Both bases with the head that the loss is taken under."""
 
     base: Asked | None
-    """None once it has done its part."""
+    """The base; None once it is needed no longer."""
     target: Asked
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """The target's, where one was made for it."""
+    """The target's head by state-dict name, where one was made for it."""
     fit: Fit | None = None
-    """How well the map of its input fits, where it was carried."""
+    """How well the map of the head's input fits, where the head was carried."""
 
 
 class Head(Protocol):
-    """What becomes of the layers on top, on a port's models."""
+    """What becomes of the layers on top of a port's models."""
 
     @property
-    def kind(self) -> HeadKind: ...
+    def kind(self) -> HeadKind:
+        """Which kind of head it is."""
+        ...
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
-        """Give both bases the head that gradients are taken under, made of the calibration samples if it is made."""
+        """Return both bases with the head that gradients are taken under; one that is made is made of the samples."""
         ...
 
     @contextmanager
     def for_body(self, placed: Placed, samples: Samples) -> Iterator[tuple[Asked, dict[str, Tensor]]]:
-        """Make the target's head for its body as it is now, for as long as the block runs.
+        """Hold the target under a head that suits its body as it is now, for as long as the block runs.
 
         Yields:
-            The target under it, and the head's tensors.
+            The target under that head, and the head's tensors.
         """
         ...
 
     def on_tuned(self, tuned: Asked, samples: Samples) -> Asked:
-        """Return a fine-tune, which has its own head, as it is asked."""
+        """Return a fine-tune under a head of its own, ready to be scored."""
         ...
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Language-model heads, and none: what the models have."""
+    """The heads that the models have: of language models, or none."""
 
     kind: HeadKind
     task: Task
     size: int
-    """Samples a batch."""
+    """Samples in a batch."""
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
         return Placed(base, target)
@@ -79,7 +81,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Prompted(Fixed):
-    """The texts of the classes; encoded anew for a text tower that changed."""
+    """The texts of the classes, encoded anew where the text tower changed."""
 
     @contextmanager
     def for_body(self, placed: Placed, samples: Samples) -> Iterator[tuple[Asked, dict[str, Tensor]]]:
@@ -93,9 +95,10 @@ class Prompted(Fixed):
 
 @dataclass(frozen=True)
 class Carried(Fixed):
-    """A classifier that the fine-tune brings, through the map of its input."""
+    """The fine-tune's classifier, carried through the map of its input."""
 
     layers: HeadLayers
+    """What becomes of each layer of the classifier."""
     own: Tensors
     """The fine-tune's layers on top that are carried whole."""
 
@@ -114,7 +117,7 @@ class Carried(Fixed):
 
 @dataclass(frozen=True)
 class Fitted(Carried):
-    """A classifier that is fitted to the samples in closed form: on either base's body as it is."""
+    """A classifier that is fitted to the samples in closed form, on the body of either base as it is."""
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
         place(base.model, self.own)
@@ -134,7 +137,7 @@ class Fitted(Carried):
             yield placed.target, placed.tensors | tensors
 
     def _fit(self, asked: Asked, sites: Sequence[Site], samples: Samples) -> dict[str, Tensor]:
-        """Return a side's layers for its body as it is; nothing where it has its own."""
+        """Return the layers fitted to a model's body as it is; empty where it has its own."""
         if not sites:
             return {}
         encoded = [asked.objective.encode(some) for some in batched(samples, self.size)]
@@ -143,7 +146,7 @@ class Fitted(Carried):
 
 @dataclass(frozen=True)
 class Probed(Fixed):
-    """A classifier beside a model of features, fitted to the samples on the body as it is."""
+    """A linear probe of a model of features, fitted to the samples on the body as it is."""
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
         return Placed(self._with_probe(base, samples), self._with_probe(target, samples))
@@ -168,11 +171,11 @@ class Probed(Fixed):
 
 
 def make_head(kind: HeadKind, task: Task, size: int, layers: HeadLayers, own: Tensors) -> Head:
-    """Return what serves a kind of head.
+    """Return the head of a kind.
 
     Args:
-        size: samples a batch.
-        layers: what becomes of a classifier's layers.
+        size: samples in a batch.
+        layers: what becomes of each layer of a classifier.
         own: the fine-tune's layers on top that are carried whole.
     """
     if kind is HeadKind.TRANSPORT:

@@ -1,6 +1,6 @@
-"""What a model is asked on every sample: how it goes in, the loss that gradients are taken of, how answers are scored.
+"""What a model is asked of every sample: how it goes in, the loss that gradients are taken of, how answers are scored.
 
-An objective is bound to one model (its tokenizer, its head); two models of a port have one each, of the same kind.
+An objective is bound to one model (its tokenizer, its head); the models of a port have one each, of the same kind.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,10 @@ from hf_bico.tasks.scores import Score
 
 
 class Objective(Protocol):
-    """One model's."""
+    """What one model is asked, and how its answers are scored."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
-        """Return samples as the model takes them."""
+        """Return samples as the model's inputs and labels."""
         ...
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
@@ -37,34 +37,34 @@ class Objective(Protocol):
         ...
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return what the score is made of, (n, m)."""
+        """Return the values of every sample that the score is made of, (n, m)."""
         ...
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         """Return the score of all samples.
 
         Args:
-            per_sample: (n, m), of all of them.
-            reference: the same of the source, for a score that is taken against it.
+            per_sample: (n, m), the values of all samples.
+            reference: the source's values of them, for a score that is taken against the source.
         """
         ...
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return what the model makes of a sample as a whole, (n, d), of unit length."""
+        """Return one feature of unit length for every sample, (n, d)."""
         ...
 
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """CLIP-like: cosine to the texts of the classes. Where the text tower moves too, every sample brings its own
-    class's prompt, and that class is scored by it, so that the tower has a gradient a sample."""
+    """Zero-shot classes of a CLIP-like model: the cosine to the classes' texts. Where the text tower moves too, every
+    sample brings the prompt of its own class, and that class is scored by it, so that the tower has gradients."""
 
     library: Contrastive
     side: Loaded
     head: Tensor
     """(K, d) unit text features, averaged over the templates."""
     prompts: tuple[str, ...] = ()
-    """A text a class, for the text tower; none where it stays."""
+    """One text of every class, for the text tower; empty where it stays."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labels = _classes(samples)
@@ -74,6 +74,7 @@ class ZeroShot:
         return Encoded(inputs, labels)
 
     def logits(self, model: Any, batch: Encoded) -> Tensor:
+        """Return (n, K) scaled cosines of images to classes."""
         batch = _on(model, batch)
         pictures = self.library.image_features(model, batch.inputs["images"])
         logits = similarity(model, pictures, self.head)
@@ -102,12 +103,12 @@ class ZeroShot:
 
 @dataclass(frozen=True)
 class Classifier:
-    """Cross-entropy under the classifier that the model has, of images or of texts."""
+    """Cross-entropy under the model's own classifier, of images or of texts."""
 
     side: Loaded
     max_length: int | None
     order: tuple[int, ...] = ()
-    """The model's class of every class of the dataset, where they differ."""
+    """For every class of the dataset the model's index of it; empty where they are the same."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labels = _classes(samples)
@@ -139,7 +140,7 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Causal:
-    """Next-token loss of the tokens that are asked for: all of a text, or what answers a prompt."""
+    """Next-token loss of the tokens that are asked for: all of a text, or the answer to a prompt."""
 
     side: Loaded
     max_length: int | None
@@ -156,7 +157,7 @@ class Causal:
         return loss_of_tokens(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return (n, 3): a sample's loss, how many tokens were asked for, whether all of them came first."""
+        """Return (n, 3): a sample's summed loss, how many tokens were asked for, and 1 if all of them came first."""
         return _answers(*self._logits(model, batch))
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
@@ -173,7 +174,7 @@ class Causal:
 
 @dataclass(frozen=True)
 class Completion(Causal):
-    """The same, scored by whether the whole answer is right."""
+    """Next-token loss of an answer, scored by whether the whole answer is right."""
 
     @property
     def _answered(self) -> bool:
@@ -182,7 +183,7 @@ class Completion(Causal):
 
 @dataclass(frozen=True)
 class Seq2Seq:
-    """Loss of the label text under the decoder."""
+    """Loss of the answer under the decoder, scored by whether the whole answer is right."""
 
     side: Loaded
     max_length: int | None
@@ -211,12 +212,12 @@ class Seq2Seq:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A model of features alone: under a linear probe where the samples have classes, else by its similarities."""
+    """A model of features alone: under a linear probe if the samples have classes, else by its cosine similarities."""
 
     side: Loaded
     max_length: int | None
     probe: tuple[Tensor, Tensor] | None = None
-    """W (K, d) and b (K,)."""
+    """W (K, d) and b (K,), once they are fitted."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labelled = isinstance(samples[0].label, int)
@@ -227,17 +228,18 @@ class Embedding:
         return encode_text(_tokenizer(self.side), samples, self.max_length)
 
     def raw(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return (n, d) mean of the last layer's rows."""
+        """Return the mean of the last layer's rows, (n, d)."""
         batch = _on(model, batch)
         return _pooled(model(**batch.inputs).last_hidden_state, batch)
 
     def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """Return the probe's logits, (n, K)."""
         assert self.probe is not None
         weight, bias = (tensor.to(_device(model)) for tensor in self.probe)
         return self.raw(model, batch) @ weight.T + bias
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        if self.probe is None:  # it has none: for passes that take no gradient of it
+        if self.probe is None:  # no loss without a probe: for passes that take no gradient of it
             return 0 * self.raw(model, batch).sum()
         batch, labels = _labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
@@ -258,7 +260,7 @@ class Embedding:
 
 
 def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> Callable[[nn.Module, Encoded], Tensor]:
-    """Return scores that know nothing of labels: cosines of a sample to a bank of general ones, (n, M)."""
+    """Return scores that know nothing of labels: a sample's cosines to the M samples of a general bank, (n, M)."""
     with torch.no_grad():
         head = objective.features(model, bank)
     return lambda live, batch: objective.features(live, batch) @ head.T
@@ -280,7 +282,7 @@ def _language_score(per_sample: Tensor, *, answers: bool) -> Score:
 
 
 def _pooled(rows: Tensor, batch: Encoded) -> Tensor:
-    """Return (n, T, d) → (n, d): the mean of the rows that are no padding."""
+    """Return the means (n, d) of the rows (n, T, d) that are no padding."""
     mask = batch.inputs.get("attention_mask")
     if mask is None or mask.shape != rows.shape[:2]:
         return rows.mean(1)
@@ -318,7 +320,7 @@ def _on(model: nn.Module, batch: Encoded) -> Encoded:
 
 
 def _labelled(model: nn.Module, batch: Encoded) -> tuple[Encoded, Tensor]:
-    """Return a batch on the model's device, and its labels; without any, no loss and no marks are asked for."""
+    """Return a batch on the model's device, and its labels; one without labels is asked for no loss and no score."""
     batch = _on(model, batch)
     assert batch.labels is not None
     return batch, batch.labels

@@ -1,4 +1,4 @@
-"""What a source asks of its data and its head, and what the method asks of both."""
+"""What a source requires of its data and its head, and what the method requires of both."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from hf_bico.tasks.splits import lines
 
 
 def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
-    """Return the head that a port uses.
+    """Return the kind of head that a port uses: the one named, else what suits the purpose.
 
     Raises:
-        PortError: it is not one for this model.
+        PortError: the one named is not for this model.
     """
     fit = {
         PurposeKind.ZERO_SHOT: (HeadKind.ZERO_SHOT,),
@@ -43,7 +43,7 @@ TOKENIZERS = {
     "tokenizer_config.json",
     "sentencepiece.bpe.model",
 }
-"""Files of which a text model has one."""
+"""Files of which a text model has at least one."""
 TAKES = {
     PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
     PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
@@ -52,11 +52,15 @@ TAKES = {
     PurposeKind.SEQ2SEQ: {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
 }
-"""What a model is for → the kinds of data that it can be calibrated on."""
+"""What a model is for → the kinds of samples that it can be calibrated on."""
 
 
 def check_search(alpha: float | str, head: HeadKind) -> None:
-    """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all."""
+    """Refuse a line search under a head that is fitted to the same samples: it would choose no change at all.
+
+    Raises:
+        PortError: α is searched under such a head.
+    """
     if alpha == AUTO and head.is_fitted:
         raise PortError(
             f"{setting('alpha')} {AUTO} goes by the loss of the samples that the "
@@ -68,8 +72,8 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
     """Refuse data that the source cannot be asked about.
 
     Raises:
-        PortError: another kind of data, no labels where there must be, other classes than the source's; a model of
-            features without labels and a method that needs a loss.
+        PortError: data of another kind, no labels where they are needed, other classes than the source's; a method that
+            needs a loss for a model of features without labels.
     """
     if purpose.kind not in TAKES:
         raise PortError(
@@ -79,8 +83,8 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
     kind, takes = task.columns.kind, TAKES[purpose.kind]
     if kind is SampleKind.PLAIN and purpose.kind is PurposeKind.TEXT_CLASSES:
         raise PortError(
-            f"{lineage.dataset} has a text ({task.columns.names['text']}) and no labels that are known as "
-            f"such: name their column with {setting('columns')} label=…"
+            f"{lineage.dataset} has a text ({task.columns.names['text']}) and no column that is known to hold "
+            f"labels: name it with {setting('columns')} label=…"
         )
     if kind is not SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
@@ -88,7 +92,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
         raise PortError(
-            f"{lineage.source} is for {purpose.kind}, {lineage.dataset} has samples of the kind {kind}; it "
+            f"{lineage.source} is for {purpose.kind}, but {lineage.dataset} has samples of the kind {kind}; it "
             f"takes {', '.join(sorted(takes))}: name its columns with "
             f"{setting('columns')}, or another {setting('dataset')}"
         )
@@ -99,7 +103,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
         )
     if purpose.labels and len(purpose.labels) != len(task.class_names):
         raise PortError(
-            f"{lineage.source} has {len(purpose.labels)} classes, {lineage.dataset} has "
+            f"{lineage.source} has {len(purpose.labels)} classes, but {lineage.dataset} has "
             f"{len(task.class_names)}: name the dataset that it was fine-tuned on"
         )
     if purpose.kind is PurposeKind.FEATURES and not task.class_names and method.needs_loss:
@@ -112,18 +116,24 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
 def read_bank(
     path: Path | None, methods: Mapping[str, Method], library: Library, purpose: Purpose, task: Task
 ) -> tuple[str, ...]:
-    """Return general texts, a line each; none where no method takes gradients without labels."""
+    """Return the general texts of label-free gradients: the lines of a file, else the library's own; empty where no
+    method takes such gradients.
+
+    Raises:
+        PortError: a file that no method reads, or with fewer than two lines; a model that no general text suits.
+    """
     if not any(method.wanted.draws for method in methods.values()):
         if path is not None:
             raise PortError(
-                f"{setting('bank')} is for gradients without labels, which {listed(list(methods))} does not take"
+                f"{setting('bank')} is for gradients without labels, which {listed(list(methods))} does not take: "
+                "leave it out"
             )
         return ()
     if path is None:
         if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
             raise PortError(
                 "gradients without labels need scores on something general, which a classifier of images "
-                "has not: only CLIP-like models and models of texts have"
+                "lacks: take another method; CLIP-like models and models of texts have such scores"
             )
         return library.general_prompts()
     prompts = tuple(lines(path))

@@ -24,10 +24,11 @@ CLASSES_FILE = "classnames.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 EVAL_SPLITS = ("test", "validation", "val", "dev")
 READ_WHOLE = 200_000
-"""Rows of a split whose labels are read to learn the classes, at most."""
+"""The most rows of a split whose labels are read to learn the classes."""
 MOST_CLASSES = 1_000
-"""Learnt from the labels; more are taken for something else than classes."""
+"""The most classes that are learnt from labels; a column with more different values holds no classes."""
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
+"""What datasets call speakers → their roles in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +39,35 @@ class Task:
     class_names: tuple[str, ...]
     """Empty where there are no labels."""
     templates: tuple[str, ...]
-    """Of images alone."""
+    """Prompts with {} for the class, where the samples are images; else empty."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A row of a dataset as a model will be asked it."""
+    """A row of a dataset as a model is asked about it."""
 
     inputs: Any
     """An image, a text, a pair of texts, the messages of a chat (role and content each), or a prompt."""
     label: int | str | None
-    """Of a class its index, of a prompt its completion, else None."""
+    """The index of the class, the completion of the prompt, or None."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """The calibration samples and what it takes to draw them again."""
+    """The calibration samples, and what it takes to draw them again."""
 
     samples: tuple[Sample, ...]
     split: str
     calibration: Calibration
     indices: tuple[int, ...]
+    """Rows of the split."""
     sha256: str
+    """Hash of the samples' content."""
     window: int | None = None
-    """Of a streamed split: how many of its first rows were drawn from."""
+    """How many first rows of a streamed split were drawn from; None for any other split."""
 
     def record(self) -> dict[str, Any]:
+        """Return what a report says of the draw, as plain JSON data."""
         choice, window = self.calibration, {} if self.window is None else {"window": self.window}
         return {
             "split": self.split,
@@ -78,7 +82,7 @@ class Draw:
 
 
 def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
-    """Return columns from the features (or as named), classes and prompts from the dataset (or a file).
+    """Return the task: columns by the features or as named, classes and prompts of the dataset or of a file.
 
     Raises:
         PortError: no columns that go together, no class names, a template without a place for the class.
@@ -104,8 +108,8 @@ def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
 
 
 def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[str, ...]:
-    """Return those of the feature or a file; else what the labels are: sorted strings, or whole numbers up to the
-    largest.
+    """Return the class names of the feature or of a file; else the labels themselves: sorted strings, or the numbers up
+    to the largest.
     """
     label = columns.names["label"]
     where = f"the labels of {dataset.pinned} ({label})"
@@ -117,7 +121,9 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
     if columns.kind is SampleKind.IMAGE and not strings:
         raise PortError(f"{where} have no class names: {mend}")
     if split.num_rows > READ_WHOLE:
-        raise PortError(f"{where} have no class names, and {split.num_rows} are too many to learn them from: {mend}")
+        raise PortError(
+            f"{where} have no class names, and {split.num_rows} rows are too many to learn them from: {mend}"
+        )
     with _reading():
         values = {value for value in split.column(label) if value is not None}
     if not values or not all(isinstance(value, str if strings else int) for value in values):
@@ -131,7 +137,7 @@ def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[s
 
 
 def _in_order(name: str) -> tuple[bool, int, str]:
-    """Return numbers by their size, before words."""
+    """Return a sort key: numbers by their size, before words."""
     return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
@@ -146,8 +152,7 @@ def check_columns(split: Split, name: str, columns: Columns) -> None:
 
 
 def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray:
-    """Return the class of every row of a split, (rows,), where the strategy asks for it; else zeros, and nothing is
-    read.
+    """Return the class of every row of a split, (rows,) int64; zeros, with nothing read, where the strategy is random.
 
     Raises:
         PortError: there are no labels, or one is none of the classes.
@@ -165,10 +170,10 @@ def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray
 
 
 def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibration) -> None:
-    """Refuse a draw that the split `name` cannot give, before any model is there to embed its candidates.
+    """Refuse a draw that the split `name` cannot give, before a model is opened to embed candidates.
 
     Raises:
-        PortError: N is larger than the split or what the strategy may draw from; a class has too few samples.
+        PortError: N is larger than the split or what the strategy may draw from; a class has too few.
     """
     n = calibration.size(len(task.class_names))
     if calibration.per_class is not None:
@@ -185,10 +190,10 @@ def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibrati
 def draw(
     split: Split, name: str, task: Task, calibration: Calibration, labels: np.ndarray, features: Features | None = None
 ) -> Draw:
-    """Return calibration samples of a split.
+    """Return calibration samples drawn from a split.
 
     Args:
-        labels: what `classes_of` says.
+        labels: what `classes_of` returns.
         features: for the strategies that go by distance.
 
     Raises:
@@ -203,7 +208,7 @@ def draw(
 
 
 def _content(sample: Sample) -> bytes:
-    """Return what tells a sample from any other: an image's pixels; of anything else, JSON of one form in UTF-8."""
+    """Return bytes that tell a sample from any other: an image's pixels; of anything else, canonical JSON in UTF-8."""
     if isinstance(sample.inputs, Image):
         return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
     return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
@@ -212,7 +217,7 @@ def _content(sample: Sample) -> bytes:
 
 
 def choose(split: Split, name: str, n: int, seed: int) -> tuple[int, ...]:
-    """Return indices of N rows at random, sorted.
+    """Return the sorted indices of N random rows.
 
     Raises:
         PortError: N is not between 1 and the split's size.
@@ -293,7 +298,7 @@ def _class(task: Task, index: int, label: Any) -> int:
 
 @contextmanager
 def _reading():
-    """Errors of the files below, in one line."""
+    """Turn errors of the files below into a `PortError` of one line."""
     try:
         yield
     except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:

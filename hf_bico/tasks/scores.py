@@ -1,4 +1,4 @@
-"""What is measured of a model, with its uncertainty."""
+"""Scores of a model, with their uncertainty."""
 
 from dataclasses import dataclass, field
 
@@ -9,17 +9,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Metric:
-    """How a score is to be read."""
+    """How a kind of score is to be read."""
 
     name: str
     says: str
-    """In a sentence, for the card."""
+    """What it is, in a sentence for the card."""
     higher: bool = True
-    """More is better."""
+    """Whether more is better."""
     share: bool = True
-    """In [0, 1], shown in per cent."""
+    """Whether it is a share, shown in per cent."""
 
     def show(self, value: float) -> str:
+        """Return a value as readers see it."""
         return f"{value:.1%}" if self.share else f"{value:.4g}"
 
 
@@ -39,7 +40,7 @@ METRICS = {
         Metric(
             "agreement",
             "Correlation of the cosine similarities between samples with those of the fine-tuned source; "
-            "Fisher's intervals, as if samples were pairs",
+            "Fisher's intervals, with samples counted in place of pairs",
         ),
     )
 }
@@ -55,25 +56,26 @@ class Score:
     n: int
     metric: str = "accuracy"
     also: dict[str, float] = field(default_factory=dict)
-    """Other metrics of the same answers."""
+    """Other metrics of the same answers: name → value."""
 
     def __str__(self) -> str:
         return METRICS[self.metric].show(self.value)
 
     @property
     def interval(self) -> str:
+        """Both ends of the interval as readers see them."""
         show = METRICS[self.metric].show
         return f"{show(self.low)} – {show(self.high)}"
 
     @classmethod
     def of(cls, correct: int, n: int, metric: str = "accuracy", also: dict[str, float] | None = None) -> "Score":
-        """Return a share with its Wilson interval."""
+        """Return the share of correct answers with its Wilson interval."""
         interval = binomtest(correct, n).proportion_ci(0.95, method="wilson")
         return cls(correct / n, float(interval.low), float(interval.high), n, metric, also or {})
 
     @classmethod
     def perplexity(cls, losses: Tensor, tokens: Tensor, also: dict[str, float] | None = None) -> "Score":
-        """Return exp of the mean loss a token, from every sample's summed loss (n,) and number of tokens (n,).
+        """Return exp of the mean loss per token, from every sample's summed loss (n,) and number of tokens (n,).
 
         The interval is that of a ratio of means, by the delta method.
         """
@@ -86,8 +88,8 @@ class Score:
 
     @classmethod
     def agreement(cls, features: Tensor, reference: Tensor) -> "Score":
-        """Return Pearson's r of the cosine similarities of all pairs of samples in features (n, d) and in
-        reference (n, e).
+        """Return Pearson's r of the cosine similarities of all pairs of samples in features (n, d) with those in
+        reference (n, e), with Fisher's interval.
         """
         features, reference = features[:MOST], reference[:MOST]
         upper = torch.triu_indices(len(features), len(features), offset=1)
@@ -99,11 +101,11 @@ class Score:
 
 
 MOST = 2000
-"""Samples whose pairs are compared; all pairs of more would not fit."""
+"""The most samples whose pairs are compared; the pairs of more would not fit into memory."""
 
 
 def better(a: Score, b: Score) -> bool:
-    """Return whether a is better than b; of equals, by what else was measured."""
+    """Return whether a is better than b; where their values are equal, whether another metric of a is."""
     if a.value == b.value:
         return any(
             (a.also[name] > b.also[name]) == METRICS[name].higher and a.also[name] != b.also[name]
@@ -113,7 +115,7 @@ def better(a: Score, b: Score) -> bool:
 
 
 def recovered(score: float, start: float, goal: float, metric: str) -> float | None:
-    """Return share of the way from `start` to `goal` that a score went; None where `goal` is no better."""
+    """Return the share of the way from `start` to `goal` that a score went; None where `goal` is no better."""
     way = goal - start
     if way == 0 or (way > 0) != METRICS[metric].higher:
         return None

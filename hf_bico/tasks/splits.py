@@ -20,7 +20,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
 WINDOW, IMAGE_WINDOW = 10_000, 2_000
-"""First rows of a streamed split that are drawn from, and of one with images."""
+"""How many first rows of a streamed split are drawn from, and how many of one with images."""
 
 
 class Split(Protocol):
@@ -29,12 +29,14 @@ class Split(Protocol):
     features: datasets.Features
     num_rows: int
     window: int | None
-    """Of a streamed split: how many of its first rows these are."""
+    """How many first rows of a streamed split these are; None for any other split."""
 
-    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]: ...
+    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Yield the rows at these indices, in their order, with these columns alone."""
+        ...
 
     def column(self, name: str) -> list[Any]:
-        """Return all of one column, and nothing else."""
+        """Return all values of a column; no other is read."""
         ...
 
 
@@ -55,10 +57,10 @@ class ArrowSplit:
 
 
 class StreamedSplit(ArrowSplit):
-    """The first rows of a split, and no more of its files than holds them."""
+    """The first rows of a split; no more of its files is read than holds them."""
 
     def __init__(self, stream: datasets.IterableDataset, window: int | None = None) -> None:
-        features = stream.features  # None where the files do not say: then as the rows are
+        features = stream.features  # None where the files do not say: the rows tell then
         images = any(isinstance(feature, datasets.Image) for feature in (features or {}).values())
         size = window or (IMAGE_WINDOW if images else WINDOW)
         rows = list(islice(stream.decode(False) if features else stream, size))
@@ -67,7 +69,7 @@ class StreamedSplit(ArrowSplit):
 
 
 class ParquetSplit:
-    """A split in parquet files, near or far: footers first, then the row groups and columns that are asked for."""
+    """A split in parquet files, local or remote: footers first, then the row groups and columns that are asked for."""
 
     window: int | None = None
 
@@ -104,10 +106,14 @@ class HubDataset:
     """A dataset repo at one commit, or a local dataset folder."""
 
     def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None, *, streaming: bool = False) -> None:
-        """Open the dataset; of its rows nothing is read yet.
+        """Open the dataset; no rows are read yet.
 
         Args:
-            streaming: read only the first rows of splits whose files are not parquet, in place of all.
+            config: the dataset's configuration.
+            streaming: of splits whose files are not parquet, read the first rows in place of all.
+
+        Raises:
+            PortError: the dataset cannot be opened.
         """
         self.hub, self.pinned, self.streaming = hub, pinned, streaming
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
@@ -119,13 +125,17 @@ class HubDataset:
 
     @property
     def splits(self) -> list[str]:
+        """Names of the splits."""
         return [str(name) for name in (self.builder.config.data_files or self.builder.info.splits or {})]
 
     def split(self, name: str, *, whole: bool = False) -> Split:
-        """Return a split by name; `whole` where all of it will be read, so that it comes once and through the cache.
+        """Return a split by name.
+
+        Args:
+            whole: whether all of it will be read, so that its files are downloaded once and cached.
 
         Raises:
-            PortError: there is none of that name.
+            PortError: there is none of that name, or it cannot be read.
         """
         if name not in self.splits:
             raise PortError(f"{self.pinned} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
@@ -140,7 +150,7 @@ class HubDataset:
             return ArrowSplit(self.builder.as_dataset(split=name))
 
     def _here(self, urls: Sequence[str]) -> list[str]:
-        """Return the same files on this disk."""
+        """Return the paths of the same files on this disk."""
         names = [url.split(f"@{self.pinned.commit}/", 1)[-1] for url in urls]
         folder = self.hub.fetch(self.pinned, tuple(names))
         return [str(folder / name) for name in names]
@@ -153,7 +163,7 @@ class HubDataset:
 
     @contextmanager
     def _errors_as_one_line(self):
-        """`datasets`' errors, and the client's below them, in one line."""
+        """Turn errors of `datasets`, and of the client below it, into a `PortError` of one line."""
         with self.hub.hub_errors_as_one_line(f"dataset {self.pinned}", self.pinned.name, "dataset"):
             try:
                 yield
@@ -164,10 +174,10 @@ class HubDataset:
 
 
 def lines(path: Path) -> list[str]:
-    """Return the lines of a text file that hold something.
+    """Return the lines of a text file that are not blank, stripped.
 
     Raises:
-        PortError: it cannot be read.
+        PortError: the file cannot be read.
     """
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Which samples of a split to calibrate on: six strategies on labels (and features), fixed by a seed. numpy alone."""
+"""Which samples of a split to calibrate on: six strategies by labels and features, fixed by a seed, in numpy alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,27 +11,27 @@ Features = Callable[[Sequence[int]], np.ndarray]
 """Indices (m,) → features (m, d) of these samples."""
 
 POOL = 2_000
-"""Samples that the centroid strategies embed at most (or N, if that is more), so that no huge split is embedded
+"""The most samples that the centroid strategies embed (or N, if that is more), so that no huge split is embedded
 whole. They are a class-balanced draw by the same seed."""
 STRATEGIES = ("random", "class-balanced", "centroid-near", "centroid-far", "half-class", "one-class")
 BALANCED = ("class-balanced", "centroid-near", "centroid-far")
-"""Those that take as many samples of every class as of any other."""
+"""The strategies that take as many samples of every class as of any other."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How many samples, which and by what seed.
+    """How many samples are drawn, by which strategy and seed.
 
     Raises:
         PortError: on construction, for choices that do not go together.
     """
 
     n: int | None = None
-    """100 unless given."""
+    """How many samples; 100 unless given."""
     per_class: int | None = None
-    """So many of every class, in place of `n`."""
+    """How many samples of every class, in place of `n`."""
     strategy: str | None = None
-    """Else random, or class-balanced with `per_class`."""
+    """One of `STRATEGIES`; random unless given, or class-balanced with `per_class`."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,10 +48,11 @@ class Calibration:
 
     @property
     def kind(self) -> str:
+        """The strategy, where none was given too."""
         return self.strategy or ("random" if self.per_class is None else "class-balanced")
 
     def size(self, classes: int) -> int:
-        """Return N of a task of so many classes."""
+        """Return N, for a task of so many classes."""
         if self.per_class is not None:
             return self.per_class * classes
         return 100 if self.n is None else self.n
@@ -64,17 +65,17 @@ def chosen(
 
     - random: without replacement.
     - class-balanced: random, as equal as possible over the classes; those with too few samples give all they have.
-    - centroid-near, centroid-far: class-balanced, of every class those whose unit features are nearest to, or farthest
-      from, the mean of their class; among `POOL` candidates.
+    - centroid-near, centroid-far: class-balanced; of every class those whose unit features are nearest to, or farthest
+      from, the mean of their class, among `POOL` candidates.
     - half-class: random among the samples of a random half of the classes.
     - one-class: random among those of one random class.
 
     Args:
-        labels: (rows,) class of every sample.
+        labels: (rows,) the class of every sample.
         features: for the centroid strategies; called once.
 
     Raises:
-        PortError: there are fewer than N to choose from.
+        PortError: no such strategy, or fewer than N samples to choose from.
     """
     if strategy not in STRATEGIES:
         raise PortError(f"unknown strategy {strategy!r}; there are {', '.join(STRATEGIES)}")
@@ -107,7 +108,7 @@ def _balanced(labels: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _quotas(counts: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return how many of every class: one each in turn, in a random order, while it has any."""
+    """Return how many to take of every class: one each in turn, in a random order, as long as it has any."""
     order, quotas = rng.permutation(len(counts)), np.zeros_like(counts)
     while left := n - quotas.sum():
         quotas[order[quotas[order] < counts[order]][:left]] += 1

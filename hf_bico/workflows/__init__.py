@@ -1,1 +1,1 @@
-"""One file a thing that can be done; the only room in which all others meet."""
+"""What can be done, one thing a file; the only room in which all others meet."""

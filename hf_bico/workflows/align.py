@@ -38,7 +38,7 @@ from hf_bico.workflows.session import Session, asked_of, models_key, open_asked
 
 @dataclass(frozen=True)
 class Aligned:
-    """Maps that were made."""
+    """Maps that were made, and where they are."""
 
     record: dict[str, Any]
     output: Path
@@ -47,14 +47,14 @@ class Aligned:
 
 @dataclass(frozen=True)
 class Kept:
-    """What lies in the folder."""
+    """What the folder of maps holds."""
 
     files: dict[str, dict[str, Any]]
     maps: list[dict[str, Any]]
     left: dict[str, str]
     """Tower → why there are no maps of it."""
     paths: dict[str, Blocks]
-    """What the rule says of every tower that has maps."""
+    """Tower → the base's block for every block of the target, also for those that have no maps."""
 
 
 def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
@@ -98,7 +98,7 @@ def size_of(method: Method, pairs: Sequence[Pair]) -> int:
 
 
 def open_bases(plan: Plan, run: Run) -> tuple[Session, tuple[Fingerprint, Fingerprint]]:
-    """Return both bases, live, and what their files hold.
+    """Return the session of both bases, live, and their fingerprints.
 
     Raises:
         PortError: weights that do not fit or are broken.
@@ -128,9 +128,10 @@ def _gains(plan: Plan, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parts_of(session: Session) -> Iterator[Session]:
-    """Yield what runs in any case, and then the towers that need not.
+    """Yield a session of what always runs, and then one of the towers that need not.
 
-    Their loss is another, with a prompt a sample, and a port of a fine-tune that left them alone has not that one.
+    The second has another loss, with a prompt for every sample; a port whose fine-tune left these towers alone does not
+    take that loss.
     """
     models = session.plan.models
     towers = {pair.target.tower for pair in models.pairs}
@@ -142,10 +143,10 @@ def parts_of(session: Session) -> Iterator[Session]:
 
 
 def _keep(part: Session, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards, run: Run) -> dict[str, str]:
-    """Make a part's maps and write them; of towers that need not run, why there are none, if there are none.
+    """Make a part's maps and write them; return, by tower, why there are none of one that need not run.
 
     Raises:
-        PortError: as `gather` and the method's plan, of what must run.
+        PortError: what `gather` and the method's plan refuse, for the part that must run.
     """
     pairs, method, before = part.plan.models.pairs, part.plan.method, len(shards.rows)
     try:
@@ -190,7 +191,7 @@ def _report(
     found: dict[str, Any] | None,
     run: Run,
 ) -> MapsReport:
-    """Return all that a port needs to know of the maps, and a reader to judge them."""
+    """Return the report of maps: all that a port needs to know of them, and a reader to judge them."""
     plan, samples, dataset = session.plan, session.plan.samples, session.plan.lineage.dataset
     source, target = (
         {
@@ -231,7 +232,7 @@ def _report(
 def _paths(
     config: AlignConfig, session: Session, left: Mapping[str, str], found: dict[str, Any] | None
 ) -> dict[str, Blocks]:
-    """Return what the rule says of every tower that has maps, whatever `layers` and `skip` leave out."""
+    """Return the layer matching of every tower that has maps, whatever `layers` and `skip` leave out."""
     if config.matching == CKA and found:
         paths = {tower: list(path) for tower, path in found["paths"].items()}
     else:

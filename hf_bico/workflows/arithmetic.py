@@ -1,4 +1,4 @@
-"""Task arithmetic on repos: τ out of a fine-tune and its base, and τ onto a model."""
+"""Task arithmetic on repos: τ from a fine-tune and its base, and τ onto a model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,10 @@ from hf_bico.io.writer import require_room, require_writable, staged, write_mode
 
 
 def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:
-    """Save τ = source − base as one safetensors file; the vector and how many tensors changed.
+    """Save τ = source − base as one safetensors file; return it and the number of tensors that changed.
 
     Raises:
-        PortError: the two are not of one shape, the file exists, or either cannot be had.
+        PortError: the two differ in shapes, the file exists, or either model cannot be had.
     """
     if output.exists():
         raise PortError(f"{output} exists; name another with {setting('output')}")
@@ -28,10 +28,10 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
 
 
 def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) -> tuple[Pinned, dict[str, str]]:
-    """Write target + α τ as a whole model; the target and the vector's lineage.
+    """Write target + α τ as a whole model; return the target and the vector's lineage.
 
     Args:
-        delta: a file that `extract` wrote, or a delta repo, whose head comes along.
+        delta: a file that `extract` wrote, or a delta repo, whose head is written too.
 
     Raises:
         PortError: the vector does not fit the target, or the target cannot be had; a delta repo of another base.
@@ -57,7 +57,7 @@ def apply(delta: str | Path, target: str, output: Path, alpha: float, hub: Hub) 
 
 
 def _onto(found: TaskVector, pinned: Pinned, hub: Hub) -> tuple[OpenedBase, Tensors]:
-    """Return any model of a vector's shapes, and the change by its names."""
+    """Return the model to which a vector is added, and the change by that model's names."""
     library, purpose, (model,) = repo_models((pinned,), hub, None)
     base = open_repo(hub, pinned, library, purpose, model=model.skeleton)
     named = Named(found.tensors, library.names(model.skeleton, found.tensors))  # a bare body lacks its prefix

@@ -1,4 +1,4 @@
-"""What is known of two bases before any weight is read, where they are to be aligned without a fine-tune."""
+"""What is known of two bases, to be aligned without a fine-tune, before any weight is read."""
 
 from dataclasses import replace
 from functools import partial
@@ -28,11 +28,11 @@ CLASSIFIERS = {
     SampleKind.TEXT: "ForSequenceClassification",
     SampleKind.PAIR: "ForSequenceClassification",
 }
-"""Labelled samples → the end of the name of the class that tells them apart."""
+"""Kind of labelled samples → how the name of a model class that classifies them ends."""
 
 
 def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
-    """Return everything that can be checked without weights; the plan's source is the base itself.
+    """Return the plan of an alignment, checked as far as that needs no weights; its source is the base itself.
 
     Raises:
         PortError: whatever is wrong, before any heavy work.
@@ -66,7 +66,7 @@ def require_storable(method: Method) -> None:
     """Refuse a method whose maps cannot be kept.
 
     Raises:
-        PortError: it has none, or they depend on τ.
+        PortError: the method has no maps, or they depend on τ.
     """
     if method.why_not_storable is not None:
         able = [name for name, kind in METHODS.items() if kind().why_not_storable is None]
@@ -79,7 +79,7 @@ def purpose_of(head: str | None, task: Task, library: Library, folder: Path) -> 
     """Return what a base is opened for: what its config says, but a classifier of the dataset's classes if it can be.
 
     Args:
-        head: that was asked for; a probe is for the model of features as it is.
+        head: the one asked for; under a probe the model of features stays as it is.
     """
     said = library.purpose(folder)
     if not isinstance(library, Transformers):
@@ -101,10 +101,10 @@ def purpose_of(head: str | None, task: Task, library: Library, folder: Path) -> 
 
 
 def base_head(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
-    """Return the head that gradients are taken under.
+    """Return the kind of head that gradients are taken under.
 
     Raises:
-        PortError: it is not one for this model.
+        PortError: the one named is not for this model.
     """
     if not purpose.kind.classifies:
         return head_of(named, purpose, task)
@@ -117,7 +117,7 @@ def base_head(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
 
 
 def unreachable(models: PortModels, method: Method) -> dict[str, str]:
-    """Return the towers that need not run and whose layers cannot be paired, or are not run, each with its reason."""
+    """Return the optional towers that get no maps, each with the reason: layers without partners, or not run."""
     left = dict(models.unpaired)
     if Signal.LABEL_FREE_GRADIENT in method.wanted.signals:
         left |= dict.fromkeys(models.optional_towers, "gradients without labels are not taken of it")
@@ -125,7 +125,7 @@ def unreachable(models: PortModels, method: Method) -> dict[str, str]:
 
 
 def _purport(lineage: Lineage, hub: Hub) -> Purport:
-    """Return what maps are; they may replace nothing but earlier maps of the same two bases."""
+    """Return what the push of maps claims to be; it may replace nothing but earlier maps of the same two bases."""
     names = [pinned.name for pinned in (lineage.base, lineage.target)]
 
     def is_mine(head: Pinned) -> bool:

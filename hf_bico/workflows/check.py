@@ -1,4 +1,4 @@
-"""`hf-bico check`: what a port would move and cost, and whether it is worth its while. Nothing is written."""
+"""`hf-bico check`: what a port would move and cost, and whether it is worth making. Nothing is written."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -41,20 +41,21 @@ from hf_bico.workflows.session import open_session
 from hf_bico.workflows.trial import Found, explore
 
 SAMPLES = 50
-"""That are looked at unless told otherwise."""
+"""How many samples are looked at unless told otherwise."""
 FEWEST = 4
+"""The fewest samples that can be looked at, a half at a time."""
 PORTED = 100
-"""Samples of the port whose cost is told."""
+"""Calibration samples of the port whose cost is estimated."""
 RIVALS, WITHOUT_LOSS = ("best", "naive", "few-shot"), ("theseus", "naive")
-"""What a port that may not be worth its while is compared with; the latter where there are no labels."""
+"""Methods to compare a doubtful port with; the latter where there are no labels."""
 
 
 def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, Any]:
-    """Return all that is found, as plain data.
+    """Return all that is found, as plain JSON data.
 
     Raises:
         PortError: what a user can mend: a repo that is not there, an option, the dataset. That two models do not go
-            together is no error here but the verdict.
+            together is not an error here but the verdict.
     """
     running = Run(hub, track)
     method = method_of(config.method, config.method_options)
@@ -106,7 +107,7 @@ def _move(
 
 
 def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run: Run) -> CheckReport:
-    """Return what the samples show."""
+    """Return the report with what the samples show."""
     n = None if config.per_class else config.n or SAMPLES
     with run.clock("resolve"):
         calibration = calibration_of(replace(config, n=n))
@@ -114,8 +115,8 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         method.check(plan.models.pairs)
     if plan.samples.n < FEWEST:
         raise PortError(
-            f"a check makes a port of one half of its samples and tries it on the other: give {setting('n')} {FEWEST} "
-            "or more"
+            f"a check makes a port from one half of its samples and tries it on the other: give {setting('n')} "
+            f"{FEWEST} or more"
         )
     session = open_session(plan, run)
     with run.clock("draw"):
@@ -142,7 +143,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
-    """Return the seconds of a port of `PORTED` samples, scored on so many, from what n took."""
+    """Return the seconds of a port of `PORTED` samples, scored on so many, by what n samples took."""
     took = found.seconds
     return {
         "calibrate": took["collect"] * PORTED / n,
@@ -154,7 +155,7 @@ def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
 def _ended(
     config: CheckConfig, report: CheckReport, verdict: Verdict, run: Run, plan: Plan | None = None
 ) -> CheckReport:
-    """Return the report with its verdict and what to do next."""
+    """Return the report with its verdict and the command to run next."""
     device, rows = (plan.models.device, plan.samples.split.num_rows) if plan else ("cpu", PORTED)
     rivals = WITHOUT_LOSS if plan and plan.models.head is HeadKind.NONE else RIVALS
     command = next_command(config, verdict.grade, min(PORTED, rows), rivals)
@@ -222,5 +223,5 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
 
 
 def _block(tower: str, depth: int | None) -> str:
-    """Return how a block is called in tables."""
+    """Return what tables call a block."""
     return " ".join(filter(None, (tower, "outside the blocks" if depth is None else f"block {depth}")))

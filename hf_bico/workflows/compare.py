@@ -48,7 +48,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all ports of a comparison share."""
+    """What all ports of a comparison have in common."""
 
     config: CompareConfig
     methods: Mapping[str, Method]
@@ -58,7 +58,7 @@ class Bench:
 
 
 def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, Any]:
-    """Return the whole comparison as plain data; it is also written to the config's `output` if it has one.
+    """Return the whole comparison as plain JSON data; it is also written to the config's `output` if it has one.
 
     Raises:
         PortError: whatever stands in the way. What a method refuses is in its row.
@@ -86,10 +86,10 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
 
 
 def calibrations_of(config: CompareConfig) -> list[Calibration]:
-    """Return how samples are drawn: one a size and seed.
+    """Return how samples are drawn, one entry for every size and seed.
 
     Raises:
-        PortError: sizes that contradict each other, or no draws.
+        PortError: sizes are given in both ways, or there are no draws.
     """
     if config.sizes and config.per_class:
         raise PortError(f"{setting('per_class')} and {setting('sizes')} both say how many samples: give one of them")
@@ -116,14 +116,14 @@ def chosen(config: CompareConfig) -> dict[str, Method]:
         name, colon, rest = given.partition(":")
         if not colon or name not in options:
             raise PortError(
-                f"{setting('options')} {given}: here it is METHOD:name=value, with METHOD one of {', '.join(names)}"
+                f"{setting('options')} {given}: give METHOD:name=value, with METHOD one of {', '.join(names)}"
             )
         options[name].append(rest)
     return {name: method_of(name, given) for name, given in options.items()}
 
 
 def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration], hub: Hub) -> Pinned | None:
-    """Return the target's own fine-tune, with all that is left to be checked.
+    """Return the target's own fine-tune, if one is named, once all that is left to check has been checked.
 
     Raises:
         PortError: a draw that the split cannot give, a search that the head rules out, no such fine-tune.
@@ -171,7 +171,7 @@ class _Draws:
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 
     def _goal(self, session: Session, drawn: Draw, workspace: Workspace) -> Goal:
-        """Take the source's score; return what the gap is measured to."""
+        """Score the source, and return what the gap is measured to."""
         self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
         pinned, evaluator = self.bench.tuned, self.evaluator
         if pinned is None:
@@ -201,7 +201,7 @@ def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> Path:
 
 
 def _key(bench: Bench, session: Session) -> dict[str, Any]:
-    """Return all that the scores depend on, but for the draw and the method."""
+    """Return all that the scores depend on, apart from the draw and the method."""
     plan = session.plan
     return {
         "hf_bico": __version__,
@@ -222,7 +222,7 @@ def _rows(
     calibration: Calibration,
     space: Workspace,
 ) -> tuple[Score, list[Row]]:
-    """Return the target's score without a port, and every method and α on one draw."""
+    """Return the target's score without a port, and the rows of every method and α on one draw."""
     n, model = len(drawn.samples), session.target.model
     what = f"N = {n}, seed {calibration.seed}"
 
@@ -259,7 +259,7 @@ def _row_record(row: Row, calibration: Calibration, n: int, start: Score, refere
 
 
 def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
-    """Return what is told of a comparison."""
+    """Return the report of a comparison."""
     reference, source = draws.reference, draws.source
     assert reference is not None and source is not None  # there is a draw
     plan, start = session.plan, Score(**draws.draws[0]["start"])

@@ -1,4 +1,4 @@
-"""The choices of every workflow, composed of small parts; a function takes the part that it reads."""
+"""The choices of every workflow, composed of small parts; a function takes only the part that it reads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ INDEX, CKA = "index", "cka"
 
 
 def scale(text: str) -> float | str:
-    """Return an α: a number where it reads as one; the rest is checked with the other choices."""
+    """Return α as a number if the text is one, else the text itself, which is checked with the other choices."""
     try:
         return float(text)
     except ValueError:
@@ -27,16 +27,16 @@ class ModelChoices:
 
 @dataclass(frozen=True)
 class DataChoices:
-    """Which samples there are."""
+    """Where the samples come from."""
 
     dataset: str = option("Samples of the task: a Hub dataset or a folder.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseChoices:
-    """What the fine-tune came from, and how models are read."""
+    """What the fine-tune came from."""
 
-    base: str | None = option("What SOURCE was fine-tuned from; else its card's base_model.", None)
+    base: str | None = option("What SOURCE was fine-tuned from [default: its card's base_model].", None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,35 +46,37 @@ class ReadingChoices:
     config: str | None = option("The dataset's configuration.", None)
     split: str = option("Split that the calibration samples are drawn from.", "train")
     columns: str | None = option(
-        "What is in which column, as role=column,… (image, label, text, text_pair, prompt, completion, messages); else "
-        "found by name and type.",
+        "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages) "
+        "[default: found by name and type].",
         None,
     )
-    streaming: bool = option("Read the dataset as it comes, not whole.", False)
-    templates: Path | None = option("Prompts, one a line, {} for the class; else the dataset's.", None, exists=True)
-    max_length: int = option("Tokens of a text sample; longer ones are cut.", 256, least=1)
+    streaming: bool = option("Read only the first rows of files that are not parquet, in place of all.", False)
+    templates: Path | None = option(
+        "A file of prompts, one a line, {} for the class [default: the dataset's].", None, exists=True
+    )
+    max_length: int = option("The most tokens of a text sample; longer texts are cut.", 256, least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringChoices:
     """What models are scored on."""
 
-    eval_split: str | None = option("Split to score on; else test or validation.", None)
-    eval_n: int | None = option("Score on so many samples of it; else on all.", None)
+    eval_split: str | None = option("Split to score on [default: test or validation].", None)
+    eval_n: int | None = option("How many samples of it to score on [default: all].", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
 
-    n: int | None = option("Calibration samples [default: 100].", None, flag="-n")
-    per_class: int | None = option("So many of every class, in place of -n.", None)
+    n: int | None = option("How many calibration samples [default: 100].", None, flag="-n")
+    per_class: int | None = option("How many samples of every class, in place of -n.", None)
     strategy: str | None = option(
         "How samples are drawn: random, class-balanced, centroid-near, centroid-far, half-class, one-class [default: "
-        "random].",
+        "random, with --per-class class-balanced].",
         None,
     )
-    seed: int = option("Of the draw.", 0, least=0)
+    seed: int = option("Seed of the draw.", 0, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +84,14 @@ class MatchingChoices:
     """Which layers meet."""
 
     family: str | None = option(
-        "generic pairs the plain linear layers of any model by name; else the family is found.", None
+        "generic: pair the plain linear layers of any model by name [default: the family is recognised].", None
     )
     matching: str = option(
         "Which block takes from which: index (the paper's rule), cka (by likeness on the samples), or a YAML file of "
-        "target: source.",
+        "target block: source block.",
         INDEX,
     )
-    layers: str | None = option("Move into these blocks of the target alone, as 0-5,8.", None)
+    layers: str | None = option("Move into these blocks of the target only, such as 0-5,8.", None)
     skip: str | None = option("Leave these blocks of the target as they are.", None)
 
 
@@ -99,7 +101,7 @@ class HeadChoices:
 
     head: str | None = option(
         "What the target is scored with: transport (the source's, carried), ridge (fitted to the samples), zero-shot, "
-        "lm [default: what suits SOURCE].",
+        "lm, probe [default: what suits SOURCE].",
         None,
     )
 
@@ -108,43 +110,47 @@ class HeadChoices:
 class MethodChoices:
     """How maps are made."""
 
-    method: str = option("bico, best, theseus, naive …; a wrong name lists them all.", "bico")
+    method: str = option("How τ is moved: bico, best, theseus, naive …; a wrong name lists them all.", "bico")
     method_options: tuple[str, ...] = option(
         "An option of the method, as name=value; may be repeated.", (), flag="--set"
     )
     bank: Path | None = option(
-        "General prompts, a line each, for gradients without labels [default: ImageNet's class names].", None
+        "A file of general prompts, one a line, for label-free gradients [default: ImageNet's class names].", None
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapChoices:
-    """Maps that were made before."""
+    """Which maps that were made before are used."""
 
     maps: str | None = option(
-        "Move through maps that `hf-bico align` made, a repo or a folder, in place of a method of one's own.", None
+        "Move τ through maps that `hf-bico align` made, a repo or a folder, in place of making them.", None
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MachineChoices:
-    """What it runs on."""
+    """What a workflow runs on."""
 
-    batch_size: int = option("Costs memory, changes nothing else.", 8, least=1)
-    device: str | None = option("Else CUDA where there is one, else the CPU.", None)
+    batch_size: int = option("Samples in a batch: costs memory, changes nothing else.", 8, least=1)
+    device: str | None = option("Where to run [default: CUDA if there is one, else the CPU].", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
 
-    form: str = option("Write the whole model, a delta of --to, or a lora of it.", "model", flag="--as")
-    rank: int | None = option("Of a lora, where the change is not of low rank already.", None)
+    form: str = option(
+        "What to write: model (the whole), delta (the change of --to alone), or lora (the change as a LoRA).",
+        "model",
+        flag="--as",
+    )
+    rank: int | None = option("Rank of a lora, if the change is not of low rank already.", None)
     energy: float | None = option(
-        "The same by the share of every layer's ‖τ‖² that is kept [default: all of it].", None
+        "Rank of a lora by the share of every layer's ‖τ‖² that is kept [default: all of it].", None
     )
     dtype: str | None = option(
-        "Of a delta's matrices: bfloat16 or float32 [default: bfloat16, unless that is measurable].", None
+        "Dtype of a delta's matrices: bfloat16 or float32 [default: bfloat16, unless rounding is measurable].", None
     )
 
 
@@ -159,30 +165,30 @@ class OutputChoices:
 class PushChoices:
     """Whether and where a result is published."""
 
-    push: bool = option("Publish as USER/SOURCE-on-TARGET, a delta or lora with that behind it.", False)
+    push: bool = option("Publish as USER/SOURCE-on-TARGET; the name of a delta or lora ends in that.", False)
     push_to: str | None = option("Publish as this repo.", None)
     private: bool | None = option("Make the repo private.", None)
-    create_pr: bool = option("Propose it as a pull request.", False)
-    commit_message: str | None = option("Of the push.", None)
+    create_pr: bool = option("Propose the push as a pull request.", False)
+    commit_message: str | None = option("Message of the push's commit.", None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskChoices(
     HeadChoices, MachineChoices, MatchingChoices, ScoringChoices, ReadingChoices, BaseChoices, DataChoices, ModelChoices
 ):
-    """What a port, a check and a comparison choose alike."""
+    """The choices that a port, a check and a comparison share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices):
-    """Every choice of a port; the command line's options, one to one."""
+    """Every choice of a port: the options of `hf-bico port`, one to one."""
 
     alpha: float | str = option(
         "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
         1.0,
         parse=scale,
     )
-    allow_regression: bool = option("Push a port that is worse than its base.", False)
+    allow_regression: bool = option("Push even if the port scores worse than the new base without it.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,24 +204,27 @@ class CompareConfig(OutputChoices, TaskChoices):
     """Every choice of a comparison."""
 
     target_tuned: str | None = option(
-        "A fine-tune of the new base itself, to measure the gap to; else it is to the source's own score.", None
+        "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
     )
-    methods: tuple[str, ...] = option("May be repeated [default: all].", (), flag="--method")
+    methods: tuple[str, ...] = option("A method to compare; may be repeated [default: all].", (), flag="--method")
     options: tuple[str, ...] = option("An option of a method, as METHOD:name=value; may be repeated.", (), flag="--set")
     bank: Path | None = option(
-        "General prompts, a line each, for gradients without labels [default: ImageNet's class names].", None
+        "A file of general prompts, one a line, for label-free gradients [default: ImageNet's class names].", None
     )
     alphas: tuple[float | str, ...] = option(
-        "A number or auto; may be repeated [default: 1].", (1.0,), flag="--alpha", parse=scale
+        "Scale of the ported task vector: a number or auto; may be repeated [default: 1].",
+        (1.0,),
+        flag="--alpha",
+        parse=scale,
     )
-    sizes: tuple[int, ...] = option("Calibration samples; may be repeated [default: 100].", (), flag="-n")
-    per_class: tuple[int, ...] = option("So many of every class, in place of -n; may be repeated.", ())
+    sizes: tuple[int, ...] = option("How many calibration samples; may be repeated [default: 100].", (), flag="-n")
+    per_class: tuple[int, ...] = option("How many samples of every class, in place of -n; may be repeated.", ())
     strategy: str | None = option(
         "How samples are drawn: random, class-balanced, centroid-near, centroid-far, half-class, one-class [default: "
-        "random].",
+        "random, with --per-class class-balanced].",
         None,
     )
-    seeds: int = option("Draws of every size, by the seeds 0, 1, 2 …", 3, least=1)
+    seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 
 @dataclass(frozen=True)
@@ -241,10 +250,10 @@ class AlignConfig(
 ):
     """Every choice of an alignment."""
 
-    dataset: str = option("Samples to see both through: a Hub dataset or a folder.")
+    dataset: str = option("Samples to align the bases on: a Hub dataset or a folder.")
     output: Path = option("A folder to write the maps to; it must be new or empty.")
     head: str | None = option(
-        "What gradients are taken under: ridge (of a classifier, fitted to both), probe (of a model of features), "
+        "The head that gradients are taken under: ridge (a classifier fitted to both), probe (of a model of features), "
         "zero-shot, lm [default: what suits BASE and the samples].",
         None,
     )

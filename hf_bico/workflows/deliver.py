@@ -20,14 +20,14 @@ class Delivery:
     """Where a result goes: a folder, a repo, both or neither."""
 
     what: str
-    """What it is called if its push fails and it is kept."""
+    """Subject and verb of the words that say where it is kept if its push fails: "port is"."""
     output: Path | None
     destination: Destination | None
     opens: re.Pattern[str] = OPENS
     """Files of an earlier push that would open in place of the new ones."""
 
     def require_room(self, size: int) -> None:
-        """Refuse before the work when a result of so many bytes cannot be kept.
+        """Refuse, before the work, a result of so many bytes that cannot be kept.
 
         Raises:
             PortError: the folder is in use, or the disk is full.
@@ -35,13 +35,13 @@ class Delivery:
         require_room(self.output or Path(tempfile.gettempdir()) / "hf-bico-output", size)
 
     def send(self, fill: Callable[[Path, str | None], None], hub: Hub, track: Track = untracked) -> str | None:
-        """Write the folder and push it; the URL of the commit or the pull request.
+        """Write the folder, push it, and return the URL of the commit or pull request; None without a push.
 
         Args:
-            fill: writes everything into a staged folder, for a repo of a name or none.
+            fill: writes everything into a staged folder, given the repo's name or None.
 
         Raises:
-            PortError: it cannot be written; the push failed, and then it says where the result is kept.
+            PortError: the folder cannot be written; the push failed, and the error says where the result is kept.
         """
         if self.output is None and self.destination is None:
             return None
@@ -58,7 +58,7 @@ class Delivery:
                 try:
                     url = _push(hub, place, to, self.opens)
                 except PortError as error:
-                    stack.pop_all()  # it took long to make
+                    stack.pop_all()  # keep the folder: it took long to make
                     raise PortError(f"{error.message} (the {self.what} kept in {place})") from error
         return url
 

@@ -1,4 +1,4 @@
-"""Where a result is pushed to, looked at before the work begins."""
+"""Where a result is pushed to, checked before the work begins."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -25,27 +25,28 @@ class Destination:
 
     repo: str
     parent: str | None
+    """The commit that was the head; None for a new repo."""
     files: tuple[str, ...]
-    """Of that head."""
+    """Names of the files in that commit."""
     message: str
     private: bool | None = None
     create_pr: bool = False
 
     def left_over(self, opens: re.Pattern[str]) -> list[str]:
-        """Return what an earlier push left, in whatever form: it would open in place of the new files."""
+        """Return the files of an earlier push, in whatever form, that would open in place of the new ones."""
         return [] if self.create_pr else [name for name in self.files if opens.fullmatch(name)]
 
 
 @dataclass(frozen=True)
 class Purport:
-    """What is to be pushed, so that nothing else is ever overwritten."""
+    """What a push claims to be, so that nothing else is ever overwritten."""
 
     what: str
-    """In words."""
+    """The result in words."""
     default: str
     """The repo's name in the user's own namespace, unless one is given."""
     message: str
-    """Of the commit, unless one is given."""
+    """The commit's message, unless one is given."""
     is_mine: Callable[[Pinned], bool]
     """Whether a repo's head is an earlier push of the same."""
 
@@ -53,10 +54,10 @@ class Purport:
 def purport_of(
     lineage: Lineage, hub: Hub, form: Form, same: Callable[[Mapping[str, Any]], bool] = lambda report: True
 ) -> Purport:
-    """Return what a port is, for its destination.
+    """Return what the push of a port claims to be.
 
     Args:
-        same: whether an earlier report, of models of these names, is of the same fine-tune.
+        same: whether an earlier report, of models with these names, is of the same fine-tune.
     """
 
     def is_mine(head: Pinned) -> bool:
@@ -76,7 +77,7 @@ def is_wanted(push: PushChoices) -> bool:
     """Return whether a push was asked for.
 
     Raises:
-        PortError: options of a push without one, or no name where one was to be given.
+        PortError: options of a push are given without a push, or an empty name of a repo.
     """
     if not push.push and push.push_to is None:
         if push.private or push.create_pr or push.commit_message is not None:
@@ -94,7 +95,7 @@ def destination_of(purport: Purport, hub: Hub, push: PushChoices) -> Destination
     """Return the repo to push to, and its head now; None if no push was asked for.
 
     Raises:
-        PortError: no token, it may not be written, or holds something else than an earlier push of the same.
+        PortError: no token; the repo may not be written to, or holds something else than an earlier push of the same.
     """
     if not is_wanted(push):
         return None

@@ -20,10 +20,10 @@ def dry_run(config: PortConfig, hub: Hub) -> tuple[Plan, Estimate]:
 
 
 def cost(plan: Plan, *, search: bool = False, n: int | None = None) -> Estimate:
-    """Return what a port will take, as far as is known before τ is read: of towers that may move or not, not.
+    """Return what a port will cost, as far as is known before τ is read: towers that may or may not move are left out.
 
     Args:
-        search: for α.
+        search: whether α is searched.
         n: calibration samples; the plan's unless given.
     """
     length, size = plan.samples.max_length, plan.samples.size
@@ -32,7 +32,12 @@ def cost(plan: Plan, *, search: bool = False, n: int | None = None) -> Estimate:
 
 
 def work_of(models: PortModels, method: Method, n: int, max_length: int, size: int) -> Work:
-    """Return what a port of n samples has to do, but for searching and scoring."""
+    """Return what a port of n samples has to do, apart from searching and scoring.
+
+    Args:
+        max_length: the most tokens of a text.
+        size: samples in a batch.
+    """
     optional = models.optional_towers
     return Work(
         pairs=[pair for pair in models.pairs if pair.target.tower not in optional],

@@ -52,7 +52,7 @@ class LivePair:
 
 @dataclass(frozen=True)
 class LiveSamples:
-    """The samples of both models, and what they are asked."""
+    """The samples of both models, and the loss and scores they are asked for."""
 
     calibration: Iterable[Any]
     loss: Loss | tuple[Loss, Loss] | None = None
@@ -84,7 +84,7 @@ def port(
 
     Raises:
         PortError: what `job_of` refuses, pairs that the method cannot serve, a NaN, a tensor of τ that nothing
-            accounts for, classifiers of another build.
+            accounts for, classifiers that are built differently.
     """
     _check_kinds(tuned, base, target, method, matching)
     method, clock, state = method or BiCo(), Clock(), state_of(tuned)
@@ -133,14 +133,14 @@ def job_of(
         tuned: the fine-tune, or its tensors alone. Of a PEFT model a merged copy is taken; the model is left alone.
         base: what it was fine-tuned from.
         target: the new base, on the base's device.
-        calibration: batches of the same samples for both models. A `Batch(base, target, meeting)` is each model's
-            own; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a tensor.
-            They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and the −100
-            of a decoder's labels. An iterator is listed once; what can be iterated again is iterated again, never
-            held, and must give the same batches (no shuffling).
-        loss: `loss(model, batch)`, summed over the batch's samples; two of them where the models' heads differ. Unless
-            given, that of the models' classes: of a classifier's labels, of a language model's next tokens, of a
-            decoder's labels.
+        calibration: batches of the same samples for both models. A `Batch(base, target, meeting)` has a part for each
+            model; anything else is shown to both as it is: a dict of a Trainer's DataLoader, (images, labels), a
+            tensor. They are moved to the models' devices. Padding meets nothing, by the attention_mask of a dict and
+            the −100 of a decoder's labels. An iterator is listed once; anything else is iterated anew each time, never
+            held in memory, and must give the same batches (no shuffling).
+        loss: `loss(model, batch)`, summed over the batch's samples; a pair of them where the models' heads differ.
+            Unless given, the loss of the models' own classes: of a classifier's labels, a language model's next
+            tokens, a decoder's labels.
         scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
             `class_scores`.
         matching: which block takes from which.
@@ -176,8 +176,8 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
 def state_of(tuned: nn.Module | Tensors) -> Tensors:
     """Return a fine-tune's tensors by the names of its base.
 
-    Of a PEFT model they are those of a merged copy, in float32 or wider, for what is merged into bfloat16 is rounded by
-    more than it changes.
+    Of a PEFT model they are those of a merged copy, in float32 or wider: merged into bfloat16, a change is smaller
+    than its rounding.
     """
     if not isinstance(tuned, nn.Module):
         return tuned
@@ -189,15 +189,15 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
 
 
 def labels_of(tuned: nn.Module | Tensors) -> tuple[str, ...] | None:
-    """Return a classifier's names of its classes, in order; None where it says none."""
+    """Return the names of a classifier's classes, in order; None if it has none."""
     named = getattr(getattr(tuned, "config", None), "id2label", None)
     return tuple(str(named[k]) for k in sorted(named)) if named else None
 
 
 def lineage_of(tuned: nn.Module | Tensors, base: nn.Module, target: nn.Module) -> dict[str, Origin]:
-    """Return what the models say of where they come from.
+    """Return where the models say that they come from, by role.
 
-    A fine-tune in training still has its base's name: it is none of its own.
+    A fine-tune in training still has the name of its base, which is not its own.
     """
     found = {"source": _origin(tuned), "base": _origin(base), "target": _origin(target)}
     if found["source"].name in (found["base"].name, UNNAMED):
@@ -219,31 +219,35 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
     """Refuse names where live objects are needed.
 
     Raises:
-        PortError: there are such.
+        PortError: there is one.
     """
     odd = [name for name, model in (("base", base), ("target", target)) if not isinstance(model, nn.Module)]
     odd += [] if isinstance(tuned, nn.Module | Mapping) else ["tuned"]
     if odd:
         raise PortError(
-            f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); from "
-            "repos `hf_bico.warm_start` ports, or `hf-bico port`"
+            f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); for "
+            "repos use hf_bico.warm_start or `hf-bico port`"
         )
     if method is not None and not isinstance(method, Method):
-        raise PortError(f"method={method!r}: give a method with its options, as hf_bico.Best()")
+        raise PortError(f"method={method!r}: give a method with its options, such as hf_bico.Best()")
     if not callable(matching):
-        raise PortError(f"matching={matching!r}: give a rule of hf_bico.core.pairing, as by_index")
+        raise PortError(f"matching={matching!r}: give a rule of hf_bico.core.pairing, such as by_index")
 
 
 def _require_plain(base: nn.Module) -> None:
     if any(hasattr(module, "base_layer") for module in base.modules()):
         raise PortError(
-            "the base has PEFT's layers in it, as a model has that was given to get_peft_model: open a "
+            "the base has PEFT's layers in it, as any model that was given to get_peft_model: open a "
             "fresh one with from_pretrained"
         )
 
 
 def class_loss(head: Tensor) -> Loss:
-    """Return the cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples."""
+    """Return the cross-entropy of (inputs, labels) under a classifier head (K, d), summed over the samples.
+
+    Args:
+        head: unit text features of the K classes, of a CLIP-like model.
+    """
     logits = class_scores(head)
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
@@ -254,7 +258,11 @@ def class_loss(head: Tensor) -> Loss:
 
 
 def class_scores(head: Tensor) -> Scores:
-    """Return the (n, M) scores of (inputs, …) under a classifier head (M, d); of general prompts, label-free."""
+    """Return the (n, M) scores of (inputs, …) under a classifier head (M, d).
+
+    Args:
+        head: unit text features of M texts, of a CLIP-like model; of general texts for label-free gradients.
+    """
 
     def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return clip_logits(model, batch[0], head)

@@ -1,4 +1,4 @@
-"""A port between live models as files: the model or its change, what opens it, its report and its card."""
+"""A port between live models as files: the model or the change, what opens it, the report and the card."""
 
 import copy
 import logging
@@ -49,17 +49,17 @@ class LiveForm:
         """Return how the change is written.
 
         Args:
-            library: of the target.
+            library: the target's.
 
         Raises:
-            PortError: it cannot be.
+            PortError: it cannot be written so.
         """
         return Storage.of(self.form, self.rank, self.energy, self.dtype, library)
 
 
 @dataclass(frozen=True)
 class LiveResult:
-    """A port between live models, whatever is written of it."""
+    """A port between live models, whatever form it is written in."""
 
     target: nn.Module
     delta: Delta
@@ -80,7 +80,7 @@ def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoi
     """Return where a live port is pushed to, if a push was asked for.
 
     Raises:
-        PortError: it may not be written, or holds something else.
+        PortError: the repo may not be written to, or holds something else.
     """
     source, base, target = (
         Pinned(report.lineage[role].name, report.lineage[role].commit, ()) for role in ("source", "base", "target")
@@ -88,7 +88,7 @@ def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoi
     size = report.task_vector.relative_norm
 
     def same(earlier: Mapping[str, Any]) -> bool:
-        """Return two fine-tunes in memory have no names that tell them apart; the sizes of their changes do."""
+        """Return whether a report has a change of this size, for fine-tunes in memory have no names of their own."""
         return earlier.get("task_vector", {}).get("relative_norm") == size
 
     lineage = Lineage(source, base, target, Pinned("", None, (), kind="dataset"))
@@ -96,7 +96,7 @@ def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoi
 
 
 def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub: Hub) -> None:
-    """Write the folder of a port: the model or its change, what opens it, its report and its card."""
+    """Write the folder of a port: the model or the change, what opens it, the report and the card."""
     stage.mkdir()
     check_scale(form.alpha)
     storage, report = form.storage(), result.report
@@ -141,7 +141,7 @@ def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> Non
 
 @contextmanager
 def naming_classes(result: LiveResult) -> Iterator[None]:
-    """Give the target the names of classes that a carried classifier has, for as long as the block runs."""
+    """Give the target the class names of a carried classifier, for as long as the block runs."""
     target: Any = result.target
     labels, before = result.report.head.labels, target.config
     if labels:
@@ -155,15 +155,15 @@ def naming_classes(result: LiveResult) -> Iterator[None]:
 
 
 def _write_delta(stage: Path, result: LiveResult, form: LiveForm, hub: Hub) -> tuple[dict[str, Any], Shaped]:
-    """Write the change of the repo or folder that the target was opened from; what opens it, and as it is stored.
+    """Write the change of the repo or folder that the target was opened from; return what opens it, and what is stored.
 
     Raises:
-        PortError: nobody says what that is, or the target is no longer what lies there.
+        PortError: nobody says what it was opened from, or the target is no longer what lies there.
     """
     target, name = result.target, str(form.base) if form.base else result.opened_from()
     if not name:
         raise PortError(
-            f"the target does not say what it was opened from, which a delta is added to: name that with "
+            f"the target does not say what it was opened from, to which a delta is added: name that with "
             f"{setting('base')}"
         )
     pinned = hub.resolve(name)
@@ -186,8 +186,8 @@ def own_head(result: LiveResult, base: OpenedBase) -> dict[str, Tensor]:
     """Return the target's own classifier, where its repo has none or another.
 
     Raises:
-        PortError: anything else of the live target is not what its repo holds, so that the change is not that of the
-            repo.
+        PortError: anything else of the live target differs from what its repo holds, so that the change does not belong
+            there.
     """
     target = result.target
     on_top = family_of(target).on_top(target)
@@ -206,7 +206,7 @@ def own_head(result: LiveResult, base: OpenedBase) -> dict[str, Tensor]:
 
 
 def _copy_extra(stage: Path, result: LiveResult, hub: Hub) -> None:
-    """Copy tokenizer, processor and the like of where the target was opened from; warn where that is out of reach."""
+    """Copy tokenizer, processor and the like from where the target was opened; warn where that is out of reach."""
     name = result.opened_from()
     if not name:
         return

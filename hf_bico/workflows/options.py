@@ -1,4 +1,4 @@
-"""A choice said once: a dataclass field with its help, its default and the option that it is on the command line."""
+"""A choice said once: a dataclass field with its help, its default and its option on the command line."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -14,16 +14,17 @@ class Option:
     """How a choice is named and explained."""
 
     help: str
+    """What it is, for `--help` and the reference."""
     flag: str | None = None
-    """On the command line; an argument has none."""
+    """Its option on the command line, where that is not its own name; an argument has none."""
     argument: str | None = None
     """Name of an argument, in place of a flag."""
     least: int | None = None
     """The least number that is taken."""
     exists: bool = False
-    """It is a file that must be there."""
+    """Whether it is a file that must be there."""
     parse: Callable[[str], Any] | None = None
-    """Makes a value of the word that was given."""
+    """Makes a value from the word that was given."""
 
 
 def option(
@@ -38,7 +39,10 @@ def option(
     """Return a dataclass field that is an option.
 
     Args:
-        flag: what it is called on the command line, where that is not its own name.
+        flag: its option on the command line, where that is not its own name.
+        least: the least number that is taken.
+        exists: whether it is a file that must be there.
+        parse: makes a value from the word that was given.
     """
     return field(default=default, metadata={OPTION: Option(help, flag, None, least, exists, parse)})
 
@@ -72,7 +76,7 @@ def is_list(kind: Any) -> bool:
 
 
 def types_of(config: Any) -> dict[str, Any]:
-    """Return the type of every field of a config; of a field that may be None, the other one."""
+    """Return the type of every field of a config by its name; None is left out of a union."""
     hints = get_type_hints(config if isinstance(config, type) else type(config))
     return {name: _plain(kind) for name, kind in hints.items()}
 
@@ -83,7 +87,7 @@ def _plain(kind: Any) -> Any:
 
 
 def words_of(config: Any, names: Collection[str]) -> list[str]:
-    """Return the words of a command that choose what a config does: of these fields, those that are not the default.
+    """Return the words of a command that choose what a config does, for those of these fields that are not the default.
 
     A file goes by its name alone.
     """

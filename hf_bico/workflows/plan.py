@@ -49,21 +49,22 @@ class SamplePlan:
 
     dataset: HubDataset
     name: str
-    """Of the split that they are drawn from."""
+    """Name of the split that they are drawn from."""
     split: Split
     labels: np.ndarray
-    """The class of every row of the split; zeros where the strategy does not ask."""
+    """(rows,) the class of every row of the split; zeros where the strategy does not go by class."""
     task: Task
     calibration: Calibration
     bank: tuple[str, ...]
     """General texts for gradients without labels; empty where no method takes them."""
     max_length: int
+    """The most tokens of a text."""
     size: int
-    """Samples a batch."""
+    """Samples in a batch."""
 
     @property
     def n(self) -> int:
-        """How many are drawn."""
+        """How many samples are drawn."""
         return self.calibration.size(len(self.task.class_names))
 
 
@@ -72,10 +73,10 @@ class ScoringPlan:
     """What models are scored on."""
 
     name: str
-    """Of the split."""
+    """Name of the split."""
     split: Split
     n: int | None
-    """So many samples of it; all unless given."""
+    """How many samples of it are drawn; None for all."""
     seed: int
 
     @property
@@ -86,7 +87,7 @@ class ScoringPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known before any weight is read."""
+    """What is known of a port before any weight is read."""
 
     lineage: Lineage
     models: PortModels
@@ -94,24 +95,24 @@ class Plan:
     method: Method
     scoring: ScoringPlan | None = None
     maps: StoredMaps | None = None
-    """The method, where that is maps that were made before."""
+    """The method, where its maps were made before."""
     storage: Storage = Storage()
     licenses: tuple[str, ...] = ()
-    """Of the target, then of the source, each once."""
+    """Licences of the target, then of the source, each once."""
     destination: Destination | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     """Tower → why its layers have no maps, where bases alone are aligned."""
 
     @property
     def scored(self) -> ScoringPlan:
-        """What models are scored on; nothing where bases alone are aligned, and an error there."""
+        """What models are scored on; a ValueError where bases alone are aligned, which are not scored."""
         if self.scoring is None:
             raise ValueError("bases that are aligned are not scored")
         return self.scoring
 
 
 def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
-    """Return everything of a port that can be checked without weights: families, pairs, shapes, data, destination.
+    """Return the plan of a port, checked as far as that needs no weights: families, pairs, shapes, data, destination.
 
     Raises:
         PortError: whatever is wrong, before any heavy work.
@@ -144,10 +145,10 @@ def make_plan(
     bank: Path | None,
     maps: StoredMaps | None = None,
 ) -> Plan:
-    """Return what a port, a check and a comparison know alike; the first of the methods is the plan's.
+    """Return the plan that a port, a check and a comparison share; its method is the first of the methods.
 
     Raises:
-        PortError: whatever is wrong, before any heavy work. Pairs that a method cannot serve are for its own `check`.
+        PortError: whatever is wrong, before any heavy work. Pairs are left to the `check` of each method.
     """
     method = next(iter(methods.values()))
     device, named = pick_device(config.device), parse_columns(config.columns)
@@ -172,7 +173,7 @@ def resolve(config: TaskChoices, hub: Hub) -> Lineage:
     """Return source, base, target and dataset as commits. The base is the one named, else that of the source's card.
 
     Raises:
-        PortError: any of them is not to be had, or no base is known.
+        PortError: any of them cannot be found, or no base is known.
     """
     source, base, target = resolve_models(config, hub)
     return Lineage(source, base, target, hub.resolve(config.dataset, "dataset"))
@@ -182,17 +183,17 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     """Return source, base and target as commits.
 
     Raises:
-        PortError: any of them is not to be had, or no base is known.
+        PortError: any of them cannot be found, or no base is known.
     """
     source = hub.resolve(config.source)
     return source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
 
 
 def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:
-    """Return the maps that were asked for, whose JSON alone is read.
+    """Return the maps that were asked for, if any; of their files the JSON alone is read.
 
     Raises:
-        PortError: choices of how maps are made beside maps that are.
+        PortError: there are choices of how maps are made, and these are made already.
     """
     if config.maps is None:
         return None
@@ -212,7 +213,7 @@ def storage_of(config: FormChoices, library: Library) -> Storage:
     """Return how a port is written.
 
     Raises:
-        PortError: it cannot be.
+        PortError: it cannot be written so.
     """
     return Storage.of(config.form, config.rank, config.energy, config.dtype, library.name)
 
@@ -220,7 +221,7 @@ def storage_of(config: FormChoices, library: Library) -> Storage:
 def open_dataset(
     config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str]
 ) -> tuple[HubDataset, Split, Task]:
-    """Return the dataset, the split that samples are drawn from, and what they are asked."""
+    """Return the dataset, the split that samples are drawn from, and the task."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
     return dataset, split, read_task(dataset, split, named, config.templates)
@@ -236,7 +237,7 @@ def calibration_of(config: SamplingChoices) -> Calibration:
 
 
 def drawn_from(split: Split, name: str, task: Task, calibration: Calibration) -> tuple[Calibration, np.ndarray]:
-    """Return how samples are drawn from a split, and the class of every row where that asks for it.
+    """Return how samples are drawn from a split, and the class of every row, (rows,), where the strategy goes by it.
 
     Raises:
         PortError: the split cannot give them.
@@ -283,13 +284,13 @@ def paired(
 
 
 def matching_of(config: MatchingChoices, found: Matching | None = None) -> Matching:
-    """Return which block takes from which: by the rule, the file, or what was found; less what is skipped."""
+    """Return the layer matching by the rule, the file, or what was found, without the blocks that are left out."""
     rule = found or (by_index if config.matching in (INDEX, CKA) else read_matching(Path(config.matching)))
     return subset(rule, config.layers, config.skip)
 
 
 def matching_record(config: MatchingChoices, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return by which rule blocks were matched, and what CKA found; a file by its name alone."""
+    """Return the rule by which blocks were matched, a file by its name alone, and what CKA found."""
     return {"rule": Path(config.matching).name, "layers": config.layers, "skip": config.skip} | dict(found or {})
 
 
@@ -308,7 +309,7 @@ def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
 
 
 def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
-    """Return what models are scored on: not what they are calibrated on.
+    """Return what models are scored on, which is not the split that they are calibrated on.
 
     Raises:
         PortError: there is no such split, or it lacks the task's columns or so many rows.

@@ -69,7 +69,7 @@ class CarriedOver:
     naive: Shaped
     """The naive copy at the same α."""
     search: Search | None
-    """For α, where it was searched."""
+    """The line search for α, if there was one."""
     alpha: float
 
 
@@ -112,7 +112,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
-    """Return all that statistics and scores depend on, but for rounding."""
+    """Return all that statistics and scores depend on, apart from rounding."""
     plan = session.plan
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
     return {
@@ -149,7 +149,7 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
 
 
 def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
-    """Return what is told of a port, but for its scores, its layer matching, its cost and its command."""
+    """Return the report of a port, without its scores, layer matching, cost and command."""
     plan, change, placed = session.plan, session.ported, session.placed
     samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
@@ -172,7 +172,7 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
 
 
 def _refusal(config: PortConfig, evaluation: Evaluation) -> str | None:
-    """Return why a port is not pushed: it is worse than the target was."""
+    """Return why a port is not pushed: it is worse than the target without it; None if it may be pushed."""
     if not evaluation.regressed or config.allow_regression:
         return None
     return (
@@ -184,7 +184,7 @@ def _refusal(config: PortConfig, evaluation: Evaluation) -> str | None:
 def _deliver(
     session: Session, drawn: Draw, shaped: Shaped, report: PortReport, delivery: Delivery, run: Run
 ) -> tuple[PortReport, str | None]:
-    """Write the folder, with its card and report, and push it; the report as it was written, and the URL."""
+    """Write the folder with its card and report, push it, and return the report as written and the URL."""
     plan, told = session.plan, [report]
 
     def fill(stage: Path, repo: str | None) -> None:
@@ -198,7 +198,7 @@ def _deliver(
 
 
 def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[str, Any] | None:
-    """Write the whole model with its head, or a delta or LoRA with it; what opens that, for the report."""
+    """Write the whole model, or a delta or LoRA, with the head; return what opens the latter, for the report."""
     plan, model = session.plan, session.target.model
     models, target, folder = plan.models, plan.lineage.target, session.folders[2]
     with holding(model, added(session.weights, shaped.delta, shaped.alpha)), session.target_as_it_is(drawn) as (_, own):

@@ -1,4 +1,4 @@
-"""What a port between live models gives: applied, evaluated, saved and pushed."""
+"""The result of a port between live models: to be applied, evaluated, saved and pushed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,16 +25,19 @@ class Ported:
     """What a fine-tune learned, in the coordinates of the new base."""
 
     target: nn.Module
+    """The new base; it is left as it is until `apply_`."""
     delta: Delta
     """The target's change by state-dict name, at α = 1; tensors that do not change are not in it."""
     head: dict[str, Tensor]
     """Tensors of the target's classifier that take the place of its own, whatever α is; empty where it stays."""
     moved: Sequence[Moved]
+    """Every layer that moved: the ranks and residuals of its maps, the share of τ they kept."""
     account: Account
+    """What of τ moved, what was left, and why."""
     record: PortReport = field(repr=False)
     """How it was made."""
     scores: list[Measured] = field(default_factory=list)
-    """What was measured; see `evaluate`."""
+    """What `evaluate` measured."""
     applied: list[float] = field(default_factory=list, repr=False)
     """The α of every `apply_`."""
 
@@ -45,7 +48,9 @@ class Ported:
         return replace(self.record, scores=tuple(self.scores)).to_json()
 
     def tensors(self, alpha: float = 1.0) -> dict[str, Tensor]:
-        """Return θ_B + α τ_B, and the head: what of the target changes, in its own dtype. The target stays as it is.
+        """Return the tensors of the target that change, by state-dict name in its own dtype: θ_B + α τ_B, and the head.
+
+        The target stays as it is.
 
         Raises:
             PortError: a scale or a sum that is NaN or Inf; the port is in the target already.
@@ -62,10 +67,10 @@ class Ported:
             )
 
     def apply_(self, alpha: float = 1.0) -> nn.Module:
-        """Add the port to the target in place: θ_B ← θ_B + α τ_B. A second time adds it once more.
+        """Add the port to the target in place: θ_B ← θ_B + α τ_B. A second call adds it once more.
 
         Returns:
-            The target, which now knows the task: a warm start for training.
+            The target, which now knows the task and is a warm start for training.
         """
         state = self.target.state_dict()
         with torch.no_grad():
@@ -79,11 +84,15 @@ class Ported:
     def evaluate(
         self, score: Callable[[nn.Module], float], metric: str = "accuracy", alpha: float = 1.0
     ) -> dict[str, float]:
-        """Score the target without the port and with it, and keep both for the card; it is as it was afterwards.
+        """Score the target without the port and with it, and keep both scores for the card; the target stays as it is.
 
         Args:
-            score: of a model, in eval mode and without gradients, on samples that the calibration did not see.
-            metric: what the card calls it.
+            score: gives a number for a model, which is in eval mode and without gradients; take samples that the
+                calibration did not see.
+            metric: what the card calls the number.
+
+        Returns:
+            Both scores, by what the card calls them.
         """
         with frozen(self.target) as target, torch.no_grad():
             without = Measured(metric, float(score(target)), without_port=True)
@@ -110,15 +119,15 @@ class Ported:
 
         Args:
             folder: a new or an empty one.
-            form: model; or delta or lora of the repo or folder that the target was opened from.
-            rank, energy: of a lora: the rank, or the share of every layer's ‖τ_B‖² that is kept; all unless given.
-            dtype: of a delta's matrices: bfloat16 or float32; bfloat16 unless that is measurable.
-            base: of a delta or lora, where the target does not say itself what it was opened from.
+            form: "model"; or "delta" or "lora", of the repo or folder that the target was opened from.
+            rank, energy: of a lora, the rank, or the share of every layer's ‖τ_B‖² that is kept; all unless given.
+            dtype: of a delta's matrices, "bfloat16" or "float32"; bfloat16 unless its rounding is measurable.
+            base: what the target was opened from, for a delta or lora of one that does not say so itself.
             scores: measured values for the card, by name, beside those of `evaluate`.
 
         Raises:
-            PortError: the folder is in use, the disk is full, a sum that is NaN or Inf; the target does not hold what
-                its repo holds.
+            PortError: the folder is in use, the disk is full, a sum is NaN or Inf; the target does not hold what its
+                repo holds.
         """
         place = Path(folder).expanduser()
         delivery = Delivery("port is", place, None)
@@ -142,10 +151,10 @@ class Ported:
         create_pr: bool = False,
         scores: Mapping[str, float] | None = None,
     ) -> str:
-        """Write the same as one commit to a repo, or one pull request, and return its URL.
+        """Push what `save_pretrained` writes to a repo, as one commit or one pull request, and return its URL.
 
         Raises:
-            PortError: no token that may write there, a repo that holds something else or moved meanwhile.
+            PortError: no token that may write there; a repo that holds something else, or that moved meanwhile.
         """
         hub, chosen = Hub(token), LiveForm(alpha, form, rank, energy, dtype, base)
         push = PushChoices(push=True, push_to=repo, private=private, create_pr=create_pr, commit_message=commit_message)

@@ -1,4 +1,4 @@
-"""The command that does a thing again, every input pinned; files go by their names alone."""
+"""The command that makes a result again, every input pinned; files go by their names alone."""
 
 import shlex
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from hf_bico.workflows.options import words_of
 from hf_bico.workflows.plan import Plan
 
 READING = ("config", "columns", "streaming", "templates", "family", "layers", "skip")
-"""What a command says of reading samples and models, beside what is pinned."""
+"""What a command says about reading samples and models, beside what is pinned."""
 TASK = ("base", *READING, "split", "eval_split", "max_length", "head", "matching")
 """What a check hands on to the command that comes next."""
 
@@ -23,7 +23,7 @@ def pinned_name(pinned: Pinned) -> str:
 
 
 def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
-    """Return the command that does a port again; a search is not done again, its α is named."""
+    """Return the command that makes a port again; a search for α is not repeated, the α that it found is named."""
     lineage = plan.lineage
     words = ["hf-bico", "port", pinned_name(lineage.source), "--base", pinned_name(lineage.base)]
     words += ["--to", pinned_name(lineage.target), "--dataset", pinned_name(lineage.dataset)]
@@ -44,7 +44,7 @@ def redo_align(config: AlignConfig, plan: Plan) -> str:
 
 
 def _draw(config: PortConfig | AlignConfig, plan: Plan) -> list[str]:
-    """Return which samples are drawn, how they go in, and which blocks they are for."""
+    """Return the words for which samples are drawn, how they go in, and which blocks they are for."""
     calibration, each = plan.samples.calibration, plan.samples.calibration.per_class
     words = ["--seed", str(config.seed)]
     words += ["-n", str(calibration.size(0))] if each is None else ["--per-class", str(each)]
@@ -55,13 +55,13 @@ def _draw(config: PortConfig | AlignConfig, plan: Plan) -> list[str]:
 
 
 def _method(config: PortConfig | AlignConfig) -> list[str]:
-    """Return how maps are made; a file of pairs goes by its name."""
+    """Return the words for how maps are made; a file of pairs goes by its name."""
     words = ["--method", config.method, *words_of(config, ("method_options", "bank"))]
     return words + ([] if config.matching == INDEX else ["--matching", Path(config.matching).name])
 
 
 def next_command(config: CheckConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
-    """Return what to do about a verdict, with n samples.
+    """Return the command to run after a verdict, with n samples; empty where no port is possible.
 
     Args:
         rivals: methods that a doubtful port is compared with.

@@ -9,7 +9,7 @@ from hf_bico.reports.report import Clock
 
 @dataclass(frozen=True)
 class Run:
-    """The Hub, who is shown the progress, and the time that every stage takes."""
+    """The Hub, what shows the progress, and the clock of the stages."""
 
     hub: Hub
     track: Track = untracked

@@ -24,7 +24,7 @@ from hf_bico.workflows.session import Session, dataset_key, open_asked
 
 
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
-    """Return the evaluation split, or a draw of it by the seed."""
+    """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
     scoring, samples = plan.scored, plan.samples
     split = samples.dataset.split(scoring.name, whole=scoring.n is None)
     indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
@@ -49,7 +49,7 @@ def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
 def score_all(
     session: Session, drawn: Draw, ported: Shaped, naive: Shaped, workspace: Workspace, track: Track
 ) -> Evaluation:
-    """Return the scores of what would be written: the sums are made in the target's own dtype.
+    """Return the scores of what would be written: sums are taken in the target's own dtype.
 
     Args:
         session: without its base, for the fine-tune to take its place.
@@ -90,7 +90,7 @@ def score_tuned(session: Session, drawn: Draw, evaluator: Evaluator, workspace: 
 
 
 def open_source(session: Session, drawn: Draw) -> Asked:
-    """Return the fine-tune that is ported, live: of an adapter its base with the adapter's tensors."""
+    """Return the fine-tune that is ported, live; an adapter is its base with the adapter's tensors."""
     tuned = session.ported.tuned
     if isinstance(tuned, Adapted):
         return open_tuned(session, session.folders[1], drawn, tuned.own)
@@ -101,8 +101,8 @@ def open_tuned(session: Session, folder: Path, drawn: Draw, change: Mapping[str,
     """Return a fine-tune, live, with its own head; a model of features gets a probe of its own.
 
     Args:
-        folder: the fine-tune's, or its base's, and then
-        change: tensors that are not the base's.
+        folder: the fine-tune's, or its base's.
+        change: the tensors in which the fine-tune differs from the folder's model.
     """
     asked = open_asked(session.plan, folder)
     place(asked.model, change or {})
@@ -110,5 +110,5 @@ def open_tuned(session: Session, folder: Path, drawn: Draw, change: Mapping[str,
 
 
 def comparable(session: Session, score: Score) -> bool:
-    """Return whether the source's score and the target's are of one scale: a loss a token is not, of other tokens."""
+    """Return whether the scores of source and target are on one scale; perplexities over other tokens are not."""
     return score.metric != "perplexity" or session.one_vocabulary

@@ -36,17 +36,17 @@ from hf_bico.workflows.run import Run
 
 @dataclass(frozen=True)
 class Session:
-    """A port's models, live. Every step gives a new session; none is changed."""
+    """The live models of a port. Every step returns a new session; none is changed."""
 
     plan: Plan
     folders: tuple[Path, Path, Path]
-    """Of the source, the base and the target."""
+    """Folders of the source, the base and the target."""
     hashes: Mapping[str, str]
     """sha256 of their weights, by role; empty where two bases alone are aligned."""
     change: SourceChange | None
-    """The fine-tune's; None where two bases alone are aligned."""
+    """The fine-tune's change; None where two bases alone are aligned."""
     weights: Named
-    """The target's, without a head that is made."""
+    """The target's tensors, without a head that is made."""
     head: Head
     placed: Placed
     """The two bases: as they were opened, then with the head that gradients are taken under."""
@@ -55,35 +55,36 @@ class Session:
 
     @property
     def base(self) -> Asked:
-        """The base, until it was let go of."""
+        """The base; a ValueError once it has been let go of."""
         if self.placed.base is None:
             raise ValueError("the session has let go of its base")
         return self.placed.base
 
     @property
     def target(self) -> Asked:
+        """The target."""
         return self.placed.target
 
     @property
     def ported(self) -> SourceChange:
-        """The fine-tune's change, which all sessions have but those that align bases alone."""
+        """The fine-tune's change; a ValueError where two bases alone are aligned."""
         if self.change is None:
             raise ValueError("the session has no fine-tune")
         return self.change
 
     def job(self, drawn: Draw) -> Job:
-        """Return what a method is given."""
+        """Return the job that a method is given."""
         base, target = (asked.side(self._label_free(asked)) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
         return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn))
 
     def batches(self, drawn: Draw) -> Callable[[], Batches]:
-        """Return the samples as both models see them, as often as they are asked for."""
+        """Return a function that gives the samples in batches for both models, as often as it is called."""
         sides = self.base.objective, self.target.objective
         return partial(Batches, drawn.samples, sides, self.plan.samples.size)
 
     def _label_free(self, asked: Asked) -> Scores | None:
-        """Return scores on the general texts, encoded once, however many draws there are; None if no method asks."""
+        """Return scores on the general texts, which are encoded once for all draws; None if no method wants them."""
         bank, objective = self.plan.samples.bank, asked.objective
         if not bank:
             return None
@@ -93,7 +94,7 @@ class Session:
         return similarity_scores(objective, objective.encode([Sample(text, None) for text in bank]), asked.model)
 
     def draw(self, track: Track, calibration: Calibration | None = None) -> Draw:
-        """Return the calibration samples; features, where they go by distance, are the target's own.
+        """Return the calibration samples; strategies that go by distance see the target's own features.
 
         Args:
             calibration: how they are drawn; as the plan says unless given.
@@ -113,7 +114,7 @@ class Session:
 
     @contextmanager
     def target_as_it_is(self, drawn: Draw) -> Iterator[tuple[Asked, dict[str, Tensor]]]:
-        """Hold the target under its head, made anew where that depends on the body, which a port changes.
+        """Hold the target under its head, which is made anew if it depends on the body, for a port changes that.
 
         Yields:
             The target, and the head's tensors.
@@ -122,14 +123,14 @@ class Session:
             yield found
 
     def without_base(self) -> "Session":
-        """Return a session that has let go of the base, which has done its part: the fine-tune takes its place."""
+        """Return a session that has let go of the base, so that there is room for the fine-tune."""
         return replace(self, placed=replace(self.placed, base=None))
 
     def matched(self, config: MatchingChoices, drawn: Draw, track: Track) -> tuple["Session", dict[str, Any] | None]:
-        """Return a session whose blocks are paired by how alike they are on the samples, if that was asked for.
+        """Return a session whose blocks are paired by their likeness on the samples, if that was asked for.
 
         Returns:
-            The session, and what the layer matching found, for reports.
+            The session, and what the layer matching found, for the report.
         """
         if config.matching != CKA:
             return self, {"rule": self.plan.maps.made.rule} if self.plan.maps else None
@@ -158,7 +159,7 @@ class Session:
 
 
 def open_session(plan: Plan, run: Run) -> Session:
-    """Return a port's models, live.
+    """Return the session of a plan, its models live.
 
     Raises:
         PortError: weights that do not fit, are broken, or cannot be a fine-tune and its base.
@@ -194,13 +195,13 @@ def _one_vocabulary(base: Asked, target: Asked) -> bool:
 
 
 def open_asked(plan: Plan, folder: Path) -> Asked:
-    """Return a model of a folder, live, and what it is asked."""
+    """Return the model of a folder, live, with its objective."""
     models = plan.models
     return asked_of(plan, models.library.load(folder, models.device, models.purpose))
 
 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:
-    """Return a live model and what it is asked."""
+    """Return a live model with its objective."""
     models, samples = plan.models, plan.samples
     text_moves = any(pair.target.tower for pair in models.pairs)
     return Asked(
@@ -218,7 +219,7 @@ def models_key(session: Session) -> list[Any]:
 
 
 def dataset_key(pinned: Pinned) -> list[Any]:
-    """Return what tells this dataset from all others; of a folder, which has no commit, its files' sizes and dates."""
+    """Return what tells this dataset from all others; for a folder, which has no commit, its files' sizes and dates."""
     if pinned.folder is None:
         return [str(pinned)]
     stats = [(name, (pinned.folder / name).stat()) for name in sorted(pinned.files)]

@@ -1,4 +1,4 @@
-"""Ports around a transformers Trainer: onto new bases when training ends, and a ported model to train on from."""
+"""Ports around a transformers Trainer: onto new bases when training ends, and a ported model to train further."""
 
 import copy
 import logging
@@ -26,18 +26,20 @@ from hf_bico.workflows.port import Outcome, run
 logger = logging.getLogger(__name__)
 
 Data: TypeAlias = str | Path | datasets.Dataset | datasets.DatasetDict
+"""A repo or a folder by its name, or raw rows in memory."""
 HELD_OUT = "held_out"
 """Split of a single dataset in memory. A Trainer that was given all of it has seen these rows."""
 TEST_SHARE = 0.2
-"""Of a single dataset in memory: what is scored on and not calibrated with."""
+"""Share of a single dataset in memory that is scored on, and not calibrated on."""
 DEFAULTS = PortConfig(source="", target="", dataset="")
+"""All options of `hf-bico port` at their defaults."""
 
 
 class PortCallback(TrainerCallback):
-    """At the end of training: the trained model, carried over to every new base, scored, with its card, written and
-    pushed as `hf-bico port` does it. Runs in the process of world rank 0 alone.
+    """A Trainer's callback that ports the trained model to every new base when training ends: scored, with its card,
+    written and pushed as `hf-bico port` does it. It runs in the process of world rank 0 alone.
 
-    What goes wrong with one base is logged and kept in `errors`, and neither the others nor the training are lost.
+    What goes wrong with one base is logged and kept in `errors`; neither the other ports nor the training are lost.
     """
 
     def __init__(
@@ -52,21 +54,21 @@ class PortCallback(TrainerCallback):
         token: str | None = None,
         strict: bool = False,
     ) -> None:
-        """Choose what is ported to which bases.
+        """Choose what is ported, and to which bases.
 
         Args:
             to: the new bases.
-            dataset: as on the command line, or raw rows in memory, as they are before they are tokenized: splits as
-                they are named, or one Dataset, of which a fifth is held out to score on; what the Trainer has seen
-                of that flatters the source's score.
+            dataset: a repo or folder as on the command line, or raw rows in memory, as they are before they are
+                tokenized: named splits, or one Dataset, of which a fifth is held out to score on. Rows of that fifth
+                that the Trainer has seen flatter the source's score.
             config: all other options; its source, target, dataset, base, output and push are replaced.
-            output: a folder that gets one for every new base.
+            output: a folder that gets a folder for every new base.
             push: publish each as USER/MODEL-on-BASE, or the only one as `config.push_to`.
-            base: what training began from; else what the model says of itself.
+            base: what training began from; what the model says of itself unless given.
             strict: raise what went wrong, once all bases are done.
 
         Raises:
-            PortError: bases whose ports would have one name.
+            PortError: no bases, bases whose ports would have one name, or one `push_to` for several.
         """
         self.to = [to] if isinstance(to, str) else list(to)
         if not self.to:
@@ -92,10 +94,10 @@ class PortCallback(TrainerCallback):
         """By new base: why there is no port."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        """Say before the training, when Trainer calls it, what would stop every port.
+        """Say what would stop a port before the training, when Trainer calls this.
 
         Raises:
-            PortError: a new base that cannot be had, a folder in use, a method that there is not.
+            PortError: a folder in use, a method that there is not; with `strict`, a new base that cannot be had.
         """
         if not state.is_world_process_zero:
             return
@@ -112,18 +114,18 @@ class PortCallback(TrainerCallback):
                     raise
 
     def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:
-        """Port when Trainer says that the training has ended; see `port`."""
+        """Port the model when Trainer says that the training has ended; see `port`."""
         if not state.is_world_process_zero:
             return
         name = _last(args.hub_model_id or args.output_dir or "model")
         self.port(model, processing_class, name)
 
     def port(self, model: nn.Module, processing_class: Any = None, name: str = "model") -> None:
-        """Do what happens at the end of training; for loops without a Trainer.
+        """Port a model as at the end of training; for loops without a Trainer.
 
         Args:
-            model: of transformers, or a PEFT model of one.
-            processing_class: tokenizer or processor.
+            model: a model of transformers, or a PEFT model of one.
+            processing_class: the tokenizer or processor that belongs to it.
             name: what the ports are named after.
 
         Raises:
@@ -167,14 +169,15 @@ class PortCallback(TrainerCallback):
 
 @dataclass(frozen=True)
 class WarmStart:
-    """A ported model to train on from."""
+    """A ported model to train further."""
 
     model: nn.Module
-    """In float32 and train mode. It says of itself that it was opened from the new base, so that what is trained on it
-    is a fine-tune of that."""
+    """The model, in float32 and train mode. It says of itself that it was opened from the new base, so that what is
+    trained from it is a fine-tune of that base."""
     tokenizer: Any
+    """That of the new base; None for a model without texts."""
     preprocess: Callable[[Any], Tensor] | None
-    """An image → (3, h, w)."""
+    """An image → (3, h, w); None for a model without images."""
     outcome: Outcome
     """Report and scores of the port."""
 
@@ -189,13 +192,15 @@ def warm_start(
     token: str | None = None,
     track: Track = untracked,
 ) -> WarmStart:
-    """Port, and open the result for training; nothing is left on disk. Between live models `Ported.apply_` is that.
+    """Port a fine-tune, and open the result for training; nothing is left on disk. For live models see `Ported.apply_`.
 
     Args:
         source: the fine-tune, as on the command line.
         to: the new base.
         dataset: as on the command line, or raw rows in memory; see `PortCallback`.
+        base: what the fine-tune came from, unless its card says so.
         config: all other options; what is named here is replaced, and nothing is pushed.
+        track: shows the stages as they pass; quiet unless given.
 
     Raises:
         PortError: whatever stands in the way of the port.
@@ -224,7 +229,7 @@ def warm_start(
 
 
 def _opened(place: Path, config: PortConfig, outcome: Outcome) -> WarmStart:
-    """Return a written port, live."""
+    """Return a port that was written, live."""
     library = library_of([path.name for path in place.iterdir()])
     assert library is not None  # it was written just now
     side = library.load(place, pick_device(config.device), library.purpose(place))
@@ -237,14 +242,14 @@ def _opened(place: Path, config: PortConfig, outcome: Outcome) -> WarmStart:
 
 
 def save(model: Any, processing_class: Any, folder: Path) -> Path:
-    """Return a model as a folder that the pipeline opens; an adapter has the config of its whole model beside it.
+    """Save a model in a folder that a port opens, and return the folder; an adapter gets the config of its whole model.
 
     Raises:
         PortError: it is not of transformers.
     """
     if not hasattr(model, "save_pretrained"):
         raise PortError(
-            f"a {type(model).__name__} is no model of transformers or PEFT, which PortCallback saves: use "
+            f"a {type(model).__name__} is not a model of transformers or PEFT, and PortCallback saves no other: use "
             "hf_bico.port on the live models"
         )
     model.save_pretrained(folder)
@@ -259,10 +264,10 @@ def save(model: Any, processing_class: Any, folder: Path) -> Path:
 
 
 def base_of(model: nn.Module) -> str:
-    """Return what a model says that it was opened from, with its commit where that is known.
+    """Return what a model says it was opened from, with its commit where that is known.
 
     Raises:
-        PortError: it says nothing.
+        PortError: the model does not say.
     """
     found = opened_from(model)
     if not found:
@@ -271,14 +276,15 @@ def base_of(model: nn.Module) -> str:
 
 
 def scored_on(data: Data, config: PortConfig) -> str | None:
+    """Return the split to score on: what is held out of a single dataset in memory, else what the config says."""
     return HELD_OUT if isinstance(data, datasets.Dataset) else config.eval_split
 
 
 def written(data: Data, folder: Path, config: PortConfig) -> str:
-    """Return a dataset as the pipeline takes it: one in memory is written as parquet into the folder, once.
+    """Return a dataset as a port takes it: one in memory is written as parquet into the folder, once.
 
     Raises:
-        PortError: it has neither named splits nor enough rows for two.
+        PortError: it is no dataset, or one without named splits and with too few rows for two.
     """
     if isinstance(data, str | Path):
         return str(data)

@@ -1,4 +1,4 @@
-"""The samples of a check: both bases compared on them, both models scored, and a port in small of either half."""
+"""The samples of a check: both bases compared on them, both models scored, and a trial port of either half."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,34 +36,36 @@ class Found:
     trial: Trial | None
     cka: Matrices
     blocks: list[dict[str, Any]]
-    """A row a block of the target that something moves to."""
+    """One row for every block of the target that something moves into."""
     scores: dict[str, Score | None]
     """The target's without a port and the source's, on the samples themselves."""
     seconds: dict[str, float]
+    """Part → how long it took."""
 
 
 @dataclass
 class Stopwatch:
-    """Seconds of the parts that a port's cost is told from."""
+    """Seconds of the parts from which a port's cost is estimated."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def __call__(self, what: str) -> Iterator[None]:
+        """Take the time of the block."""
         start = time.perf_counter()
         yield
         self.seconds[what] = time.perf_counter() - start
 
 
 def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, Any] | None = None) -> Found:
-    """Compare the bases on the samples, make a port of either half of them, and score both models.
+    """Compare the bases on the samples, make a trial port from either half of them, and score both models.
 
     Args:
         session: its base is let go on the way, for the fine-tune to take its place.
         matched: what the layer matching found.
 
     Raises:
-        PortError: the method cannot make its maps of so few samples, or a NaN.
+        PortError: the method cannot make its maps from so few samples; a NaN.
     """
     plan, watch = session.plan, Stopwatch()
     method, pairs, base = plan.method, plan.models.pairs, session.ported.tau.base
@@ -108,7 +110,7 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
 
 
 def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]) -> tuple[float, float]:
-    """Return the target's losses without a port and with one, on samples that neither port nor head was made of."""
+    """Return the target's losses without a port and with one, on samples that neither port nor head was made from."""
 
     def held_out(number: int) -> float:
         with session.target_as_it_is(halves[number]) as (asked, _):
@@ -119,7 +121,7 @@ def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Seq
 
 
 def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Asked, float]:
-    """Return the fine-tune and its loss; under a probe of its own, that of one half on the other."""
+    """Return the fine-tune and its loss; where it has a probe, either half is scored under the other's."""
     asked = open_source(session, drawn)
     if session.plan.models.head is not HeadKind.PROBE:
         return asked, loss(session, asked, drawn)
@@ -130,7 +132,7 @@ def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Aske
 def loss(session: Session, asked: Asked, drawn: Draw) -> float:
     """Return the loss summed over the samples.
 
-    Under a head that is fitted to few of them it is how many are wrong, for least squares know no likelihood.
+    Under a head that is fitted to few of them it is the number of wrong answers: least squares have no likelihood.
     """
     size = session.plan.samples.size
     if session.plan.models.head.is_fitted:
@@ -139,7 +141,7 @@ def loss(session: Session, asked: Asked, drawn: Draw) -> float:
 
 
 def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, list[int | None]]:
-    """Return for every tower the block of A that every block of B takes from."""
+    """Return, by tower, the block of A that every block of B takes from."""
     found: dict[str, list[int | None]] = {tower: [None] * len(matrix) for tower, matrix in cka.items()}
     for a, b in pairs:
         if b.depth is not None:
@@ -150,10 +152,10 @@ def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, list[int | None]
 def rows_of(
     pairs: Sequence[Pair], moved: Sequence[Moved], cka: Matrices, base: Tensors, target: Tensors
 ) -> list[dict[str, Any]]:
-    """Return how alike matched blocks are, a row a block of B.
+    """Return how alike matched blocks are, one row for every block of B.
 
-    CKA of their inputs, and over their layers the means of the maps' residuals, the shares of rank, what of τ is kept,
-    and how far apart the weights are where their shapes are equal.
+    A row has the CKA of their inputs, and over their layers the means of the maps' residuals, the shares of rank, what
+    of τ is kept, and how far apart the weights are where their shapes are equal.
     """
     blocks: dict[tuple[str, int | None], list[Pair]] = {}
     for pair in pairs:
@@ -181,7 +183,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _rank(fits: Sequence[Fit]) -> float | None:
-    """Return the share of the directions there could be that the samples determine."""
+    """Return the share of all directions that the samples determine."""
     return sum(fit.rank for fit in fits) / sum(fit.full for fit in fits) if fits else None
 
 

@@ -70,7 +70,7 @@ def test_no_model_at_all(port, tmp_path):
     (tmp_path / "notes" / "README.md").write_text("hello")
     assert_refused(
         port(to=str(tmp_path / "notes")),
-        "notes (local folder) is no model that can be opened",
+        "notes (local folder) is not a model that can be opened",
         "neither open_clip_config.json nor config.json",
     )
 

@@ -129,4 +129,4 @@ def test_comparisons_that_cannot_be(world, capsys, monkeypatch, tmp_path):
     refused("--seeds", "0", saying=("--seeds",))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    refused("-n", "8", "--output", tmp_path / "full", saying=("is no new or empty folder",))
+    refused("-n", "8", "--output", tmp_path / "full", saying=("is not a new or empty folder",))

@@ -43,10 +43,10 @@ def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
 def test_output_that_exists(port, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert_refused(port(**{"--output": str(tmp_path / "full")}), "is no new or empty folder")
-    assert_refused(port(**{"--output": "."}), "is no new or empty folder")
+    assert_refused(port(**{"--output": str(tmp_path / "full")}), "is not a new or empty folder")
+    assert_refused(port(**{"--output": "."}), "is not a new or empty folder")
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    assert_refused(port(**{"--output": str(tmp_path / "link")}), "is no new or empty folder")
+    assert_refused(port(**{"--output": str(tmp_path / "link")}), "is not a new or empty folder")
 
 
 def test_a_repo_of_somebody_else(port):

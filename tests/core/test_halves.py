@@ -1,4 +1,4 @@
-"""A port in small: what is made of one half of the samples is judged by the other, and by nothing else."""
+"""A trial port: what is made of one half of the samples is judged by the other, and by nothing else."""
 
 from dataclasses import replace
 

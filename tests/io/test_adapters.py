@@ -215,7 +215,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(what, why, folders, tmp_path
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter is no change of weights.*LORA, ADALORA"),
+        ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter's change cannot be ported.*LORA, ADALORA"),
         ({"task_type": "TOKEN_CLS"}, "TOKEN_CLS is for a task"),
     ],
 )

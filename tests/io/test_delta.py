@@ -248,5 +248,5 @@ def test_open_clips_delta_is_ours_and_opens_as_the_model(world, tmp_path, capsys
     assert ran.code == 0, ran.err  # in another form: nothing of the delta stays beside it
     files = set(HfApi().list_repo_files("demo/clip-delta"))
     assert "open_clip_model.safetensors" in files and "delta.safetensors" not in files
-    with pytest.raises(PortError, match="no delta repo"):
+    with pytest.raises(PortError, match="not a delta repo"):
         hf_bico.from_pretrained("demo/clip-delta")

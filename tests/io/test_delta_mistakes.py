@@ -81,15 +81,18 @@ def configured(folder, change) -> None:
 
 
 MISTAKES = {
-    "stray": (lambda folder: tensors_of(folder, magnitude), "no part of a delta"),
+    "stray": (lambda folder: tensors_of(folder, magnitude), "not part of a delta"),
     "another config": (lambda folder: (folder / "adapter_config.json").write_text("{}"), "sha256 differs"),
     "scaled by config": (lambda folder: configured(folder, lambda data: data.update(alpha=7)), "it is scaled"),
     "scaled by pattern": (lambda folder: configured(folder, lambda data: data.update(alpha_pattern={"(": 2})), "scale"),
-    "a list of files": (lambda folder: told(folder, lambda data: data.update(files=["x"])), "does not say"),
-    "for what": (lambda folder: told(folder, lambda data: data["purpose"].update(kind="soup")), "does not say"),
+    "a list of files": (lambda folder: told(folder, lambda data: data.update(files=["x"])), "not that of a delta repo"),
+    "for what": (
+        lambda folder: told(folder, lambda data: data["purpose"].update(kind="soup")),
+        "not that of a delta repo",
+    ),
     "truncated": (cut, "not a readable safetensors file"),
     "renamed": (lambda folder: tensors_of(folder, renamed), "missing.*unknown"),
-    "lost": (lambda folder: tensors_of(folder, lambda tensors: tensors.popitem()), "no plain change|missing"),
+    "lost": (lambda folder: tensors_of(folder, lambda tensors: tensors.popitem()), "not a plain change|missing"),
     "added": (
         lambda folder: tensors_of(
             folder, lambda tensors: tensors.update({"base_model.model.model.norm.weight": torch.ones(3)})
@@ -98,11 +101,14 @@ MISTAKES = {
     ),
     "nan": (lambda folder: tensors_of(folder, spoiled), "NaN or Inf"),
     "reshaped": (lambda folder: tensors_of(folder, reshaped), "does not fit"),
-    "scaled": (lambda folder: tensors_of(folder, scaled), "no plain change"),
-    "elsewhere": (lambda folder: told(folder, lambda data: data["files"].update({"../x.safetensors": "0"})), "no file"),
+    "scaled": (lambda folder: tensors_of(folder, scaled), "not a plain change"),
+    "elsewhere": (
+        lambda folder: told(folder, lambda data: data["files"].update({"../x.safetensors": "0"})),
+        "not a file",
+    ),
     "another base": (lambda folder: told(folder, lambda data: data.update(commit="0" * 40)), "config.json is of"),
-    "no delta": (lambda folder: (folder / "hf_bico.json").unlink(), "no delta repo"),
-    "half a record": (lambda folder: told(folder, lambda data: data.pop("fingerprint")), "does not say"),
+    "no delta": (lambda folder: (folder / "hf_bico.json").unlink(), "not a delta repo"),
+    "half a record": (lambda folder: told(folder, lambda data: data.pop("fingerprint")), "not that of a delta repo"),
     "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "missing"),
 }
 
@@ -125,12 +131,12 @@ def test_full_verification_sees_one_number(llama, tmp_path):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"alpha": float("nan")}, "no scale"),
-        ({"dtype": "int8"}, "no floating"),
-        ({"dtype": "soup"}, "no floating"),
+        ({"alpha": float("nan")}, "not a scale"),
+        ({"dtype": "int8"}, "not a floating"),
+        ({"dtype": "soup"}, "not a floating"),
         ({"verify": "no"}, "fast or full"),
         ({"merge": "soup"}, "dare_ties"),
-        ({"weights": [1.0, 2.0]}, "weights are 2"),
+        ({"weights": [1.0, 2.0]}, "2 weights and 1 deltas"),
         ({"density": 0.0}, "share"),
         ({"device": "abacus"}, "no device"),
     ],

@@ -116,7 +116,7 @@ def test_what_no_vector_can_do(two, tmp_path):
     for wrong in (lambda: tau + 1, lambda: tau * "x"):
         with pytest.raises(TypeError):
             wrong()
-    with pytest.raises(PortError, match="no scale"):
+    with pytest.raises(PortError, match="not a scale"):
         tau * float("inf")
     with pytest.raises(PortError, match="NaN or Inf"):
         TaskVector({"x": torch.tensor([float("nan")])}, {}).save(tmp_path / "nan.safetensors")

@@ -1,6 +1,5 @@
-"""Wrong files, reports, heads, scores, trials, keys and pipelines, each with the tests that must notice it."""
+"""Wrong files, reports, heads, scores, trials and pipelines, each with the tests that must notice it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,78 +14,15 @@ from hf_bico.io.maps import files as maps
 from hf_bico.io.maps import stored
 from hf_bico.reports import card, report, tables, verdict
 from hf_bico.tasks import batches, heads, samples, scores, strategies
-from hf_bico.workflows import align, arithmetic, compare, deliver, port, session, trial
-from tests.mutants.mutant import Mutant
+from hf_bico.workflows import arithmetic, deliver, port, session, trial
+from tests.mutants.changes import given, instead, of_tests, then, twice
 
 CHANGES, SAMPLES, WORKFLOWS, REPORTS = "tests/io/", "tests/tasks/", "tests/workflows/", "tests/reports/"
-CHOICES, RESUME = f"{WORKFLOWS}test_choices.py::test_", f"{WORKFLOWS}test_resume.py::test_"
+CHOICES = f"{WORKFLOWS}test_choices.py::test_"
 INTERRUPTED = f"{CHOICES}an_interrupted_port_picks_up_where_it_was"
 SCORES = f"{SAMPLES}test_scores.py::test_"
 LIVE = f"{WORKFLOWS}test_port.py::test_live_objects_and_hub_give_the_same_tensors"
 
-
-def instead(value: object) -> Callable:
-    """Return what gives a value whatever it is called with."""
-    return lambda right: lambda *args, **options: value
-
-
-def then(change: Callable) -> Callable:
-    """Return what changes the right result."""
-    return lambda right: lambda *args, **options: change(right(*args, **options))
-
-
-def given(change: Callable) -> Callable:
-    """Return what is called with other arguments than it was given."""
-    return lambda right: lambda *args, **options: right(*change(*args), **options)
-
-
-def twice(right: Callable) -> Callable:
-    """Return what does it two times."""
-    return lambda *args: (right(*args), right(*args))[1]
-
-
-def of_tests(owner: object, name: str, wrong: Callable, *tests: str) -> Mutant:
-    """Return a mutant that tests must notice."""
-    return Mutant(owner, name, wrong, tests=tests)
-
-
-def without(part: str, number: int | None = None) -> Callable:
-    """Return what leaves a part out of a dict, or one entry of that part."""
-
-    def cut(key: dict) -> dict:
-        rest = {} if number is None else {part: [each for place, each in enumerate(key[part]) if place != number]}
-        return {name: value for name, value in key.items() if name != part} | rest
-
-    return then(cut)
-
-
-FIELDS = {"models": 4, "method": 7, "evaluation": 8, "calibration": 3}
-"""Parts of a port's key, and how many fields each has."""
-KEYS = {
-    f"a port's key without field {number} of its {part}": of_tests(
-        port, "_key", without(part, number), f"{RESUME}every_field_of_the_key_counts[{part}-{number}]"
-    )
-    for part, count in FIELDS.items()
-    for number in range(count)
-}
-KEYS |= {
-    f"a comparison's key without its {part}": of_tests(
-        compare, "_key", without(part), f"{RESUME}every_field_of_a_comparisons_key_counts[{part}]"
-    )
-    for part in ("models", "task", "batch", "head", "pairs", "evaluation")
-}
-KEYS |= {
-    f"an alignment's key without its {part}": of_tests(
-        align, "_key", without(part), f"{RESUME}every_field_of_an_alignments_key_counts[{part}]"
-    )
-    for part in ("models", "head", "method", "calibration")
-}
-KEYS |= {
-    "an alignment's key without its bases": of_tests(
-        align, "_key", without("maps"), f"{RESUME}an_alignment_of_other_bases_has_another_key"
-    ),
-    "a key without the version": of_tests(port, "_key", without("hf_bico"), f"{RESUME}another_version_is_another_key"),
-}
 
 PIPELINE = {
     "a port times seven": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 7 * alpha)), LIVE),
@@ -338,4 +274,4 @@ DRAWN = {
     ),
 }
 
-MUTANTS = KEYS | PIPELINE | SCORED | HEADS | FILES | TOLD | DRAWN
+MUTANTS = PIPELINE | SCORED | HEADS | FILES | TOLD | DRAWN

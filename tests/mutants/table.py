@@ -1,5 +1,5 @@
 """All of them, by name."""
 
-from tests.mutants import code, families, methods
+from tests.mutants import code, families, keys, methods
 
-MUTANTS = methods.MUTANTS | families.MUTANTS | code.MUTANTS
+MUTANTS = methods.MUTANTS | families.MUTANTS | code.MUTANTS | keys.MUTANTS

@@ -38,7 +38,6 @@ TEXT = {
     "eos_token_id": END,
 }
 GROUPED = TEXT | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
-LAYERS = ("n_layer", "n_layers", "num_layers", "num_decoder_layers", "num_hidden_layers", "depth")
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ def test_labels_that_are_no_classes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(PortError, match="1200 different values: make it a ClassLabel"):
         asked(in_lines(tmp_path / "b", many))
     monkeypatch.setattr(data, "READ_WHOLE", 1000)
-    with pytest.raises(PortError, match=r"1200 are too many to learn them from: make it a ClassLabel, or put a class"):
+    with pytest.raises(
+        PortError, match=r"1200 rows are too many to learn them from: make it a ClassLabel, or put a class"
+    ):
         asked(in_lines(tmp_path / "c", many))
     (tmp_path / "c" / "classnames.txt").write_text("".join(f"{i}\n" for i in reversed(range(1200))))
     split, task = asked(tmp_path / "c")

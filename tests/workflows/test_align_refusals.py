@@ -65,23 +65,23 @@ DAMAGES = {
     "flipped": (flipped, "maps-00001.safetensors is not what was written"),
     "NaN": (with_nan, "NaN or Inf in the map of block 0 attention output (00003.left"),
     "no JSON": (lambda folder: (folder / MAPS_FILE).unlink(), "there are no maps"),
-    "broken": (lambda folder: (folder / MAPS_FILE).write_text("{"), "no record of maps"),
-    "a list": (lambda folder: (folder / MAPS_FILE).write_text("[]"), "no record of maps"),
+    "broken": (lambda folder: (folder / MAPS_FILE).write_text("{"), "not a readable record of maps"),
+    "a list": (lambda folder: (folder / MAPS_FILE).write_text("[]"), "not a readable record of maps"),
     "schema": (edited(lambda said: said.update(schema=99)), "has schema 99; this version reads 1"),
     "outside": (
         edited(lambda said: said["files"].update({"../maps-00001.safetensors": {"bytes": 1, "sha256": "x"}})),
-        "'../maps-00001.safetensors' is no file of maps",
+        "'../maps-00001.safetensors' is not a file of maps",
     ),
     "elsewhere": (
         edited(lambda said: said["maps"][0]["left"].update(file="../../etc/passwd")),
-        "'../../etc/passwd' is none of its files",
+        "'../../etc/passwd' is not one of its files",
     ),
     "another tensor": (edited(lambda said: said["maps"][0]["left"].update(tensor="x")), "x of maps-00001.safetensors"),
     "another shape": (
         edited(lambda said: said["maps"][4]["left"].update(tensor="00000.right")),
         "00000.right is (48, 32), not (192, 128)",
     ),
-    "scale": (edited(lambda said: said["maps"][0].update(scale=float("inf"))), "no record of maps"),
+    "scale": (edited(lambda said: said["maps"][0].update(scale=float("inf"))), "not a readable record of maps"),
     "zero": (edited(lambda said: said["maps"][0].update(scale=0.0)), "block 0 q has the scale 0.0"),
     "bare": (
         edited(lambda said: said["maps"][0].update(right=None)),
@@ -94,7 +94,7 @@ DAMAGES = {
     ),
     "path": (
         edited(lambda said: said["matching"]["paths"].update({"": [0, 5, 1]})),
-        "source blocks that there are not",
+        "source blocks that do not exist",
     ),
     "wide": (edited(lambda said: said["maps"][0].update(shapes=[[1, 2], [3, 4]])), "in the maps (3, 4) of (1, 2)"),
 }

@@ -195,7 +195,7 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
 
 @pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "t5-gated", "llama"])
 def test_a_twin_of_any_family_is_found_out(name, tmp_path, capsys, monkeypatch):
-    """The target is the base in other coordinates: CKA 1, maps without residual, and a port in small that works."""
+    """The target is the base in other coordinates: CKA 1, maps without residual, and a trial port that works."""
     write_family(tmp_path, name)
     data = json_of(
         capsys,

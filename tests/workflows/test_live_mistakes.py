@@ -66,7 +66,7 @@ def test_mistakes_are_one_line():
         assert "\n" not in str(refusal.value)
 
     bare = {key: part for key, part in whole.items() if key != "labels"}
-    refused("no labels, which a BertForSequenceClassification's loss is taken of", calibration=[bare])
+    refused("no labels, which a BertForSequenceClassification's loss needs", calibration=[bare])
     refused("takes batches by name", calibration=[whole["input_ids"]])
     refused("one class a sample", calibration=[whole | {"labels": whole["labels"].double()}])
     refused("no calibration samples", calibration=[])

@@ -1,4 +1,4 @@
-"""A port in small: each half of the samples is judged by the other."""
+"""A trial port: each half of the samples is judged by the other."""
 
 from dataclasses import replace
 
@@ -14,11 +14,11 @@ from hf_bico.core.moments import Statistics
 from hf_bico.reports.verdict import Trial, signs_of
 from hf_bico.workflows.live import job_of
 
-# A port in small
+# A trial port
 
 
 def trial(a, b, tuned, samples, n):
-    """A port in small on live models, losses summed."""
+    """A trial port on live models, losses summed."""
     job = job_of(tuned=tuned, base=a, target=b, calibration=samples.batches(n), loss=samples.loss)
     half = [replace(samples, images=samples.images[k::2], labels=samples.labels[k::2]) for k in (0, 1)]
     halves = [lambda own=own: own.batches(n) for own in half]

@@ -46,6 +46,7 @@ __all__ = [
     "Method",
     "Naive",
     "OutputOnly",
+    "Response",
     "Theseus",
     "Track",
     "TransFusion",

@@ -1,4 +1,4 @@
-"""What did best over our world of tasks; not of any paper."""
+"""The variant of BiCo that scored best over our tasks; not from a paper."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,21 +12,21 @@ from hf_bico.core.types import BilinearMap, Pair
 
 @dataclass(frozen=True)
 class Best(BiCo):
-    """BiCo that weighs every token by how much it has to say.
+    """BiCo with every token weighted by how much it contributes.
 
-    A task vector is a sum of terms g xᵀ. In Σ g_B g_Aᵀ a token counts by its gradient squared, so that a few samples
-    that the base gets wrong decide the map, and it does not matter how long the input is that the gradient meets; in
-    Σ x_B x_Aᵀ all tokens count alike, also those that the loss never looks at, and what all inputs have in common
+    A task vector is a sum of terms g xᵀ. In Σ g_B g_Aᵀ a token counts by its squared gradient, so that a few samples
+    that the base gets wrong decide the map, and the length of the input that the gradient meets does not matter. In
+    Σ x_B x_Aᵀ all tokens count alike, even those that the loss never looks at, and what all inputs have in common
     counts most. Here, with ĝ = g/‖g‖ and μ the weighted mean of x:
 
         R_out = polar(Σ w_B w_A ĝ_B ĝ_Aᵀ)                        w = √‖g‖ ‖x‖
         R_in  = polar(Σ w_B w_A (x_B − μ_B)(x_A − μ_A)ᵀ)         w = √‖∂L/∂x‖
 
-    And where B is deeper, so that a layer of A hands over to m layers of B, each gets 1/√m of its change: ‖τ‖ is as
-    large over all of B as it was.
+    Where B is deeper, so that a layer of A hands over to m layers of B, each gets 1/√m of its change, which keeps ‖τ‖
+    over all of B what it was.
 
-    The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results.md has what it gains and what
-    was tried beside it.
+    The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results.md has the gains and what else
+    was tried.
     """
 
     name: ClassVar[str] = "best"

@@ -30,12 +30,12 @@ class BiCo(TwoSided):
     right: ClassVar[Signal] = Signal.INPUT
 
     weighted: bool = False
-    """Not of the paper: weigh either side's rows as `Best` says, and take the inputs' weighted mean off."""
+    """Not in the paper: weight both sides' rows as `Best` says, and subtract the inputs' weighted mean."""
     label_free: int = 0
-    """Not of the paper: so many random cotangents a sample on scores that know nothing of the task (a bank of general
-    prompts) in place of the loss's gradient; 0 is the paper's loss."""
+    """Not in the paper: in place of the loss's gradient, use this many random cotangents per sample on scores that do
+    not depend on the task (a bank of general prompts); 0 is the paper's loss."""
     steps: int = 1
-    """Not of the paper: carry τ in so many equal steps, with maps estimated anew at each."""
+    """Not in the paper: carry τ in this many equal steps, with maps estimated anew at each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +44,7 @@ class BiCo(TwoSided):
         if self.steps < 1:
             raise PortError(f"steps = {self.steps}: give 1 or more")
         if self.weighted and self.label_free:
-            raise PortError("weights come from the loss, which label-free gradients do without: weighted or label_free")
+            raise PortError("weighted needs the loss, which label_free does without: give one of the two")
 
     @property
     def sides(self) -> tuple[Signal, Signal]:

@@ -1,4 +1,4 @@
-"""BiCo's ablations (its table 5): one side alone, or gradients on both."""
+"""BiCo's ablations (the paper's table 5): one side alone, or gradients on both."""
 
 from dataclasses import dataclass
 from typing import ClassVar

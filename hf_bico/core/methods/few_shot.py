@@ -1,4 +1,4 @@
-"""The rival of equal budget: the target itself takes steps on the same samples."""
+"""The baseline of equal budget: the target itself is trained on the same samples."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from hf_bico.core.types import Wanted
 
 @dataclass(frozen=True)
 class FewShot(Method):
-    """AdamW on the weights that a port would change, each step on all N samples; τ is not used."""
+    """AdamW on the weights that a port would change, every step on all N samples; τ is not used."""
 
     name: ClassVar[str] = "few-shot"
     citation: ClassVar[str] = "arXiv:1711.05101"
@@ -27,9 +27,9 @@ class FewShot(Method):
     )
 
     steps: int = 1
-    """One is the budget of a port: one forward–backward pass."""
+    """Steps of AdamW; one has the budget of a port, one forward–backward pass."""
     rate: float = 1e-5
-    """AdamW's learning rate; a fine-tune's own by the papers' protocol."""
+    """AdamW's learning rate; the default is that of the papers' fine-tunes."""
     decay: float = 0.1
     """AdamW's weight decay."""
 
@@ -52,9 +52,9 @@ class FewShot(Method):
         return Transported(Delta.of(self.descend(job, track)), ())
 
     def descend(self, job: Job, track: Track = untracked) -> dict[str, Tensor]:
-        """Return what the steps on the loss of all samples change in the target's sites, by tensor name.
+        """Return by how much the steps change the tensors of the target's sites, by name.
 
-        The model is as it was afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
+        The model is restored afterwards. AdamW does not see the loss's scale, so a sum serves as well as a mean.
         """
         model, loss = job.target.model, job.target.loss
         keys = {where.key for pair in job.pairs for where in pair.target.slices}

@@ -1,4 +1,4 @@
-"""GradFix (2510.09658): keep of τ what the target's own gradient asks for."""
+"""GradFix (2510.09658): keep the entries of τ that the target's own gradient asks for."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ from hf_bico.core.types import Map, Pair, Signal, Wanted
 
 @dataclass(frozen=True)
 class Mask:
-    """τ where its sign is that of the descent direction of the target's loss, zero elsewhere."""
+    """The map that keeps τ where its sign is that of the descent direction of the target's loss, and zeros the rest."""
 
     weight_gradient: Tensor
-    """(d_out, d_in); its signs alone are read."""
+    """(d_out, d_in); only its signs are read."""
     bias_gradient: Tensor
+    """(d_out,); only its signs are read."""
     output_fit: None = None
     input_fit: None = None
     scale: float = 1.0
@@ -29,7 +30,7 @@ class Mask:
         return agreeing(tau, self.weight_gradient)
 
     def product(self, tau: LowRank) -> Tensor:
-        """Return it dense, for a mask has no factors."""
+        """Return the masked change, dense: a mask does not preserve factors."""
         return self.weight(tau.dense())
 
     def bias(self, tau: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class GradFix(Method):
-    """τ_B = τ_A where sign τ_A = sign(−∇L_B), else 0. To first order no entry that is kept raises the loss."""
+    """τ_B = τ_A where sign τ_A = sign(−∇L_B), else 0. To first order, no entry that is kept raises the loss."""
 
     name: ClassVar[str] = "gradfix"
     citation: ClassVar[str] = "arXiv:2510.09658"
@@ -48,7 +49,7 @@ class GradFix(Method):
     )
 
     sign: Literal["mean", "vote"] = "mean"
-    """Of the gradient summed over the samples, or by majority over each sample's own."""
+    """Which sign counts: that of the gradient summed over the samples, or the majority of each sample's own."""
 
     @property
     def wanted(self) -> Wanted:

@@ -15,7 +15,7 @@ from hf_bico.core.types import Map, Pair, Wanted
 
 @dataclass(frozen=True)
 class Padding:
-    """Zeros where the target is wider, a crop where it is narrower."""
+    """The map that pads with zeros where the target is wider, and crops where it is narrower."""
 
     d_out: int
     d_in: int

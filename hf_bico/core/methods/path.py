@@ -1,4 +1,4 @@
-"""Path alignment: τ in equal steps, each through maps of where the two models have come to."""
+"""Path alignment: τ in equal steps, each through maps estimated where the two models then are."""
 
 from torch import Tensor
 
@@ -10,12 +10,13 @@ from hf_bico.core.transport import Transported, added, holding, transport
 
 
 def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Track = untracked) -> Transported:
-    """Return Σ_k R_out,k (τ/K) R_in,kᵀ: A at θ_A + (k/K) τ_A, B at where it has come to, k = 0 … K − 1.
+    """Return Σ_k R_out,k (τ/K) R_in,kᵀ, k = 0 … K − 1, with maps between θ_A + (k/K) τ_A and θ_B + the sum so far.
 
-    What is told of every site is that of the last step.
+    Norms and fits of the sites are those of the last step.
 
     Args:
-        seen: what the samples show of the two bases as they are, at k = 0.
+        seen: the statistics at k = 0, of the two bases as they are.
+        steps: K.
     """
     total: dict[str, Tensor] = {}
     before = job.base.model.state_dict()

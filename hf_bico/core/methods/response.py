@@ -1,6 +1,6 @@
 """Responses carried over: what a fine-tune does to the samples, reproduced layer by layer in closed form."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
@@ -104,7 +104,7 @@ class Response(TwoSided):
                 for (pair, map_), change in zip(layers, changes, strict=True):
                     passes.add(pair.target, change.of)
                     delta.write(pair.target.weight, change.weight)
-                    if pair.target.bias is not None:
+                    if pair.target.bias is not None and change.bias is not None:
                         delta.write(pair.target.bias, change.bias)
                     moved.append(_told(job, pair, map_, change, ridge))
         return Transported(delta, moved)
@@ -118,14 +118,14 @@ class Response(TwoSided):
         sums = HeldOut(one_more=anchors[0].bias is not None)
         for rows in passes.rows([pair for pair, _ in layers]):
             wanted = [
-                before + response @ map_.left.T.to(response) - now - anchor.of(rows.x)
+                before + map_.outputs(response) - now - anchor.of(rows.x)
                 for before, now, response, (_, map_), anchor in zip(
                     rows.before, rows.now, rows.responses, layers, anchors, strict=True
                 )
             ]
             sums.add(rows.x, torch.cat(wanted, dim=1), rows.sample)
         solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
-        parts = solved.split([len(anchor.weight) for anchor in anchors])
+        parts = torch.split(solved, [len(anchor.weight) for anchor in anchors])
         return [anchor.plus(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
 
 

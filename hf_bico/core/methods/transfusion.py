@@ -15,17 +15,17 @@ from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Hidden, Map, Pair, Signal, Site, Tensors, Wanted
 
-Weights = tuple[Tensors, Tensors]  # A's and B's own
+Weights = tuple[Tensors, Tensors]  # A's and B's tensors
 
 
 @dataclass(frozen=True)
 class Permutation:
-    """τ_B[i, j] = τ_A[rows[i], columns[j]]; a side that is None stays as it is."""
+    """The map τ_B[i, j] = τ_A[rows[i], columns[j]]; a side that is None stays as it is."""
 
     rows: Tensor | None
-    """(d_out,)"""
+    """(d_out,), int64"""
     columns: Tensor | None
-    """(d_in,)"""
+    """(d_in,), int64"""
     output_fit: None = None
     input_fit: None = None
     scale: float = 1.0
@@ -43,11 +43,11 @@ class Permutation:
 
 @dataclass(frozen=True)
 class TransFusion(Method):
-    """τ_B = P_out τ_A P_inᵀ with permutations that bring A's weights nearest to B's; no samples are seen.
+    """τ_B = P_out τ_A P_inᵀ with the permutations that bring A's weights closest to B's; no samples are used.
 
-    Heads are matched by their blocks' singular values, which no permutation of units changes, then units inside the
-    matched heads and units of the MLP by inner products. The residual stream stays as it is, so no two permutations
-    meet in one weight, and one round is the fixed point.
+    Heads are matched by the singular values of their weights, which no permutation of units changes; then units inside
+    matched heads, and units of the MLP, by inner products. The residual stream stays as it is, so no two permutations
+    meet in one weight, and one round reaches the fixed point.
     """
 
     name: ClassVar[str] = "transfusion"
@@ -99,13 +99,18 @@ class TransFusion(Method):
 
 
 class Place(NamedTuple):
-    """A pair of weights with hidden coordinates in their rows (`out`) or their columns."""
+    """A pair of weights with hidden coordinates in their rows (`out`) or their columns (not `out`)."""
 
     pair: Pair
     out: bool
 
     def read(self, weights: Weights) -> tuple[Tensor, Tensor]:
-        """Return (units, ·) of A and of B: a unit's row with its bias, if both have one, or its column."""
+        """Return A's and B's matrix (units, ·), float32 or wider: a unit's row, with its bias if both have one, or its
+        column.
+
+        Raises:
+            PortError: NaN or Inf in a weight.
+        """
         biased = all(site.bias is not None for site in self.pair)
         a, b = (
             _rows(site, tensors, biased) if self.out else site.weight.of(tensors[site.weight.key]).T
@@ -118,8 +123,9 @@ class Place(NamedTuple):
 
 
 def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor:
-    """Return (heads,): for every head of B the head of A whose blocks' singular values are nearest, ‖σ_B − σ_A‖
-    summed.
+    """Return (heads,), int64: for every head of B its head of A, by least Σ ‖σ_B − σ_A‖ over the places.
+
+    σ are the singular values of a head's rows or columns.
     """
     if heads == 1:
         return torch.zeros(1, dtype=torch.long)
@@ -131,8 +137,11 @@ def match_heads(places: Sequence[Place], weights: Weights, heads: int) -> Tensor
 
 
 def match_units(places: Sequence[Place], weights: Weights, heads: Tensor) -> Tensor:
-    """Return (units,): for every unit of B the unit of A, inside matched heads, with the largest sum of inner
-    products.
+    """Return (units,), int64: for every unit of B its unit of A in the matched head, by the largest sum of inner
+    products over the places.
+
+    Args:
+        heads: for every head of B its head of A.
     """
     alike = torch.zeros(())
     for place in places:
@@ -143,12 +152,12 @@ def match_units(places: Sequence[Place], weights: Weights, heads: Tensor) -> Ten
 
 
 def _assigned(cost: Tensor) -> Tensor:
-    """Return for every row its column in the assignment of least cost."""
+    """Return for every row its column in the one-to-one assignment of least cost."""
     return torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])
 
 
 def _places(pairs: Sequence[Pair]) -> tuple[dict[str, list[Place]], dict[str, list[Place]]]:
-    """Return where every hidden coordinate of B lies, by its name and by its group."""
+    """Return the places of B's hidden coordinates, by their name and by their group."""
     places: dict[str, list[Place]] = defaultdict(list)
     groups: dict[str, list[Place]] = defaultdict(list)
     for pair in pairs:
@@ -160,6 +169,7 @@ def _places(pairs: Sequence[Pair]) -> tuple[dict[str, list[Place]], dict[str, li
 
 
 def _rows(site: Site, tensors: Tensors, biased: bool) -> Tensor:
+    """Return a site's weight, with its bias as one more column if `biased`."""
     weight = site.weight.of(tensors[site.weight.key])
     if site.bias is None or not biased:
         return weight

@@ -1,4 +1,4 @@
-"""What BiCo, THESEUS and the one-sided controls share: an orthogonal map on either side of τ."""
+"""What BiCo, THESEUS and the ablations share: an orthogonal map on either side of τ."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Stream, Wanted
 
 @dataclass(frozen=True)
 class TwoSided(Method):
-    """τ_B = L τ_A Rᵀ; either side the Procrustes map of one signal, or the identity."""
+    """τ_B = L τ_A Rᵀ, where each of L and R is the Procrustes map of one signal, or the identity."""
 
     left: ClassVar[Signal | None]
     right: ClassVar[Signal | None]
@@ -26,15 +26,15 @@ class TwoSided(Method):
     """What becomes of undetermined directions: cut; completed by whatever the SVD puts there, as the papers' formula
     reads; or, on a gradient's side, filled by the map of the activations at the same place."""
     centred: bool = False
-    """Take the mean over the rows off the activations."""
+    """Subtract the mean over the rows from the activations."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rtol < 1:
-            raise PortError(f"rtol = {self.rtol} is no share of the largest singular value: give one in (0, 1)")
+            raise PortError(f"rtol = {self.rtol} is not a share of the largest singular value: give one in (0, 1)")
 
     @property
     def sides(self) -> tuple[Signal | None, Signal | None]:
-        """The signals that the outputs' and the inputs' map come of; None is the identity."""
+        """The signals that the output map and the input map are made from; None is the identity."""
         return self.left, self.right
 
     @property
@@ -64,7 +64,7 @@ class TwoSided(Method):
         last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
         for pair in pairs:
             streams = pair.streams(right or Signal.INPUT)
-            if streams not in last:  # q, k and v stand side by side and share their input's map
+            if streams not in last:  # q, k and v come in a row and share their input's map
                 last = {streams: self._side(pair, seen, right)}
             factor, fit = last[streams]
             out, out_fit = self._side(pair, seen, left)
@@ -89,3 +89,4 @@ _FILL = {
     Signal.LABEL_FREE_GRADIENT: Signal.OUTPUT,
     Signal.INPUT_GRADIENT: Signal.INPUT,
 }
+"""Gradient → the activations at the same place, whose map fills its undetermined directions."""

@@ -1,4 +1,4 @@
-"""BERT and RoBERTa, and what shares their blocks."""
+"""BERT and RoBERTa, and models with their blocks."""
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 

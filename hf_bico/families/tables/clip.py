@@ -19,7 +19,7 @@ LEFT = {
 
 
 def _tower(blocks: str, prefix: int | None, optional: bool = False) -> Tower:
-    """Return of images with so many special tokens, of texts for None."""
+    """Return the tower of images with `prefix` special tokens, or of texts for None."""
     tokens, name = (TEXT, "text") if prefix is None else (image_tokens(prefix, "vision_config"), "")
     return Tower(blocks, BLOCK, tokens, name, "self_attn.num_heads", required=roles(BLOCK), optional=optional)
 

@@ -1,4 +1,4 @@
-"""DINOv2, with registers and SwiGLU too."""
+"""DINOv2, also with registers or SwiGLU."""
 
 from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, image_tokens, roles
 from hf_bico.families.tables.vit import ATTENTION, HEADS, PLAIN

@@ -1,4 +1,4 @@
-"""GPT-2: every weight is a Conv1D, stored (d_in, d_out); q, k and v are one."""
+"""GPT-2: every layer is a Conv1D, its weight stored (d_in, d_out); q, k and v are fused."""
 
 from hf_bico.families.layout import HEAD, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 

@@ -17,4 +17,4 @@ LLAMA = FamilyLayout(
     model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
     head=(Layer(HEAD, "score", tokens=TEXT),),
-)  # of every token; the last one's is taken
+)  # the head runs on every token; the last one's scores are taken

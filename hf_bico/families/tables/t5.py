@@ -1,11 +1,11 @@
-"""T5, the encoder alone or with its decoder; v1.0's ReLU and v1.1's gated MLPs."""
+"""T5, the encoder alone or with its decoder, with v1.0's ReLU MLPs or v1.1's gated ones."""
 
 from hf_bico.core.types import Tokens
 from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 
 
 def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
-    """Return q, k, v and the attention output; k and v of every block's cross-attention read what the encoder gives."""
+    """Return q, k, v and the attention output; k and v of all blocks' cross-attention read the encoder's output."""
     path, own = f"layer.{number}.{module}", f"{cross}attention"
     theirs, tokens = ("^encoder's text", TEXT) if cross else (own, None)
     return (

@@ -48,7 +48,7 @@ def _tokens(model: Any) -> Tokens:
 
 
 def heads(block: Any) -> int | None:
-    """Return none where units of a head are not alike: positions are rotary, or the heads' queries are normed."""
+    """Return a block's number of heads; None where heads cannot be permuted (rotary positions, normed queries)."""
     plain = type(block.attn).__name__ == "Attention" and isinstance(getattr(block.attn, "q_norm", None), nn.Identity)
     return block.attn.num_heads if plain else None
 

@@ -1,4 +1,4 @@
-"""ViT and DeiT as transformers has them."""
+"""ViT and DeiT as transformers implements them."""
 
 from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, image_tokens, roles
 

@@ -1,1 +1,1 @@
-"""Changes of weights on disk: task vectors, adapters, deltas."""
+"""Changes of weights on disk: task vectors, adapters and deltas."""

@@ -1,4 +1,4 @@
-"""A fine-tune that is an adapter of its base: its tensors and its change, out of the two files."""
+"""A fine-tune that is an adapter of its base: its tensors and its task vector, from the two models' files."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,16 +23,16 @@ from hf_bico.io.models import RepoModel
 
 @dataclass(frozen=True)
 class Adapted(Mapping[str, Tensor]):
-    """A base's tensors with an adapter in them, one at a time."""
+    """A base's tensors with an adapter in them, read one at a time."""
 
     plain: Named
-    """The base's, or the adapter's where it holds them whole."""
+    """The base's tensors, or the adapter's where it holds them whole."""
     shapes: Mapping
-    """Of the base."""
+    """Name → anything with the shape of the base's tensor."""
     whole: frozenset[str]
-    """Names of those that are not the base's."""
+    """Names of the tensors in `plain` that are not the base's."""
     products: Mapping[str, LowRank] = field(default_factory=dict)
-    """Name → what is added to a weight, as it is stored."""
+    """Name → what is added to a weight, in its stored orientation."""
     magnitudes: Mapping[str, tuple[Tensor, bool]] = field(default_factory=dict)
     """Name → DoRA's row norms, and whether the weight is stored transposed."""
     biases: Mapping[str, Tensor] = field(default_factory=dict)
@@ -42,14 +42,16 @@ class Adapted(Mapping[str, Tensor]):
 
     @property
     def changed(self) -> frozenset[str]:
+        """Names of the tensors that the adapter changes."""
         return self.whole | self.products.keys() | self.biases.keys()
 
     @property
     def own(self) -> "Adapted":
-        """Those that are not the base's."""
+        """The tensors that the adapter changes, alone."""
         return self.without(self.keys() - self.changed)
 
     def without(self, keys: Iterable[str]) -> "Adapted":
+        """Return the same tensors without some, by name."""
         return replace(self, plain=self.plain.without(keys))
 
     def __getitem__(self, key: str) -> Tensor:
@@ -77,10 +79,10 @@ class Adapted(Mapping[str, Tensor]):
 
 
 class AdapterChange(Factored):
-    """τ of an adapter: factors stay factors, and what it does not touch is of rank 0.
+    """The task vector of an adapter: factors stay factors, and the change of what it does not touch has rank 0.
 
     Raises:
-        PortError: on construction, tensors of another shape than the base's; on reading, NaN or Inf.
+        PortError: on construction, for tensors that the base lacks or has in another shape; on reading, for NaN or Inf.
     """
 
     def __init__(self, tuned: Adapted, base: Named) -> None:
@@ -132,14 +134,14 @@ def open_adapted(
     Args:
         source: the adapter's insides.
         base: the base's tensors.
-        shapes: of the base's tensors.
-        folders: of the adapter and of the base.
+        shapes: name → anything with the shape of the base's tensor.
+        folders: those of the adapter and of the base.
 
     Raises:
-        PortError: an adapter that does not fit its base, or that PEFT cannot merge.
+        PortError: the adapter does not fit its base, or PEFT cannot merge it.
     """
     config, stored = source.adapter, SafeTensors(folders[0] / WEIGHTS)
-    assert config is not None  # else it is a model of its own
+    assert config is not None  # only adapters come here
     whole = frozenset(name for name, found in source.shapes.names.items() if found.key.startswith(PREFIX))
     either = LazyTensors({key: partial(part.__getitem__, key) for part in (base.stored, stored) for key in part})
     plain = Named(either, source.shapes.names)
@@ -157,10 +159,10 @@ def open_adapted(
 
 
 def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapping[str, Change]) -> Adapted:
-    """Return it with the factors, magnitudes and biases of a LoRA's modules under the base's names.
+    """Return `adapted` with the factors, magnitudes and biases of a LoRA's modules, under the base's names.
 
     Raises:
-        PortError: modules that the base lacks, shares with another layer, or has in another shape; all listed.
+        PortError: modules that the base lacks, ties to another layer, or has in another shape; all of them listed.
     """
     skeleton, own = source.skeleton, source.skeleton.state_dict().keys()
     found = library.names(skeleton, [f"{module}.weight" for module in modules])
@@ -189,10 +191,10 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
 
 
 def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tensors:
-    """Return the state dict of the base of folders[1] with the adapter of folders[0] merged into it by PEFT.
+    """Return the state dict of the base in folders[1] with the adapter in folders[0] merged into it by PEFT.
 
     Raises:
-        PortError: PEFT is not installed, or cannot.
+        PortError: PEFT is not installed, or cannot merge it.
     """
     try:
         from peft import PeftModel

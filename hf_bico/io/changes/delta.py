@@ -1,4 +1,4 @@
-"""Delta repos on disk: what hf_bico.json says of one, and its tensors under the names of the model that they change."""
+"""Delta repos on disk: their record in hf_bico.json, and their tensors by the names in the model that they change."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about, sha256
 
 SECTION = "delta"
-"""Of hf_bico.json."""
+"""The section of hf_bico.json that makes a repo a delta repo."""
 REPORT_FILE = "hf_bico.json"
 PATTERN = "delta{suffix}.safetensors"
 FILE, INDEX = "delta.safetensors", "delta.safetensors.index.json"
@@ -39,7 +39,7 @@ ASIDE = (
     "problem_type",
     "finetuning_task",
 )
-"""Of a config: what may differ between two copies of a model."""
+"""Entries of a config that may differ between two copies of a model."""
 _SHARD = re.compile(r"delta-\d{5}-of-\d{5}\.safetensors")
 PATTERNS = ("rank_pattern", "alpha_pattern")
 OTHER = "it was not written by hf_bico"
@@ -48,40 +48,41 @@ _LOKR = re.compile(re.escape(PREFIX) + r"(.+)\.lokr_w([12])")
 
 @dataclass(frozen=True)
 class DeltaRecord:
-    """What hf_bico.json says of a delta."""
+    """What hf_bico.json says about a delta."""
 
     base: str
-    """The name of the repo that it is added to."""
+    """Name of the repo that it is added to."""
     commit: str | None
-    """None where that was a local folder."""
+    """That repo's commit; None where the base was a local folder."""
     fingerprint: Fingerprint
-    """Of the base's weights, in full."""
+    """Fingerprint of the base's weights, in full."""
     config_sha256: str
-    """Of what the base's config says of its build."""
+    """Hash of what the base's config says about how it is built; see `config_sha256`."""
     library: str
     purpose: Purpose
     changed: tuple[str, ...]
     """Names of the model's tensors that it changes."""
     head: tuple[str, ...]
-    """Names of those that it brings whole."""
+    """Names of the model's tensors that it brings whole."""
     transposed: tuple[str, ...]
     """Names of weights that are stored (d_in, d_out)."""
     files: Mapping[str, str]
-    """Name → sha256."""
+    """File name → sha256."""
 
     def data(self) -> dict[str, Any]:
+        """Return the record as plain data, for hf_bico.json."""
         return asdict(self)
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> "DeltaRecord":
-        """Return the record out of hf_bico.json's data.
+        """Return the record in hf_bico.json's data.
 
         Raises:
-            PortError: hf_bico.json is not of a delta, or not readable.
+            PortError: hf_bico.json is not that of a delta, or cannot be read.
         """
         if not report.get(SECTION):
             raise PortError(
-                f"it is no delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
+                f"it is not a delta repo: {REPORT_FILE} has no section {SECTION!r}; a whole model opens "
                 "with its own library"
             )
         try:
@@ -91,20 +92,21 @@ class DeltaRecord:
             data |= {"files": {str(name): str(digest) for name, digest in dict(data["files"]).items()}}
             mark = Fingerprint.of_record(data["fingerprint"])
             if mark.full is None:
-                raise ValueError("the fingerprint of its base is not in full")
+                raise ValueError("the fingerprint of its base has no full hash")
             return cls(**data | {"purpose": purpose, "fingerprint": mark})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PortError(f"{REPORT_FILE} does not say what a delta repo of this version says ({error})") from error
+            raise PortError(f"{REPORT_FILE} is not that of a delta repo of this version ({error})") from error
 
     @property
     def name(self) -> str:
+        """What the base is called in errors."""
         return f"{self.base}@{self.commit}" if self.commit else f"{self.base} (a local folder)"
 
 
 def _purpose(data: Mapping[str, Any]) -> Purpose:
-    """Return names of classes are all that is taken over into the base's config.
+    """Return the purpose in a record; of its config, only the class names and the problem type are taken over.
 
-    JSON has made strings of their numbers.
+    Class numbers are made anew, as JSON turns them into strings.
     """
     kind, architecture, config = PurposeKind(str(data["kind"])), data["architecture"], dict(data["config"])
     if not isinstance(architecture, str | None):
@@ -124,17 +126,21 @@ def _purpose(data: Mapping[str, Any]) -> Purpose:
 
 
 def config_sha256(path: Path) -> str:
-    """Return of a base's config, less what does not say how it is built.
+    """Return the sha256 (hex) of a config.json without the entries that do not say how the model is built.
 
     Raises:
-        PortError: it is no readable JSON object.
+        PortError: it is not a readable JSON object.
     """
     data = {key: value for key, value in read_json(path).items() if key not in ASIDE}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors that are made as they are read."""
+    """Tensors by name that are computed each time they are read.
+
+    Args:
+        made: name → () → the tensor.
+    """
 
     def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
         self.made = made
@@ -154,21 +160,21 @@ class LazyTensors(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class StoredDelta:
-    """A delta repo, opened."""
+    """The tensors of an opened delta repo, by their names in the model."""
 
     pinned: Pinned
     record: DeltaRecord
     matrices: LazyTensors
     """Name → ΔW, float32."""
     biases: LazyTensors
-    """Name → the bias with its change, where they are stored so."""
+    """Name → the bias with its change in it, where biases are stored so."""
     head: LazyTensors
-    """Name → what takes the place of the base's."""
+    """Name → what replaces the base's tensor."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Of all of them."""
+    """Name → shape, of all of these."""
 
     def changes(self, base: Tensors) -> Tensors:
-        """Return name → change, dense and in float32; tensors that do not change are not in it."""
+        """Return {name: change}, dense and in float32, for the tensors that change."""
         biases = {key: lambda key=key: self.biases[key].float() - base[key].float() for key in self.biases}
         return LazyTensors({**self.matrices.made, **biases})
 
@@ -176,11 +182,12 @@ class StoredDelta:
         """Refuse a base that the delta does not fit.
 
         Args:
-            base: what has the shapes of the base's tensors.
+            base: name → anything with the shape of the base's tensor.
             skeleton: the model, for the head, which the base's files may lack.
+            name: the base's, for the error.
 
         Raises:
-            PortError: tensors that the base lacks or has in another shape; all of them listed.
+            PortError: the base lacks tensors or has them in another shape; all of them listed.
         """
         state = skeleton.state_dict()
         odd = []
@@ -195,14 +202,14 @@ class StoredDelta:
 
 
 def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
-    """Return a delta repo, opened.
+    """Fetch a delta repo, check it, and return its tensors.
 
     Args:
-        full: compare every file's sha256 too.
+        full: compare every file's sha256, not only those of JSON files.
 
     Raises:
-        PortError: it is no delta repo, a file is truncated or another one, an index leads elsewhere, names are missing
-            or unknown, NaN or Inf.
+        PortError: it is not a delta repo; a file is missing, truncated or another one; an index names other files;
+            tensors are missing, unknown, or hold NaN or Inf.
     """
     with errors_about(pinned):
         record = DeltaRecord.of(hub.json(pinned, REPORT_FILE))
@@ -221,7 +228,7 @@ def open_delta(hub: Hub, pinned: Pinned, *, full: bool = False) -> StoredDelta:
 
 
 def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """Return shapes, and the names of tensors with NaN or Inf; every tensor is read once."""
+    """Return the shapes of all tensors, and the names of those with NaN or Inf; every tensor is read once."""
     shapes, broken = {}, []
     for part in (found.matrices, found.biases, found.head):
         for key, tensor in part.items():
@@ -232,12 +239,14 @@ def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str
 
 
 def _check_names(record: DeltaRecord) -> None:
+    """Refuse a record that names files other than those of a delta repo."""
     odd = [name for name in record.files if name not in (WEIGHTS, CONFIG, FILE, INDEX) and not _SHARD.fullmatch(name)]
     if odd:
-        raise PortError(f"{REPORT_FILE} names {listed(odd)}, which is no file of a delta repo")
+        raise PortError(f"{REPORT_FILE} names {listed(odd)}, which is not a file of a delta repo")
 
 
 def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
+    """Refuse files that are missing or have another sha256 than the record says; without `full`, JSON files only."""
     missing = [name for name in record.files if not (folder / name).is_file()]
     if missing:
         raise PortError(f"{listed(missing)} is missing: fetch it again")
@@ -251,6 +260,7 @@ def _check_files(folder: Path, record: DeltaRecord, full: bool) -> None:
 
 
 def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    """Return a delta that is stored as safetensors of our own."""
     names = [name for name in record.files if name != INDEX]
     tensors = SafeTensors(*(folder / name for name in names))
     if INDEX in record.files:
@@ -261,20 +271,25 @@ def _own(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 
 
 def _floats(tensors: Tensors, names: Mapping[str, str]) -> LazyTensors:
-    """Return tensors of a file in float32; name → the file's name."""
+    """Return tensors of a file in float32.
+
+    Args:
+        names: name → name in the file.
+    """
     made = {name: lambda key=key: tensors[key].float() for name, key in names.items()}
     return LazyTensors(made)
 
 
 def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
+    """Return a delta that is stored as a PEFT adapter."""
     config, tensors = AdapterConfig.read(folder, pinned.files), SafeTensors(folder / WEIGHTS)
     if (config.base, config.revision) != (record.base if record.commit else None, record.commit):
-        raise PortError(f"{CONFIG} is of {config.base}@{config.revision}, {REPORT_FILE} of {record.name}")
+        raise PortError(f"{CONFIG} is of {config.base}@{config.revision}, {REPORT_FILE} of {record.name}: {OTHER}")
     matrices, used = (_lokr if config.kind == "LOKR" else _lora)(config, tensors, record)
     names = {name: key for key in tensors if key not in used and (name := stripped(key))}
     unknown = sorted(set(tensors) - used - set(names.values()))
     if unknown:
-        raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is no part of a delta")
+        raise PortError(f"{WEIGHTS} has {listed(unknown)}, which is not part of a delta: {OTHER}")
     whole = {name: partial(tensors.__getitem__, key) for name, key in names.items()}
     head = LazyTensors({name: read for name, read in whole.items() if name in record.head})
     biases = LazyTensors({name: read for name, read in whole.items() if name not in record.head})
@@ -282,13 +297,13 @@ def _adapter(pinned: Pinned, folder: Path, record: DeltaRecord) -> StoredDelta:
 
 
 def _lora(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
-    """Return the changes, and the names of the tensors that they are made of. All scales are 1."""
+    """Return a LoRA's changes, and the names of the tensors that they are made of; refuse scales other than 1."""
     read = read_lora(config, tensors) if config.plain and not config.dora else None
     if read is None or any(
         change.scale != 1 or change.magnitude is not None or change.bias is not None or change.embedding
         for change in read.modules.values()
     ):
-        raise PortError(f"its LoRA is no plain change: {OTHER}")
+        raise PortError(f"its LoRA is not a plain change: {OTHER}")
     used = {f"{PREFIX}{module}.lora_{side}.weight" for module in read.modules for side in "AB"}
     changes = {f"{module}.weight": change for module, change in read.modules.items()}
     made = {name: partial(_dense, change, name in record.transposed) for name, change in changes.items()}
@@ -300,7 +315,7 @@ def _dense(change: Change, transposed: bool) -> Tensor:
 
 
 def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> tuple[LazyTensors, set[str]]:
-    """Return ΔW = w₁ ⊗ w₂ with w₁ = 1."""
+    """Return a LoKr's changes ΔW = w₁ ⊗ w₂ = w₂, and the names of their tensors; refuse w₁ and scales other than 1."""
     parts: dict[str, dict[str, str]] = {}
     for key in tensors:
         if match := _LOKR.fullmatch(key):
@@ -308,7 +323,7 @@ def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
     odd = [module for module, keys in parts.items() if keys.keys() != {"1", "2"} or not _is_one(tensors[keys["1"]])]
     scaled = config.data.get("alpha") != config.data.get("r") or any(map(config.data.get, PATTERNS))
     if odd or scaled:
-        raise PortError(f"its LoKr is no plain change ({listed(odd) or 'it is scaled'}): {OTHER}")
+        raise PortError(f"its LoKr is not a plain change ({listed(odd) or 'it is scaled'}): {OTHER}")
     used = {key for keys in parts.values() for key in keys.values()}
     return _floats(tensors, {f"{module}.weight": keys["2"] for module, keys in parts.items()}), used
 
@@ -318,38 +333,44 @@ def _is_one(tensor: Tensor) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        PortError: it is not one.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise PortError(f"{path.name} is no readable JSON") from error
+        raise PortError(f"{path.name} is not readable JSON") from error
     if not isinstance(data, dict):
-        raise PortError(f"{path.name} is no JSON object")
+        raise PortError(f"{path.name} is not a JSON object")
     return data
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object to a file, its keys sorted."""
     path.write_text(json.dumps(dict(data), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def open_base(
     hub: Hub, record: DeltaRecord, deltas: Sequence[StoredDelta], base: str | Path | None, *, full: bool
 ) -> OpenedBase:
-    """Return the base of some deltas.
+    """Fetch the base of some deltas, check it, and return it.
 
     Args:
-        record: whose purpose the model is built for.
-        base: where it lies now; else its repo at its commit.
+        record: the record whose purpose the model is built for.
+        base: a repo or folder where it is now; None: its repo at its commit.
+        full: compare every byte of its weights.
 
     Raises:
-        PortError: it was a local folder and nobody says where it lies now, it is another model, or the deltas do not
-            fit it.
+        PortError: it was a local folder and `base` is None, it is another model, or the deltas do not fit it.
     """
     if base is None and record.commit is None:
-        raise PortError(f"the base was a local folder, {record.base}: say where it lies now with base=")
+        raise PortError(f"the base was a local folder, {record.base}: say where it is now with base=")
     pinned = hub.resolve(str(base) if base else f"hf://{record.base}@{record.commit}")
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):
-        raise PortError(f"{pinned} is no model of {record.library} with safe weights")
+        raise PortError(f"{pinned} is not a model of {record.library} with safe weights")
 
     def check(folder: Path, stored: SafeTensors) -> None:
         seen = fingerprint(stored, full)
@@ -360,7 +381,7 @@ def open_base(
             )
         if config_sha256(folder / library.config_file) != record.config_sha256:
             raise PortError(
-                f"the {library.config_file} of {pinned} is another than that of {record.name}, so its weights "
+                f"the {library.config_file} of {pinned} differs from that of {record.name}, so that its weights "
                 "make another function"
             )
 

@@ -1,4 +1,4 @@
-"""In what form a port is written: the whole model, its change alone, or a LoRA of the new base."""
+"""The forms that a port can be written in: the whole model, its change alone, or a LoRA of the new base."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hf_bico.core.types import Slice, Tensors
 
 
 class Form(StrEnum):
-    """What is written of a port."""
+    """What is written: the whole model, a delta repo, or a LoRA."""
 
     MODEL = "model"
     DELTA = "delta"
@@ -22,20 +22,20 @@ class Form(StrEnum):
 
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-"""What a change's matrices may be stored in."""
+"""The dtypes that a change's matrices may be stored in."""
 EPSILON = 1e-6
-"""Of a layer's largest singular value: what is below is rounding."""
+"""Share of a layer's largest singular value below which singular values are rounding."""
 MEASURABLE = 0.01
-"""‖rounding‖/‖τ_B‖ of a layer from which on a change is stored in float32 unless told otherwise."""
+"""A layer's ‖rounding‖/‖τ_B‖ above which a change is stored in float32 unless another dtype is chosen."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What became of a layer's change."""
+    """What a layer's change lost when it was stored."""
 
     key: str
     rank: int | None
-    """None for a whole matrix."""
+    """Rank of its factors; None for a whole matrix."""
     error: float
     """‖what is not stored‖ / ‖τ_B‖ of the layer."""
 
@@ -46,46 +46,47 @@ class Shaped:
 
     delta: Delta
     alpha: float
-    """What is still to be multiplied with: 1 where the change is stored, for then its α is in it."""
+    """The factor that the change is still to be multiplied with; 1 for a stored change, which has its α in it."""
     dtype: str | None = None
-    """That its matrices are stored in."""
+    """The dtype that its matrices are stored in; None for a whole model."""
     cuts: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True)
 class Storage:
-    """How a change is written, so that what is scored is what is written."""
+    """How a change is stored, applied before scoring, so that what is scored is what is written."""
 
     form: Form = Form.MODEL
     rank: int | None = None
+    """The rank that a LoRA cuts a dense change of a layer to."""
     energy: float | None = None
-    """Of a layer's ‖τ_B‖², in (0, 1]; with `rank`, how much of a change that is no LoRA's a LoRA keeps."""
+    """The share of ‖τ_B‖², in (0, 1], that a LoRA keeps of a dense change of a layer, in place of `rank`."""
     dtype: str | None = None
-    """That a delta's matrices are stored in; bfloat16 unless given, or float32 where that would be measurable."""
+    """The dtype of a delta's matrices; None: bfloat16, or float32 where the loss would be measurable."""
 
     @classmethod
     def of(cls, form: str, rank: int | None, energy: float | None, dtype: str | None, library: str) -> "Storage":
-        """Return a form that can be written.
+        """Return the storage with these options; refuse options that do not go together.
 
         Args:
-            library: of the target.
+            library: name of the target's library.
 
         Raises:
             PortError: an unknown form, options that contradict each other, a library that PEFT does not serve.
         """
         as_, of_rank, of_energy, of_dtype = map(setting, ("form", "rank", "energy", "dtype"))
         if form not in list(Form):
-            raise PortError(f"{as_} {form} is no form of a port: it is {', '.join(Form)}")
+            raise PortError(f"{as_} {form} is not a form of a port: choose one of {', '.join(Form)}")
         if form != Form.LORA and (rank is not None or energy is not None):
-            raise PortError(f"{of_rank} and {of_energy} are about {as_} lora")
+            raise PortError(f"{of_rank} and {of_energy} need {as_} lora")
         if form != Form.DELTA and dtype is not None:
-            raise PortError(f"{of_dtype} is about {as_} delta")
+            raise PortError(f"{of_dtype} needs {as_} delta")
         if dtype not in (None, *DTYPES):
             raise PortError(f"{of_dtype} {dtype}: a delta is stored in {' or '.join(DTYPES)}")
         if rank is not None and energy is not None:
-            raise PortError(f"{of_rank} and {of_energy} exclude each other")
+            raise PortError(f"{of_rank} and {of_energy} exclude each other: give one of the two")
         if (rank is not None and rank < 1) or (energy is not None and not 0 < energy <= 1):
-            raise PortError(f"{of_rank} is 1 or more, {of_energy} a share in (0, 1]")
+            raise PortError(f"{of_rank} must be 1 or more, {of_energy} a share in (0, 1]")
         if form == Form.LORA and library != "transformers":
             raise PortError(
                 f"{as_} lora is for models of transformers, which PEFT serves, not of {library}: use {as_} delta"
@@ -94,18 +95,18 @@ class Storage:
 
     @property
     def cuts(self) -> bool:
-        """Whether a LoRA is cut to a rank or a share of energy."""
+        """Whether a LoRA is cut to a rank or to a share of energy."""
         return self.rank is not None or self.energy is not None
 
     def truncated(self, delta: Delta) -> tuple[Delta, list[Cut]]:
-        """Return a change as this form can hold it: of a LoRA every weight's in factors, cut if asked for."""
+        """Return a change as this form can hold it, and the cuts: a LoRA's weights are in factors, cut if told to."""
         return as_products(delta, self.rank, self.energy) if self.form is Form.LORA else (delta, [])
 
     def stored(self, delta: Delta, alpha: float, cuts: Iterable[Cut] = ()) -> "Shaped":
         """Return α τ_B as the file will hold it; a whole model takes the change as it is.
 
         Args:
-            cuts: what was lost when it was `truncated`.
+            cuts: what was lost when the change was `truncated`.
         """
         if self.form is Form.MODEL:
             return Shaped(delta, alpha)
@@ -113,13 +114,13 @@ class Storage:
 
 
 def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] = ()) -> Shaped:
-    """Return α τ_B as a file holds it: matrices, or their factors, rounded to a dtype, and kept in float32 here.
+    """Return α τ_B as a file holds it: matrices, or their factors, rounded to a dtype, but kept in float32 here.
 
     Biases are not rounded; what is zero is dropped.
 
     Args:
-        dtype: bfloat16 unless given, or float32 where that would be measurable.
-        cuts: of layers that were cut before; their errors count as they are.
+        dtype: a key of `DTYPES`; None: bfloat16, or float32 where the rounding would be `MEASURABLE`.
+        cuts: what layers lost before; their errors are added in quadrature.
     """
     before = {cut.key: cut for cut in cuts}
     found, errors = _rounded(delta, alpha, DTYPES[dtype or "bfloat16"])
@@ -135,7 +136,7 @@ def stored(delta: Tensors, alpha: float, dtype: str | None, cuts: Iterable[Cut] 
 
 
 def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, dict[str, float]]:
-    """Return changes times α, and of every matrix ‖rounding‖/‖α τ_B‖."""
+    """Return the changes times α, rounded, and {name: ‖rounding‖/‖α τ_B‖} for every matrix."""
     shapes: dict[str, Tensor] = {}
     made, errors = Delta(shapes), {}
     for key, change, _ in _changes(delta):
@@ -155,10 +156,9 @@ def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, d
 
 
 def as_products(delta: Tensors, rank: int | None, energy: float | None) -> tuple[Delta, list[Cut]]:
-    """Return every weight's change in factors: as it is where it is a product, else the best of a rank or a share
-    of ‖τ_B‖².
+    """Return every weight's change in factors, and what each lost: products as they are, dense changes `truncated`.
 
-    Biases stay as they are; of a change that was not cut, as much is kept as is not rounding. What is zero is dropped.
+    Biases stay as they are; what is zero is dropped. Without `rank` and `energy`, only rounding is cut.
     """
     shapes: dict[str, Tensor] = {}
     made, cuts = Delta(shapes), []
@@ -177,6 +177,7 @@ def as_products(delta: Tensors, rank: int | None, energy: float | None) -> tuple
 
 
 def _changes(delta: Tensors) -> Iterable[tuple[str, Any, bool]]:
+    """Yield (name, change, whether it is in factors) for every change that is not zero."""
     for key in delta:
         product = delta.factors(key) if isinstance(delta, Factored) else None
         change = delta[key] if product is None else product
@@ -185,7 +186,12 @@ def _changes(delta: Tensors) -> Iterable[tuple[str, Any, bool]]:
 
 
 def truncated(matrix: Tensor, rank: int | None, energy: float | None) -> tuple[LowRank, float]:
-    """Return the nearest product of a rank, or of the least rank that keeps a share of ‖·‖²; and its relative error."""
+    """Return the product nearest to a matrix, and its relative error ‖matrix − product‖/‖matrix‖ (Frobenius).
+
+    Args:
+        rank: the largest rank allowed; None: as large as the matrix's.
+        energy: take the least rank that keeps this share of ‖matrix‖²; None: all but rounding.
+    """
     left, sizes, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     whole = sizes.square().cumsum(0)
     r = int((sizes > EPSILON * sizes[0]).sum())

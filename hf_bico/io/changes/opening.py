@@ -1,4 +1,4 @@
-"""Delta repos, opened: the base at its commit, checked, and the change added to it tensor by tensor."""
+"""Opens delta repos: the base at its commit, checked, and the change added to it tensor by tensor."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import at_revision
 
 MERGES = ("linear", "ties", "dare_linear", "dare_ties")
-"""Ways to add several deltas."""
+"""Ways to merge several deltas."""
 
 
 class Opened(NamedTuple):
-    """What a library's own loader gives."""
+    """A model with what a library's own loader returns beside it."""
 
     model: nn.Module
     """In eval mode."""
@@ -51,36 +51,35 @@ def from_pretrained(
     verify: str = "fast",
     token: str | None = None,
 ) -> Opened | TaskVector:
-    """Return the model that a delta repo stands for: its base, at the commit that it was made for, and α times its
-    change.
+    """Return the model of a delta repo: its base, at the commit that it was made for, with α times its change added.
 
     The base's weights are compared with the fingerprint in the delta before anything is built. The sum is made tensor
     by tensor in the model itself.
 
     Args:
-        repo: `org/name`, `org/name@revision` or a folder; or several, of one base, whose changes are merged.
-        revision: of `repo`, where it is one.
-        base: where the base lies now: a repo or a folder, which must hold the same weights.
-        device: else CUDA where there is one, else the CPU.
-        dtype: that the model is loaded in, torch's or its name; else what its library takes.
-        alpha: scale of the change; 0 gives the base bit for bit. A head that the delta brings is no change and stays.
-        weights: of several deltas, in order; all 1 unless given.
-        merge: linear (the weighted sum), or PEFT's ties, dare_linear, dare_ties.
-        density: of those three, the share of a change's elements that is kept.
-        seed: of DARE's draws.
-        delta_only: give the change alone, as a `TaskVector`.
-        verify: fast compares names, shapes, dtypes and a sample of every tensor of the base; full every byte of the
-            base and of the delta.
-        token: a User Access Token, else that of `hf auth login` or HF_TOKEN.
+        repo: `org/name`, `org/name@revision` or a folder; or several of these, of one base, to merge their changes.
+        revision: of `repo`, if that is a single repo.
+        base: where the base is now: a repo or a folder, which must hold the same weights. None: its repo.
+        device: None: CUDA where there is one, else the CPU.
+        dtype: to load the model in, torch's or its name. None: the library's own choice.
+        alpha: scale of the change; 0 gives the base bit for bit. A head that the delta brings is not scaled.
+        weights: of several deltas, in order. None: all 1.
+        merge: "linear" (the weighted sum), or PEFT's "ties", "dare_linear", "dare_ties".
+        density: for PEFT's merges, the share of a change's elements that is kept, in (0, 1].
+        seed: for DARE's draws.
+        delta_only: return the change alone, as a `TaskVector`.
+        verify: "fast" compares names, shapes, dtypes and a sample of every tensor of the base; "full" every byte of
+            the base and of the delta.
+        token: a User Access Token. None: that of `hf auth login` or HF_TOKEN.
 
     Raises:
-        PortError: no delta repo, broken files, another base (both commits are named), tensors that do not fit it,
-            deltas of different bases, options that are none.
+        PortError: not a delta repo, broken files, another base (both commits are named), tensors that do not fit it,
+            deltas of different bases, options that do not exist.
     """
     names = [str(each) for each in ([repo] if isinstance(repo, str | Path) else repo)]
     if not names or (len(names) > 1 and revision is not None):
         raise PortError(
-            "from_pretrained takes one delta repo, or a list of them in which a revision is org/name@revision"
+            "from_pretrained takes one delta repo, or a list of them with their revisions as org/name@revision"
         )
     summed = Sum.of(len(names), weights, merge, density, seed)
     device, hub, full = pick_device(device), Hub(token), _is_full(verify)
@@ -101,19 +100,19 @@ def from_pretrained(
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if dtype is not None and (not isinstance(found, torch.dtype) or not found.is_floating_point):
-        raise PortError(f"dtype={dtype!r} is no floating-point dtype of torch, as torch.bfloat16 or 'bfloat16'")
+        raise PortError(f"dtype={dtype!r} is not a floating-point dtype of torch, like torch.bfloat16 or 'bfloat16'")
     return found
 
 
 def _is_full(verify: str) -> bool:
     if verify not in ("fast", "full"):
-        raise PortError(f"verify={verify!r}: it is fast or full")
+        raise PortError(f"verify={verify!r}: give fast or full")
     return verify == "full"
 
 
 @dataclass(frozen=True)
 class Sum:
-    """How the changes of several deltas become one."""
+    """How the changes of several deltas are merged into one; see `from_pretrained`."""
 
     weights: tuple[float, ...]
     merge: str
@@ -122,23 +121,23 @@ class Sum:
 
     @classmethod
     def of(cls, count: int, weights: Iterable[float] | None, merge: str, density: float, seed: int) -> "Sum":
-        """Return how so many deltas are added.
+        """Return the merge of `count` deltas with these options.
 
         Raises:
-            PortError: options that are none, or not as many weights as deltas.
+            PortError: an option has no such value, or there are not as many weights as deltas.
         """
         try:
             chosen = (1.0,) * count if weights is None else tuple(map(float, weights))
         except (TypeError, ValueError) as error:
-            raise PortError(f"weights={weights!r}: a list of numbers, one a delta") from error
+            raise PortError(f"weights={weights!r}: give a list of numbers, one per delta") from error
         if len(chosen) != count:
-            raise PortError(f"the weights are {len(chosen)}, the deltas {count}")
+            raise PortError(f"there are {len(chosen)} weights and {count} deltas: give one weight per delta")
         for weight in chosen:
             check_scale(weight)
         if merge not in MERGES:
-            raise PortError(f"merge={merge!r}: it is one of {', '.join(MERGES)}")
+            raise PortError(f"merge={merge!r}: give one of {', '.join(MERGES)}")
         if not isinstance(density, Real) or not 0 < density <= 1:
-            raise PortError(f"density={density!r}: a share in (0, 1]")
+            raise PortError(f"density={density!r}: give a share in (0, 1]")
         return cls(chosen, merge, density, seed)
 
     def __call__(self, vectors: Sequence[TaskVector]) -> TaskVector:
@@ -147,7 +146,7 @@ class Sum:
         return combined(vectors, self.weights, self._rule())
 
     def _rule(self) -> Rule:
-        """Return how PEFT merges, one tensor at a time.
+        """Return the rule that merges one tensor's changes: a weighted sum, or PEFT's.
 
         Raises:
             PortError: PEFT is not installed.
@@ -161,17 +160,20 @@ class Sum:
         return partial(self._merged, getattr(merge_utils, self.merge))
 
     def _merged(self, rule: Any, key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-        """Return DARE draws which elements stay, every tensor's its own; torch's generators are left as they were."""
+        """Return one tensor's changes merged by PEFT's rule.
+
+        DARE draws which elements stay, for every tensor anew; torch's global generator is left as it was.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(crc32(f"{self.seed}/{key}".encode()))
             return rule(list(tensors), torch.tensor(list(weights)), self.density)
 
 
 def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
-    """Return the record that stands for the base of all deltas.
+    """Return the record of the delta that decides base and purpose: the one that brings a head, else the first.
 
     Raises:
-        PortError: deltas of different bases, or that are for different tasks; several heads.
+        PortError: the deltas are of different bases or for different tasks, or several bring a head.
     """
     first = deltas[0].record
     for delta in deltas[1:]:
@@ -194,7 +196,7 @@ def _one_base(deltas: Sequence[StoredDelta]) -> DeltaRecord:
 
 
 def write_into(model: nn.Module, base: Tensors, change: Tensors, alpha: float, head: Tensors) -> None:
-    """Write θ_B + α τ_B, made of the base as it is stored and rounded once to the model's dtype, and the head."""
+    """Write θ_B + α τ_B and the head into a live model; the sum is made of the base as stored, and rounded once."""
     state = model.state_dict()
     with torch.no_grad():
         for key, tensor in added(base, change, alpha, like=state):

@@ -1,8 +1,8 @@
-"""A port's change as files: a PEFT adapter that is exact, or safetensors of our own for what PEFT does not serve.
+"""Writes a port's change: as an exact PEFT adapter, or as safetensors of our own for what PEFT does not serve.
 
-PEFT has no adapter for a dense change, but two of its kinds can hold one: a LoKr ΔW = w₁ ⊗ w₂ with w₁ = 1, at the size
-of ΔW, and, for transposed layers (GPT-2's Conv1D), which LoKr does not know, a LoRA with a factor that is the identity.
-A bias is stored whole, as PEFT's own `bias="all"` stores it.
+PEFT has no adapter for a dense change, but two of its kinds can hold one: a LoKr ΔW = w₁ ⊗ w₂ with w₁ = 1, as large as
+ΔW; and, for transposed layers (GPT-2's Conv1D), which LoKr does not support, a LoRA with one factor the identity.
+A bias is stored whole, as PEFT's own `bias="all"` does.
 """
 
 from collections.abc import Collection, Iterable
@@ -28,21 +28,28 @@ from hf_bico.io.reference import sha256
 from hf_bico.io.writer import write_adapter
 
 SHARD = "5GB"
+"""Largest size of a file."""
 CLASSIFIERS = ("classifier", "score")
-"""Modules that PEFT saves whole in a sequence classifier, whether it is told to or not."""
+"""Ends of the names of modules that PEFT saves whole in a sequence classifier, whether it is told to or not."""
 
 
 def write_delta(
     stage: Path, base: OpenedBase, shaped: Shaped, head: Tensors, transposed: Collection[str]
 ) -> dict[str, Any]:
-    """Return a change as a repo beside what opens it; what hf_bico.json says of it.
+    """Write a delta repo with the files it opens with, and return its record for hf_bico.json.
+
+    Args:
+        stage: the folder to write to.
+        shaped: the change, `stored`.
+        head: tensors that are brought whole, by name.
+        transposed: names of weights that are stored (d_in, d_out).
 
     Raises:
-        PortError: nothing changes, or PEFT cannot hold it.
+        PortError: nothing changes, or PEFT cannot hold the change.
     """
     stage.mkdir(exist_ok=True)
     delta, dtype, pinned, library = shaped.delta, shaped.dtype, base.pinned, base.library
-    assert dtype is not None  # a change that is `stored` has one
+    assert dtype is not None  # a `stored` change has one
     if not delta:
         raise PortError("nothing of the target changes, so there is no delta to write")
     if isinstance(library, Transformers):
@@ -71,7 +78,7 @@ def write_delta(
 
 
 def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
-    """Return ΔW by the target's own names, in shards; the names of the files."""
+    """Write ΔW by the target's names, in shards with their index, and return the names of the files."""
     tensors = {key: _to(delta[key], dtype).contiguous() for key in delta}
     split = split_torch_state_dict_into_shards(tensors, filename_pattern=PATTERN, max_shard_size=SHARD)
     for name, keys in split.filename_to_tensors.items():
@@ -82,7 +89,7 @@ def write_shards(stage: Path, delta: Delta, dtype: str) -> list[str]:
 
 
 def _opened_as(base: OpenedBase, library: Transformers) -> dict[str, Any]:
-    """Return PEFT's name of the task, or, where it has none, the class that AutoPeftModel opens the base with."""
+    """Return the config's entries for PEFT's task type, or, where there is none, for the class that opens the base."""
     task = library.task_of(base.purpose)
     cls = type(library.skeleton(base.folder, base.purpose))
     mapping = {"base_model_class": cls.__name__, "parent_library": cls.__module__}
@@ -90,8 +97,12 @@ def _opened_as(base: OpenedBase, library: Transformers) -> dict[str, Any]:
 
 
 def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Delta, Tensors]:
-    """Return what PEFT saves as a whole module: all of a classifier, what is carried of it, what moves, and what
-    stays.
+    """Return the change without the modules that PEFT saves whole (classifiers), and all tensors of those modules.
+
+    Args:
+        delta: by the target's names; its α is in it.
+        weights: the target's tensors.
+        head: tensors that are brought whole.
     """
     modules = {saved(key) for key in (*head, *delta) if key in head or _wrapped(key)}
     rest, moves = Delta(delta.shapes), {}
@@ -105,7 +116,7 @@ def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Del
 
 
 def saved(key: str) -> str:
-    """Return the module that a head's tensor is saved with."""
+    """Return the name of the module that a head's tensor is saved with."""
     parts = key.split(".")[:-1]
     place = next((i for i, part in enumerate(parts) if part.endswith(CLASSIFIERS)), len(parts) - 1)
     return ".".join(parts[: place + 1])
@@ -118,26 +129,26 @@ def _wrapped(key: str) -> bool:
 def adapter(
     delta: Delta, weights: Tensors, head: Tensors, transposed: Collection[str], dtype: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return adapter_config.json, but for what it is of, and adapter_model.safetensors; all scales are 1.
+    """Return the contents of adapter_config.json, without the base's name, and of adapter_model.safetensors.
 
-    Products go as a LoRA, dense changes as a LoKr.
+    Products become a LoRA, dense changes a LoKr (a LoRA if any weight is transposed); all scales are 1.
 
     Args:
         delta: by the target's names; its α is in it.
-        weights: the target's, for the biases.
-        head: what is saved whole.
+        weights: the target's tensors, for the biases.
+        head: tensors that are saved whole.
         transposed: names of weights that are stored (d_in, d_out).
-        dtype: of matrices.
+        dtype: the matrices'.
 
     Raises:
-        PortError: nothing changes, or what changes is no layer's weight or bias.
+        PortError: no matrix changes, or something changes that is not a layer's weight or bias.
     """
     matrices = [key for key in delta if key not in head and len(tuple(delta.shapes[key].shape)) == 2]
     biases = [key for key in delta if key not in head and key not in matrices]
     odd = [key for keys, end in ((matrices, ".weight"), (biases, ".bias")) for key in keys if not key.endswith(end)]
     if odd:
         raise PortError(
-            f"PEFT cannot hold the change of {listed(odd)}, which is no layer's "
+            f"PEFT cannot hold the change of {listed(odd)}, which is not a layer's "
             f"weight or bias: use {setting('form')} model"
         )
     if not matrices:
@@ -180,7 +191,7 @@ def _lora(
 
 
 def whole(matrix: Tensor) -> LowRank:
-    """Return a matrix as a product in which the smaller factor is the identity."""
+    """Return a matrix as an exact product with the identity, which is the smaller of the two possible."""
     rows, columns = matrix.shape
     if columns <= rows:
         return LowRank(matrix, torch.eye(columns))
@@ -190,7 +201,7 @@ def whole(matrix: Tensor) -> LowRank:
 def _lokr(
     delta: Delta, keys: Iterable[str], transposed: Collection[str], dtype: str
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, and the scale 1."""
+    """Return config and tensors of a LoKr; r = α ≥ every dimension makes PEFT keep w₁ and w₂ whole, at scale 1."""
     tensors, most = {}, 1
     for key in keys:
         matrix, name = _to(delta[key], dtype).contiguous(), PREFIX + _module(key)
@@ -211,14 +222,14 @@ def _lokr(
 def _biases(
     delta: Delta, weights: Tensors, keys: Iterable[str], wrapped: Collection[str]
 ) -> Iterable[tuple[str, Tensor]]:
-    """Yield whole, in the target's dtype, where PEFT will have them."""
+    """Yield (key, bias) under PEFT's names: the biases with their change, whole, in the target's dtype."""
     for key, bias in added(weights, {key: delta[key] for key in keys}):
         module = _module(key)
         yield f"{PREFIX}{module}{'.base_layer' if module in wrapped else ''}.bias", bias.contiguous()
 
 
 def _to(tensor: Tensor, dtype: str) -> Tensor:
-    """Return matrices in the dtype that they were rounded to already; biases stay float32."""
+    """Return a matrix in the dtype that it was already rounded to; a bias stays as it is."""
     return tensor.to(DTYPES[dtype]) if tensor.dim() > 1 else tensor
 
 

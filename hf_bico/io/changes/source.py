@@ -28,26 +28,26 @@ class SourceChange:
     """‖τ‖/‖θ_A‖"""
     account: Account
     adapter: dict[str, Any] | None
-    """What kind of adapter the fine-tune is and how it was read, for reports; None for a whole model."""
+    """The adapter's type and rank, and how it was read, for reports; None for a whole model."""
 
     def accounted(self, models: PortModels) -> "SourceChange":
-        """Return the same with what of it moves, and what stays, between other pairs.
+        """Return the same change, with its account made anew for the models' pairs.
 
         Raises:
-            PortError: tensors of τ that nothing accounts for.
+            PortError: nothing accounts for some tensors of τ.
         """
         ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites)
         return replace(self, account=ledger)
 
 
 def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels, SourceChange, Named]:
-    """Return the models without the towers that τ leaves as they are, τ, and the target's tensors.
+    """Return the models without the towers that τ does not change, the source's change, and the target's tensors.
 
     Args:
-        folders: of the fine-tune, the base and the target.
+        folders: those of the fine-tune, the base and the target.
 
     Raises:
-        PortError: weights that are broken, or cannot be a fine-tune and its base; a tower that moves and cannot.
+        PortError: weights are broken or cannot be a fine-tune and its base; τ changes a tower that cannot be paired.
     """
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
@@ -64,7 +64,7 @@ def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels
 
 
 def only_in_source(models: PortModels) -> set[str]:
-    """Return the names of what has no τ, for the base has it not or not so: layers of the head that do not move."""
+    """Return the names of the head's tensors without a τ, which the base lacks or has otherwise."""
     tuned = models.tuned
     moved = {s.key for pair in models.layers.moved for s in pair.base.slices}
     new = {key for key in tuned.family.on_top(tuned.skeleton) if key not in models.base.shapes}
@@ -73,7 +73,7 @@ def only_in_source(models: PortModels) -> set[str]:
 
 
 def _without_unchanged_towers(models: PortModels, tau: Tensors) -> PortModels:
-    """Return the models without the towers that τ leaves as they are.
+    """Return the models without the towers that τ does not change.
 
     Raises:
         PortError: τ changes a tower whose layers cannot be paired.
@@ -91,15 +91,16 @@ def _without_unchanged_towers(models: PortModels, tau: Tensors) -> PortModels:
 
 
 def fetch(library: Library, pinned: Pinned, hub: Hub) -> Path:
-    """Return the folder of a model, with all that opens it, or of an adapter."""
+    """Fetch a model or adapter with all the files that it opens with, and return the folder."""
     return hub.fetch(pinned, opening_files(library, pinned))
 
 
 def open_source(
     library: Library, purpose: Purpose, models: Sequence[RepoModel], folders: Sequence[Path]
 ) -> tuple[Named | Adapted, Named]:
-    """Return the fine-tune's tensors and its base's, the first two of `models`; those of an adapter are the base's
-    with it.
+    """Return the tensors of the fine-tune and of its base, the first two of `models`.
+
+    An adapter's are the base's with the adapter in them.
     """
     base = open_model(library, models[1], folders[1])
     if models[0].adapter is None:
@@ -109,10 +110,11 @@ def open_source(
 
 
 def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange:
-    """Return τ, one tensor at a time."""
+    """Return τ, to be read one tensor at a time."""
     return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
 
 
 def open_model(library: Library, model: RepoModel, folder: Path) -> Named:
+    """Return a model's tensors in a folder, by their names in the model."""
     with errors_about(model.pinned):
         return Named(SafeTensors.of(library, model.pinned, folder), model.shapes.names)

@@ -1,4 +1,4 @@
-"""τ as named tensors with a lineage: added, scaled, saved; `extract` writes one, `apply` adds one to a model."""
+"""Task vectors as named tensors with a lineage, to add, scale and save; `extract` writes one, `apply` adds one."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -34,20 +34,20 @@ from hf_bico.io.writer import require_writable, staged
 
 LINEAGE = "hf_bico"
 Rule = Callable[[str, Sequence[Tensor], Sequence[float]], Tensor]
-"""(name, a tensor's change in every vector, weights) → the change that they make together."""
+"""(name, the tensor's change in every vector, weights) → the merged change."""
 
 
 @dataclass(frozen=True)
 class TaskVector:
-    """τ: named changes of a base model's tensors, read one at a time, and what they are the difference of.
+    """A task vector τ: changes of a base model's tensors by name, read one at a time, and where they come from.
 
-    Vectors of one base add up, and scale: `0.5 * (a + b) - c`. What does not change need not be in a vector.
+    Vectors of one base can be added and scaled: `0.5 * (a + b) - c`. Unchanged tensors need not be in a vector.
     """
 
     tensors: Tensors
     """Name in the model's state dict → change."""
     lineage: Mapping[str, str]
-    """source, base, and the sha256 of the tensors of either."""
+    """`source` and `base`, and the sha256 of their tensors: `source_sha256`, `base_sha256`."""
 
     @classmethod
     def from_pretrained(
@@ -58,34 +58,34 @@ class TaskVector:
         revision: str | None = None,
         token: str | None = None,
     ) -> "TaskVector":
-        """Return the change that a repo holds.
+        """Return the task vector of a fine-tune, an adapter, a delta repo, or a file.
 
         Args:
-            source: a fine-tune or an adapter (its change is that from its base), a delta repo, or a file that `save`
-                wrote.
-            base: of a fine-tune whose card or config does not name it.
+            source: a fine-tune or an adapter (τ: its change from its base), a delta repo, or a file written by `save`.
+            base: the base of a fine-tune whose card or config does not name it, or where a delta's base is now.
             revision: of `source`.
-            token: a User Access Token, else that of `hf auth login` or HF_TOKEN.
+            token: a User Access Token. None: that of `hf auth login` or HF_TOKEN.
 
         Raises:
-            PortError: it cannot be had, no base is known, or the two are no fine-tune and its base.
+            PortError: it cannot be opened, no base is known, or the two are not a fine-tune and its base.
         """
 
         return vector_of(str(source), None if base is None else str(base), revision, token)
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
-        """Add another vector of the same base.
+        """Return the sum with another vector of the same base.
 
         Raises:
-            PortError: the two are of different bases, or a tensor has two shapes.
+            PortError: the two are of different bases; on reading, for a tensor that has two shapes.
         """
         return combined([self, other], [1.0, 1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __sub__(self, other: "TaskVector") -> "TaskVector":
+        """Return the difference from another vector of the same base; see `__add__`."""
         return combined([self, other], [1.0, -1.0]) if isinstance(other, TaskVector) else NotImplemented
 
     def __mul__(self, scale: float) -> "TaskVector":
-        """Scale the vector; refuse a scale that is NaN or Inf."""
+        """Return the vector times a number; refuse NaN and Inf."""
         if not isinstance(scale, Real):
             return NotImplemented
         check_scale(scale)
@@ -94,25 +94,25 @@ class TaskVector:
     __rmul__ = __mul__
 
     def __radd__(self, other: Any) -> "TaskVector":
-        """Serve `sum`, which begins at 0."""
+        """Return the vector itself for 0, with which `sum` begins."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __neg__(self) -> "TaskVector":
         return self * -1.0
 
     def norm(self) -> float:
-        """Return ‖τ‖ (Frobenius, of all tensors together), in float64."""
+        """Return ‖τ‖ (Frobenius, over all tensors), computed in float64."""
         return sum(float(tensor.double().square().sum()) for tensor in self.tensors.values()) ** 0.5
 
     def save(self, place: str | Path) -> int:
-        """Write the tensors that changed to a new .safetensors file; how many there are.
+        """Write the tensors that are not zero to a new .safetensors file, and return their number.
 
         Raises:
-            PortError: the place is taken or cannot be written; NaN or Inf.
+            PortError: the file exists or cannot be written; NaN or Inf.
         """
         place = Path(place).expanduser()
         if place.exists():
-            raise PortError(f"{place} exists; name another")
+            raise PortError(f"{place} exists: name another file")
         require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
@@ -126,21 +126,25 @@ class TaskVector:
 
     @classmethod
     def load(cls, place: Path) -> "TaskVector":
-        """Return what `save` wrote; refuse any other file."""
+        """Return the vector in a file that `save` wrote.
+
+        Raises:
+            PortError: it is another kind of file.
+        """
         file = SafeTensors(place)
         if LINEAGE not in file.metadata:
-            raise PortError(f"{place.name} is not a task vector: it carries no lineage; make one with `extract`")
+            raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with `extract`")
         try:
             lineage = {str(name): str(value) for name, value in json.loads(file.metadata[LINEAGE]).items()}
         except (AttributeError, ValueError) as error:
             raise PortError(
-                f"the lineage in {place.name} is no readable JSON object; make it anew with `extract`"
+                f"the lineage in {place.name} is not a readable JSON object: make it anew with `extract`"
             ) from error
         return cls(file, lineage)
 
 
 def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return Σ w τ, in order."""
+    """Return Σ w τ, summed in order."""
     total = weights[0] * tensors[0]
     for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
         total = total + weight * tensor
@@ -148,10 +152,10 @@ def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) 
 
 
 def combined(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule = weighted_sum) -> TaskVector:
-    """Return the vector that several make together by a rule.
+    """Return several vectors merged by a rule, tensor by tensor as they are read.
 
     Raises:
-        PortError: vectors of different bases.
+        PortError: the vectors are of different bases.
     """
     bases = {vector.lineage.get("base_sha256"): vector.lineage.get("base", "?") for vector in vectors}
     if len(bases) > 1:
@@ -167,7 +171,7 @@ def combined(vectors: Sequence[TaskVector], weights: Sequence[float], rule: Rule
 
 
 def _made(key: str, parts: Sequence[Tensors], weights: Sequence[float], rule: Rule) -> Tensor:
-    """Return a tensor's change of all vectors together; it is zero in one that has it not."""
+    """Return one tensor's merged change, float32; it counts as zero in vectors that do not have it."""
     found = [part[key].float() if key in part else None for part in parts]
     like = next(tensor for tensor in found if tensor is not None)
     if any(tensor is not None and tensor.shape != like.shape for tensor in found):
@@ -176,10 +180,14 @@ def _made(key: str, parts: Sequence[Tensors], weights: Sequence[float], rule: Ru
 
 
 def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:
-    """Refuse a delta that a model cannot take.
+    """Refuse a task vector that does not fit a model.
+
+    Args:
+        target: name → anything with the shape of the model's tensor.
+        name: the model's, for the error.
 
     Raises:
-        PortError: tensors that the target lacks, has in another shape, or that hold NaN or Inf; all of them listed.
+        PortError: the model lacks tensors or has them in another shape, or they hold NaN or Inf; all of them listed.
     """
     odd = []
     for key, change in delta.items():
@@ -202,10 +210,13 @@ def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
 
 
 def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
-    """Return τ = tuned − base.
+    """Return the task vector τ = tuned − base.
+
+    Args:
+        base: a reference; None: the base that the fine-tune's card or config names.
 
     Raises:
-        PortError: no base is known, or the two are no fine-tune and its base.
+        PortError: no base is known, or the two are not a fine-tune and its base.
     """
     root = hub.resolve(base or base_of(tuned, hub))
     library, purpose, models = repo_models((tuned, root), hub, None)
@@ -223,10 +234,10 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
 
 
 def vector_of(source: str, base: str | None, revision: str | None, token: str | None) -> TaskVector:
-    """Return what `TaskVector.from_pretrained` gives."""
+    """Return the task vector of a source; see `TaskVector.from_pretrained`."""
     if Path(source).is_file():
         if base or revision:
-            raise PortError(f"{source} is a file: it has no revision, and says itself what its base is")
+            raise PortError(f"{source} is a file: it has no revision and names its base itself; give neither")
         return TaskVector.load(Path(source))
     hub = Hub(token)
     pinned = hub.resolve(at_revision(source, revision))
@@ -237,4 +248,5 @@ def vector_of(source: str, base: str | None, revision: str | None, token: str | 
 
 
 def is_delta(pinned: Pinned, hub: Hub) -> bool:
+    """Return whether a repo is a delta repo."""
     return bool(hub.json(pinned, REPORT_FILE).get(SECTION))

@@ -1,1 +1,1 @@
-"""The maps between two bases as files."""
+"""Maps between two bases, stored in files."""

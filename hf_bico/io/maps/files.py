@@ -1,4 +1,4 @@
-"""The maps between two bases as files: shards of factors, and one JSON that says whose they are and where each lies."""
+"""Maps between two bases in files: shards of factors, and one JSON that says whose they are and where each lies."""
 
 import json
 import re
@@ -21,12 +21,12 @@ from hf_bico.io.reference import sha256
 MAPS_FILE = "hf_bico_maps.json"
 SCHEMA = 1
 SHARD = 2_000_000_000
-"""Bytes of a file at most, unless a single factor is larger."""
+"""Largest size of a file in bytes, unless a single factor is larger."""
 SHARD_NAME = re.compile(r"maps-\d{5}\.safetensors")
 
 
 class Factor(NamedTuple):
-    """Where a factor lies."""
+    """Where a factor is stored: the names of its file and of its tensor."""
 
     file: str
     tensor: str
@@ -34,11 +34,12 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """One pair's map; a side without a factor stays as it is."""
+    """The stored map of one pair; a side without a factor stays as it is."""
 
     base: str
-    """Name of the site that it leads from."""
+    """Name of the base's site."""
     target: str
+    """Name of the target's site."""
     shapes: tuple[tuple[int, int], tuple[int, int]]
     """(out, in) of the base's weight and of the target's."""
     left: Factor | None
@@ -48,7 +49,7 @@ class Entry:
     scale: float
 
     def expected(self) -> Iterable[tuple[Factor, tuple[int, int]]]:
-        """Yield its factors with the shapes that they must have."""
+        """Yield the map's factors, each with the shape that it must have."""
         (out_a, in_a), (out_b, in_b) = self.shapes
         for factor, shape in ((self.left, (out_b, out_a)), (self.right, (in_b, in_a))):
             if factor is not None:
@@ -56,7 +57,7 @@ class Entry:
 
 
 class MapsBase(NamedTuple):
-    """One of the two models that maps lie between."""
+    """One of the two models that maps lead between."""
 
     name: str
     commit: str | None
@@ -73,23 +74,26 @@ class MapsRecord:
     base: MapsBase
     target: MapsBase
     method: Mapping[str, Any]
+    """Name, citation, summary and options of the method that made the maps."""
     rule: str
+    """The rule of the layer matching."""
     paths: Mapping[str, Blocks]
-    """By which blocks were matched, tower by tower, whatever of it was left out."""
+    """Tower → the matching of its blocks, including those that were left out."""
     files: Mapping[str, tuple[int, str]]
-    """Name → bytes and sha256."""
+    """File name → size in bytes, and sha256."""
     entries: Mapping[str, Entry]
-    """By the target's site."""
+    """Name of the target's site → its map."""
     calibration: Mapping[str, Any]
+    """What the maps were calibrated on."""
     left: Mapping[str, str]
-    """Tower → why there are no maps of it."""
+    """Tower → why there are no maps for it."""
 
     @classmethod
     def read(cls, text: str) -> "MapsRecord":
-        """Return the record out of the JSON.
+        """Return the record in the JSON's text.
 
         Raises:
-            PortError: it is no record of maps, of another schema, or names files that it may not.
+            PortError: it is not a record of maps, has another schema, or contradicts itself.
         """
         try:
             data = json.loads(text)
@@ -122,11 +126,11 @@ class MapsRecord:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PortError(
-                f"{MAPS_FILE} is no record of maps that can be read ({type(error).__name__}: {error})"
+                f"{MAPS_FILE} is not a readable record of maps ({type(error).__name__}: {error})"
             ) from error
-        odd = [f"{name!r} is no file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
+        odd = [f"{name!r} is not a file of maps" for name in files if not SHARD_NAME.fullmatch(name)]
         odd += [
-            f"{factor.file!r} is none of its files"
+            f"{factor.file!r} is not one of its files"
             for row in rows
             for factor, _ in row.expected()
             if factor.file not in files
@@ -145,6 +149,7 @@ class MapsRecord:
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
+    """Return the map that a row of the JSON describes; any error says that the JSON is damaged."""
     shapes = tuple((int(out), int(into)) for out, into in row["shapes"])
     if len(shapes) != 2 or not isfinite(row["scale"]):
         raise ValueError(f"the map of {row['target']} has shapes {row['shapes']} and scale {row['scale']}")
@@ -156,7 +161,7 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 class Shards:
-    """Maps as they come, in files of a folder; no more than one file's worth is held."""
+    """Writes maps, as they come, to files of a folder; no more than one file's worth is held."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,11 +171,11 @@ class Shards:
         self._last: tuple[Tensor | None, dict[str, str] | None] = (None, None)
 
     def add(self, pair: Pair, map_: BilinearMap) -> None:
-        """Add a map; a factor that the pair before has too (q, k and v share their input's) is kept once."""
+        """Add a pair's map; a right factor that the pair before has too (q, k and v share theirs) is stored once."""
         a, b = pair
         if map_.right is not self._last[0]:
             self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
-        right = self._last[1]  # in an earlier file, if the left one begins another
+        right = self._last[1]  # may lie in an earlier file than the left factor
         self.rows.append(
             {
                 "source": a.name,
@@ -199,7 +204,7 @@ class Shards:
         return f"maps-{len(self.files) + 1:05d}.safetensors"
 
     def flush(self) -> None:
-        """Write what waits; the next map begins a file."""
+        """Write the factors held to a file; the next map begins another."""
         if self._waiting:
             place = self.folder / self._name
             save_file(self._waiting, place, metadata={"format": "pt"})
@@ -207,7 +212,7 @@ class Shards:
         self._waiting = {}
 
     def forget_after(self, rows: int) -> None:
-        """Forget all maps but the first so many, after which there was a flush."""
+        """Forget all maps but the first `rows`, after which there was a flush, and remove their files."""
         self._waiting, self._last = {}, (None, None)
         self.rows = self.rows[:rows]
         used = {row[side]["file"] for row in self.rows for side in ("left", "right") if row[side]}
@@ -217,17 +222,18 @@ class Shards:
 
 
 class MapReader:
-    """Maps that lie in files, read one at a time."""
+    """Reads stored maps, one at a time."""
 
     def __init__(self, folder: Path, record: MapsRecord, entries: Sequence[Entry], device: str) -> None:
-        """Look through the files of some maps.
+        """Check the files of some maps.
 
         Args:
-            entries: those that will be asked for; only their files are looked at.
+            entries: the maps that will be read; only their files are checked.
+            device: where to put the factors.
 
         Raises:
-            PortError: files that are missing or not as they were written, factors that are not in them or of another
-                shape; all of them listed.
+            PortError: files are missing or not as they were written, factors are missing or of another shape; all of
+                them listed.
         """
         self.device = device
         names = sorted({factor.file for entry in entries for factor, _ in entry.expected()})
@@ -248,10 +254,10 @@ class MapReader:
         self._last: tuple[Factor | None, Tensor | None] = (None, None)
 
     def read(self, entry: Entry) -> BilinearMap:
-        """Return the map of an entry.
+        """Return the map of an entry, its factors on the device.
 
         Raises:
-            PortError: NaN or Inf in it.
+            PortError: NaN or Inf in a factor.
         """
         if entry.right != self._last[0]:
             self._last = entry.right, self._factor(entry, entry.right)
@@ -262,7 +268,7 @@ class MapReader:
     def _factor(self, entry: Entry, factor: Factor | None) -> Tensor | None:
         if factor is None:
             return None
-        # a copy: where in a file a tensor lies is no place that BLAS rounds alike at
+        # a copy: BLAS may round differently at the alignment that a tensor has in its file
         tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
         if not tensor.isfinite().all():
             raise PortError(
@@ -272,7 +278,7 @@ class MapReader:
 
 
 def _damage(path: Path, size: int, digest: str) -> str | None:
-    """Return what is wrong with a file, None if it is as it was written."""
+    """Return what is wrong with a file; None if it is as it was written."""
     if not path.is_file():
         return f"{path.name} is missing"
     if path.stat().st_size != size:
@@ -281,5 +287,5 @@ def _damage(path: Path, size: int, digest: str) -> str | None:
 
 
 def write_maps_record(folder: Path, data: Mapping[str, Any]) -> None:
-    """Write the JSON beside its shards."""
+    """Write the maps' JSON beside their shards."""
     (folder / MAPS_FILE).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Maps that `hf-bico align` made, in place of a method that makes its own."""
+"""The method that uses maps stored by `hf-bico align` instead of making its own."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -20,23 +20,24 @@ from hf_bico.io.maps.files import MAPS_FILE, MapReader, MapsBase, MapsRecord
 from hf_bico.io.reference import Pinned, errors_about
 
 SHOWN = ("dataset", "commit", "split", "n", "per_class", "strategy", "seed", "content_sha256")
-"""Of the calibration set that maps were made of, what a report says of them."""
+"""What a report says about the calibration set that the maps were made with."""
 
 
 @dataclass(frozen=True)
 class StoredMaps(Method):
-    """τ_B = s L τ_A Rᵀ with maps out of files: no samples are needed for them."""
+    """τ_B = s L τ_A Rᵀ with maps read from files; no samples are needed."""
 
     pinned: Pinned
+    """The repo or folder with the maps."""
     sha256: str
-    """Of the maps' JSON, which has those of their files."""
+    """Hash of the maps' JSON, which has the hashes of their files."""
     made: MapsRecord
-    """What it says of them."""
+    """What the JSON says."""
     reader: MapReader | None = None
-    """Of the factors, once the maps are `opened`."""
+    """Reads the maps' factors; None until they are `opened`."""
 
     def __post_init__(self) -> None:
-        for each in ("name", "citation", "summary"):  # other methods have them in their class
+        for each in ("name", "citation", "summary"):  # class attributes in other methods
             object.__setattr__(self, each, self.made.method[each])
 
     @property
@@ -45,7 +46,7 @@ class StoredMaps(Method):
 
     @property
     def matching(self) -> Matching:
-        """The maps' own, before any of its blocks were left out."""
+        """The layer matching that the maps were made with, before any of its blocks were left out."""
         rule, left = by_path(self.made.paths, "the matching of the maps"), self.made.left
 
         def of_maps(tower: str, depths_base: int, depths_target: int, /) -> Blocks:
@@ -61,16 +62,16 @@ class StoredMaps(Method):
 
     @property
     def between(self) -> tuple[str, str]:
-        """The bases that they lead from and to."""
+        """The bases that the maps lead from and to."""
         return str(self.made.base), str(self.made.target)
 
     @property
     def where(self) -> str:
-        """What the maps are called in an error."""
+        """What to call the maps in errors."""
         return f"the maps {self.pinned.name}" + (f"@{self.pinned.commit}" if self.pinned.commit else "")
 
     def record(self) -> dict[str, Any]:
-        """Return what a report says: also which maps, between which bases, made how and of which samples."""
+        """Return what a report says of the method, and of the maps: their bases, options and calibration set."""
         maps = self.options | {
             "source": self.between[0],
             "target": self.between[1],
@@ -102,10 +103,11 @@ class StoredMaps(Method):
             raise PortError(f"{self.where} are of other layers: {listed(other + sized)}")
 
     def require_bases(self, library: Library, models: Sequence[Pinned], folders: Sequence[Path]) -> None:
-        """Refuse models that are not those that the maps lie between, whatever they are called.
+        """Refuse models that are not the two that the maps are for, by their weights, whatever their names.
 
         Args:
-            models: the base and the target, in `folders`.
+            models: the base and the target.
+            folders: theirs, in the same order.
 
         Raises:
             PortError: either holds other weights.
@@ -121,10 +123,10 @@ class StoredMaps(Method):
             raise PortError(f"{self.where} do not fit this port: {'; '.join(odd)}")
 
     def opened(self, hub: Hub, pairs: Sequence[Pair], device: str) -> "StoredMaps":
-        """Return the maps ready to be read, with the files that serve these pairs fetched and looked through.
+        """Fetch and check the files with the maps of these pairs, and return the method ready to read them.
 
         Raises:
-            PortError: they are damaged, or not there.
+            PortError: files are damaged or missing.
         """
         entries = [self.made.entries[b.name] for _, b in pairs]
         names = sorted({factor.file for entry in entries for factor, _ in entry.expected()})
@@ -144,7 +146,7 @@ class StoredMaps(Method):
 
 
 def _holds(said: MapsBase, library: Library, pinned: Pinned, folder: Path) -> bool:
-    """Return whether a model is the one said: by every byte, unless it is the very commit."""
+    """Return whether a model is the one recorded: by every byte, or by a sample if it is the same repo and commit."""
     tensors = SafeTensors.of(library, pinned, folder)
     committed = pinned.commit is not None and (pinned.name, pinned.commit) == (said.name, said.commit)
     return fingerprint(tensors, full=not committed).matches(said.fingerprint, full=not committed)
@@ -152,7 +154,11 @@ def _holds(said: MapsBase, library: Library, pinned: Pinned, folder: Path) -> bo
 
 @contextmanager
 def naming_the_maps(maps: StoredMaps | None, base: Pinned, target: Pinned) -> Iterator[None]:
-    """Say in an error about layers that are to be paired that maps were made for models of other names, if so."""
+    """Add to a `PortError` of the block that the maps were made for models of other names, if they were.
+
+    Args:
+        maps: None: errors stay as they are.
+    """
     try:
         yield
     except PortError as error:
@@ -165,10 +171,10 @@ def naming_the_maps(maps: StoredMaps | None, base: Pinned, target: Pinned) -> It
 
 
 def open_maps(reference: str, hub: Hub) -> StoredMaps:
-    """Return the maps of a folder or a repo; their JSON alone is read.
+    """Return the stored maps in a folder or a repo; only their JSON is read.
 
     Raises:
-        PortError: there are none, or they say nothing that can be trusted.
+        PortError: there are none, or their JSON is damaged.
     """
     pinned = hub.resolve(reference)
     with errors_about(pinned):

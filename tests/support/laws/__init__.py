@@ -25,6 +25,7 @@ from support.laws.sampling import (
 )
 from support.laws.single_methods import (
     a_heavy_ridge_is_bico,
+    batches_do_not_matter,
     kept_entries_descend,
     kept_entries_have_a_majority,
     nothing_responds_to_nothing,
@@ -69,15 +70,16 @@ LAWS: dict[Callable, tuple[str, ...]] = {
         "gradient-only",
         *ONE_SIDED,
     ),
-    batch_size_changes_nothing: (*SAMPLED, *RESPONSE),
+    batch_size_changes_nothing: SAMPLED,
     threads_change_nothing: ("bico", "theseus"),  # small matrices on several threads are slow
-    noise_changes_nothing: (*SAMPLED, *RESPONSE),
+    noise_changes_nothing: SAMPLED,
     labels_are_not_looked_at: ("bico, label-free",),
     kept_entries_descend: ("gradfix",),
     kept_entries_have_a_majority: ("gradfix, vote",),
     steps_are_ports_of_parts: ("bico, two steps",),
     steps_are_adams: ("few-shot",),
     a_heavy_ridge_is_bico: ("response, far",),
+    batches_do_not_matter: RESPONSE,
     nothing_responds_to_nothing: RESPONSE,
     responses_are_reproduced: ("response, light",),
     brute_force_finds_the_same: ("transfusion",),

@@ -104,6 +104,13 @@ def nothing_responds_to_nothing(method: Method) -> None:
     assert all(change.norm() < 1e-9 * state[key].norm() for key, change in delta.items())
 
 
+def batches_do_not_matter(method: Method) -> None:
+    """The layers are solved on all samples at once, however they come."""
+    tau = noise_tau("own")
+    whole, parts = (carried(method, "own", "wide", tau, n=24, batch=batch) for batch in (24, 7))
+    assert distance(whole, parts) < 1e-8
+
+
 def responses_are_reproduced(method: Method) -> None:
     """Where λ is small and rows are fewer than inputs, a port's last outputs on the samples change by the response of
     the source's, in the coordinates that R_out gives."""
