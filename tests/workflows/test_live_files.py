@@ -63,7 +63,7 @@ def test_saved_is_what_applied_is(published, tmp_path):
     assert report["lineage"]["base"]["commit"] == HfApi().model_info("demo/live-base").sha
     with pytest.raises(PortError, match="would be added twice"):
         copied.save_pretrained(tmp_path / "twice")
-    with pytest.raises(PortError, match="no new or empty folder"):
+    with pytest.raises(PortError, match="not a new or empty folder"):
         ported.save_pretrained(tmp_path / "half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["half"]
 
