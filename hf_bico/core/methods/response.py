@@ -17,7 +17,7 @@ from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.ridge import HeldOut
 from hf_bico.core.side_by_side import SideBySide
-from hf_bico.core.transport import Moved, Transported, part_of
+from hf_bico.core.transport import Moved, Transported, part_of, require_finite
 from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Wanted
 
 SIGNALS = {
@@ -101,12 +101,13 @@ class Response(TwoSided):
                 layers = [maps.of(site.name) for site in sites]
                 anchors = [_moved_by(map_, pair, job) for pair, map_ in layers]
                 changes, ridge = self._changes(layers, anchors, passes)
-                for (pair, map_), change in zip(layers, changes, strict=True):
+                for (pair, map_), anchor, change in zip(layers, anchors, changes, strict=True):
                     passes.add(pair.target, change.of)
                     delta.write(pair.target.weight, change.weight)
                     if pair.target.bias is not None and change.bias is not None:
                         delta.write(pair.target.bias, change.bias)
-                    moved.append(_told(job, pair, map_, change, ridge))
+                    moved.append(_told(job, pair, map_, anchor, ridge))
+        require_finite(delta)
         return Transported(delta, moved)
 
     def _changes(
@@ -124,7 +125,10 @@ class Response(TwoSided):
                 )
             ]
             sums.add(rows.x, torch.cat(wanted, dim=1), rows.sample)
-        solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
+        try:
+            solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise PortError(f"{layers[0][0].target.name}: the samples give no regression: {error}") from error
         parts = torch.split(solved, [len(anchor.weight) for anchor in anchors])
         return [anchor.plus(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
 
@@ -188,7 +192,8 @@ def _moved_by(map_: BilinearMap, pair: Pair, job: Job) -> Change:
     return Change(weight, bias.to(weight))
 
 
-def _told(job: Job, pair: Pair, map_: BilinearMap, change: Change, ridge: float) -> Moved:
+def _told(job: Job, pair: Pair, map_: BilinearMap, anchor: Change, ridge: float) -> Moved:
+    """Return what is told of a layer: of the maps, what of τ they keep, and the λ of its regression."""
     norm = float(part_of(job.tau, pair.base.weight).norm())
-    kept = (float(change.weight.norm()) / norm) ** 2 if norm else 1.0
+    kept = (float(anchor.weight.norm()) / norm) ** 2 if norm else 1.0
     return Moved(pair.base.name, pair.target.name, norm, kept, 1.0, map_.output_fit, map_.input_fit, ridge)
