@@ -14,6 +14,7 @@ _METHODS = (
     "InputOnly",
     "Naive",
     "OutputOnly",
+    "Response",
     "Theseus",
     "TransFusion",
 )
@@ -46,6 +47,7 @@ __all__ = [
     "PortConfig",
     "PortError",
     "Ported",
+    "Response",
     "TaskVector",
     "Theseus",
     "TransFusion",

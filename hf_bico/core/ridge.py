@@ -1,4 +1,7 @@
-"""A linear classifier in closed form."""
+"""Least squares in closed form: a classifier, and a layer's change."""
+
+from functools import partial, reduce
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,3 +51,80 @@ def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:
     fitted = u @ (shares[:, None] * uy)
     leverage = (u.square() * shares).sum(-1) + 1 / len(u)
     return ((y - fitted) / (1 - leverage).clamp_min(1e-6)[:, None]).square().sum()
+
+
+GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
+"""λ that are tried for a layer's change."""
+FOLDS = 4
+"""Parts of the samples that are held out in turn."""
+
+
+class Sums(NamedTuple):
+    """What a regression of R on X needs, in float64."""
+
+    gram: Tensor
+    """XᵀX"""
+    cross: Tensor
+    """XᵀR"""
+    energy: float
+    """‖R‖²"""
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(self.gram + other.gram, self.cross + other.cross, self.energy + other.energy)
+
+    def less(self, other: "Sums") -> "Sums":
+        return Sums(self.gram - other.gram, self.cross - other.cross, self.energy - other.energy)
+
+    def solved(self, ridge: float) -> Tensor:
+        """Return (XᵀX + λ m I)⁻¹ XᵀR, with m the mean of the diagonal of XᵀX; zero where X is."""
+        mean = self.gram.diagonal().mean()
+        if not mean > 0:
+            return torch.zeros_like(self.cross)
+        penalty = ridge * mean * torch.eye(len(self.gram), dtype=mean.dtype, device=mean.device)
+        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(self.gram + penalty))
+
+    def error(self, d: Tensor) -> float:
+        """Return ‖X D − R‖²."""
+        return self.energy - 2 * float((d * self.cross).sum()) + float((d * (self.gram @ d)).sum())
+
+
+class HeldOut:
+    """The sums of a ridge regression, kept apart by fold, so that λ can be chosen on samples that were held out.
+
+    Args:
+        one_more: give the rows a column of ones.
+    """
+
+    def __init__(self, *, one_more: bool) -> None:
+        self.one_more = one_more
+        self.folds: dict[int, Sums] = {}
+
+    def add(self, x: Tensor, residual: Tensor, sample: Tensor) -> None:
+        """Add rows x (m, d_in) that are to give residual (m, d_out); sample (m,) numbers the samples they are of."""
+        if self.one_more:
+            x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        for fold in range(FOLDS):
+            own = sample % FOLDS == fold
+            if own.any():
+                z, r = x[own].double(), residual[own].double()
+                sums = Sums(z.T @ z, z.T @ r, float(r.square().sum()))
+                self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
+
+    def solved(self, ridge: float | None) -> tuple[Tensor, float]:
+        """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D‖², m the mean of the diagonal of XᵀX; and λ.
+
+        Args:
+            ridge: λ; None for that of `GRID` with the least error on samples that are held out in turn.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if not self.folds:
+            raise ValueError("there are no calibration samples")
+        whole = reduce(Sums.plus, self.folds.values())
+        if ridge is None:
+            ridge = min(GRID, key=partial(self._error, whole)) if len(self.folds) > 1 else 1.0
+        return whole.solved(ridge).T, ridge
+
+    def _error(self, whole: Sums, ridge: float) -> float:
+        return sum(fold.error(whole.less(fold).solved(ridge)) for fold in self.folds.values())

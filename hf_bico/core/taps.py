@@ -39,7 +39,7 @@ def taps(
     Raises:
         PortError: a watched weight runs twice; at the end of the block, for streams never emitted, all of them listed.
     """
-    mode = _Taps(model, sites, signals, emit, samples)
+    mode = Taps(model, sites, signals, emit, samples)
     with mode, _checkpointing_off(model):
         yield
     if mode.due:
@@ -63,8 +63,8 @@ def _checkpointing_off(model: nn.Module) -> Iterator[None]:
             module.grad_checkpointing = True
 
 
-class _Taps(TorchFunctionMode):
-    """Intercepts torch's calls that multiply rows by a watched weight; `due` are the streams not emitted yet."""
+class Taps(TorchFunctionMode):
+    """Sees every call that multiplies rows by a watched weight."""
 
     def __init__(
         self, model: nn.Module, sites: Iterable[Site], signals: Iterable[Signal], emit: Emit, samples: int | None
@@ -122,8 +122,11 @@ class _Taps(TorchFunctionMode):
     def _seen(self, stream: Stream, rows: Tensor) -> None:
         if stream in self.due:
             self.due.discard(stream)
-            rows = rows.detach()
-            self.emit(stream, rows if rows.ndim > 2 else torch.unflatten(rows, 0, (self.samples or len(rows), -1)))
+            self.emit(stream, self.by_sample(rows.detach()))
+
+    def by_sample(self, rows: Tensor) -> Tensor:
+        """Return rows (n, T, d), also of a model that flattens samples and tokens into one axis."""
+        return rows if rows.ndim > 2 else torch.unflatten(rows, 0, (self.samples or len(rows), -1))
 
     def _input_gradient(self, site: Site, x: Tensor, gradient: Tensor) -> None:
         self._seen(site.stream(Signal.INPUT_GRADIENT), gradient)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from numbers import Real
 
@@ -73,6 +73,8 @@ class Moved:
     """The map's s; 1 for an isometry."""
     output: Fit | None
     input: Fit | None
+    ridge: float | None = field(default=None, metadata={"absent": True})
+    """λ, where the change is a ridge regression; left out of reports elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +132,19 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         norm = float(change.norm())
         kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
         moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
+    require_finite(delta)
+    return Transported(delta, moved)
+
+
+def require_finite(delta: Delta) -> None:
+    """Refuse a change with NaN or Inf in it.
+
+    Raises:
+        PortError: there is some; all of the tensors are listed.
+    """
     broken = [key for key in delta if not delta.is_finite(key)]
     if broken:
         raise PortError(f"NaN or Inf in the ported {listed(broken)}")
-    return Transported(delta, moved)
 
 
 def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:

@@ -259,6 +259,10 @@ class BilinearMap:
         side = b if self.right is None else a
         return LowRank(b.to(side.device), a.to(side.device))
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return rows (…, d_out,A) of outputs in the target's coordinates, (…, d_out,B)."""
+        return rows if self.left is None else rows @ self.left.T.to(rows)
+
     def bias(self, tau: Tensor) -> Tensor:
         """Return s L τ_A: a bias lives on the output side alone."""
         return self.scale * (tau if self.left is None else self.left @ tau.to(self.left))

@@ -1,5 +1,6 @@
 """Wrong methods, each with the laws that must notice it, method by method."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -7,9 +8,9 @@ import torch.nn.functional as F
 from support import laws, twins
 from support.laws.models import threads
 
-from hf_bico.core import collect, gradients, linalg, moments, taps, types
+from hf_bico.core import collect, gradients, linalg, moments, ridge, side_by_side, taps, types
 from hf_bico.core import method as protocol
-from hf_bico.core.methods import few_shot, gradfix, path, transfusion, two_sided
+from hf_bico.core.methods import few_shot, gradfix, path, response, transfusion, two_sided
 from tests.mutants import wrong
 from tests.mutants.mutant import Mutant
 
@@ -81,7 +82,7 @@ MUTANTS = {
         {laws.plain_numpy_agrees: ("bico", "bico, centred", "theseus", "output-only", "gradient-only")},
     ),
     "gradients replaced by ones": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_outputs",
         wrong.ones,
         {
@@ -95,14 +96,14 @@ MUTANTS = {
         collecting=True,
     ),
     "ones for the inputs' gradients": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_seen",
         wrong.input_as_its_gradient,
         {laws.plain_numpy_agrees: ("gradient-only",), laws.streamed_is_one_shot: ()},
         collecting=True,
     ),
     "queries' gradient for keys and values": of_laws(
-        taps._Taps,
+        taps.Taps,
         "_outputs",
         wrong.queries_for_all,
         {laws.permutations_are_followed: ("bico",), laws.gradients_are_autograds: ()},
@@ -271,5 +272,29 @@ MUTANTS = {
     ),
     "few-shot decays nothing": of_laws(
         few_shot.FewShot, "descend", wrong.without_decay, {laws.steps_are_adams: ("few-shot",)}, collecting=True
+    ),
+    "a ridge to nothing": of_laws(
+        response,
+        "_moved_by",
+        wrong.no_anchor,
+        {laws.a_heavy_ridge_is_bico: ("response, far",), laws.same_function_same_fine_tune: ("response",)},
+    ),
+    "layers solved as if none below had changed": of_laws(
+        side_by_side.SideBySide, "add", wrong.not_passed_on, {laws.responses_are_reproduced: ("response, light",)}
+    ),
+    "responses of the base alone": of_laws(
+        side_by_side,
+        "tuned_copy",
+        lambda right: lambda job: copy.deepcopy(job.base.model),
+        {laws.responses_are_reproduced: ("response, light",), laws.same_function_same_fine_tune: ("response",)},
+    ),
+    "a change of its own": of_laws(
+        ridge.Sums,
+        "solved",
+        lambda right: lambda self, weight: right(self, weight) + 1e-3,
+        {laws.nothing_responds_to_nothing: ("response", "response, auto")},
+    ),
+    "the last batch alone": of_laws(
+        ridge.HeldOut, "add", wrong.the_last_alone, {laws.batches_do_not_matter: ("response", "response, auto")}
     ),
 }

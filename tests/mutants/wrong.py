@@ -200,3 +200,23 @@ def changed_for_good(right):
 
 def ascending(right):
     return lambda *args, **options: {key: -change for key, change in right(*args, **options).items()}
+
+
+def no_anchor(right):
+    def wrong(map_, pair, job):
+        found = right(map_, pair, job)
+        return type(found)(0 * found.weight, None if found.bias is None else 0 * found.bias)
+
+    return wrong
+
+
+def not_passed_on(right):
+    return lambda self, site, change: right(self, site, lambda x: 0 * change(x))
+
+
+def the_last_alone(right):
+    def wrong(self, x, residual, sample):
+        self.folds.clear()
+        right(self, x, residual, sample)
+
+    return wrong

@@ -47,11 +47,15 @@ def published(root, name: str) -> str:
     return f"demo/{name}"
 
 
-@pytest.mark.parametrize("name", ONE_EACH)
-def test_twin_gives_the_fine_tune_back_through_the_hub(name, tmp_path, hub):
+PORTS = [pytest.param(name, "bico", id=name) for name in ONE_EACH]
+PORTS += [pytest.param(name, "response", id=f"{name} response") for name in ("bert", "t5-gated", "llama")]
+
+
+@pytest.mark.parametrize(("name", "method"), PORTS)
+def test_twin_gives_the_fine_tune_back_through_the_hub(name, method, tmp_path, hub):
     expected, kind = write_family(tmp_path, name), CASES[name].kind
     assert shards(tmp_path / "plus") > 1
-    repo = published(tmp_path, name)
+    repo = published(tmp_path, name if method == "bico" else f"{name}-{method}")
     run(
         PortConfig(
             f"{repo}-ft",
@@ -59,6 +63,7 @@ def test_twin_gives_the_fine_tune_back_through_the_hub(name, tmp_path, hub):
             f"{repo}-task",
             n=66,
             push_to=f"{repo}-port",
+            method=method,
             method_options=("rtol=1e-6",),
             allow_regression=True,
         ),

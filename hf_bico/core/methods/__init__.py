@@ -1,8 +1,9 @@
 """Ways to carry a task vector over, one file each, behind one protocol."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
@@ -12,12 +13,25 @@ from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
 from hf_bico.core.methods.few_shot import FewShot
 from hf_bico.core.methods.gradfix import GradFix
 from hf_bico.core.methods.naive import Naive
+from hf_bico.core.methods.response import Response
 from hf_bico.core.methods.theseus import Theseus
 from hf_bico.core.methods.transfusion import TransFusion
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (BiCo, Best, Theseus, TransFusion, GradFix, Naive, InputOnly, OutputOnly, GradientOnly, FewShot)
+    for method in (
+        BiCo,
+        Best,
+        Theseus,
+        TransFusion,
+        GradFix,
+        Naive,
+        InputOnly,
+        OutputOnly,
+        GradientOnly,
+        FewShot,
+        Response,
+    )
 }
 
 __all__ = [
@@ -32,6 +46,7 @@ __all__ = [
     "Method",
     "Naive",
     "OutputOnly",
+    "Response",
     "Theseus",
     "Track",
     "TransFusion",
@@ -61,13 +76,13 @@ def method_of(name: str, options: Sequence[str] = ()) -> Method:
 
 
 def _value(what: str, kind: Any, text: str) -> Any:
-    allowed = get_args(kind) or ((True, False) if kind is bool else ())
-    if allowed:
-        by_name = {str(each).lower(): each for each in allowed}
-        if text.lower() not in by_name:
-            raise PortError(f"{what} is one of {', '.join(by_name)}, not {text!r}")
+    numbers = [each for each in (kind, *get_args(kind)) if each in (int, float)]
+    words = [word for each in (kind, *get_args(kind)) if get_origin(each) is Literal for word in get_args(each)]
+    by_name = {str(each).lower(): each for each in ((True, False) if kind is bool else words)}
+    if text.lower() in by_name:
         return by_name[text.lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise PortError(f"{what} is a number ({kind.__name__}), not {text!r}") from None
+    for number in numbers:
+        with suppress(ValueError):
+            return number(text)
+    allowed = [*by_name, *(f"a number ({number.__name__})" for number in numbers)]
+    raise PortError(f"{what} is {'one of ' * (len(allowed) > 1)}{', '.join(allowed)}, not {text!r}")

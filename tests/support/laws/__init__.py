@@ -24,8 +24,12 @@ from support.laws.sampling import (
     threads_change_nothing,
 )
 from support.laws.single_methods import (
+    a_heavy_ridge_is_bico,
+    batches_do_not_matter,
     kept_entries_descend,
     kept_entries_have_a_majority,
+    nothing_responds_to_nothing,
+    responses_are_reproduced,
     steps_are_adams,
     steps_are_ports_of_parts,
 )
@@ -34,6 +38,7 @@ from support.laws.unrelated import factors_move_alone, norms_and_angles_are_kept
 BICO = ("bico", "best", "bico, label-free", "bico, filled", "bico, centred")
 TWO_SIDED = (*BICO, "theseus", "theseus, centred", "gradient-only")
 ONE_SIDED = ("input-only", "output-only")
+RESPONSE = ("response", "response, auto")
 MASKS = ("gradfix", "gradfix, vote")
 SAMPLED = ("bico", "best", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
 
@@ -49,9 +54,9 @@ LAWS: dict[Callable, tuple[str, ...]] = {
         *ONE_SIDED,
     ),
     own_base_projects: (*TWO_SIDED, *ONE_SIDED, *MASKS, "transfusion", "naive"),
-    rotations_are_followed: TWO_SIDED,
-    permutations_are_followed: (*TWO_SIDED, "transfusion"),
-    same_function_same_fine_tune: ("bico", "best", "bico, label-free", "bico, filled", "transfusion"),
+    rotations_are_followed: (*TWO_SIDED, *RESPONSE),
+    permutations_are_followed: (*TWO_SIDED, "transfusion", *RESPONSE),
+    same_function_same_fine_tune: ("bico", "best", "bico, label-free", "bico, filled", "transfusion", *RESPONSE),
     there_and_back: (*TWO_SIDED, "naive"),
     norms_and_angles_are_kept: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
     factors_move_alone: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
@@ -73,6 +78,10 @@ LAWS: dict[Callable, tuple[str, ...]] = {
     kept_entries_have_a_majority: ("gradfix, vote",),
     steps_are_ports_of_parts: ("bico, two steps",),
     steps_are_adams: ("few-shot",),
+    a_heavy_ridge_is_bico: ("response, far",),
+    batches_do_not_matter: RESPONSE,
+    nothing_responds_to_nothing: RESPONSE,
+    responses_are_reproduced: ("response, light",),
     brute_force_finds_the_same: ("transfusion",),
     streamed_is_one_shot: (),
     gradients_are_autograds: (),

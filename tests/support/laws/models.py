@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_bico import BiCo, Naive
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
-from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Theseus, TransFusion
+from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Response, Theseus, TransFusion
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
@@ -34,6 +34,10 @@ METHODS: dict[str, Method] = {
     "bico, centred": BiCo(rtol=EXACT, centred=True),
     "best": Best(rtol=EXACT),
     "bico, two steps": BiCo(rtol=EXACT, steps=2),
+    "response": Response(rtol=EXACT, ridge=1.0),
+    "response, auto": Response(rtol=EXACT),
+    "response, light": Response(rtol=EXACT, ridge=1e-9, maps="gradient"),
+    "response, far": Response(rtol=EXACT, ridge=1e12, maps="gradient"),
     "theseus": Theseus(rtol=EXACT),
     "theseus, centred": Theseus(rtol=EXACT, centred=True),
     **{name: BY_NAME[name](rtol=EXACT) for name in ("input-only", "output-only", "gradient-only")},

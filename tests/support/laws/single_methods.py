@@ -4,11 +4,24 @@ import copy
 from dataclasses import replace
 
 import torch
-from support.laws.models import carried, model, noise_tau, own_gradients, own_votes, plus, samples
+from support.laws.models import (
+    METHODS,
+    carried,
+    model,
+    noise_tau,
+    own_gradients,
+    own_votes,
+    pairs,
+    plus,
+    samples,
+    statistics,
+)
 from support.twins import distance
 
 from hf_bico import port
 from hf_bico.core.methods import Method
+from hf_bico.core.taps import taps
+from hf_bico.core.types import Signal
 
 
 def kept_entries_descend(method: Method) -> None:
@@ -76,3 +89,44 @@ def steps_are_adams(method: Method) -> None:
     assert distance(carried(two, "own", "same", tau), by_hand) < 1e-6
     assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in target.parameters())
+
+
+def a_heavy_ridge_is_bico(method: Method) -> None:
+    """λ → ∞ is BiCo, as its R_out is that of the gradients alone."""
+    tau = noise_tau("own")
+    assert distance(carried(method, "own", "same", tau), carried(METHODS["bico"], "own", "same", tau)) < 1e-6
+
+
+def nothing_responds_to_nothing(method: Method) -> None:
+    """Of τ = 0 nothing comes, to rounding."""
+    tau = {key: torch.zeros_like(tensor) for key, tensor in noise_tau("own").items()}
+    delta, state = carried(method, "own", "wide", tau), model("wide").state_dict()
+    assert all(change.norm() < 1e-9 * state[key].norm() for key, change in delta.items())
+
+
+def batches_do_not_matter(method: Method) -> None:
+    """The layers are solved on all samples at once, however they come."""
+    tau = noise_tau("own")
+    whole, parts = (carried(method, "own", "wide", tau, n=24, batch=batch) for batch in (24, 7))
+    assert distance(whole, parts) < 1e-8
+
+
+def responses_are_reproduced(method: Method) -> None:
+    """Where λ is small and rows are fewer than inputs, a port's last outputs on the samples change by the response of
+    the source's, in the coordinates that R_out gives."""
+    tau, (base, target) = noise_tau("own"), pairs("own", "wide")[-1]
+    delta = carried(method, "own", "wide", tau, n=2, batch=2)
+    own, wide = model("own"), model("wide")
+    response = last_outputs(plus(own, tau), base) - last_outputs(own, base)
+    found = last_outputs(plus(wide, delta), target) - last_outputs(wide, target)
+    *_, (_, map_) = method.plan(pairs("own", "wide"), statistics("own", "wide", 2, 2))
+    assert (found - response @ map_.left.T).norm() < 1e-3 * found.norm()
+
+
+def last_outputs(live, site):
+    """What a site gives of two samples."""
+    rows, seen = {}, samples(2)
+    with torch.no_grad(), taps(live, [site], [Signal.OUTPUT], rows.__setitem__, 2):
+        seen.loss(live, (seen.images, seen.labels))
+    (found,) = rows.values()
+    return found

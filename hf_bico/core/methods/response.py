@@ -1,0 +1,199 @@
+"""Responses carried over: what a fine-tune does to the samples, reproduced layer by layer in closed form."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.collect import frozen
+from hf_bico.core.errors import PortError
+from hf_bico.core.linalg import polar_factor
+from hf_bico.core.low_rank import Delta, LowRank
+from hf_bico.core.method import FORWARD, Job, Passes, Track, untracked
+from hf_bico.core.methods.two_sided import TwoSided
+from hf_bico.core.moments import CrossMoment, Statistics
+from hf_bico.core.ridge import HeldOut
+from hf_bico.core.side_by_side import SideBySide
+from hf_bico.core.transport import Moved, Transported, part_of, require_finite
+from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Wanted
+
+SIGNALS = {
+    "both": (Signal.OUTPUT_GRADIENT, Signal.OUTPUT),
+    "gradient": (Signal.OUTPUT_GRADIENT,),
+    "output": (Signal.OUTPUT,),
+}
+"""What R_out is made of."""
+
+
+@dataclass(frozen=True)
+class Response(TwoSided):
+    """Reproduce on the target what the fine-tune does to the outputs of every layer on the calibration samples.
+
+    With X_B, Y_B the target's inputs and outputs, Y_A and Y_ft those of the source's layer before and after its
+    fine-tune, and X_B′ the target's inputs as they are once the layers below have changed, for one layer after the
+    other in the order of the forward pass:
+
+        want = Y_B + (Y_ft − Y_A) R_outᵀ
+        ΔW   = argmin ‖X_B′ (W_B + ΔW)ᵀ − want‖² + λ m ‖ΔW − R_out τ R_inᵀ‖²
+
+    R_out and R_in are orthogonal maps as BiCo's, m is the mean of the diagonal of X_B′ᵀX_B′, and a bias is a column of
+    ones. λ → ∞ is BiCo under this R_out. The cost beside BiCo's is two forward passes of either base.
+    """
+
+    name: ClassVar[str] = "response"
+    citation: ClassVar[str] = "after arXiv:2605.28444"
+    summary: ClassVar[str] = (
+        "Layer by layer, in the order of the forward pass, the new base's weights are changed so that its outputs on "
+        "the calibration samples change as the fine-tune changed those of its own base, turned by BiCo's orthogonal "
+        "map: a ridge regression in closed form, drawn to R_out τ R_inᵀ. Nothing is trained."
+    )
+    left: ClassVar[Signal] = Signal.OUTPUT_GRADIENT
+    right: ClassVar[Signal] = Signal.INPUT
+
+    maps: Literal["both", "gradient", "output"] = "both"
+    """What R_out is the orthogonal map of: the loss's gradients at the outputs, the centred outputs, which need no
+    labels, or the two moments together, each divided by its nuclear norm."""
+    ridge: Literal["auto"] | float = "auto"
+    """λ; auto chooses for every layer what predicts the responses of held-out samples best."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ridge != "auto" and not 0 < self.ridge < float("inf"):
+            raise PortError(f"ridge = {self.ridge}: give a number above 0, or auto")
+        if self.completion != "cut":
+            raise PortError("response has no completion: what the samples do not determine is left to the ridge")
+
+    @property
+    def wanted(self) -> Wanted:
+        return Wanted(frozenset({Signal.INPUT, *SIGNALS[self.maps]}))
+
+    @property
+    def why_not_storable(self) -> str | None:
+        return "it reproduces what one fine-tune does to the samples"
+
+    def passes(self, a: float, b: float) -> Passes:
+        usual = super().passes(a, b)
+        return replace(usual, flops=usual.flops + 2 * FORWARD * (a + b), solved=2)
+
+    def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+        if signal is not Signal.OUTPUT_GRADIENT:
+            return super()._side(pair, seen, signal)
+        moments = [seen[pair, each] for each in SIGNALS[self.maps]]
+        try:
+            moments = [each.centred() if each is seen[pair, Signal.OUTPUT] else each for each in moments]
+            if len(moments) == 1:
+                return moments[0].procrustes(rtol=self.rtol)
+            return together(moments, self.rtol)
+        except ValueError as error:
+            raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
+
+    def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
+        delta, moved, maps = Delta(job.weights), [], _Maps(self.plan(job.pairs, seen))
+        with ExitStack() as stack:
+            for model in (job.base.model, job.target.model):
+                stack.enter_context(frozen(model))
+            passes = stack.enter_context(SideBySide(job, seen))
+            weights = len({pair.target.weight.key for pair in job.pairs})
+            for sites in track(passes, f"Carrying responses ({self.name})", weights):
+                layers = [maps.of(site.name) for site in sites]
+                anchors = [_moved_by(map_, pair, job) for pair, map_ in layers]
+                changes, ridge = self._changes(layers, anchors, passes)
+                for (pair, map_), anchor, change in zip(layers, anchors, changes, strict=True):
+                    passes.add(pair.target, change.of)
+                    delta.write(pair.target.weight, change.weight)
+                    if pair.target.bias is not None and change.bias is not None:
+                        delta.write(pair.target.bias, change.bias)
+                    moved.append(_told(job, pair, map_, anchor, ridge))
+        require_finite(delta)
+        return Transported(delta, moved)
+
+    def _changes(
+        self, layers: Sequence[tuple[Pair, BilinearMap]], anchors: Sequence["Change"], passes: SideBySide
+    ) -> tuple[list["Change"], float]:
+        """Return the ridge regressions of the layers in one weight onto the responses that are wanted, drawn to their
+        anchors; and the λ that they share.
+        """
+        sums = HeldOut(one_more=anchors[0].bias is not None)
+        for rows in passes.rows([pair for pair, _ in layers]):
+            wanted = [
+                before + map_.outputs(response) - now - anchor.of(rows.x)
+                for before, now, response, (_, map_), anchor in zip(
+                    rows.before, rows.now, rows.responses, layers, anchors, strict=True
+                )
+            ]
+            sums.add(rows.x, torch.cat(wanted, dim=1), rows.sample)
+        try:
+            solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
+        except (ValueError, torch.linalg.LinAlgError) as error:
+            raise PortError(f"{layers[0][0].target.name}: the samples give no regression: {error}") from error
+        parts = torch.split(solved, [len(anchor.weight) for anchor in anchors])
+        return [anchor.plus(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
+
+
+def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
+    """Return the orthogonal map of several cross-moments of the same coordinates, each over its nuclear norm.
+
+    The fit's residual is that of the first under this map.
+    """
+    crosses = [moment.cross for moment in moments if moment.cross is not None]
+    if not crosses:
+        raise ValueError("there are no calibration samples")
+    sizes = [torch.linalg.svdvals(cross).sum().clamp_min(torch.finfo(cross.dtype).tiny) for cross in crosses]
+    factor, rank, _ = polar_factor(sum(cross / size for cross, size in zip(crosses, sizes, strict=True)), rtol=rtol)
+    match = float((factor * crosses[0]).sum()) ** 2 / max(moments[0].energy_a * moments[0].energy_b, 1e-300)
+    return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
+
+
+class Change(NamedTuple):
+    """What a layer changes by."""
+
+    weight: Tensor
+    """(d_out, d_in)"""
+    bias: Tensor | None
+    """(d_out,); None for a layer that has no bias."""
+
+    def plus(self, more: Tensor) -> "Change":
+        """Return the sum with (d_out, d_in), whose last column is the bias's where there is one."""
+        more = more.to(self.weight)
+        if self.bias is None:
+            return Change(self.weight + more, None)
+        return Change(self.weight + more[:, :-1], self.bias + more[:, -1])
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return what it adds to the outputs of rows x (…, d_in)."""
+        return nn.functional.linear(x, self.weight.to(x), None if self.bias is None else self.bias.to(x))
+
+
+class _Maps:
+    """A plan whose maps are made as they are asked for, in whatever order."""
+
+    def __init__(self, plan: Iterator[tuple[Pair, BilinearMap]]) -> None:
+        self.plan = plan
+        self.waiting: dict[str, tuple[Pair, BilinearMap]] = {}
+
+    def of(self, name: str) -> tuple[Pair, BilinearMap]:
+        while name not in self.waiting:
+            pair, map_ = next(self.plan)
+            self.waiting[pair.target.name] = pair, map_
+        return self.waiting.pop(name)
+
+
+def _moved_by(map_: BilinearMap, pair: Pair, job: Job) -> Change:
+    """Return R_out τ R_inᵀ of one layer."""
+    base, target = pair
+    tau = part_of(job.tau, base.weight)
+    weight = map_.weight(tau.dense() if isinstance(tau, LowRank) else tau)
+    if target.bias is None:
+        return Change(weight, None)
+    bias = weight.new_zeros(target.d_out) if base.bias is None else map_.bias(base.bias.of(job.tau[base.bias.key]))
+    return Change(weight, bias.to(weight))
+
+
+def _told(job: Job, pair: Pair, map_: BilinearMap, anchor: Change, ridge: float) -> Moved:
+    """Return what is told of a layer: of the maps, what of τ they keep, and the λ of its regression."""
+    norm = float(part_of(job.tau, pair.base.weight).norm())
+    kept = (float(anchor.weight.norm()) / norm) ** 2 if norm else 1.0
+    return Moved(pair.base.name, pair.target.name, norm, kept, 1.0, map_.output_fit, map_.input_fit, ridge)

@@ -1,0 +1,140 @@
+"""The samples through both bases, the fine-tune, and the target as it changes, side by side, a layer at a time."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
+from functools import partial
+from itertools import zip_longest
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.collect import Batch, Loss, samples_in
+from hf_bico.core.errors import PortError
+from hf_bico.core.method import Job
+from hf_bico.core.moments import Statistics
+from hf_bico.core.transport import added
+from hf_bico.core.types import Pair, Signal, Site
+from hf_bico.core.walk import Stop, Walk
+
+
+class Rows(NamedTuple):
+    """What one batch shows at the layers of one weight of the target, a list a layer; rows that meet none of the base's
+    are left out.
+    """
+
+    x: Tensor
+    """(m, d_in): their inputs, as changed below them."""
+    before: list[Tensor]
+    """(m, d_out): their outputs in the target as it was."""
+    now: list[Tensor]
+    """(m, d_out): what their own weights give of x."""
+    responses: list[Tensor]
+    """(m, d_out of the base's layer): Y_ft − Y_A at the rows that these meet."""
+    sample: Tensor
+    """(m,): the number of the sample that a row is of."""
+
+
+class SideBySide:
+    """Iterates over the target's weights in the order in which they run; yields the sites of each.
+
+    No more is held than the rows of one layer of every pass, and the responses of layers that are needed once more.
+    A layer is finished by `add` for each of its sites.
+    """
+
+    def __init__(self, job: Job, seen: Statistics) -> None:
+        self.pairs = {pair.target.name: pair for pair in job.pairs}
+        self.batches = list(job.batches())
+        self.seen, self.uses = seen, Counter(pair.base.name for pair in job.pairs)
+        base, target, tuned = job.base, job.target, tuned_copy(job)
+        sites = [pair.target for pair in job.pairs]
+        partners = list({pair.base.name: pair.base for pair in job.pairs}.values())
+
+        def walks(loss: Loss, model: nn.Module, watched: list[Site], which: Callable[[Batch], Any]) -> list[Walk]:
+            given = map(which, self.batches)
+            return [Walk(partial(loss, model, each), model, watched, samples_in(each)) for each in given]
+
+        self.bases = walks(base.loss, base.model, partners, lambda batch: batch.base)
+        self.tuned = walks(base.loss, tuned, partners, lambda batch: batch.base)
+        self.before = walks(target.loss, target.model, sites, lambda batch: batch.target)
+        self.changed = walks(target.loss, target.model, sites, lambda batch: batch.target)
+        self.at: list[tuple[Stop, Stop]] = []
+        """Where the target has come to in every batch: as it was, and changed."""
+        self.changes: list[Tensor] = []
+        """What is added to the outputs there."""
+        self.responses: dict[str, list[Tensor]] = {}
+        """Site of the base → Y_ft − Y_A (n, T_A, d_out) of every batch."""
+
+    def __enter__(self) -> "SideBySide":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for walk in (*self.bases, *self.tuned, *self.before, *self.changed):
+            walk.close()
+
+    def __iter__(self) -> Iterator[tuple[Site, ...]]:
+        while stops := _together(walk.step() for walk in self.before):
+            changed = (walk.step(change) for walk, change in zip_longest(self.changed, self.changes))
+            self.at = list(zip(stops, _together(changed), strict=True))
+            self.changes = [torch.zeros_like(now.y) for _, now in self.at]
+            yield stops[0].sites
+
+    def rows(self, pairs: Sequence[Pair]) -> Iterator[Rows]:
+        """Yield what every batch shows at the layers of the weight that the target has come to."""
+        partners, first = [self._responses(pair.base) for pair in pairs], 0
+        for (before, now), batch, *responses in zip(self.at, self.batches, *partners, strict=True):
+            (n, count), device = now.x.shape[:2], now.x.device
+            meets = self.seen.meets(*pairs[0].streams(Signal.INPUT), responses[0].shape[1], count, batch.meeting)
+            met = torch.ones(n, count, dtype=torch.bool, device=device)
+            if meets is not None:
+                responses = [meets.to(response) @ response for response in responses]
+                met = meets.any(-1).expand(n, count).to(device)
+            sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
+            first += n
+            wide = torch.promote_types(now.x.dtype, torch.float32)
+            was, gives = ([stop.of(pair.target)[met].to(wide) for pair in pairs] for stop in (before, now))
+            yield Rows(now.x[met].to(wide), was, gives, [each[met].to(wide) for each in responses], sample[met])
+
+    def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
+        """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
+        wide = torch.promote_types(self.at[0][1].x.dtype, torch.float32)
+        for (_, now), sums in zip(self.at, self.changes, strict=True):
+            Stop(now.sites, now.x, sums).of(site).copy_(change(now.x.to(wide)))
+        base = self.pairs[site.name].base.name
+        self.uses[base] -= 1
+        if not self.uses[base]:
+            del self.responses[base]
+
+    def _responses(self, base: Site) -> list[Tensor]:
+        while base.name not in self.responses:
+            before, after = (_together(walk.step() for walk in walks) for walks in (self.bases, self.tuned))
+            for site in before[0].sites:
+                self.responses[site.name] = [b.of(site) - a.of(site) for a, b in zip(before, after, strict=True)]
+        return self.responses[base.name]
+
+
+def _together(stops: Iterable[Stop | None]) -> list[Stop]:
+    """Return where the passes of all batches have come to, which is one place; nothing at their end.
+
+    Raises:
+        PortError: it is not one place.
+    """
+    found = list(stops)
+    here = [stop for stop in found if stop is not None]
+    if here and (len(here) < len(found) or len({stop.sites for stop in here}) > 1):
+        raise PortError("a model runs its layers in another order in some batches: nothing can follow it")
+    return here
+
+
+def tuned_copy(job: Job) -> nn.Module:
+    """Return the fine-tune, frozen: a copy of the base with τ added."""
+    tuned = deepcopy(job.base.model).eval().requires_grad_(False)
+    state = tuned.state_dict()
+    with torch.no_grad():
+        for key, tensor in added(job.base.model.state_dict(), job.tau):
+            state[key].copy_(tensor)
+    return tuned

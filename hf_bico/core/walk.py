@@ -1,0 +1,103 @@
+"""Forward passes that wait at every linear map they come to, so that several of them can go side by side."""
+
+from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hf_bico.core.taps import Taps
+from hf_bico.core.types import Site
+
+
+class Stop(NamedTuple):
+    """Where a pass has come to: the linear maps of one weight, the rows that they read and those that they give."""
+
+    sites: tuple[Site, ...]
+    x: Tensor
+    """(n, T, d_in)"""
+    y: Tensor
+    """(n, T, d): the outputs of all sites of a fused weight side by side."""
+
+    def of(self, site: Site) -> Tensor:
+        """Return one site's own outputs, (n, T, d_out), as a view."""
+        return self.y if site.weight.rows is None else self.y[..., slice(*site.weight.rows)]
+
+
+class Walk:
+    """A forward pass in a thread of its own, which runs only while it is asked for its next stop.
+
+    Weights need no gradient and get none. Passes on one model may go side by side: nothing of the model is changed.
+    """
+
+    def __init__(self, run: Callable[[], Any], model: nn.Module, sites: Iterable[Site], samples: int | None) -> None:
+        self._here: SimpleQueue[Stop | BaseException | None] = SimpleQueue()
+        self._there: SimpleQueue[Tensor | Exception | None] = SimpleQueue()
+        self._mode = _Steps(model, sites, self._wait, samples)
+        self._thread = Thread(target=self._pass, args=(run,), daemon=True)
+        self._begun = False
+
+    def step(self, change: Tensor | None = None) -> Stop | None:
+        """Go on to the next stop; None at the end of the pass.
+
+        Args:
+            change: what is added to the outputs of the stop that the pass is at, of their shape.
+
+        Raises:
+            Exception: whatever the pass raised.
+        """
+        if self._begun:
+            self._there.put(change)
+        else:
+            self._begun = True
+            self._thread.start()
+        found = self._here.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        """Leave the pass where it is."""
+        if self._begun and self._thread.is_alive():
+            self._there.put(_Left())
+            self._thread.join()
+
+    def _wait(self, stop: Stop) -> Tensor | None:
+        self._here.put(stop)
+        answer = self._there.get()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _pass(self, run: Callable[[], Any]) -> None:
+        try:
+            with torch.no_grad(), self._mode:
+                run()
+            self._here.put(None)
+        except _Left:
+            pass
+        except BaseException as error:
+            self._here.put(error)
+
+
+class _Left(Exception):
+    """The pass is needed no further."""
+
+
+class _Steps(Taps):
+    """Shows every watched linear map's rows, and adds what it is answered to its outputs."""
+
+    def __init__(
+        self, model: nn.Module, sites: Iterable[Site], wait: Callable[[Stop], Tensor | None], samples: int | None
+    ) -> None:
+        super().__init__(model, sites, (), lambda stream, rows: None, samples)
+        self.wait = wait
+
+    def _watch(
+        self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        y = func(x, weight, *args, **kwargs)
+        change = self.wait(Stop(tuple(sites), self.by_sample(x), self.by_sample(y)))
+        return y if change is None else y + change.reshape(y.shape).to(y)
