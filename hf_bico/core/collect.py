@@ -154,7 +154,7 @@ def _labelled(side: Side, batch: Any) -> None:
     if not loss.isfinite():
         raise PortError("the calibration loss is NaN or Inf: a weight or a sample is broken")
     if loss.requires_grad:
-        _backward(loss)
+        backward(loss)
 
 
 def _label_free(first: int, draw: int) -> Run:
@@ -168,12 +168,12 @@ def _label_free(first: int, draw: int) -> Run:
             torch.randn(scores.shape[1], generator=generator.manual_seed(((first + i) << 16) + draw))
             for i in range(len(scores))
         ]
-        _backward(scores, torch.stack(cotangents).to(scores))
+        backward(scores, torch.stack(cotangents).to(scores))
 
     return run
 
 
-_backward: Callable[..., None] = Tensor.backward
+backward: Callable[..., None] = Tensor.backward
 """Torch's own, typed here. `torch.autograd.backward` would leave the taps on in the backward pass."""
 
 

@@ -101,9 +101,17 @@ class CrossMoment:
             raise ValueError("there are no calibration samples")
         other = None if fill is None else fill.cross
         factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
+        return factor, self.fit(factor, rank, nuclear)
+
+    def fit(self, factor: Tensor, rank: int, inner: float) -> Fit:
+        """Return how good an orthogonal map is.
+
+        Args:
+            inner: ⟨R, cross⟩; of the moment's own map its nuclear norm.
+        """
         energies = self.energy_a * self.energy_b
-        match = nuclear**2 / energies if energies > 0 else 0.0
-        return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
+        match = inner**2 / energies if energies > 0 else 0.0
+        return Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
 class Statistics:

@@ -96,14 +96,16 @@ class SideBySide:
             sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
             first += n
             wide = torch.promote_types(now.x.dtype, torch.float32)
-            was, gives = ([stop.of(pair.target)[met].to(wide) for pair in pairs] for stop in (before, now))
+            was, gives = (
+                [pair.target.weight.outputs(stop.y)[met].to(wide) for pair in pairs] for stop in (before, now)
+            )
             yield Rows(now.x[met].to(wide), was, gives, [each[met].to(wide) for each in responses], sample[met])
 
     def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
         """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
         wide = torch.promote_types(self.at[0][1].x.dtype, torch.float32)
         for (_, now), sums in zip(self.at, self.changes, strict=True):
-            Stop(now.sites, now.x, sums).of(site).copy_(change(now.x.to(wide)))
+            site.weight.outputs(sums).copy_(change(now.x.to(wide)))
         base = self.pairs[site.name].base.name
         self.uses[base] -= 1
         if not self.uses[base]:
@@ -113,7 +115,8 @@ class SideBySide:
         while base.name not in self.responses:
             before, after = (_together(walk.step() for walk in walks) for walks in (self.bases, self.tuned))
             for site in before[0].sites:
-                self.responses[site.name] = [b.of(site) - a.of(site) for a, b in zip(before, after, strict=True)]
+                own = site.weight.outputs
+                self.responses[site.name] = [own(b.y) - own(a.y) for a, b in zip(before, after, strict=True)]
         return self.responses[base.name]
 
 

@@ -145,8 +145,7 @@ class Taps(TorchFunctionMode):
     ) -> None:
         """Emit each site's own part of a fused weight's output, or of the gradient there."""
         for site in sites if signal in self.signals else ():
-            rows = site.weight.rows
-            self._seen(site.stream(signal), shown(y if rows is None else y[..., slice(*rows)]))
+            self._seen(site.stream(signal), shown(site.weight.outputs(y)))
 
 
 def _root(rows: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
+ABSENT = "absent"
+"""In the metadata of a field: reports leave it out where it is None."""
 LARGEST_TAU = 1.0
 """The ‖τ‖/‖θ_A‖, over the sites' weights, from which on θ_A cannot be what was fine-tuned: two unrelated models of one
 architecture lie near √2, fine-tunes far below."""
@@ -73,7 +75,7 @@ class Moved:
     """The map's s; 1 for an isometry."""
     output: Fit | None
     input: Fit | None
-    ridge: float | None = field(default=None, metadata={"absent": True})
+    ridge: float | None = field(default=None, metadata={ABSENT: True})
     """λ, where the change is a ridge regression; left out of reports elsewhere."""
 
 
@@ -123,17 +125,27 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         PortError: NaN or Inf in the result.
     """
     delta, moved = Delta(target), []
-    for (a, b), map_ in maps:
-        change = part_of(tau, a.weight)
-        there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
-        delta.write(b.weight, there)
-        if a.bias is not None and b.bias is not None:
-            delta.write(b.bias, map_.bias(a.bias.of(tau[a.bias.key])))
-        norm = float(change.norm())
-        kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
-        moved.append(Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit))
+    for pair, map_ in maps:
+        weight, bias, told = move(tau, pair, map_)
+        delta.write(pair.target.weight, weight)
+        if bias is not None and pair.target.bias is not None:
+            delta.write(pair.target.bias, bias)
+        moved.append(told)
     require_finite(delta)
     return Transported(delta, moved)
+
+
+def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor | None, Moved]:
+    """Return one layer's change in the target's coordinates: of its weight, of its bias where both sides have
+    one; and what is told of it.
+    """
+    a, b = pair
+    change = part_of(tau, a.weight)
+    there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
+    bias = map_.bias(a.bias.of(tau[a.bias.key])) if a.bias is not None and b.bias is not None else None
+    norm = float(change.norm())
+    kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
+    return there, bias, Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit)
 
 
 def require_finite(delta: Delta) -> None:

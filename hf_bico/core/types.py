@@ -97,6 +97,10 @@ class Slice:
         matrix = tensor.T if self.transposed else tensor
         return matrix if self.rows is None else matrix[slice(*self.rows)]
 
+    def outputs(self, y: Tensor) -> Tensor:
+        """Return the site's own part of what a fused weight gives, (…, d_out) of (…, rows of the weight), as a view."""
+        return y if self.rows is None else y[..., slice(*self.rows)]
+
 
 @dataclass(frozen=True)
 class Tokens:

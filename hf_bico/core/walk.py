@@ -21,10 +21,6 @@ class Stop(NamedTuple):
     y: Tensor
     """(n, T, d): the outputs of all sites of a fused weight side by side."""
 
-    def of(self, site: Site) -> Tensor:
-        """Return one site's own outputs, (n, T, d_out), as a view."""
-        return self.y if site.weight.rows is None else self.y[..., slice(*site.weight.rows)]
-
 
 class Walk:
     """A forward pass in a thread of its own, which runs only while it is asked for its next stop.
@@ -37,7 +33,6 @@ class Walk:
         self._there: SimpleQueue[Tensor | Exception | None] = SimpleQueue()
         self._mode = _Steps(model, sites, self._wait, samples)
         self._thread = Thread(target=self._pass, args=(run,), daemon=True)
-        self._begun = False
 
     def step(self, change: Tensor | None = None) -> Stop | None:
         """Go on to the next stop; None at the end of the pass.
@@ -48,11 +43,10 @@ class Walk:
         Raises:
             Exception: whatever the pass raised.
         """
-        if self._begun:
-            self._there.put(change)
-        else:
-            self._begun = True
+        if self._thread.ident is None:  # not yet begun
             self._thread.start()
+        else:
+            self._there.put(change)
         found = self._here.get()
         if isinstance(found, BaseException):
             raise found
@@ -60,7 +54,7 @@ class Walk:
 
     def close(self) -> None:
         """Leave the pass where it is."""
-        if self._begun and self._thread.is_alive():
+        if self._thread.is_alive():
             self._there.put(_Left())
             self._thread.join()
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.transport import ABSENT
 
-ABSENT = "absent"
 Record = TypeVar("Record")
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from huggingface_hub import HfApi
-from support.commands import assert_refused, hf_bico
+from support.commands import TINY_PORT, assert_refused, hf_bico
 from support.refusals import WEIGHTS, rewrite
 from support.world import config, write_model
 
@@ -209,12 +209,7 @@ def test_options_of_a_push_without_one(world, capsys, monkeypatch, words):
         hf_bico(
             capsys,
             monkeypatch,
-            "port",
-            "demo/ft",
-            "--to",
-            "demo/plus",
-            "--dataset",
-            "demo/task",
+            *TINY_PORT,
             "-n",
             "20",
             "--push-to",

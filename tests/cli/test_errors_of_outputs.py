@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import save_file
-from support.commands import assert_refused, hf_bico, json_of
+from support.commands import TINY_PORT, assert_refused, hf_bico, json_of
 from support.hub import client_env
 
 from hf_bico.core import chain
@@ -101,12 +101,7 @@ def test_no_network(hub, tmp_path):
     process = child(
         hub,
         tmp_path,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         HF_ENDPOINT="http://127.0.0.1:9",
     )
     out, err = process.communicate(timeout=100)
@@ -126,12 +121,7 @@ def test_interrupted_by_the_keyboard(hub, world, tmp_path):
     process = child(
         hub,
         tmp_path,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "-n",
         "60",
         "--batch-size",
@@ -168,12 +158,7 @@ def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name)
     ran = hf_bico(
         capsys,
         monkeypatch,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "-n",
         "20",
         "--push-to",
@@ -194,12 +179,7 @@ def test_a_token_is_nowhere(hub, world, tmp_path):
     process = child(
         hub,
         tmp_path,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "-n",
         "20",
         "--output",

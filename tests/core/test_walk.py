@@ -37,7 +37,7 @@ def test_every_weight_is_a_stop_with_its_rows(clip):
     assert [site.role for site in found[0].sites] == ["q", "k", "v"]
     for stop in found:
         for site in stop.sites:
-            assert (stop.x.shape[-1], stop.of(site).shape[-1]) == (site.d_in, site.d_out)
+            assert (stop.x.shape[-1], site.weight.outputs(stop.y).shape[-1]) == (site.d_in, site.d_out)
 
 
 def test_what_is_added_is_what_another_weight_gives(clip):

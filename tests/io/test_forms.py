@@ -8,7 +8,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, ModelCard
 from support.adapters import write_adapter
-from support.deltas import LORAS, publish
+from support.deltas import LORAS, ported, publish
 from support.family_twins import CASES
 from support.repos import NAMES, batch, processor_of, write_family
 
@@ -16,26 +16,6 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.types import Slice
 from hf_bico.io.changes.forms import Storage, as_products, stored, truncated
-from hf_bico.io.hub import Hub
-from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.port import run
-
-
-def written(repo: str, source: str, form: str, **options):
-    return run(
-        PortConfig(
-            f"{repo}-{source}",
-            f"{repo}-plus",
-            f"{repo}-task",
-            base=f"{repo}-base",
-            n=22,
-            form=form,
-            push_to=f"{repo}-as-{form}",
-            allow_regression=True,
-            **options,
-        ),
-        Hub(),
-    ).report
 
 
 @pytest.mark.parametrize(("family", "source"), [("llama", "lora"), ("gpt2", "lora"), ("bert", "lora"), ("bert", "ft")])
@@ -44,7 +24,7 @@ def test_a_lora_is_the_model_that_it_was_scored_as(family, source, tmp_path, hub
     if source == "lora":
         write_adapter(tmp_path, family, merge=False, **LORAS[family])
     repo, case = publish(tmp_path, family, source), CASES[family]
-    told, whole = (written(repo, source, form) for form in ("lora", "model"))
+    told, whole = (ported(repo, form, source) for form in ("lora", "model"))
     scores = [report["evaluation"]["ported"]["value"] for report in (told, whole)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-4)
     cls, built = getattr(transformers, case.cls), {"num_labels": len(NAMES)} if case.kind == "text" else {}

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from huggingface_hub import HfApi
 
-from hf_bico.core import chain, halves, moments, transport
+from hf_bico.core import chain, halves, moments, transport, walk
 from hf_bico.core import method as protocol
 from hf_bico.io import adapter, fingerprint, models, workspace, writer
 from hf_bico.io.changes import delta, forms, opening, vectors
@@ -24,6 +24,17 @@ SCORES = f"{SAMPLES}test_scores.py::test_"
 LIVE = f"{WORKFLOWS}test_port.py::test_live_objects_and_hub_give_the_same_tensors"
 
 
+WALKS = {
+    "a walk that takes no change": of_tests(
+        walk.Walk,
+        "_wait",
+        lambda right: lambda self, stop: (right(self, stop), None)[1],
+        "tests/core/test_walk.py::test_what_is_added_is_what_another_weight_gives",
+    ),
+    "a walk that stays": of_tests(
+        walk.Walk, "close", instead(None), "tests/core/test_walk.py::test_a_pass_that_is_left_leaves_no_thread"
+    ),
+}
 PIPELINE = {
     "a port times seven": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 7 * alpha)), LIVE),
     "a port of nothing": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 0.0)), LIVE),
@@ -274,4 +285,4 @@ DRAWN = {
     ),
 }
 
-MUTANTS = PIPELINE | SCORED | HEADS | FILES | TOLD | DRAWN
+MUTANTS = WALKS | PIPELINE | SCORED | HEADS | FILES | TOLD | DRAWN

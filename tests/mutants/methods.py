@@ -275,7 +275,7 @@ MUTANTS = {
     ),
     "a ridge to nothing": of_laws(
         response,
-        "_moved_by",
+        "_anchor",
         wrong.no_anchor,
         {laws.a_heavy_ridge_is_bico: ("response, far",), laws.same_function_same_fine_tune: ("response",)},
     ),

@@ -203,9 +203,9 @@ def ascending(right):
 
 
 def no_anchor(right):
-    def wrong(map_, pair, job):
-        found = right(map_, pair, job)
-        return type(found)(0 * found.weight, None if found.bias is None else 0 * found.bias)
+    def wrong(*given):
+        change, told = right(*given)
+        return change._replace(weight=0 * change.weight, bias=None if change.bias is None else 0 * change.bias), told
 
     return wrong
 

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 
 from hf_bico.cli import main as cli
 
+TINY_PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
+"""A port in the tiny world."""
+
 
 class Ran(NamedTuple):
     code: int

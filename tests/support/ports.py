@@ -6,6 +6,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.commands import TINY_PORT
 
 from hf_bico import class_loss
 from hf_bico import port as port_live
@@ -20,7 +21,7 @@ from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
-PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--allow-regression")
+PORT = (*TINY_PORT, "-n", "20", "--allow-regression")
 
 
 @pytest.fixture(scope="module")

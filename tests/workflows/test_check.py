@@ -5,7 +5,7 @@ import shlex
 
 import numpy as np
 import pytest
-from support.commands import assert_refused, hf_bico, json_of
+from support.commands import TINY_PORT, assert_refused, hf_bico, json_of
 from support.repos import write_family
 
 from hf_bico.core.methods import BiCo
@@ -141,12 +141,7 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
     report = json_of(
         capsys,
         monkeypatch,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "-n",
         "12",
         "--eval-n",
@@ -171,12 +166,7 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
     report = json_of(
         capsys,
         monkeypatch,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "-n",
         "12",
         "--eval-n",

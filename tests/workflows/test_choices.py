@@ -12,7 +12,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard, cached_assets_path
 from safetensors.torch import load_file
-from support.commands import assert_refused, hf_bico
+from support.commands import TINY_PORT, assert_refused, hf_bico
 from support.ports import PORT, opened
 
 from hf_bico.core import collect
@@ -193,12 +193,7 @@ def test_strategies_reach_the_report_and_the_command_draws_the_same(world, tmp_p
     ran = hf_bico(
         capsys,
         monkeypatch,
-        "port",
-        "demo/ft",
-        "--to",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
+        *TINY_PORT,
         "--strategy",
         "centroid-far",
         "--per-class",

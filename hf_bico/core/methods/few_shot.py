@@ -1,12 +1,12 @@
 """The baseline of equal budget: the target itself is trained on the same samples."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_bico.core.collect import frozen
+from hf_bico.core.collect import backward, frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import BACKWARD, FORWARD, UPDATE, Job, Method, Passes, Track, untracked
@@ -66,8 +66,7 @@ class FewShot(Method):
             adam = torch.optim.AdamW(moving.values(), lr=self.rate, weight_decay=self.decay)
             for _ in track(range(self.steps), "Few-shot steps", self.steps):
                 for batch in job.batches():
-                    value: Any = loss(model, batch.target)  # `Tensor.backward` has no annotations
-                    value.backward()
+                    backward(loss(model, batch.target))
                 adam.step()
                 adam.zero_grad()
             return {key: p.detach() - before[key] for key, p in moving.items()}

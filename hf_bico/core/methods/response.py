@@ -17,8 +17,8 @@ from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.ridge import HeldOut
 from hf_bico.core.side_by_side import SideBySide
-from hf_bico.core.transport import Moved, Transported, part_of, require_finite
-from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Wanted
+from hf_bico.core.transport import Moved, Transported, move, require_finite
+from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Tensors, Wanted
 
 SIGNALS = {
     "both": (Signal.OUTPUT_GRADIENT, Signal.OUTPUT),
@@ -78,20 +78,17 @@ class Response(TwoSided):
         usual = super().passes(a, b)
         return replace(usual, flops=usual.flops + 2 * FORWARD * (a + b), solved=2)
 
-    def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Tensor, Fit]:
         if signal is not Signal.OUTPUT_GRADIENT:
-            return super()._side(pair, seen, signal)
-        moments = [seen[pair, each] for each in SIGNALS[self.maps]]
-        try:
-            moments = [each.centred() if each is seen[pair, Signal.OUTPUT] else each for each in moments]
-            if len(moments) == 1:
-                return moments[0].procrustes(rtol=self.rtol)
-            return together(moments, self.rtol)
-        except ValueError as error:
-            raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
+            return super()._map(pair, seen, signal)
+        moments = [
+            seen[pair, each].centred() if each is Signal.OUTPUT else seen[pair, each] for each in SIGNALS[self.maps]
+        ]
+        return moments[0].procrustes(rtol=self.rtol) if len(moments) == 1 else together(moments, self.rtol)
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
-        delta, moved, maps = Delta(job.weights), [], _Maps(self.plan(job.pairs, seen))
+        moved: list[Moved] = []
+        delta, maps = Delta(job.weights), _Maps(self.plan(job.pairs, seen))
         with ExitStack() as stack:
             for model in (job.base.model, job.target.model):
                 stack.enter_context(frozen(model))
@@ -99,14 +96,14 @@ class Response(TwoSided):
             weights = len({pair.target.weight.key for pair in job.pairs})
             for sites in track(passes, f"Carrying responses ({self.name})", weights):
                 layers = [maps.of(site.name) for site in sites]
-                anchors = [_moved_by(map_, pair, job) for pair, map_ in layers]
+                anchors, told = zip(*(_anchor(job.tau, *layer) for layer in layers), strict=True)
                 changes, ridge = self._changes(layers, anchors, passes)
-                for (pair, map_), anchor, change in zip(layers, anchors, changes, strict=True):
-                    passes.add(pair.target, change.of)
-                    delta.write(pair.target.weight, change.weight)
-                    if pair.target.bias is not None and change.bias is not None:
-                        delta.write(pair.target.bias, change.bias)
-                    moved.append(_told(job, pair, map_, anchor, ridge))
+                moved += [replace(each, ridge=ridge) for each in told]
+                for site, change in zip(sites, changes, strict=True):
+                    passes.add(site, change.of)
+                    delta.write(site.weight, change.weight)
+                    if site.bias is not None and change.bias is not None:
+                        delta.write(site.bias, change.bias)
         require_finite(delta)
         return Transported(delta, moved)
 
@@ -143,8 +140,7 @@ def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
         raise ValueError("there are no calibration samples")
     sizes = [torch.linalg.svdvals(cross).sum().clamp_min(torch.finfo(cross.dtype).tiny) for cross in crosses]
     factor, rank, _ = polar_factor(sum(cross / size for cross, size in zip(crosses, sizes, strict=True)), rtol=rtol)
-    match = float((factor * crosses[0]).sum()) ** 2 / max(moments[0].energy_a * moments[0].energy_b, 1e-300)
-    return factor, Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
+    return factor, moments[0].fit(factor, rank, float((factor * crosses[0]).sum()))
 
 
 class Change(NamedTuple):
@@ -181,19 +177,10 @@ class _Maps:
         return self.waiting.pop(name)
 
 
-def _moved_by(map_: BilinearMap, pair: Pair, job: Job) -> Change:
-    """Return R_out τ R_inᵀ of one layer."""
-    base, target = pair
-    tau = part_of(job.tau, base.weight)
-    weight = map_.weight(tau.dense() if isinstance(tau, LowRank) else tau)
-    if target.bias is None:
-        return Change(weight, None)
-    bias = weight.new_zeros(target.d_out) if base.bias is None else map_.bias(base.bias.of(job.tau[base.bias.key]))
-    return Change(weight, bias.to(weight))
-
-
-def _told(job: Job, pair: Pair, map_: BilinearMap, anchor: Change, ridge: float) -> Moved:
-    """Return what is told of a layer: of the maps, what of τ they keep, and the λ of its regression."""
-    norm = float(part_of(job.tau, pair.base.weight).norm())
-    kept = (float(anchor.weight.norm()) / norm) ** 2 if norm else 1.0
-    return Moved(pair.base.name, pair.target.name, norm, kept, 1.0, map_.output_fit, map_.input_fit, ridge)
+def _anchor(tau: Tensors, pair: Pair, map_: BilinearMap) -> tuple[Change, Moved]:
+    """Return R_out τ R_inᵀ of one layer, dense and with a bias where the target has one; and what is told of it."""
+    weight, bias, told = move(tau, pair, map_)
+    dense = weight.dense() if isinstance(weight, LowRank) else weight
+    if pair.target.bias is not None:
+        bias = dense.new_zeros(len(dense)) if bias is None else bias.to(dense)
+    return Change(dense, bias), told

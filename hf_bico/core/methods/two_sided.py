@@ -73,14 +73,22 @@ class TwoSided(Method):
     def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
         if signal is None:
             return None, None
-        fill = seen[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
-        moment = seen[pair, signal]
         try:
-            if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
-                moment = moment.centred()
-            return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill)
+            return self._map(pair, seen, signal)
         except ValueError as error:
             raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
+
+    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Tensor, Fit]:
+        """Return the orthogonal map of a signal.
+
+        Raises:
+            ValueError: the samples do not determine one.
+        """
+        fill = seen[pair, _FILL[signal]] if self.completion == "filled" and signal in _FILL else None
+        moment = seen[pair, signal]
+        if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
+            moment = moment.centred()
+        return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill)
 
 
 _FILL = {
