@@ -20,11 +20,14 @@ Scores = Callable[[nn.Module, Any], Tensor]
 
 
 class Side(NamedTuple):
-    """A pre-trained model, the loss whose gradients are taken, and scores for gradients without labels."""
+    """A pre-trained model, the loss whose gradients are taken, scores for gradients without labels, and its answers."""
 
     model: nn.Module
     loss: Loss
     scores: Scores | None = None
+    answers: Scores | None = None
+    """(model, batch) → logits (m, K) of all that the model is asked of the batch: a row a sample, or a row a token; None
+    where they would not mean the same in the other model."""
 
 
 class Parts(NamedTuple):

@@ -24,6 +24,16 @@ def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Some of the samples, which a port is made from, and the others, on which it is tried."""
+
+    batches: Callable[[], Iterable[Batch]]
+    """() → those that it is made from; may be called any number of times."""
+    held_out: Callable[[], float]
+    """() → the loss of the target as it stands, summed over the others."""
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that a method is given, apart from the statistics of the samples."""
 
@@ -38,6 +48,8 @@ class Job:
     """The target's tensors."""
     batches: Callable[[], Iterable[Batch]]
     """() → the calibration samples; may be called any number of times."""
+    folds: Sequence[Fold] = ()
+    """The samples in parts that are held out in turn, for methods that choose; empty where they cannot be parted."""
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,13 @@ class Asked:
         """The live model itself."""
         return self.loaded.model
 
-    def side(self, scores: Scores | None = None) -> Side:
-        """Return the model as a method sees it: with its loss and, if given, the scores of label-free gradients."""
-        return Side(self.model, self.objective.loss, scores)
+    def side(self, scores: Scores | None = None, *, alike: bool = True) -> Side:
+        """Return the model as a method sees it: with its loss and, if given, the scores of label-free gradients.
+
+        Args:
+            alike: whether its answers mean the same in the other model; those of two vocabularies do not.
+        """
+        return Side(self.model, self.objective.loss, scores, self.objective.answers if alike else None)
 
 
 TEXTS = 64

@@ -36,6 +36,10 @@ class Objective(Protocol):
         """Return the loss, summed over the batch's samples."""
         ...
 
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        """Return logits (m, K) of all that is asked: a row a sample, or a row a token of an answer."""
+        ...
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return the values of every sample that the score is made of, (n, m)."""
         ...
@@ -89,6 +93,9 @@ class ZeroShot:
         batch, labels = _labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
 
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return self.logits(model, batch)
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch, labels = _labelled(model, batch)
         logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
@@ -126,6 +133,9 @@ class Classifier:
         batch, labels = _labelled(model, batch)
         return loss_of_classes(logits_of_classes(model, batch.inputs), labels)
 
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return logits_of_classes(model, _on(model, batch).inputs)
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch, labels = _labelled(model, batch)
         return (logits_of_classes(model, batch.inputs).argmax(-1) == labels)[:, None]
@@ -155,6 +165,9 @@ class Causal:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return loss_of_tokens(*self._logits(model, batch))
+
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return _asked(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return (n, 3): a sample's summed loss, how many tokens were asked for, and 1 if all of them came first."""
@@ -198,6 +211,9 @@ class Seq2Seq:
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         return loss_of_tokens(*self._logits(model, batch))
+
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return _asked(*self._logits(model, batch))
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _answers(*self._logits(model, batch))
@@ -244,6 +260,9 @@ class Embedding:
         batch, labels = _labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
 
+    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
+        return self.logits(model, batch)
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:
             return self.features(model, batch)
@@ -264,6 +283,11 @@ def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> 
     with torch.no_grad():
         head = objective.features(model, bank)
     return lambda live, batch: objective.features(live, batch) @ head.T
+
+
+def _asked(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the rows (m, V) of logits (n, T, V) at the tokens that are asked for."""
+    return logits[labels != UNASKED]
 
 
 def _answers(logits: Tensor, labels: Tensor) -> Tensor:

@@ -74,7 +74,8 @@ class Session:
 
     def job(self, drawn: Draw) -> Job:
         """Return the job that a method is given."""
-        base, target = (asked.side(self._label_free(asked)) for asked in (self.base, self.target))
+        alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
+        base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
         return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn))
 
