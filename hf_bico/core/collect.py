@@ -26,8 +26,8 @@ class Side(NamedTuple):
     loss: Loss
     scores: Scores | None = None
     answers: Scores | None = None
-    """(model, batch) → logits (m, K) of all that the model is asked of the batch: a row a sample, or a row a token; None
-    where they would not mean the same in the other model."""
+    """(model, batch) → logits (m, K) of all that the model is asked of the batch: a row a sample, or a row a token.
+    None where they would not mean the same in the other model."""
 
 
 class Parts(NamedTuple):
