@@ -6,6 +6,7 @@ from importlib.metadata import version
 __version__ = version("hf-bico")
 
 _METHODS = (
+    "Auto",
     "Best",
     "BiCo",
     "FewShot",
@@ -17,6 +18,7 @@ _METHODS = (
     "Response",
     "Theseus",
     "TransFusion",
+    "Weighted",
 )
 _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
     "port": "hf_bico.workflows.live",
@@ -33,6 +35,7 @@ _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
     "TaskVector": "hf_bico.io.changes.vectors",
 }
 __all__ = [
+    "Auto",
     "Batch",
     "Best",
     "BiCo",
@@ -51,6 +54,7 @@ __all__ = [
     "TaskVector",
     "Theseus",
     "TransFusion",
+    "Weighted",
     "class_loss",
     "class_scores",
     "from_pretrained",

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from hf_bico.core.chain import carry, gather
+from hf_bico.core.choice import choice_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.meter import Meter
 from hf_bico.core.method import Job, Method, Track, union, untracked
@@ -38,6 +39,8 @@ class Row:
     peak_bytes: int = 0
     """The most memory in use while the method was at work (see `Meter`)."""
     search: Search | None = None
+    took: str | None = None
+    """What was taken, and at which scale, by a method that chooses among others."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,12 @@ def compare(
     bench = _Bench(job, n, score, track)
     refusals = {name: _refusal(job, method) for name, method in methods.items()}
     serving = [method for name, method in methods.items() if refusals[name] is None]
-    shared = cache(lambda draws: bench.gather(union(m for m in serving if _draws(m, serving) == draws)))
+    shared = cache(lambda group: bench.gather(union(m for m in serving if _group(m, serving) == group)))
     rows = []
     for name, method in methods.items():
         refusal = refusals[name]
         wants = bool(method.wanted.signals)
-        seen = cache(lambda m=method, wants=wants: shared(_draws(m, serving)) if wants else bench.gather(Wanted()))
+        seen = cache(lambda m=method, wants=wants: shared(_group(m, serving)) if wants else bench.gather(Wanted()))
         carried = cache(lambda m=method, seen=seen: bench.carry(m, *seen()))
         for alpha in alphas:
 
@@ -110,9 +113,13 @@ def _refusal(job: Job, method: Method) -> str | None:
     return None
 
 
-def _draws(method: Method, serving: Iterable[Method]) -> int:
-    """Return the draws of the collection a method takes part in: its own, or the first other's where it wants none."""
-    return method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0)
+def _group(method: Method, serving: Iterable[Method]) -> tuple[int, bool]:
+    """Return which collection a method takes part in: by its number of draws, or the first other's where it wants none;
+    and whether it is kept apart by fold.
+    """
+    if method.wanted.folded:
+        return method.wanted.draws, True
+    return method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0), False
 
 
 @dataclass(frozen=True)
@@ -154,4 +161,6 @@ class _Bench:
                 value = self.score(job.target.model)
         except PortError as error:
             return Row(name, alpha, refusal=str(error))
-        return Row(name, alpha, value, scale, None, seconds, done.shared_seconds, peak, search)
+        choice = choice_of(done.result)
+        took = f"{choice.chosen.name} × {choice.chosen.alpha:g}" if choice else None
+        return Row(name, alpha, value, scale, None, seconds, done.shared_seconds, peak, search, took)

@@ -92,6 +92,16 @@ class Delta(Factored):
             self.whole[key] = torch.zeros(tuple(self.shapes[key].shape), dtype=change.dtype)
         where.of(self.whole[key]).copy_(change)
 
+    def scaled(self, alpha: float) -> "Delta":
+        """Return α times the change."""
+        made = Delta(self.shapes)
+        made.whole = {key: alpha * tensor for key, tensor in self.whole.items()}
+        made.products = {
+            key: {where: LowRank(alpha * part.b, part.a) for where, part in parts.items()}
+            for key, parts in self.products.items()
+        }
+        return made
+
     def factors(self, key: str) -> LowRank | None:
         """Return a tensor's factors; those of several parts stand side by side, parts with the same A sharing it."""
         if key not in self.products or key in self.whole:

@@ -1,7 +1,7 @@
 """The interface of every method, and what a method is given."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from hf_bico.core.collect import Batch, Side
@@ -100,6 +100,12 @@ class Method:
         """Its options as plain JSON data."""
         return asdict(self)
 
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Those of its options that are not the defaults."""
+        usual = {field.name: field.default for field in fields(self)}
+        return {name: value for name, value in self.options.items() if value != usual[name]}
+
     def record(self) -> dict[str, Any]:
         """Return what a report says of the method, as plain JSON data."""
         return {
@@ -146,7 +152,9 @@ def union(methods: Iterable[Method]) -> Wanted:
     """Return what must be collected to serve all of the methods at once."""
     each = [method.wanted for method in methods]
     signals = frozenset[Signal]().union(*(wanted.signals for wanted in each))
-    return Wanted(signals, max((wanted.draws for wanted in each), default=0))
+    return Wanted(
+        signals, max((wanted.draws for wanted in each), default=0), folded=any(wanted.folded for wanted in each)
+    )
 
 
 def require_same_shapes(name: str, pairs: Sequence[Pair]) -> None:

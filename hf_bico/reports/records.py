@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from hf_bico.core.choice import Choice
 from hf_bico.core.meter import peak_memory
 from hf_bico.core.method import Method
 from hf_bico.core.search import Search
@@ -68,12 +69,16 @@ class MethodRecord:
     alpha: float | None = maybe()
     search: tuple[Tried, ...] | None = None
     """Every α that was tried, where α was searched."""
+    choice: Choice | None = maybe()
+    """What was tried on held-out samples, where the method chose among others."""
 
     @classmethod
-    def of(cls, method: Method, alpha: float | None = None, search: Search | None = None) -> "MethodRecord":
+    def of(
+        cls, method: Method, alpha: float | None = None, search: Search | None = None, choice: Choice | None = None
+    ) -> "MethodRecord":
         """Return the record of a method."""
         tried = None if search is None else tuple(Tried(*each) for each in search)
-        return cls(**method.record(), alpha=alpha, search=tried)
+        return cls(**method.record(), alpha=alpha, search=tried, choice=choice)
 
 
 @dataclass(frozen=True)

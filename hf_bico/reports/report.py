@@ -43,14 +43,18 @@ class Evaluation:
     ported: Score
     comparable: bool = True
     """Whether the source's score is on the same scale."""
+    bico: Score | None = maybe()
+    """The paper's method, where the port's was chosen among several."""
 
     @property
     def rows(self) -> list[tuple[str, Score]]:
-        """The four scores with what they are of, in the order they are shown."""
+        """The scores with what they are of, in the order they are shown."""
+        paper = [("target + τ by bico, the paper's method", self.bico)] if self.bico else []
         return [
             ("fine-tuned source, on its own base", self.source),
             ("target without the port", self.zero_shot),
             ("target + naive copy of τ", self.naive),
+            *paper,
             ("target + ported τ", self.ported),
         ]
 

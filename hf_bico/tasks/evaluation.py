@@ -1,9 +1,10 @@
 """Models run on samples: the values of every answer, features, and the score on an evaluation split."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hf_bico.core.method import Track
@@ -33,6 +34,26 @@ def summed_loss(asked: Asked, samples: Iterable[Sample], size: int) -> float:
     with torch.no_grad():
         batches = map(asked.objective.encode, batched(samples, size))
         return sum(float(asked.objective.loss(asked.model, batch)) for batch in batches)
+
+
+TEMPERATURES = tuple(2.0**k for k in range(-4, 5))
+"""What the logits of a head that is fitted to few samples may have to be divided by."""
+
+
+def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: bool) -> float:
+    """Return the loss summed over the samples, of a head that may not know how sure to be.
+
+    Args:
+        fitted: whether its logits are least squares, which have no likelihood: the loss is then taken at the
+            temperature, of `TEMPERATURES`, where it is least.
+    """
+    if not fitted:
+        return summed_loss(asked, samples, size)
+    with torch.no_grad():
+        batches = [asked.objective.encode(some) for some in batched(samples, size)]
+        logits = torch.cat([asked.objective.answers(asked.model, batch).float().cpu() for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
+    return min(float(F.cross_entropy(logits / t, labels, reduction="sum")) for t in TEMPERATURES)
 
 
 def _each(asked: Asked, samples: Iterable[Sample], size: int, run: Callable[[Encoded], Tensor]) -> Tensor:

@@ -110,7 +110,7 @@ class HeadChoices:
 class MethodChoices:
     """How maps are made."""
 
-    method: str = option("How τ is moved: bico, best, theseus, naive …; a wrong name lists them all.", "bico")
+    method: str = option("How τ is moved: bico, weighted, theseus, naive …; a wrong name lists them all.", "bico")
     method_options: tuple[str, ...] = option(
         "An option of the method, as name=value; may be repeated.", (), flag="--set"
     )
@@ -183,6 +183,11 @@ class TaskChoices(
 class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
 
+    method: str = option(
+        "How τ is moved: auto (what does best on samples that are held out), bico (the paper), response, weighted, "
+        "theseus, naive …; a wrong name lists them all.",
+        "auto",
+    )
     alpha: float | str = option(
         "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
         1.0,

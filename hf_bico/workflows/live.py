@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.chain import carry, gather
+from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
-from hf_bico.core.methods import BiCo
+from hf_bico.core.methods import Auto
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
@@ -35,6 +36,7 @@ from hf_bico.reports.records import (
 )
 from hf_bico.reports.report import Clock, PortReport
 from hf_bico.tasks.batches import BatchFormat, LiveBatches
+from hf_bico.tasks.parts import live_folds
 from hf_bico.workflows.ported import Ported
 
 UNNAMED = "a model in memory"
@@ -78,7 +80,7 @@ def port(
     base's was random. What of it lies inside the body (BERT's pooler) moves like any other layer.
 
     Args:
-        method: BiCo unless given; the others are as for `job_of`.
+        method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
         track: shows the stages as they pass; quiet unless given.
 
@@ -87,7 +89,7 @@ def port(
             accounts for, classifiers that are built differently.
     """
     _check_kinds(tuned, base, target, method, matching)
-    method, clock, state = method or BiCo(), Clock(), state_of(tuned)
+    method, clock, state = method or Auto(), Clock(), state_of(tuned)
     _require_plain(base)
     pair = LivePair(state, base, target, live_head(state, base, target, head))
     job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
@@ -105,7 +107,7 @@ def port(
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
-        method=MethodRecord.of(method),
+        method=MethodRecord.of(method, choice=choice_of(result)),
         calibration=CalibrationRecord(n=batches.samples, batches=len(batches.hashes), content_sha256=batches.sha256),
         task_vector=TaskVectorRecord.of(ratio, whole, result.moved),
         layers=layer_table(job.pairs),
@@ -170,7 +172,8 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     batches = LiveBatches(samples.calibration, formats, sequences)
     scores = samples.scores or (None, None)
     sides = Side(base, losses[0], scores[0]), Side(target, losses[1], scores[1])
-    return Job(tau, pairs, *sides, target.state_dict(), lambda: batches), ratio, batches
+    job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]))
+    return job, ratio, batches
 
 
 def state_of(tuned: nn.Module | Tensors) -> Tensors:
@@ -229,7 +232,7 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
             "repos use hf_bico.warm_start or `hf-bico port`"
         )
     if method is not None and not isinstance(method, Method):
-        raise PortError(f"method={method!r}: give a method with its options, such as hf_bico.Best()")
+        raise PortError(f"method={method!r}: give a method with its options, such as hf_bico.BiCo()")
     if not callable(matching):
         raise PortError(f"matching={matching!r}: give a rule of hf_bico.core.pairing, such as by_index")
 

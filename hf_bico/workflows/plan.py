@@ -202,7 +202,7 @@ def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:
     if odd:
         raise PortError(f"{setting('maps')} brings maps that are made already: leave out {listed(odd)}")
     found = open_maps(config.maps, hub)
-    if config.method not in (found.name, "bico"):  # what is meant where none is named
+    if config.method not in (found.name, PortConfig.method):  # what is meant where none is named
         raise PortError(
             f"{found.where} were made by {found.name}, not by {config.method}: leave out {setting('method')}"
         )

@@ -1,6 +1,6 @@
 """A port: plan, session, gather, carry, score, deliver."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -8,10 +8,12 @@ from typing import Any
 
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.errors import setting
+from hf_bico.core.choice import Choice, choice_of
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
-from hf_bico.core.methods import Naive
+from hf_bico.core.methods import BiCo, Naive
+from hf_bico.core.moments import Folded
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, added, holding
 from hf_bico.io.changes.forms import Form, Shaped
@@ -66,11 +68,14 @@ class CarriedOver:
 
     moved: Sequence[Moved]
     shaped: Shaped
-    naive: Shaped
-    """The naive copy at the same α."""
+    baselines: Mapping[str, Shaped]
+    """Method → its change, for what the port is measured against: the naive copy at the same α, and the paper's method
+    where another one was chosen."""
     search: Search | None
     """The line search for α, if there was one."""
     alpha: float
+    choice: Choice | None
+    """How the method was chosen, if it was."""
 
 
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
@@ -94,7 +99,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
-        evaluation = score_all(session, drawn, carried.shaped, carried.naive, workspace, track)
+        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, track)
     matching = MatchingRecord(**matching_record(config, found))
     report = replace(
         _report(session, drawn, carried, running),
@@ -132,6 +137,7 @@ def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspa
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
+        others = _paper(job, seen, run.track) if isinstance(seen, Folded) else {}
     storage, alpha, search = session.plan.storage, config.alpha, None
     with run.clock("cut"):
         delta, cuts = storage.truncated(result.delta)
@@ -141,7 +147,16 @@ def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspa
             alpha = best_of(search)
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
-    return CarriedOver(result.moved, shaped, Shaped(naive.delta, alpha), search, alpha)
+    baselines = {"naive": Shaped(naive.delta, alpha)} | others
+    return CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result))
+
+
+def _paper(job: Job, seen: Folded, track: Track) -> dict[str, Shaped]:
+    """Return the paper's method's change at α = 1, where it can be made."""
+    try:
+        return {"bico": Shaped(carry(job, BiCo(), seen.whole(job.pairs), track=track).delta, 1.0)}
+    except PortError:  # the method that was chosen needs less of the samples
+        return {}
 
 
 def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
@@ -155,7 +170,7 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
     return PortReport(
         lineage=origins(plan.lineage, session.hashes),
-        method=MethodRecord.of(plan.method, carried.alpha, carried.search),
+        method=MethodRecord.of(plan.method, carried.alpha, carried.search, carried.choice),
         calibration=CalibrationRecord(
             **drawn.record(),
             **asdict(samples.task),

@@ -47,12 +47,13 @@ def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
 
 
 def score_all(
-    session: Session, drawn: Draw, ported: Shaped, naive: Shaped, workspace: Workspace, track: Track
+    session: Session, drawn: Draw, ported: Shaped, baselines: Mapping[str, Shaped], workspace: Workspace, track: Track
 ) -> Evaluation:
     """Return the scores of what would be written: sums are taken in the target's own dtype.
 
     Args:
         session: without its base, for the fine-tune to take its place.
+        baselines: method → what the port is measured against; "naive" is among them.
     """
     source, evaluator = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
 
@@ -71,9 +72,10 @@ def score_all(
         evaluator.name,
         source,
         score("the target"),
-        with_change("the naive copy", naive),
+        with_change("the naive copy", baselines["naive"]),
         with_change("the port", ported),
         comparable(session, source),
+        with_change("the paper's method", baselines["bico"]) if "bico" in baselines else None,
     )
 
 

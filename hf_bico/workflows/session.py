@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from hf_bico.core.collect import Scores
-from hf_bico.core.method import Job, Track
+from hf_bico.core.folds import LEAST, halved
+from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
@@ -24,7 +25,7 @@ from hf_bico.io.models import pair_models
 from hf_bico.io.reference import Pinned, sha256
 from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
-from hf_bico.tasks.evaluation import embedded
+from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
 from hf_bico.tasks.objectives import ZeroShot, similarity_scores
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
@@ -77,7 +78,21 @@ class Session:
         alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
         base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
-        return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn))
+        return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn), self.folds(drawn))
+
+    def folds(self, drawn: Draw) -> tuple[Fold, ...]:
+        """Return the samples in two halves, each held out in turn; none of too few samples, or without a loss."""
+        if len(drawn.samples) < LEAST or self.plan.models.head is HeadKind.NONE:
+            return ()
+        a, b = halves_of(drawn)
+        return tuple(Fold(self.batches(x), partial(self._held_out, x, y)) for x, y in ((a, b), (b, a)))
+
+    def _held_out(self, fit: Draw, rest: Draw) -> float:
+        """Return the loss of the target as it stands, summed over `rest`, under a head made from `fit` if it depends on
+        the body.
+        """
+        with self.target_as_it_is(fit) as (asked, _):
+            return unsure_loss(asked, rest.samples, self.plan.samples.size, fitted=self.plan.models.head.is_fitted)
 
     def batches(self, drawn: Draw) -> Callable[[], Batches]:
         """Return a function that gives the samples in batches for both models, as often as it is called."""
@@ -157,6 +172,15 @@ class Session:
             "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
         }
         return replace(self, plan=replace(self.plan, models=models), change=change), found
+
+
+def halves_of(drawn: Draw) -> tuple[Draw, Draw]:
+    """Return the samples in two halves, each with its share of every class."""
+    a, b = (
+        replace(drawn, samples=tuple(drawn.samples[i] for i in half))
+        for half in halved([sample.label for sample in drawn.samples])
+    )
+    return a, b
 
 
 def open_session(plan: Plan, run: Run) -> Session:

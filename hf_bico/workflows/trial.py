@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from hf_bico.core.chain import carry
-from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
-from hf_bico.core.method import Job, Track
-from hf_bico.core.moments import Statistics
+from hf_bico.core.chain import carry, gather_folds
+from hf_bico.core.folds import held_out_loss
+from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
@@ -22,7 +22,7 @@ from hf_bico.tasks.evaluation import per_sample, summed_loss
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.scoring import open_source
-from hf_bico.workflows.session import Session
+from hf_bico.workflows.session import Session, halves_of
 
 Matrices = Mapping[str, np.ndarray]
 """Tower → (L_B, L_A) CKA of the blocks' inputs."""
@@ -69,19 +69,19 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     """
     plan, watch = session.plan, Stopwatch()
     method, pairs, base = plan.method, plan.models.pairs, session.ported.tau.base
-    halves = [
-        replace(drawn, samples=tuple(drawn.samples[i] for i in half))
-        for half in halved([sample.label for sample in drawn.samples])
-    ]
-    job = session.job(drawn)
+    halves = halves_of(drawn)
+    folds = [Fold(session.batches(a), partial(_held_out, session, a, b)) for a, b in (halves, halves[::-1])]
+    job = replace(session.job(drawn), folds=folds)
     with watch("collect"):
-        parts = gather_halves(job, method, [session.batches(half) for half in halves])
+        parts = gather_folds(job, method.wanted)
     cka = (
         {tower: np.array(rows) for tower, rows in matched["cka"].items()} if matched else _compared(session, job, track)
     )
-    losses = None if plan.models.head is HeadKind.NONE else _losses(session, job, parts, halves)
+    losses = None
+    if plan.models.head is not HeadKind.NONE:  # on samples that neither port nor head was made from
+        losses = sum(fold.held_out() for fold in job.folds), held_out_loss(job, method, parts)
     with watch("move"):
-        moved = carry(job, method, together(job, method, parts)).moved
+        moved = carry(job, method, parts.whole(pairs)).moved
     with watch("score target"), session.target_as_it_is(drawn) as (asked, _):
         start = per_sample(asked, drawn.samples, plan.samples.size)
         score_target = asked.objective.score
@@ -109,15 +109,9 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
     }
 
 
-def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]) -> tuple[float, float]:
-    """Return the target's losses without a port and with one, on samples that neither port nor head was made from."""
-
-    def held_out(number: int) -> float:
-        with session.target_as_it_is(halves[number]) as (asked, _):
-            return loss(session, asked, halves[1 - number])
-
-    batches = [session.batches(half) for half in halves]
-    return held_out(0) + held_out(1), held_out_loss(job, session.plan.method, parts, batches, held_out)
+def _held_out(session: Session, fit: Draw, rest: Draw) -> float:
+    with session.target_as_it_is(fit) as (asked, _):
+        return loss(session, asked, rest)
 
 
 def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Asked, float]:

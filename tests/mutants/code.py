@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from huggingface_hub import HfApi
 
-from hf_bico.core import chain, halves, moments, transport, walk
+from hf_bico.core import chain, folds, moments, transport, walk
 from hf_bico.core import method as protocol
 from hf_bico.io import adapter, fingerprint, models, workspace, writer
 from hf_bico.io.changes import delta, forms, opening, vectors
@@ -97,17 +97,15 @@ SCORED = {
     ),
     "a trial judged by the half it was made of": of_tests(
         trial,
-        "held_out_loss",
-        lambda right: (
-            lambda job, method, parts, both, loss: right(job, method, parts, both, lambda number: loss(1 - number))
-        ),
+        "_held_out",
+        lambda right: lambda session, fit, rest: right(session, fit, fit),
         f"{WORKFLOWS}test_check.py::test_no_sample_judges_a_port_or_a_head_that_was_made_of_it",
     ),
     "a trial of nothing": of_tests(
-        halves, "added", then(lambda items: ()), "tests/core/test_halves.py::test_either_half_is_judged_by_the_other"
+        folds, "added", then(lambda items: ()), "tests/core/test_folds.py::test_either_half_is_judged_by_the_other"
     ),
     "one half for all samples": of_tests(
-        moments.Statistics, "merge", twice, "tests/core/test_halves.py::test_two_halves_are_all_of_the_samples"
+        moments.Statistics, "merge", twice, "tests/core/test_folds.py::test_two_halves_are_all_of_the_samples"
     ),
     "a generous verdict": of_tests(
         verdict,

@@ -7,8 +7,10 @@ import pytest
 import torch
 from support.twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
+from hf_bico.core.chain import gather_folds
 from hf_bico.core.collect import collect
-from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
+from hf_bico.core.folds import halved, held_out_loss
+from hf_bico.core.method import Fold
 from hf_bico.core.methods import BiCo
 from hf_bico.core.moments import Statistics
 from hf_bico.reports.verdict import Trial, signs_of
@@ -21,18 +23,21 @@ def trial(a, b, tuned, samples, n):
     """A trial port on live models, losses summed."""
     job = job_of(tuned=tuned, base=a, target=b, calibration=samples.batches(n), loss=samples.loss)
     half = [replace(samples, images=samples.images[k::2], labels=samples.labels[k::2]) for k in (0, 1)]
-    halves = [lambda own=own: own.batches(n) for own in half]
     method = BiCo(rtol=1e-11)
 
     def loss(model, own):
         with torch.no_grad():
             return float(own.loss(model, (own.images, own.labels)))
 
-    parts = gather_halves(job, method, halves)
-    after = held_out_loss(job, method, parts, halves, lambda k: loss(b, half[1 - k]))
+    job = replace(
+        job,
+        folds=[Fold(lambda own=own: own.batches(n), lambda k=k: loss(b, half[1 - k])) for k, own in enumerate(half)],
+    )
+    parts = gather_folds(job, method.wanted)
+    after = held_out_loss(job, method, parts)
     fine_tuned = tiny_clip(16, size=16, heads=4)
     fine_tuned.load_state_dict(tuned)
-    whole = together(job, method, parts)
+    whole = parts.whole(job.pairs)
     return Trial(loss(b, samples), after, loss(fine_tuned, samples)), whole, job
 
 

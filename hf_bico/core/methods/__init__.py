@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
-from hf_bico.core.methods.best import Best
+from hf_bico.core.methods.auto import Auto
 from hf_bico.core.methods.bico import BiCo
 from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
 from hf_bico.core.methods.few_shot import FewShot
@@ -16,12 +16,14 @@ from hf_bico.core.methods.naive import Naive
 from hf_bico.core.methods.response import Response
 from hf_bico.core.methods.theseus import Theseus
 from hf_bico.core.methods.transfusion import TransFusion
+from hf_bico.core.methods.weighted import Weighted
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
+        Auto,
         BiCo,
-        Best,
+        Weighted,
         Theseus,
         TransFusion,
         GradFix,
@@ -34,8 +36,13 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
+Best = Weighted
+"""`Weighted` by its old name."""
+OLD_NAMES = {"best": Weighted.name}
+
 __all__ = [
     "METHODS",
+    "Auto",
     "Best",
     "BiCo",
     "FewShot",
@@ -50,6 +57,7 @@ __all__ = [
     "Theseus",
     "Track",
     "TransFusion",
+    "Weighted",
     "method_of",
     "untracked",
 ]
@@ -61,6 +69,7 @@ def method_of(name: str, options: Sequence[str] = ()) -> Method:
     Raises:
         PortError: there is no such method, option or value.
     """
+    name = OLD_NAMES.get(name, name)
     if name not in METHODS:
         raise PortError(f"unknown method {name!r}; there are {', '.join(METHODS)}")
     known = {field.name: field for field in fields(METHODS[name])}

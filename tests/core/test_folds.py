@@ -1,4 +1,4 @@
-"""A trial port: what is made of one half of the samples is judged by the other, and by nothing else."""
+"""Folds: what is made of one half of the samples is judged by the other, and by nothing else."""
 
 from dataclasses import replace
 
@@ -7,8 +7,9 @@ import torch
 from support.twins import Samples, random_fine_tune, tiny_clip
 
 from hf_bico import BiCo
-from hf_bico.core.chain import carry, gather
-from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
+from hf_bico.core.chain import carry, gather, gather_folds
+from hf_bico.core.folds import halved, held_out_loss
+from hf_bico.core.method import Fold
 from hf_bico.core.transport import added, holding
 from hf_bico.workflows.live import job_of
 
@@ -27,7 +28,8 @@ def trial():
         with torch.no_grad():
             return float(half[number].loss(b, (half[number].images, half[number].labels)))
 
-    return job, [lambda own=own: own.batches(12) for own in half], loss
+    folds = [Fold(lambda own=own: own.batches(12), lambda k=k: loss(1 - k)) for k, own in enumerate(half)]
+    return replace(job, folds=folds), [fold.batches for fold in folds], loss
 
 
 def by_hand(job, halves, loss, judged_by) -> float:
@@ -43,15 +45,14 @@ def by_hand(job, halves, loss, judged_by) -> float:
 
 def test_either_half_is_judged_by_the_other(trial):
     job, halves, loss = trial
-    parts = gather_halves(job, METHOD, halves)
-    found = held_out_loss(job, METHOD, parts, halves, lambda number: loss(1 - number))
+    found = held_out_loss(job, METHOD, gather_folds(job, METHOD.wanted))
     assert found == pytest.approx(by_hand(job, halves, loss, lambda number: 1 - number), rel=1e-9)
     assert abs(found - by_hand(job, halves, loss, lambda number: number)) > 1e-6 * abs(found)
 
 
 def test_two_halves_are_all_of_the_samples(trial):
-    job, halves, _ = trial
-    both, whole = together(job, METHOD, gather_halves(job, METHOD, halves)), gather(job, METHOD.wanted)
+    job, _, _ = trial
+    both, whole = gather_folds(job, METHOD.wanted).whole(job.pairs), gather(job, METHOD.wanted)
     for pair in job.pairs:
         for signal in METHOD.wanted.signals:
             assert torch.allclose(both[pair, signal].cross, whole[pair, signal].cross)

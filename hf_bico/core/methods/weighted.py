@@ -1,4 +1,4 @@
-"""The variant of BiCo that scored best over our tasks; not from a paper."""
+"""BiCo with weighted tokens; not from a paper."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from hf_bico.core.types import BilinearMap, Pair
 
 
 @dataclass(frozen=True)
-class Best(BiCo):
+class Weighted(BiCo):
     """BiCo with every token weighted by how much it contributes.
 
     A task vector is a sum of terms g xᵀ. In Σ g_B g_Aᵀ a token counts by its squared gradient, so that a few samples
@@ -29,7 +29,7 @@ class Best(BiCo):
     was tried.
     """
 
-    name: ClassVar[str] = "best"
+    name: ClassVar[str] = "weighted"
     citation: ClassVar[str] = "after arXiv:2605.28444"
     summary: ClassVar[str] = (
         "τ = fine-tuned − base is a sum of bilinear terms (output gradient × input activation). One forward–backward "
