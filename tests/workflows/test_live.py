@@ -14,7 +14,7 @@ from support.twins import Samples, distance, random_fine_tune, tiny_clip
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hf_bico import PortError, class_loss, port
+from hf_bico import BiCo, PortError, class_loss, port
 from hf_bico.families import family_of
 from hf_bico.families.live_heads import live_head
 from hf_bico.io.hub import Hub
