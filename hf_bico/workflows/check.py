@@ -19,7 +19,7 @@ from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels, RepoModel, repo_models
-from hf_bico.io.reference import Pinned
+from hf_bico.io.reference import Pinned, require_new_weights
 from hf_bico.reports.estimate import estimate, retimed
 from hf_bico.reports.records import CalibrationRecord, Environment, MatchingRecord, Origin, layer_table, origins
 from hf_bico.reports.report import CheckReport
@@ -37,7 +37,7 @@ from hf_bico.workflows.plan import (
 )
 from hf_bico.workflows.redo import next_command
 from hf_bico.workflows.run import Run
-from hf_bico.workflows.session import open_session
+from hf_bico.workflows.session import hashes_of, open_session
 from hf_bico.workflows.trial import Found, explore
 
 SAMPLES = 50
@@ -64,11 +64,12 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         pinned = resolve_models(config, hub)
     report = CheckReport(lineage=_origins(pinned))
     try:
-        models, report = _move(config, pinned, method, report, running)
+        models, hashes, report = _move(config, pinned, method, report, running)
     except PortError as error:
         if _elsewhere(error):
             raise
         return _ended(config, report, impossible(str(error)), running).to_json()
+    require_new_weights(hashes, pinned[2])
     if not config.dataset:
         work = work_of(models, method, PORTED, config.max_length, config.batch_size)
         report = replace(report, estimate=asdict(estimate(work, models.device)))
@@ -83,8 +84,8 @@ def _origins(pinned: tuple[Pinned, Pinned, Pinned]) -> dict[str, Origin]:
 
 def _move(
     config: CheckConfig, pinned: tuple[Pinned, Pinned, Pinned], method: Method, report: CheckReport, run: Run
-) -> tuple[PortModels, CheckReport]:
-    """Return what moves where, and the report of it as far as it goes.
+) -> tuple[PortModels, dict[str, str], CheckReport]:
+    """Return what moves where, the sha256 of the three models' weights, and the report as far as it goes.
 
     Raises:
         PortError: the models do not go together.
@@ -97,12 +98,17 @@ def _move(
     with run.clock("download"):
         folders = [fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3)]
     with run.clock("task vector"):
-        models, change, _ = read_change(models, folders)
-    return models, replace(
-        report,
-        models=_models(models),
-        pairs=layer_table(models.pairs),
-        task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+        models, change, _ = read_change(models, folders, trusted=config.trust_base)
+    hashes = hashes_of(library, pinned, folders)
+    return (
+        models,
+        hashes,
+        replace(
+            report,
+            models=_models(models),
+            pairs=layer_table(models.pairs),
+            task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+        ),
     )
 
 

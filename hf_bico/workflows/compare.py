@@ -196,7 +196,8 @@ def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> Path:
     skeleton = models.library.skeleton(folder, models.purpose)
     known = models.library.names(skeleton, stored).items()
     names = Named(stored, {key: name for key, name in known if key in session.weights})
-    check_fine_tune(Difference(names, session.weights), session.weights, [pair.target for pair in models.pairs])
+    sites = [pair.target for pair in models.pairs]
+    check_fine_tune(Difference(names, session.weights), session.weights, sites, trusted=session.plan.trusted)
     return folder
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.errors import setting
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import Naive
@@ -37,7 +36,9 @@ from hf_bico.reports.records import (
     peak,
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
+from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.samples import Draw
+from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
@@ -54,6 +55,7 @@ class Outcome:
 
     report: dict[str, Any]
     evaluation: Evaluation
+    verdict: Worth
     output: Path | None
     url: str | None
     refusal: str | None
@@ -71,6 +73,12 @@ class CarriedOver:
     search: Search | None
     """The line search for α, if there was one."""
     alpha: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the target stays as it is."""
+        delta = self.shaped.delta
+        return self.alpha == 0 or not any(bool(delta[key].any()) for key in delta)
 
 
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
@@ -91,24 +99,29 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         session, found = session.matched(config, drawn, track)
         workspace = Workspace(_key(config, session, drawn))
         session = session.with_head(drawn, track)
+    if not config.allow_regression:
+        require_learnt(session, drawn, workspace, track)
     carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
         evaluation = score_all(session, drawn, carried.shaped, carried.naive, workspace, track)
+    is_nothing, classes = carried.is_nothing, judged_classes(plan)
+    verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
     matching = MatchingRecord(**matching_record(config, found))
     report = replace(
         _report(session, drawn, carried, running),
         command=redo_port(config, session.plan, carried.alpha),
         matching=matching,
         evaluation=evaluation,
+        verdict=verdict,
         estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
     )
-    refusal = _refusal(config, evaluation) if delivery.destination else None
+    refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
     if refusal:
         delivery = replace(delivery, destination=None)
     report, url = _deliver(session, drawn, carried.shaped, report, delivery, running)
     workspace.clear()
-    return Outcome(report.to_json(), evaluation, config.output, url, refusal)
+    return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
 
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
@@ -168,16 +181,6 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
         moved=tuple(carried.moved),
         left=tuple(change.account.left),
         environment=Environment.of(plan.models.device, run.clock.seconds),
-    )
-
-
-def _refusal(config: PortConfig, evaluation: Evaluation) -> str | None:
-    """Return why a port is not pushed: it is worse than the target without it; None if it may be pushed."""
-    if not evaluation.regressed or config.allow_regression:
-        return None
-    return (
-        f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
-        f"({evaluation.zero_shot}); {setting('allow_regression')} pushes it all the same"
     )
 
 

@@ -13,7 +13,7 @@ from hf_bico.workflows.plan import Plan
 
 READING = ("config", "columns", "streaming", "templates", "family", "layers", "skip")
 """What a command says about reading samples and models, beside what is pinned."""
-TASK = ("base", *READING, "split", "eval_split", "max_length", "head", "matching")
+TASK = ("base", "trust_base", *READING, "split", "eval_split", "max_length", "head", "matching")
 """What a check hands on to the command that comes next."""
 
 
@@ -30,7 +30,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, ("eval_n", "form", "rank", "energy", "dtype"))
+    words += words_of(config, ("trust_base", "eval_n", "form", "rank", "energy", "dtype"))
     return shlex.join([*words, "--output", "ported"])
 
 
