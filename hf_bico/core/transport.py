@@ -16,9 +16,9 @@ from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 ABSENT = "absent"
 """In the metadata of a field: reports leave it out where it is None."""
 LEAST_COSINE = 0.05
-"""The cosine of θ_A,ft and θ_A, over the sites' weights, below which θ_A cannot be what was fine-tuned. Unrelated models
-of one architecture have 0.00 (the largest of 20 pairs of ours has 0.008); a fine-tune comes so low where its τ is
-twenty times as large as its base. See docs/method.md."""
+"""The cosine of θ_A,ft and θ_A, over the sites' weights, below which θ_A cannot be what was fine-tuned. Unrelated
+models of one architecture have 0.00 (the largest of 18 pairs of ours has 0.008); a fine-tune comes so low where its τ
+is twenty times as large as its base. See docs/method.md."""
 
 
 class Difference(Mapping[str, Tensor]):

@@ -12,8 +12,8 @@ from hf_bico.tasks.scores import METRICS, Score, better, recovered
 WORKS_FROM = 0.5
 """The share of the gap to the source's own score from which on a port works: a convention, as is half of anything."""
 FEWEST = 10
-"""The fewest answers that are held against chance: a convention. Even of ten, two classes ask for nine right ones, which
-a source that is right nine times in ten gives in 3 cases of 4 alone."""
+"""The fewest answers that are held against chance: a convention. Even of ten, two classes ask for nine right ones,
+which a source that is right nine times in ten gives in 3 cases of 4 alone."""
 LEVEL = 0.05
 """The level of that test."""
 OTHER_METHODS = "see whether another method gains: `hf-bico compare`; or fine-tune the new base"
@@ -131,15 +131,14 @@ def _word(scores: Scored, gap: float | None) -> Word:
 def _worse(ported: Score, start: Score) -> list[str]:
     """Return the metrics by which a port is worse than the target without it, in words."""
 
-    def told(name: str, now: float, before: float) -> str | None:
+    def lost_by(name: str, now: float, before: float) -> str | None:
         metric = METRICS[name]
-        lost = now != before and (now > before) != metric.higher
-        return (
-            f"{metric.show(now)} ({name}), worse than the new base without it ({metric.show(before)})" if lost else None
-        )
+        if now == before or (now > before) == metric.higher:
+            return None
+        return f"{metric.show(now)} ({name}), worse than the new base without it ({metric.show(before)})"
 
-    also = [told(name, ported.also[name], start.also[name]) for name in ported.also if name in start.also]
-    return [each for each in (told(ported.metric, ported.value, start.value), *also) if each]
+    also = [lost_by(name, ported.also[name], start.also[name]) for name in ported.also if name in start.also]
+    return [each for each in (lost_by(ported.metric, ported.value, start.value), *also) if each]
 
 
 def _best(scores: Scored) -> tuple[str, Score] | None:

@@ -190,8 +190,8 @@ class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoi
         parse=scale,
     )
     allow_regression: bool = option(
-        "Go on although SOURCE is no better than chance, and push a port that gains nothing, is worse than the new base "
-        "without it by any metric, or worse than a measured baseline such as the naive copy.",
+        "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
+        "base without it by any metric, or than a measured baseline such as the naive copy.",
         False,
     )
 

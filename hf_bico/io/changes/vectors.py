@@ -15,6 +15,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
+from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.delta import (
     REPORT_FILE,
     SECTION,
@@ -24,7 +25,6 @@ from hf_bico.io.changes.delta import (
     open_base,
     open_delta,
 )
-from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.source import change_of, open_source, opening_files
 from hf_bico.io.checkpoints import SafeTensors, shards
 from hf_bico.io.fingerprint import fingerprint
