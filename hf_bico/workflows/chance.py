@@ -1,38 +1,40 @@
 """Whether a source has learnt its task at all, before any work is put into it."""
 
+from collections.abc import Callable
 from itertools import chain
 
 from hf_bico.core.errors import PortError, setting
-from hf_bico.core.method import Track
 from hf_bico.core.transport import added, holding
 from hf_bico.families.heads import HeadKind
-from hf_bico.io.workspace import Workspace
 from hf_bico.reports.worth import LABELS, chance_reason, may_be_chance
 from hf_bico.tasks.evaluation import per_sample
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.plan import Plan
-from hf_bico.workflows.scoring import evaluator_of, score_tuned
 from hf_bico.workflows.session import Session, own_head
 
 JUDGED = (HeadKind.ZERO_SHOT, HeadKind.TRANSPORT, HeadKind.RIDGE)
 """Heads of ports whose source has an accuracy of its own on the samples; a probe is fitted to them."""
 
+MORE = f"or score it on more samples ({setting('eval_n')})"
+"""How to go on where there is no other way."""
 
-def require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
+
+def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score], otherwise: str) -> None:
     """Refuse a source that is no better than chance on the calibration samples, nor on those of the evaluation.
 
-    The latter are asked where the first are in doubt alone; the port needs that score anyway.
+    The latter are asked where the first leave a doubt alone.
 
     Args:
         session: with its base, under the head that gradients are taken under.
+        score: () → the source's own on the evaluation split.
+        otherwise: how to go on all the same.
 
     Raises:
         PortError: chance explains the source's answers.
     """
     if in_doubt(session, drawn):
-        score, _ = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
-        require_better_than_chance(score, session.plan, f"{setting('allow_regression')} goes on all the same")
+        require_better_than_chance(score(), session.plan, otherwise)
 
 
 def judged_classes(plan: Plan) -> int:

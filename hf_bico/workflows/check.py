@@ -24,6 +24,10 @@ from hf_bico.reports.estimate import estimate, retimed
 from hf_bico.reports.records import CalibrationRecord, Environment, MatchingRecord, Origin, layer_table, origins
 from hf_bico.reports.report import CheckReport
 from hf_bico.reports.verdict import Verdict, impossible, judge, unseen
+from hf_bico.tasks.columns import SampleKind
+from hf_bico.tasks.samples import Draw
+from hf_bico.tasks.scores import Score
+from hf_bico.workflows.chance import MORE, require_learnt
 from hf_bico.workflows.config import CheckConfig
 from hf_bico.workflows.dry_run import cost, work_of
 from hf_bico.workflows.plan import (
@@ -37,7 +41,8 @@ from hf_bico.workflows.plan import (
 )
 from hf_bico.workflows.redo import next_command
 from hf_bico.workflows.run import Run
-from hf_bico.workflows.session import hashes_of, open_session
+from hf_bico.workflows.scoring import evaluator_of, open_source
+from hf_bico.workflows.session import Session, hashes_of, open_session
 from hf_bico.workflows.trial import Found, explore
 
 SAMPLES = 50
@@ -129,6 +134,10 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         drawn = session.draw(run.track)
         session, matched = session.matched(config, drawn, run.track)
         session = session.with_head(drawn, run.track)
+    try:
+        require_learnt(session, drawn, lambda: _own_score(session, drawn, run), MORE)
+    except PortError as error:
+        return _ended(config, report, impossible(str(error)), run, plan)
     hashes, plan, n = session.hashes, session.plan, len(drawn.samples)
     with run.clock("samples"):
         found = explore(session, drawn, run.track, matched)
@@ -145,7 +154,13 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         cka={tower: matrix.tolist() for tower, matrix in found.cka.items()},
         blocks=found.blocks,
     )
-    return _ended(config, report, judge(found.signs, found.trial, n), run, plan)
+    texts = plan.samples.task.columns.kind is not SampleKind.IMAGE
+    return _ended(config, report, judge(found.signs, found.trial, n, texts=texts), run, plan)
+
+
+def _own_score(session: Session, drawn: Draw, run: Run) -> Score:
+    """Return the fine-tune's own score on the evaluation split."""
+    return evaluator_of(session.plan, run.track).score("the source", open_source(session, drawn))
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
@@ -164,7 +179,7 @@ def _ended(
     """Return the report with its verdict and the command to run next."""
     device, rows = (plan.models.device, plan.samples.split.num_rows) if plan else ("cpu", PORTED)
     rivals = WITHOUT_LOSS if plan and plan.models.head is HeadKind.NONE else RIVALS
-    command = next_command(config, verdict.grade, min(PORTED, rows), rivals)
+    command = next_command(config, verdict, min(PORTED, rows), rivals)
     return replace(
         report,
         verdict=asdict(verdict) | {"next": command},

@@ -8,6 +8,7 @@ from typing import Any
 
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
+from hf_bico.core.errors import setting
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import Naive
@@ -45,7 +46,7 @@ from hf_bico.workflows.dry_run import cost
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
-from hf_bico.workflows.scoring import evaluation_key, score_all
+from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
 
 
@@ -100,7 +101,8 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         workspace = Workspace(_key(config, session, drawn))
         session = session.with_head(drawn, track)
     if not config.allow_regression:
-        require_learnt(session, drawn, workspace, track)
+        own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
+        require_learnt(session, drawn, lambda: own()[0], f"{setting('allow_regression')} goes on all the same")
     carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):

@@ -11,6 +11,7 @@ import numpy as np
 from hf_bico.core.chain import carry
 from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
 from hf_bico.core.method import Job, Track
+from hf_bico.core.methods import Naive
 from hf_bico.core.moments import Statistics
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
@@ -90,7 +91,8 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     with watch("score source"):
         source, own = _source(session, drawn, halves)
         goal = per_sample(source, drawn.samples, plan.samples.size)
-    trial = losses and Trial(*losses, own, "errors" if plan.models.head.is_fitted else "loss")
+    what = "errors" if plan.models.head.is_fitted else "loss"
+    trial = losses and Trial(losses[0], losses[1], own, what, losses[2])
     signs = signs_of(moved, cka, paths_of(pairs, cka), trial.recovered if trial else None)
     scores: dict[str, Score | None] = {
         "target": score_target(start, goal),
@@ -109,15 +111,21 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
     }
 
 
-def _losses(session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]) -> tuple[float, float]:
-    """Return the target's losses without a port and with one, on samples that neither port nor head was made from."""
+def _losses(
+    session: Session, job: Job, parts: Sequence[Statistics], halves: Sequence[Draw]
+) -> tuple[float, float, float]:
+    """Return the target's losses without a port, with one and with the naive copy, on samples that neither port nor
+    head was made from.
+    """
 
     def held_out(number: int) -> float:
         with session.target_as_it_is(halves[number]) as (asked, _):
             return loss(session, asked, halves[1 - number])
 
     batches = [session.batches(half) for half in halves]
-    return held_out(0) + held_out(1), held_out_loss(job, session.plan.method, parts, batches, held_out)
+    without = held_out(0) + held_out(1)
+    ported, naive = (held_out_loss(job, method, parts, batches, held_out) for method in (session.plan.method, Naive()))
+    return without, ported, naive
 
 
 def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Asked, float]:
