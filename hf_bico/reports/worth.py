@@ -142,10 +142,10 @@ def _worse(ported: Score, start: Score) -> list[str]:
 
 
 def _best(scores: Scored) -> tuple[str, Score] | None:
-    """Return the best of the baselines that are better than the port; None if there is none."""
+    """Return the best of the baselines that gain and are better than the port; None if there is none."""
     best: tuple[str, Score] | None = None
     for name, score in scores.baselines.items():
-        if better(score, best[1] if best else scores.ported):
+        if better(score, scores.start) and better(score, best[1] if best else scores.ported):
             best = name, score
     return best
 
