@@ -100,9 +100,7 @@ def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, mo
 
 
 def test_the_same_model_again_has_nothing_to_gain(world, tmp_path, capsys, monkeypatch):
-    """Copies with one weight that has no say: of the base CKA is 1 and residuals are 0, of the fine-tune the weights lie
-    ‖τ‖ apart.
-    """
+    """Copies but for a weight that has no say: of the base CKA is 1, residuals are 0; the fine-tune's lie ‖τ‖ apart."""
     for name in ("base", "ft"):
         shutil.copytree(world / name, tmp_path / name)
         rewrite(tmp_path / name, lambda tensors: tensors["logit_scale"].add_(1e-4))
