@@ -10,11 +10,17 @@ from hf_bico.cli.options import Formatting, Quiet, Token
 
 Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from [default: its card's base_model].")]
 
+TrustBase = Annotated[
+    bool,
+    typer.Option("--trust-base", help="Take the base for SOURCE's even if their weights have nothing in common."),
+]
+
 
 def extract(
     source: Annotated[str, typer.Argument(help="The fine-tune.")],
     output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
     base: Base = None,
+    trust_base: TrustBase = False,
     token: Token = None,
     format: Formatting = Format.HUMAN,
     quiet: Quiet = False,
@@ -24,7 +30,7 @@ def extract(
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import extract
 
-    vector, count = extract(source, base, output, Hub(token))
+    vector, count = extract(source, base, output, Hub(token), trust_base=trust_base)
     terminal.say(
         f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
         dict(vector.lineage) | {"tensors": count, "output": str(output)},

@@ -21,4 +21,4 @@ def compare(config: CompareConfig, call: Call) -> None:
         table.add_row(*row)
     call.terminal.say(table, data, str(config.output or ""))
     written = [f"Written to {config.output}"] if config.output else []
-    call.terminal.add(*tables.refusals(data), tables.caption(data), *written)
+    call.terminal.add(*tables.refusals(data), tables.caption(data), tables.advice(data), *written)

@@ -38,16 +38,14 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     """
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
+    terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
     terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
     )
     if terminal.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
-    if outcome.evaluation.regressed and not outcome.refusal:
-        terminal.warn(
-            "Warning: the port scores worse than the target without it; is SOURCE the fine-tune, and --base "
-            "what it started from?"
-        )
+    if not outcome.verdict.pushable and not outcome.refusal:
+        terminal.warn(f"Warning: {outcome.verdict.word}: {outcome.verdict.reason}; {outcome.verdict.next}")
     if outcome.refusal:
         raise PortError(outcome.refusal)
 

@@ -1,7 +1,7 @@
 """Compare methods on live modules: the same samples, the same statistics, the same score. No Hub needed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,12 @@ class Row:
     search: Search | None = None
     took: str | None = None
     """What was taken, and at which scale, by a method that chooses among others."""
+    also: dict[str, float] = field(default_factory=dict)
+    """Other metrics of the same answers: name → value."""
+
+
+Scoring = Callable[[nn.Module], float | tuple[float, dict[str, float]]]
+"""Takes the target with the ported change in it → its score, or that and other metrics of the same answers by name."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def compare(
     job: Job,
     methods: Mapping[str, Method],
     n: int,
-    score: Callable[[nn.Module], float],
+    score: Scoring,
     *,
     alphas: Sequence[float | str] = (1.0,),
     once: Once = lambda name, compute: compute(),
@@ -70,7 +76,7 @@ def compare(
         job: as for a method's `carry`. See `hf_bico.workflows.live.job_of`.
         methods: by the name that their rows get.
         n: the number of calibration samples.
-        score: takes the target with the ported change in it.
+        score: takes the target with the ported change in it; see `Scoring`.
         alphas: numbers, or "auto" for a line search.
         once: remembers rows (as plain data) by name across interruptions.
         track: shows the stages as they pass.
@@ -128,7 +134,7 @@ class _Bench:
 
     job: Job
     n: int
-    score: Callable[[nn.Module], float]
+    score: Scoring
     track: Track
 
     def meter(self) -> Meter:
@@ -158,9 +164,10 @@ class _Bench:
                 seconds, peak = seconds + meter.seconds, max(peak, meter.peak_bytes)
             scale = best_of(search) if search else float(alpha)
             with holding(job.target.model, added(job.weights, delta, scale)):
-                value = self.score(job.target.model)
+                found = self.score(job.target.model)
         except PortError as error:
             return Row(name, alpha, refusal=str(error))
         choice = choice_of(done.result)
         took = f"{choice.chosen.name} × {choice.chosen.alpha:g}" if choice else None
-        return Row(name, alpha, value, scale, None, seconds, done.shared_seconds, peak, search, took)
+        value, also = found if isinstance(found, tuple) else (found, {})
+        return Row(name, alpha, value, scale, None, seconds, done.shared_seconds, peak, search, took, also)

@@ -2,11 +2,12 @@
 
 import hashlib
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 
 _NAME = re.compile(r"(?:hf://)?(?:models/|datasets/)?([\w.-]+/[\w.-]+|[\w.-]+)(?:@(\S+))?")
 
@@ -101,3 +102,37 @@ class Lineage:
     @property
     def models(self) -> tuple[Pinned, Pinned, Pinned]:
         return self.source, self.base, self.target
+
+
+def require_new_target(source: Pinned, base: Pinned, target: Pinned) -> None:
+    """Refuse a new base that is one of the other two models, by name and commit or by folder.
+
+    Raises:
+        PortError: it is.
+    """
+    where = {
+        role: (each.name if each.folder is None else str(each.folder), each.commit)
+        for role, each in (("source", source), ("base", base), ("target", target))
+    }
+    _require_new(where, str(target))
+
+
+def require_new_weights(hashes: Mapping[str, str], target: Pinned) -> None:
+    """Refuse a new base whose files of weights are those of another of the models.
+
+    Args:
+        hashes: sha256 of the weights, by role.
+
+    Raises:
+        PortError: they are.
+    """
+    _require_new(hashes, f"{target}, by the sha256 of its weights,")
+
+
+def _require_new(where: Mapping[str, object], target: str) -> None:
+    others = {"base": "what SOURCE was fine-tuned from", "source": "the fine-tune itself"}
+    for role, what in others.items():
+        if where["target"] == where[role]:
+            raise PortError(
+                f"{target} is {what}: there is nothing to carry over; name the new base with {setting('target')}"
+            )

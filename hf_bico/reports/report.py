@@ -25,6 +25,7 @@ from hf_bico.reports.records import (
     Origin,
     TaskVectorRecord,
 )
+from hf_bico.reports.worth import Scored, Worth
 from hf_bico.tasks.scores import Score, better, recovered
 
 SCHEMA = 4
@@ -57,6 +58,12 @@ class Evaluation:
             *paper,
             ("target + ported τ", self.ported),
         ]
+
+    @property
+    def scored(self) -> Scored:
+        """What the verdict goes by."""
+        baselines = {"naive": self.naive} | ({"bico": self.bico} if self.bico else {})
+        return Scored(self.source if self.comparable else None, self.zero_shot, self.ported, baselines)
 
     @property
     def regressed(self) -> bool:
@@ -133,6 +140,8 @@ class PortReport(Report):
     moved: tuple[Moved, ...]
     left: tuple[Left, ...]
     evaluation: Evaluation | None = maybe()
+    verdict: Worth | None = maybe()
+    """What the port is worth by its scores; reports that were written before have none."""
     estimate: dict[str, Any] | None = maybe()
     """What the port was expected to cost, and what it did cost."""
     delta: dict[str, Any] | None = maybe()

@@ -1,16 +1,22 @@
 """A comparison's data as tables."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
-from hf_bico.tasks.scores import METRICS, Metric
+from hf_bico.reports.plain import to_plain
+from hf_bico.reports.worth import Scored, Word, worth
+from hf_bico.tasks.scores import METRICS, Metric, Score
+
+BASELINES = ("naive",)
+"""Methods that the others are measured against: they need less than those."""
 
 
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a summary that fits into 80 columns, the header first: one row per method, α and N."""
     metric = _metric(data)
-    yield ["method", "α", "N", metric.name, "gap", "seconds", "memory"]
+    yield ["method", "α", "N", metric.name, "gap", "verdict", "seconds", "memory"]
     numbers = _numbers(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
@@ -20,16 +26,34 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
             f"{entry['n']}" + (f" ({k} a class)" if k else ""),
         ]
         if entry["refusal"]:
-            yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–"]
+            yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–", "–"]
         else:
             peak = entry["peak_bytes"]
             yield [
                 *where,
                 metric.show(entry["score"]),
                 _gap(entry),
+                _word(entry["verdict"]),
                 f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
                 f"{peak / 1e9:.2f} GB" if peak else "–",
             ]
+
+
+def _word(verdict: dict[str, Any]) -> str:
+    """Return the word, with a star where a port gains and is not the one to take."""
+    return verdict["word"] + "*" * (verdict["word"] in (Word.WORKS, Word.PARTLY) and not verdict["pushable"])
+
+
+def advice(data: dict[str, Any]) -> str:
+    """Return what to do after a comparison: the port with the best mean of those that gain, as a command's words."""
+    metric, fit = _metric(data), [each for each in data["summary"] if each["verdict"] and each["verdict"]["pushable"]]
+    if not fit:
+        return "Next: no method gains here that is not beaten by another: fine-tune the new base"
+    best = (max if metric.higher else min)(fit, key=lambda entry: entry["score"])
+    alpha, k = best["alpha"], best["per_class"]
+    words = [f"--method {best['method']}", f"--alpha {alpha if isinstance(alpha, str) else f'{alpha:g}'}"]
+    words += [f"-n {best['n']}" if k is None else f"--per-class {k}"]
+    return f"Next: hf-bico port with {' '.join(words)}, the best of those that gain ({metric.show(best['score'])})"
 
 
 def _gap(entry: dict[str, Any]) -> str:
@@ -57,7 +81,8 @@ def caption(data: dict[str, Any]) -> str:
         f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
         f"{start}, the fine-tuned source {source}. A row has the mean over {seeds} seed{'s'[: seeds != 1]}, the "
         f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
-        f"method's own + those of the collection that all share), and the most memory."
+        f"method's own + those of the collection that all share), and the most memory. Verdicts are on the means; a "
+        f"star: it gains, and the naive copy is better."
     )
 
 
@@ -78,7 +103,7 @@ def markdown(data: dict[str, Any]) -> str:
         "|" + "---|" * len(header),
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
-    return "\n".join([*lines, *(f"\n{line}" for line in refusals(data))]) + "\n"
+    return "\n".join([*lines, *(f"\n{line}" for line in (*refusals(data), advice(data)))]) + "\n"
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -104,5 +129,38 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             whole = entry["refusal"] is None and None not in values
             entry[name] = fmean(values) if whole else None
             entry[f"{name}_spread"] = stdev(values) if whole and len(values) > 1 else None
+        names = some[0]["also"] if entry["refusal"] is None else ()
+        entry["also"] = {name: fmean(row["also"][name] for row in some) for name in names}
         entries.append(entry | {"peak_bytes": max(row["peak_bytes"] for row in some)})
     return entries
+
+
+def judged(entries: Sequence[dict[str, Any]], start: Score, goal: Score | None, classes: int) -> list[dict[str, Any]]:
+    """Return a summary with the verdict on every entry's means; the naive copy's of the same α and N is a baseline.
+
+    Args:
+        start: the target's score without a port, over all draws.
+        goal: what the gap is measured to; None where it is on another scale.
+        classes: as for `worth`.
+    """
+
+    def mean(entry: dict[str, Any]) -> Score:
+        """The means as a score whose interval is its value: that of the start says what is uncertain."""
+        value = entry["score"]
+        return replace(start, value=value, low=value, high=value, also=entry["also"])
+
+    def verdict(entry: dict[str, Any]) -> dict[str, Any] | None:
+        if entry["score"] is None:
+            return None
+        where = ("alpha", "n", "per_class")
+        naive = {
+            other["method"]: mean(other)
+            for other in entries
+            if other["method"] in BASELINES
+            and other["score"] is not None
+            and [other[name] for name in where] == [entry[name] for name in where]
+        }
+        scored = Scored(goal, start, mean(entry), naive)
+        return to_plain(worth(scored, alpha=entry["scale"], unchanged=entry["scale"] == 0, classes=classes))
+
+    return [entry | {"verdict": verdict(entry)} for entry in entries]

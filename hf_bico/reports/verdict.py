@@ -28,12 +28,18 @@ class Trial:
     """The fine-tuned source's own."""
     what: str = "loss"
     """What is summed; errors where the head is fitted to few samples and does not say how sure it is."""
+    naive: float | None = None
+    """The target's with the naive copy."""
 
     @property
     def recovered(self) -> float | None:
         """Share of the gap to the source's loss that the port closed; None where there is no gap to speak of."""
+        return self.closed(self.after)
+
+    def closed(self, after: float) -> float | None:
+        """Return the share of the gap to the source's loss that a change to this loss closes, or None."""
         gap = self.before - self.source
-        return (self.before - self.after) / gap if gap > LEAST_GAP * self.before else None
+        return (self.before - after) / gap if gap > LEAST_GAP * self.before else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,8 @@ class Verdict:
 
     grade: Grade
     reasons: tuple[str, ...]
+    instead: str | None = None
+    """A method that did better in small, and well enough to be taken."""
 
 
 def grade(recovered: float) -> Grade:
@@ -115,8 +123,12 @@ def unseen() -> Verdict:
     )
 
 
-def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
-    """Return the verdict on models that were compared on n samples."""
+def judge(signs: Signs, trial: Trial | None, n: int, *, texts: bool = False) -> Verdict:
+    """Return the verdict on models that were compared on n samples.
+
+    Args:
+        texts: whether the samples are texts, of which there are no records.
+    """
     alike = (
         f"the maps' residuals are {signs.input_residual:.2f} on the input side and {signs.output_residual:.2f} on "
         f"the output side, the blocks' CKA {signs.cka:.2f} (these say less: see docs/check.md)"
@@ -142,9 +154,15 @@ def judge(signs: Signs, trial: Trial | None, n: int) -> Verdict:
         f"recovered {record.median:.0%} of the gap to a fine-tune of the target",
         alike,
     ]
+    if texts:
+        reasons.append("that record is of images: nothing was counted on texts, of which it says less")
     doubts = [f"{FITTED} samples, not {n}"] * (n < FITTED) + ["losses, not errors"] * (trial.what != "loss")
     reasons += [f"that was found with {doubt}: it says less" for doubt in doubts]
-    return Verdict(found, tuple(reasons))
+    copied, instead = None if trial.naive is None else trial.closed(trial.naive), None
+    if trial.naive is not None and copied is not None and trial.naive < trial.after:
+        reasons.insert(1, f"the naive copy is better: it took it to {trial.naive / n:.3g}, {copied:.0%} of the way")
+        instead = "naive" if grade(copied) is Grade.GOOD else None
+    return Verdict(found, tuple(reasons), instead)
 
 
 def signs_of(

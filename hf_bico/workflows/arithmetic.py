@@ -14,8 +14,13 @@ from hf_bico.io.reference import Pinned
 from hf_bico.io.writer import require_room, require_writable, staged, write_model
 
 
-def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[TaskVector, int]:
+def extract(
+    source: str, base: str | None, output: Path, hub: Hub, *, trust_base: bool = False
+) -> tuple[TaskVector, int]:
     """Save τ = source − base as one safetensors file; return it and the number of tensors that changed.
+
+    Args:
+        trust_base: take the base for the fine-tune's even if their weights have nothing in common.
 
     Raises:
         PortError: the two differ in shapes, the file exists, or either model cannot be had.
@@ -23,7 +28,7 @@ def extract(source: str, base: str | None, output: Path, hub: Hub) -> tuple[Task
     if output.exists():
         raise PortError(f"{output} exists; name another with {setting('output')}")
     require_writable(output)
-    found = difference(hub.resolve(source), base, hub)
+    found = difference(hub.resolve(source), base, hub, trusted=trust_base)
     return found, found.save(output)
 
 

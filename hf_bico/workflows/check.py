@@ -19,11 +19,15 @@ from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels, RepoModel, repo_models
-from hf_bico.io.reference import Pinned
+from hf_bico.io.reference import Pinned, require_new_weights
 from hf_bico.reports.estimate import estimate, retimed
 from hf_bico.reports.records import CalibrationRecord, Environment, MatchingRecord, Origin, layer_table, origins
 from hf_bico.reports.report import CheckReport
 from hf_bico.reports.verdict import Verdict, impossible, judge, unseen
+from hf_bico.tasks.columns import SampleKind
+from hf_bico.tasks.samples import Draw
+from hf_bico.tasks.scores import Score
+from hf_bico.workflows.chance import MORE, require_learnt
 from hf_bico.workflows.config import CheckConfig
 from hf_bico.workflows.dry_run import cost, work_of
 from hf_bico.workflows.plan import (
@@ -37,7 +41,8 @@ from hf_bico.workflows.plan import (
 )
 from hf_bico.workflows.redo import next_command
 from hf_bico.workflows.run import Run
-from hf_bico.workflows.session import open_session
+from hf_bico.workflows.scoring import evaluator_of, open_source
+from hf_bico.workflows.session import Session, hashes_of, open_session
 from hf_bico.workflows.trial import Found, explore
 
 SAMPLES = 50
@@ -64,11 +69,12 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         pinned = resolve_models(config, hub)
     report = CheckReport(lineage=_origins(pinned))
     try:
-        models, report = _move(config, pinned, method, report, running)
+        models, hashes, report = _move(config, pinned, method, report, running)
     except PortError as error:
         if _elsewhere(error):
             raise
         return _ended(config, report, impossible(str(error)), running).to_json()
+    require_new_weights(hashes, pinned[2])
     if not config.dataset:
         work = work_of(models, method, PORTED, config.max_length, config.batch_size)
         report = replace(report, estimate=asdict(estimate(work, models.device)))
@@ -83,8 +89,8 @@ def _origins(pinned: tuple[Pinned, Pinned, Pinned]) -> dict[str, Origin]:
 
 def _move(
     config: CheckConfig, pinned: tuple[Pinned, Pinned, Pinned], method: Method, report: CheckReport, run: Run
-) -> tuple[PortModels, CheckReport]:
-    """Return what moves where, and the report of it as far as it goes.
+) -> tuple[PortModels, dict[str, str], CheckReport]:
+    """Return what moves where, the sha256 of the three models' weights, and the report as far as it goes.
 
     Raises:
         PortError: the models do not go together.
@@ -97,12 +103,17 @@ def _move(
     with run.clock("download"):
         folders = [fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3)]
     with run.clock("task vector"):
-        models, change, _ = read_change(models, folders)
-    return models, replace(
-        report,
-        models=_models(models),
-        pairs=layer_table(models.pairs),
-        task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+        models, change, _ = read_change(models, folders, trusted=config.trust_base)
+    hashes = hashes_of(library, pinned, folders)
+    return (
+        models,
+        hashes,
+        replace(
+            report,
+            models=_models(models),
+            pairs=layer_table(models.pairs),
+            task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+        ),
     )
 
 
@@ -123,6 +134,10 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         drawn = session.draw(run.track)
         session, matched = session.matched(config, drawn, run.track)
         session = session.with_head(drawn, run.track)
+    try:
+        require_learnt(session, drawn, lambda: _own_score(session, drawn, run), MORE)
+    except PortError as error:
+        return _ended(config, report, impossible(str(error)), run, plan)
     hashes, plan, n = session.hashes, session.plan, len(drawn.samples)
     with run.clock("samples"):
         found = explore(session, drawn, run.track, matched)
@@ -139,7 +154,13 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
         cka={tower: matrix.tolist() for tower, matrix in found.cka.items()},
         blocks=found.blocks,
     )
-    return _ended(config, report, judge(found.signs, found.trial, n), run, plan)
+    texts = plan.samples.task.columns.kind is not SampleKind.IMAGE
+    return _ended(config, report, judge(found.signs, found.trial, n, texts=texts), run, plan)
+
+
+def _own_score(session: Session, drawn: Draw, run: Run) -> Score:
+    """Return the fine-tune's own score on the evaluation split."""
+    return evaluator_of(session.plan, run.track).score("the source", open_source(session, drawn))
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:
@@ -158,7 +179,7 @@ def _ended(
     """Return the report with its verdict and the command to run next."""
     device, rows = (plan.models.device, plan.samples.split.num_rows) if plan else ("cpu", PORTED)
     rivals = WITHOUT_LOSS if plan and plan.models.head is HeadKind.NONE else RIVALS
-    command = next_command(config, verdict.grade, min(PORTED, rows), rivals)
+    command = next_command(config, verdict, min(PORTED, rows), rivals)
     return replace(
         report,
         verdict=asdict(verdict) | {"next": command},

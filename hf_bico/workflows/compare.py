@@ -24,12 +24,13 @@ from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged
 from hf_bico.reports.records import Environment, Tried, origins
 from hf_bico.reports.report import CompareReport
-from hf_bico.reports.tables import markdown, summary
+from hf_bico.reports.tables import judged, markdown, summary
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
+from hf_bico.workflows.chance import MORE, judged_classes, require_better_than_chance
 from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.run import Run
@@ -171,8 +172,13 @@ class _Draws:
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 
     def _goal(self, session: Session, drawn: Draw, workspace: Workspace) -> Goal:
-        """Score the source, and return what the gap is measured to."""
+        """Score the source, and return what the gap is measured to.
+
+        Raises:
+            PortError: the source is no better than chance; a fine-tune of the target that is none.
+        """
         self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
+        require_better_than_chance(self.source, session.plan, MORE)
         pinned, evaluator = self.bench.tuned, self.evaluator
         if pinned is None:
             return Goal("the source's own score", session.plan.lineage.source, self.source)
@@ -196,7 +202,8 @@ def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> Path:
     skeleton = models.library.skeleton(folder, models.purpose)
     known = models.library.names(skeleton, stored).items()
     names = Named(stored, {key: name for key, name in known if key in session.weights})
-    check_fine_tune(Difference(names, session.weights), session.weights, [pair.target for pair in models.pairs])
+    sites = [pair.target for pair in models.pairs]
+    check_fine_tune(Difference(names, session.weights), session.weights, sites, trusted=session.plan.trusted)
     return folder
 
 
@@ -236,7 +243,7 @@ def _rows(
         session.job(drawn),
         bench.methods,
         n,
-        lambda live: score(live).value,
+        lambda live: ((found := score(live)).value, found.also),
         alphas=alphas,
         once=space.once,
         track=bench.run.track,
@@ -263,7 +270,9 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     reference, source = draws.reference, draws.source
     assert reference is not None and source is not None  # there is a draw
     plan, start = session.plan, Score(**draws.draws[0]["start"])
-    mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws))
+    also = {name: fmean(draw["start"]["also"][name] for draw in draws.draws) for name in start.also}
+    mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws), also=also)
+    goal = reference.score if bench.tuned or comparable(session, start) else None
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
         evaluation={
@@ -278,7 +287,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
         head=plan.models.head,
         task=asdict(plan.samples.task),
         rows=draws.rows,
-        summary=summary(draws.rows),
+        summary=judged(summary(draws.rows), mean, goal, 0 if bench.tuned else judged_classes(plan)),
         environment=Environment.of(plan.models.device, bench.run.clock.seconds),
     )
 

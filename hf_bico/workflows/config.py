@@ -37,6 +37,7 @@ class BaseChoices:
     """What the fine-tune came from."""
 
     base: str | None = option("What SOURCE was fine-tuned from [default: its card's base_model].", None)
+    trust_base: bool = option("Take the base for SOURCE's even if their weights have nothing in common.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +194,11 @@ class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoi
         1.0,
         parse=scale,
     )
-    allow_regression: bool = option("Push even if the port scores worse than the new base without it.", False)
+    allow_regression: bool = option(
+        "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
+        "base without it by any metric, or than a measured baseline such as the naive copy.",
+        False,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

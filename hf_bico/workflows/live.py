@@ -50,6 +50,8 @@ class LivePair:
     base: nn.Module
     target: nn.Module
     head: LiveHead = field(default_factory=LiveHead)
+    trusted: bool = False
+    """Whether the base is taken for the fine-tune's whatever their weights say."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def port(
     method: Method | None = None,
     matching: Matching = by_index,
     head: str = HeadKind.TRANSPORT.value,
+    trust_base: bool = False,
     track: Track = untracked,
 ) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
@@ -82,6 +85,7 @@ def port(
     Args:
         method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
+        trust_base: take the base for the fine-tune's even if their weights have nothing in common.
         track: shows the stages as they pass; quiet unless given.
 
     Raises:
@@ -91,7 +95,7 @@ def port(
     _check_kinds(tuned, base, target, method, matching)
     method, clock, state = method or Auto(), Clock(), state_of(tuned)
     _require_plain(base)
-    pair = LivePair(state, base, target, live_head(state, base, target, head))
+    pair = LivePair(state, base, target, live_head(state, base, target, head), trust_base)
     job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
     family = family_of(base)
     sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
@@ -128,6 +132,7 @@ def job_of(
     loss: Loss | tuple[Loss, Loss] | None = None,
     scores: tuple[Scores, Scores] | None = None,
     matching: Matching = by_index,
+    trust_base: bool = False,
 ) -> Job:
     """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
 
@@ -146,12 +151,13 @@ def job_of(
         scores: for label-free gradients, each model's (n, M) scores of a batch on something general; see
             `class_scores`.
         matching: which block takes from which.
+        trust_base: take the base for the fine-tune's even if their weights have nothing in common.
 
     Raises:
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    pair = LivePair(state_of(tuned), base, target)
+    pair = LivePair(state_of(tuned), base, target, trusted=trust_base)
     return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
 
 
@@ -164,7 +170,7 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     before = base.state_dict()
     own = live.head.tensors
     tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
-    ratio = check_fine_tune(tau, before, sites)
+    ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:
         raise PortError(f"the base is on {formats[0].device} and the target on {formats[1].device}: move both to one")

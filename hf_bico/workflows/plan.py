@@ -20,7 +20,7 @@ from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
 from hf_bico.io.models import PortModels, RepoModel, base_of, check_models, head_layers_of, pair_models, repo_models
-from hf_bico.io.reference import Lineage, Pinned
+from hf_bico.io.reference import Lineage, Pinned, require_new_target
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
@@ -102,6 +102,8 @@ class Plan:
     destination: Destination | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     """Tower → why its layers have no maps, where bases alone are aligned."""
+    trusted: bool = False
+    """Whether the base is taken for the source's whatever their weights say."""
 
     @property
     def scored(self) -> ScoringPlan:
@@ -166,7 +168,7 @@ def make_plan(
     scoring = _scoring(config, dataset, task, calibration.seed)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
-    return Plan(lineage, found, samples, method, scoring, maps)
+    return Plan(lineage, found, samples, method, scoring, maps, trusted=config.trust_base)
 
 
 def resolve(config: TaskChoices, hub: Hub) -> Lineage:
@@ -183,10 +185,12 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     """Return source, base and target as commits.
 
     Raises:
-        PortError: any of them cannot be found, or no base is known.
+        PortError: any of them cannot be found, or no base is known; the target is one of the other two.
     """
     source = hub.resolve(config.source)
-    return source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
+    found = source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
+    require_new_target(*found)
+    return found
 
 
 def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:

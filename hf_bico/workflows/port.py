@@ -39,14 +39,16 @@ from hf_bico.reports.records import (
     peak,
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
+from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.samples import Draw
+from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
-from hf_bico.workflows.scoring import evaluation_key, score_all
+from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
 
 
@@ -56,6 +58,7 @@ class Outcome:
 
     report: dict[str, Any]
     evaluation: Evaluation
+    verdict: Worth
     output: Path | None
     url: str | None
     refusal: str | None
@@ -77,6 +80,12 @@ class CarriedOver:
     choice: Choice | None
     """How the method was chosen, if it was."""
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the target stays as it is."""
+        delta = self.shaped.delta
+        return self.alpha == 0 or not any(bool(delta[key].any()) for key in delta)
+
 
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     """Port a fine-tune, score it, and write or push it.
@@ -96,24 +105,30 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         session, found = session.matched(config, drawn, track)
         workspace = Workspace(_key(config, session, drawn))
         session = session.with_head(drawn, track)
+    if not config.allow_regression:
+        own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
+        require_learnt(session, drawn, lambda: own()[0], f"{setting('allow_regression')} goes on all the same")
     carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
         evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, track)
+    is_nothing, classes = carried.is_nothing, judged_classes(plan)
+    verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
     matching = MatchingRecord(**matching_record(config, found))
     report = replace(
         _report(session, drawn, carried, running),
         command=redo_port(config, session.plan, carried.alpha),
         matching=matching,
         evaluation=evaluation,
+        verdict=verdict,
         estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
     )
-    refusal = _refusal(config, evaluation) if delivery.destination else None
+    refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
     if refusal:
         delivery = replace(delivery, destination=None)
     report, url = _deliver(session, drawn, carried.shaped, report, delivery, running)
     workspace.clear()
-    return Outcome(report.to_json(), evaluation, config.output, url, refusal)
+    return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
 
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
@@ -183,16 +198,6 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
         moved=tuple(carried.moved),
         left=tuple(change.account.left),
         environment=Environment.of(plan.models.device, run.clock.seconds),
-    )
-
-
-def _refusal(config: PortConfig, evaluation: Evaluation) -> str | None:
-    """Return why a port is not pushed: it is worse than the target without it; None if it may be pushed."""
-    if not evaluation.regressed or config.allow_regression:
-        return None
-    return (
-        f"not pushed: the port scores {evaluation.ported}, worse than the target without it "
-        f"({evaluation.zero_shot}); {setting('allow_regression')} pushes it all the same"
     )
 
 

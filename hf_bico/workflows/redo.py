@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hf_bico.io.reference import Pinned
-from hf_bico.reports.verdict import Grade
+from hf_bico.reports.verdict import Grade, Verdict
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.workflows.config import INDEX, AlignConfig, CheckConfig, PortConfig
 from hf_bico.workflows.options import words_of
@@ -13,7 +13,7 @@ from hf_bico.workflows.plan import Plan
 
 READING = ("config", "columns", "streaming", "templates", "family", "layers", "skip")
 """What a command says about reading samples and models, beside what is pinned."""
-TASK = ("base", *READING, "split", "eval_split", "max_length", "head", "matching")
+TASK = ("base", "trust_base", *READING, "split", "eval_split", "max_length", "head", "matching")
 """What a check hands on to the command that comes next."""
 
 
@@ -30,7 +30,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, ("eval_n", "form", "rank", "energy", "dtype"))
+    words += words_of(config, ("trust_base", "eval_n", "form", "rank", "energy", "dtype"))
     return shlex.join([*words, "--output", "ported"])
 
 
@@ -60,20 +60,21 @@ def _method(config: PortConfig | AlignConfig) -> list[str]:
     return words + ([] if config.matching == INDEX else ["--matching", Path(config.matching).name])
 
 
-def next_command(config: CheckConfig, grade: Grade, n: int, rivals: Sequence[str] = ()) -> str:
+def next_command(config: CheckConfig, verdict: Verdict, n: int, rivals: Sequence[str] = ()) -> str:
     """Return the command to run after a verdict, with n samples; empty where no port is possible.
 
     Args:
         rivals: methods that a doubtful port is compared with.
     """
-    if grade is Grade.IMPOSSIBLE:
+    if verdict.grade is Grade.IMPOSSIBLE:
         return ""
     words = ["--to", config.target, *(["--dataset", config.dataset] if config.dataset else [])]
     words += words_of(config, TASK)
     if not config.dataset:
         return shlex.join(["hf-bico", "check", config.source, *words]) + " --dataset DATASET"
-    if grade is Grade.GOOD:
-        words += words_of(config, ("method", "method_options"))
+    if verdict.grade is Grade.GOOD or verdict.instead:
+        named = ["--method", verdict.instead] if verdict.instead else words_of(config, ("method", "method_options"))
+        words += named
         return shlex.join(["hf-bico", "port", config.source, *words, "-n", str(n), "--output", "ported"])
     methods = dict.fromkeys((config.method, *rivals))
     chosen = [word for name in methods for word in ("--method", name)]

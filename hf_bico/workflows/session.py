@@ -16,13 +16,13 @@ from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
-from hf_bico.families import Loaded
+from hf_bico.families import Library, Loaded
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, read_change
 from hf_bico.io.checkpoints import Named, shards
-from hf_bico.io.models import pair_models
-from hf_bico.io.reference import Pinned, sha256
+from hf_bico.io.models import PortModels, pair_models
+from hf_bico.io.reference import Pinned, require_new_weights, sha256
 from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.evaluation import embedded, unsure_loss
@@ -197,22 +197,34 @@ def open_session(plan: Plan, run: Run) -> Session:
         with run.clock("maps"):
             plan.maps.require_bases(library, pinned[1:], folders[1:])
     with run.clock("task vector"):
-        models, change, target = read_change(plan.models, folders)
+        models, change, target = read_change(plan.models, folders, trusted=plan.trusted)
         plan = replace(plan, models=models)
     if plan.maps is not None:
         with run.clock("maps"):
             plan = replace(plan, method=plan.maps.opened(run.hub, models.pairs, models.device))
     with run.clock("load"):
-        hashes = {
-            role: sha256(*(folder / name for name in shards(library, each)))
-            for role, each, folder in zip(("source", "base", "target"), pinned, folders, strict=True)
-        }
+        hashes = hashes_of(library, pinned, folders)
+        require_new_weights(hashes, pinned[2])
         sides = open_asked(plan, base), open_asked(plan, new)
-    own = {key: change.tuned[key] for key in only_in_source(models) | models.layers.tuned_keys if key in change.tuned}
+    own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
     alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
     return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
+
+
+def own_head(models: PortModels, change: SourceChange) -> dict[str, Tensor]:
+    """Return the fine-tune's tensors that have no τ: those of its head that are carried whole."""
+    keys = only_in_source(models) | models.layers.tuned_keys
+    return {key: change.tuned[key] for key in keys if key in change.tuned}
+
+
+def hashes_of(library: Library, pinned: Sequence[Pinned], folders: Sequence[Path]) -> dict[str, str]:
+    """Return the sha256 of the weights of source, base and target in their folders, by role."""
+    return {
+        role: sha256(*(folder / name for name in shards(library, each)))
+        for role, each, folder in zip(("source", "base", "target"), pinned, folders, strict=True)
+    }
 
 
 def _one_vocabulary(base: Asked, target: Asked) -> bool:

@@ -11,7 +11,9 @@ import numpy as np
 
 from hf_bico.core.chain import carry, gather_folds
 from hf_bico.core.folds import held_out_loss
-from hf_bico.core.method import Fold, Job, Track
+from hf_bico.core.method import Fold, Job, Method, Track
+from hf_bico.core.methods import Naive
+from hf_bico.core.moments import Folded
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
@@ -79,7 +81,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     )
     losses = None
     if plan.models.head is not HeadKind.NONE:  # on samples that neither port nor head was made from
-        losses = sum(fold.held_out() for fold in job.folds), held_out_loss(job, method, parts)
+        losses = _losses(job, method, parts)
     with watch("move"):
         moved = carry(job, method, parts.whole(pairs)).moved
     with watch("score target"), session.target_as_it_is(drawn) as (asked, _):
@@ -90,7 +92,8 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     with watch("score source"):
         source, own = _source(session, drawn, halves)
         goal = per_sample(source, drawn.samples, plan.samples.size)
-    trial = losses and Trial(*losses, own, "errors" if plan.models.head.is_fitted else "loss")
+    what = "errors" if plan.models.head.is_fitted else "loss"
+    trial = losses and Trial(losses[0], losses[1], own, what, losses[2])
     signs = signs_of(moved, cka, paths_of(pairs, cka), trial.recovered if trial else None)
     scores: dict[str, Score | None] = {
         "target": score_target(start, goal),
@@ -107,6 +110,15 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
         tower: cka_matrix(job.base, job.target, sites, tower, job.batches)
         for tower in track(towers, "Comparing blocks", len(towers))
     }
+
+
+def _losses(job: Job, method: Method, parts: Folded) -> tuple[float, float, float]:
+    """Return the target's losses without a port, with one and with the naive copy, on samples that neither port nor
+    head was made from.
+    """
+    without = sum(fold.held_out() for fold in job.folds)
+    ported, naive = (held_out_loss(job, each, parts) for each in (method, Naive()))
+    return without, ported, naive
 
 
 def _held_out(session: Session, fit: Draw, rest: Draw) -> float:

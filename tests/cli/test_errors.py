@@ -129,7 +129,7 @@ def test_base_of_other_shapes(port):
 def test_base_that_is_another_model(port, tmp_path):
     cfg = config(32, 2, 32)
     write_model(tmp_path / "other", cfg, seed=7)
-    assert_refused(port(base=str(tmp_path / "other")), "times as large as the base", "not the base of that fine-tune")
+    assert_refused(port(base=str(tmp_path / "other")), "cosine", "not the base of that fine-tune", "--trust-base")
 
 
 def test_base_that_is_the_fine_tune(port):

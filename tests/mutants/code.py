@@ -233,12 +233,6 @@ TOLD = {
         then(lambda data: data | {"scores": [each | {"value": 0.0} for each in data.get("scores") or []]}),
         f"{REPORTS}test_report.py::test_what_was_published_before_is_read",
     ),
-    "no port is ever worse": of_tests(
-        report.Evaluation,
-        "regressed",
-        lambda right: property(lambda self: False),
-        "tests/cli/test_errors_of_outputs.py::test_regression_is_not_pushed",
-    ),
     "no licence of the source": of_tests(
         card, "_license", given(lambda licenses: (licenses[:1],)), f"{CHOICES}naive_port_says_what_it_is"
     ),

@@ -40,7 +40,9 @@ def test_scores_keep_their_alpha_apart_from_their_words(live):
 def test_what_was_published_before_is_read(ported, live):
     """Schema 3: the same keys; what was measured of a live port stood under its label."""
     data = json.loads((ported.output / "hf_bico.json").read_text()) | {"schema": 3}
+    assert data.pop("verdict")["word"] == ported.verdict.word
     read = PortReport.from_json(data)
+    assert read.verdict is None
     assert read.evaluation.ported.value == data["evaluation"]["ported"]["value"]
     assert read.lineage["target"].name == "demo/plus"
     old = live.report | {"schema": 3, "scores": {"accuracy with the port (α = 1)": 0.5}}

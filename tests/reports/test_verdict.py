@@ -26,6 +26,18 @@ def test_the_verdict_goes_by_what_a_port_in_small_recovered(recovered, verdict):
     assert f"{recovered:.0%} of the way" in found.reasons[0]
 
 
+def test_the_naive_copy_is_named_where_it_did_better():
+    """And taken where it is good itself; of texts the record says less."""
+    signs = Signs(0.9, 0.2, 0.5, 0.8, 0.1)
+    for naive, instead, told in ((4.0, "naive", True), (9.1, None, True), (9.5, None, False)):
+        found = judge(signs, Trial(10.0, 9.2, 2.0, naive=naive), FITTED)
+        assert found.instead == instead
+        assert any("the naive copy is better" in reason for reason in found.reasons) == told
+    for texts in (False, True):
+        found = judge(signs, Trial(10.0, 9.2, 2.0), FITTED, texts=texts)
+        assert any("of images" in reason for reason in found.reasons) == texts
+
+
 def test_without_a_gap_there_is_nothing_to_gain():
     found = Trial(1.0, 0.9, 0.995)
     assert found.recovered is None

@@ -2,10 +2,12 @@
 
 import json
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 from support.commands import TINY_PORT, assert_refused, hf_bico, json_of
+from support.refusals import rewrite
 from support.repos import write_family
 
 from hf_bico.core.methods import BiCo
@@ -85,6 +87,9 @@ def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, mo
     json_of(capsys, monkeypatch, *WORDS, *DATA)
     whats = [what for what, _ in told_of]
     assert whats[:10] == ["head", "loss"] * 2 + ["port", "head", "loss"] * 2
+    del told_of[10:14]  # of the naive copy, which is made of no samples
+    assert whats[10:14] == ["head", "loss"] * 2
+    whats = [what for what, _ in told_of]
     halves = [{id(sample) for sample in samples} for _, samples in told_of[:10]]
     for first, *others in (halves[0:2], halves[2:4], halves[4:7], halves[7:10]):
         assert len(first) == 10
@@ -94,14 +99,17 @@ def test_no_sample_judges_a_port_or_a_head_that_was_made_of_it(world, capsys, mo
     assert all(len(samples) == 20 for _, samples in told_of[10:])
 
 
-def test_the_same_model_again_has_nothing_to_gain(world, capsys, monkeypatch):
-    """Onto its own fine-tune; and there CKA is 1, residuals are 0 and the weights lie ‖τ‖ apart."""
-    data = json_of(capsys, monkeypatch, "check", "demo/ft", "--to", "demo/base", *DATA)
+def test_the_same_model_again_has_nothing_to_gain(world, tmp_path, capsys, monkeypatch):
+    """Copies but for a weight that has no say: of the base CKA is 1, residuals are 0; the fine-tune's lie ‖τ‖ apart."""
+    for name in ("base", "ft"):
+        shutil.copytree(world / name, tmp_path / name)
+        rewrite(tmp_path / name, lambda tensors: tensors["logit_scale"].add_(1e-4))
+    data = json_of(capsys, monkeypatch, "check", "demo/ft", "--to", tmp_path / "base", *DATA)
     for row in data["blocks"]:
         assert row["input_residual"] == pytest.approx(0, abs=1e-4)
         assert row["apart"] == 0
         assert row["cka"] is None or row["cka"] == pytest.approx(1)
-    data = json_of(capsys, monkeypatch, "check", "demo/ft", "--to", "demo/ft", *DATA)
+    data = json_of(capsys, monkeypatch, "check", "demo/ft", "--to", tmp_path / "ft", *DATA)
     assert data["verdict"]["grade"] == "poor"
     assert "nothing to gain" in data["verdict"]["reasons"][0]
     assert data["scores"]["target"]["value"] == data["scores"]["source"]["value"]
@@ -209,3 +217,4 @@ def test_a_twin_of_any_family_is_found_out(name, tmp_path, capsys, monkeypatch):
         entry["share"] for entry in data["task_vector"]["left"]
     ) == pytest.approx(1)
     assert data["verdict"]["grade"] == "good", data["verdict"]
+    assert any("nothing was counted on texts" in reason for reason in data["verdict"]["reasons"]) == (name != "vit")

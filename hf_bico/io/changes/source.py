@@ -40,11 +40,15 @@ class SourceChange:
         return replace(self, account=ledger)
 
 
-def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels, SourceChange, Named]:
+def read_change(
+    models: PortModels, folders: Sequence[Path], *, trusted: bool = False
+) -> tuple[PortModels, SourceChange, Named]:
     """Return the models without the towers that τ does not change, the source's change, and the target's tensors.
 
     Args:
         folders: those of the fine-tune, the base and the target.
+        trusted: whether the base is taken for the fine-tune's whatever their weights say. An adapter's always is: its
+            fine-tune is made of it.
 
     Raises:
         PortError: weights are broken or cannot be a fine-tune and its base; τ changes a tower that cannot be paired.
@@ -54,7 +58,8 @@ def read_change(models: PortModels, folders: Sequence[Path]) -> tuple[PortModels
     whole = only_in_source(models)
     tau = change_of(tuned.without(whole), base.without(whole))
     require_finite(models.target.pinned, target)
-    ratio = check_fine_tune(tau, base, [site for site in models.base_sites if site.weight.key in tau])
+    sites = [site for site in models.base_sites if site.weight.key in tau]
+    ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted))
     models = _without_unchanged_towers(models, tau)
     config, adapter = models.tuned.adapter, None
     if config and isinstance(tuned, Adapted):

@@ -15,6 +15,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
+from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.delta import (
     REPORT_FILE,
     SECTION,
@@ -57,6 +58,7 @@ class TaskVector:
         *,
         revision: str | None = None,
         token: str | None = None,
+        trust_base: bool = False,
     ) -> "TaskVector":
         """Return the task vector of a fine-tune, an adapter, a delta repo, or a file.
 
@@ -65,12 +67,13 @@ class TaskVector:
             base: the base of a fine-tune whose card or config does not name it, or where a delta's base is now.
             revision: of `source`.
             token: a User Access Token. None: that of `hf auth login` or HF_TOKEN.
+            trust_base: take the base for the fine-tune's even if their weights have nothing in common.
 
         Raises:
             PortError: it cannot be opened, no base is known, or the two are not a fine-tune and its base.
         """
 
-        return vector_of(str(source), None if base is None else str(base), revision, token)
+        return vector_of(str(source), None if base is None else str(base), revision, token, trusted=trust_base)
 
     def __add__(self, other: "TaskVector") -> "TaskVector":
         """Return the sum with another vector of the same base.
@@ -209,11 +212,12 @@ def vector(delta: StoredDelta, base: OpenedBase) -> TaskVector:
     )
 
 
-def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
+def difference(tuned: Pinned, base: str | None, hub: Hub, *, trusted: bool = False) -> TaskVector:
     """Return the task vector τ = tuned − base.
 
     Args:
         base: a reference; None: the base that the fine-tune's card or config names.
+        trusted: whether the base is taken for the fine-tune's whatever their weights say.
 
     Raises:
         PortError: no base is known, or the two are not a fine-tune and its base.
@@ -229,11 +233,13 @@ def difference(tuned: Pinned, base: str | None, hub: Hub) -> TaskVector:
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
     mine, theirs = open_source(library, purpose, models, folders)
     tau = change_of(mine.without(mine.keys() - theirs.keys()), theirs.without(theirs.keys() - mine.keys()))
-    check_fine_tune(tau, tau.base, models[1].sites())
+    check_fine_tune(tau, tau.base, models[1].sites(), trusted=trusted or isinstance(mine, Adapted))
     return TaskVector(tau, lineage)
 
 
-def vector_of(source: str, base: str | None, revision: str | None, token: str | None) -> TaskVector:
+def vector_of(
+    source: str, base: str | None, revision: str | None, token: str | None, *, trusted: bool = False
+) -> TaskVector:
     """Return the task vector of a source; see `TaskVector.from_pretrained`."""
     if Path(source).is_file():
         if base or revision:
@@ -242,7 +248,7 @@ def vector_of(source: str, base: str | None, revision: str | None, token: str | 
     hub = Hub(token)
     pinned = hub.resolve(at_revision(source, revision))
     if not is_delta(pinned, hub):
-        return difference(pinned, base, hub)
+        return difference(pinned, base, hub, trusted=trusted)
     delta = open_delta(hub, pinned)
     return vector(delta, open_base(hub, delta.record, [delta], base, full=False))
 
