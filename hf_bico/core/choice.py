@@ -51,6 +51,7 @@ class Choice:
 class Chosen(Transported):
     """The target's change by the method and at the scale that were taken."""
 
+    method: Method
     choice: Choice
 
 

@@ -221,6 +221,8 @@ class HeadRecord:
     input: Fit | None
     labels: tuple[str, ...] | None = maybe()
     """Names of the classes of a live fine-tune."""
+    tried: dict[str, float] | None = maybe()
+    """Kind of head → its loss on held-out samples, summed, where one was chosen."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import Choice, choice_of
+from hf_bico.core.choice import Choice, Chosen, choice_of
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
@@ -45,6 +45,7 @@ from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
+from hf_bico.workflows.head_choice import Losses, with_better_head
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
@@ -79,6 +80,8 @@ class CarriedOver:
     alpha: float
     choice: Choice | None
     """How the method was chosen, if it was."""
+    heads: Losses | None
+    """The losses by which the head was chosen, if it was."""
 
     @property
     def is_nothing(self) -> bool:
@@ -108,7 +111,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     if not config.allow_regression:
         own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
         require_learnt(session, drawn, lambda: own()[0], f"{setting('allow_regression')} goes on all the same")
-    carried = _carry(config, session, drawn, workspace, running)
+    session, carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
         evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, track)
@@ -144,15 +147,22 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     }
 
 
-def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspace, run: Run) -> CarriedOver:
-    """Return the change, collected, carried and cut, and the naive copy beside it."""
-    method, job = session.plan.method, session.job(drawn)
+def _carry(
+    config: PortConfig, session: Session, drawn: Draw, workspace: Workspace, run: Run
+) -> tuple[Session, CarriedOver]:
+    """Return the change, collected, carried and cut, and the naive copy beside it; and the session, whose head was
+    chosen with the method if it was not named.
+    """
+    method, job, heads = session.plan.method, session.job(drawn), None
     with run.clock("calibrate"):
         seen = gather(job, method.wanted, resume=workspace, track=run.track)
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
         others = _paper(job, seen, run.track) if isinstance(seen, Folded) else {}
+    if isinstance(result, Chosen) and isinstance(seen, Folded) and config.head is None:
+        with run.clock("head"):
+            session, heads = with_better_head(session, drawn, job, seen, result)
     storage, alpha, search = session.plan.storage, config.alpha, None
     with run.clock("cut"):
         delta, cuts = storage.truncated(result.delta)
@@ -163,7 +173,7 @@ def _carry(config: PortConfig, session: Session, drawn: Draw, workspace: Workspa
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
     baselines = {"naive": Shaped(naive.delta, alpha)} | others
-    return CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result))
+    return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), heads)
 
 
 def _paper(job: Job, seen: Folded, track: Track) -> dict[str, Shaped]:
@@ -194,7 +204,7 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
         ),
         task_vector=replace(vector, written=Written.of(carried.shaped, plan.storage.form)),
         layers=layer_table(plan.models.pairs),
-        head=HeadRecord(plan.models.head, names, placed.fit),
+        head=HeadRecord(plan.models.head, names, placed.fit if names else None, tried=carried.heads),
         moved=tuple(carried.moved),
         left=tuple(change.account.left),
         environment=Environment.of(plan.models.device, run.clock.seconds),

@@ -14,7 +14,7 @@ from hf_bico.workflows.port import run
 @pytest.fixture(scope="module")
 def ported(world, tmp_path_factory):
     output = tmp_path_factory.mktemp("reports") / "out"
-    return run(PortConfig("demo/ft", "demo/plus", "demo/task", n=8, eval_n=8, output=output), Hub())
+    return run(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=8, eval_n=8, output=output), Hub())
 
 
 @pytest.fixture(scope="module")

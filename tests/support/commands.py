@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hf_bico.cli import main as cli
 
-TINY_PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
+TINY_PORT = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "--method", "bico")
 """A port in the tiny world."""
 
 

@@ -36,6 +36,7 @@ def ported(repo: str, form: str, source: str = "ft", **options) -> dict:
         f"{repo}-task",
         base=f"{repo}-base",
         n=22,
+        method="bico",
         form=form,
         push_to=f"{repo}-as-{form}",
         allow_regression=True,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from support.commands import TINY_PORT
 
-from hf_bico import class_loss
+from hf_bico import BiCo, class_loss
 from hf_bico import port as port_live
 from hf_bico.core.collect import Batch
 from hf_bico.families import LIBRARIES
@@ -29,7 +29,14 @@ def pushed(world, tmp_path_factory):
     """One port that was written and pushed: its folder, its repo and its outcome."""
     folder = tmp_path_factory.mktemp("out") / "ported"
     chosen = PortConfig(
-        "demo/ft", "demo/plus", "demo/task", n=20, output=folder, push_to="demo/pushed", allow_regression=True
+        "demo/ft",
+        "demo/plus",
+        "demo/task",
+        method="bico",
+        n=20,
+        output=folder,
+        push_to="demo/pushed",
+        allow_regression=True,
     )
     return folder, "demo/pushed", run(chosen, Hub())
 
@@ -67,6 +74,7 @@ def live(world):
         target=target.model,
         calibration=calibration,
         loss=tuple(class_loss(head) for head in heads),
+        method=BiCo(),
     )
     return ported.apply_().state_dict()
 

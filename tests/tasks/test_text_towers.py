@@ -58,6 +58,7 @@ def test_a_change_of_the_text_tower_moves(world, fine_tune, tmp_path):
             str(world / "task"),
             base=str(world / "base"),
             n=60,
+            method="bico",
             method_options=("rtol=1e-7",),
             output=tmp_path / "out",
         ),
@@ -76,6 +77,9 @@ def test_a_change_of_the_text_tower_moves(world, fine_tune, tmp_path):
 
 def test_a_tower_that_did_not_change_is_not_run(world):
     outcome = run(
-        PortConfig(str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"), n=8), Hub()
+        PortConfig(
+            str(world / "ft"), str(world / "plus"), str(world / "task"), base=str(world / "base"), method="bico", n=8
+        ),
+        Hub(),
     )
     assert all(row["tower"] == "" for row in outcome.report["layers"])

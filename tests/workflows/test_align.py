@@ -267,7 +267,7 @@ def test_the_record_says_what_the_files_hold(maps, world):
     assert used == tensors.keys()
     for name, file in said["files"].items():
         assert hashlib.sha256((maps / name).read_bytes()).hexdigest() == file["sha256"]
-    plan, _ = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20), Hub())
+    plan, _ = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20), Hub())
     assert sum(tensor.nbytes for tensor in tensors.values()) == align.size_of(plan.method, plan.models.pairs)
     assert said["source"]["commit"] == HfApi().model_info("demo/base").sha
     assert said["calibration"]["n"] == 20 == len(set(said["calibration"]["indices"]))

@@ -37,10 +37,11 @@ def aligned(root, output="maps", dataset="task", **options) -> dict:
 
 def ported(root, output, source="ft", dataset="task", **options):
     names = (source, "plus", dataset)
+    chosen = {"method": "bico", "n": 66} | options
+    if "maps" in options:
+        del chosen["method"]
     return run(
-        PortConfig(
-            *(str(root / name) for name in names), base=str(root / "base"), n=66, output=root / output, **options
-        ),
+        PortConfig(*(str(root / name) for name in names), base=str(root / "base"), output=root / output, **chosen),
         Hub(),
     )
 

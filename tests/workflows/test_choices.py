@@ -120,7 +120,7 @@ def test_extract_then_apply_gives_the_fine_tune_back(world, tmp_path, capsys, mo
 def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monkeypatch):
     """Stopped after two of three batches, then in the evaluation: nothing is done twice, and nothing comes out else."""
     monkeypatch.setattr(workspace, "EVERY", 0.0)
-    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out")
+    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20, output=tmp_path / "out")
     batches, scored = [], []
     right = {"add": collect._add_batch, "per sample": Evaluator.per_sample}
 

@@ -125,7 +125,7 @@ def test_a_good_source_is_not_scored_before_the_work(world):
         stages.append(what)
         return items
 
-    run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, eval_n=8), Hub(), track)
+    run(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20, eval_n=8), Hub(), track)
     assert stages.index("Calibrating") < stages.index("Evaluating the source")
 
 

@@ -43,7 +43,7 @@ def test_only_the_sites_changed(pushed, world):
 
 
 def test_live_objects_and_hub_give_the_same_tensors(world, live, tmp_path):
-    run(PortConfig("demo/ft", "demo/plus", "demo/task", n=20, output=tmp_path / "out"), Hub())
+    run(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20, output=tmp_path / "out"), Hub())
     assert same(tmp_path / "out", live)
 
 

@@ -45,7 +45,9 @@ def test_a_head_that_moved_is_not_overwritten(pushed):
             api.upload_file(path_or_fileobj=b"mine", path_in_repo="notes.txt", repo_id=repo)
         return items
 
-    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to=repo, allow_regression=True, seed=1)
+    chosen = PortConfig(
+        "demo/ft", "demo/plus", "demo/task", method="bico", n=20, push_to=repo, allow_regression=True, seed=1
+    )
     with pytest.raises(PortError, match="has moved since") as refusal:
         run(chosen, Hub(), track)
     kept = Path(str(refusal.value).split("kept in ")[1].rstrip(")"))
@@ -62,7 +64,9 @@ def test_a_repo_that_appears_meanwhile_is_not_overwritten(world):
             api.create_repo("demo/meanwhile")
         return items
 
-    chosen = PortConfig("demo/ft", "demo/plus", "demo/task", n=20, push_to="demo/meanwhile", allow_regression=True)
+    chosen = PortConfig(
+        "demo/ft", "demo/plus", "demo/task", method="bico", n=20, push_to="demo/meanwhile", allow_regression=True
+    )
     with pytest.raises(PortError, match="has moved since"):
         run(chosen, Hub(), track)
 

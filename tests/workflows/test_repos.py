@@ -108,6 +108,7 @@ def test_a_fitted_head_is_the_same_again(tmp_path):
                 *(str(tmp_path / part) for part in ("ft", "plus", "task")),
                 base=str(tmp_path / "base"),
                 n=66,
+                method="bico",
                 head="ridge",
                 alpha=alpha,
                 output=tmp_path / f"out {number}",

@@ -22,7 +22,7 @@ from hf_bico.workflows.session import open_session
 
 def opened(**choices):
     """A port's choices, its session and its draw: all that its key is made of."""
-    config = PortConfig("demo/ft", "demo/plus", "demo/task", base="demo/base", **{"n": 8, **choices})
+    config = PortConfig("demo/ft", "demo/plus", "demo/task", base="demo/base", **{"n": 8, "method": "bico", **choices})
     running = Run(Hub())
     session = open_session(make_port_plan(config, Hub()), running)
     return config, session, session.draw(running.track)

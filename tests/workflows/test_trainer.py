@@ -20,7 +20,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.workflows.port import run
 
 CLS = transformers.BertForSequenceClassification
-CHOSEN = PortConfig("", "", "", n=60, allow_regression=True, method_options=("rtol=1e-6",))
+CHOSEN = PortConfig("", "", "", n=60, method="bico", allow_regression=True, method_options=("rtol=1e-6",))
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +280,7 @@ def test_a_warm_start_is_the_port_and_trains_on(bases, tmp_path):
 
 
 def test_a_clip_warms_up_too(world):
-    warm = warm_start("demo/ft", "demo/plus", "demo/task", config=PortConfig("", "", "", n=20))
+    warm = warm_start("demo/ft", "demo/plus", "demo/task", config=PortConfig("", "", "", method="bico", n=20))
     assert warm.model.training
     assert callable(warm.preprocess)
     assert warm.outcome.report["lineage"]["source"]["name"] == "demo/ft"

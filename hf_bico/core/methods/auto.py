@@ -70,4 +70,4 @@ class Auto(Method):
             )
         method, choice = choose(job, CANDIDATES, seen, track)
         result = method.carry(job, seen.whole(job.pairs), track)
-        return Chosen(result.delta.scaled(choice.chosen.alpha), result.moved, choice)
+        return Chosen(result.delta.scaled(choice.chosen.alpha), result.moved, method, choice)
