@@ -21,6 +21,8 @@ def aligned(output, **options) -> align.Aligned:
 def ported(output, source="demo/ft", **options) -> dict[str, torch.Tensor]:
     """What a port wrote."""
     chosen = {"target": "demo/plus", "dataset": "demo/task", "base": "demo/base", "n": 20} | options
+    if "maps" not in options:  # maps are made by the paper's method
+        chosen = {"method": "bico"} | chosen
     run(PortConfig(str(source), output=output, **chosen), Hub())
     return load_file(output / WEIGHTS)
 
