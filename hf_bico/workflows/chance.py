@@ -16,8 +16,8 @@ from hf_bico.workflows.session import Session, own_head
 JUDGED = (HeadKind.ZERO_SHOT, HeadKind.TRANSPORT, HeadKind.RIDGE)
 """Heads of ports whose source has an accuracy of its own on the samples; a probe is fitted to them."""
 
-MORE = f"or score it on more samples ({setting('eval_n')})"
-"""How to go on where there is no other way."""
+GO_ON, MORE = f"{setting('allow_regression')} goes on all the same", f"or give more samples ({setting('eval_n')})"
+"""What else can be done; the latter by a check."""
 
 
 def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score], otherwise: str) -> None:

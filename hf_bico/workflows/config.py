@@ -229,6 +229,7 @@ class CompareConfig(OutputChoices, TaskChoices):
         "random, with --per-class class-balanced].",
         None,
     )
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
     seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 

@@ -91,8 +91,10 @@ def test_labels_in_another_order_stop_a_port_at_once(mixed, capsys, monkeypatch,
 def test_labels_in_another_order_stop_a_comparison_and_a_check(mixed, capsys, monkeypatch):
     words = ("demo/ft", "--to", "demo/plus", "--dataset", mixed, "-n", "20")
     ran = hf_bico(capsys, monkeypatch, "compare", *words, "--method", "naive")
-    assert_refused(ran, "no better than chance", "id2label", "--eval-n")
+    assert_refused(ran, "no better than chance", "id2label", "--allow-regression")
     assert "Calibrating" not in ran.err
+    words_on = (*words, "--method", "naive", "--seeds", "1", "--allow-regression")
+    assert json_of(capsys, monkeypatch, "compare", *words_on)["evaluation"]["source"]["value"] == 0
     data = json_of(capsys, monkeypatch, "check", *words, code=1)
     assert data["verdict"]["grade"] == "impossible"
     assert "no better than chance" in data["verdict"]["reasons"][0]
