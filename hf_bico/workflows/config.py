@@ -202,6 +202,7 @@ class CheckConfig(MethodChoices, SamplingChoices, TaskChoices):
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
     n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
 
 
 @dataclass(frozen=True, kw_only=True)

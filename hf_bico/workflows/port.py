@@ -38,7 +38,7 @@ from hf_bico.reports.records import (
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.samples import Draw
-from hf_bico.workflows.chance import GO_ON, judged_classes, require_learnt
+from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
@@ -101,7 +101,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         session = session.with_head(drawn, track)
     if not config.allow_regression:
         own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
-        require_learnt(session, drawn, lambda: own()[0], GO_ON)
+        require_learnt(session, drawn, lambda: own()[0])
     carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
