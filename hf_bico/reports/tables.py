@@ -81,8 +81,8 @@ def caption(data: dict[str, Any]) -> str:
         f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
         f"{start}, the fine-tuned source {source}. A row has the mean over {seeds} seed{'s'[: seeds != 1]}, the "
         f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
-        f"method's own + those of the collection that all share), and the most memory in GB. Verdicts are on the means; a "
-        f"star: it gains, and the naive copy is better."
+        f"method's own + those of the collection that all share), and the most memory in GB. Verdicts are on the "
+        f"means; a star: it gains, and the naive copy is better."
     )
 
 
