@@ -130,7 +130,8 @@ def require_new_weights(hashes: Mapping[str, str], target: Pinned) -> None:
 
 
 def _require_new(where: Mapping[str, object], target: str) -> None:
-    others = {"base": "what SOURCE was fine-tuned from", "source": "the fine-tune itself"}
+    named = f"what SOURCE was fine-tuned from, by its card or {setting('base')}"
+    others = {"base": named, "source": "the fine-tune itself"}
     for role, what in others.items():
         if where["target"] == where[role]:
             raise PortError(

@@ -16,7 +16,7 @@ BASELINES = ("naive",)
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a summary that fits into 80 columns, the header first: one row per method, α and N."""
     metric = _metric(data)
-    yield ["method", "α", "N", metric.name, "gap", "verdict", "seconds", "memory"]
+    yield ["method", "α", "N", metric.name, "gap", "verdict", "seconds", "GB"]
     numbers = _numbers(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
@@ -26,7 +26,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
             f"{entry['n']}" + (f" ({k} a class)" if k else ""),
         ]
         if entry["refusal"]:
-            yield [*where, f"refused ({numbers[entry['refusal']]})", "–", "–", "–", "–"]
+            yield [*where, "refused", "–", f"({numbers[entry['refusal']]})", "–", "–"]
         else:
             peak = entry["peak_bytes"]
             yield [
@@ -35,7 +35,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
                 _gap(entry),
                 _word(entry["verdict"]),
                 f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
-                f"{peak / 1e9:.2f} GB" if peak else "–",
+                f"{peak / 1e9:.2f}" if peak else "–",
             ]
 
 
@@ -81,8 +81,8 @@ def caption(data: dict[str, Any]) -> str:
         f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
         f"{start}, the fine-tuned source {source}. A row has the mean over {seeds} seed{'s'[: seeds != 1]}, the "
         f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
-        f"method's own + those of the collection that all share), and the most memory. Verdicts are on the means; a "
-        f"star: it gains, and the naive copy is better."
+        f"method's own + those of the collection that all share), and the most memory in GB. Verdicts are on the "
+        f"means; a star: it gains, and the naive copy is better."
     )
 
 

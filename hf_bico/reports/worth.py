@@ -75,11 +75,12 @@ def worth(scores: Scored, *, alpha: float = 1.0, unchanged: bool = False, classe
     if unchanged:
         why = "α = 0" if alpha == 0 else "the change that was carried over is zero"
         return Worth(Word.NO_GAIN, f"the port is the new base as it was: {why}", OTHER_METHODS, False)
-    if worse:
-        reason = f"the port scores {', '.join(worse)}{_doubt(ported, start)}"
-        return Worth(Word.HARMFUL, reason, _instead(best, alpha) or OTHER_METHODS, False)
+    lost = f"the port scores {', '.join(worse)}{_doubt(ported, start)}" if worse else ""
     if goal and at_chance(goal, classes):
-        return Worth(Word.NO_GAIN, chance_reason(goal, classes), LABELS, False)
+        reason = "; ".join(filter(None, (lost, chance_reason(goal, classes))))
+        return Worth(Word.HARMFUL if worse else Word.NO_GAIN, reason, LABELS, False)
+    if worse:
+        return Worth(Word.HARMFUL, lost, _instead(best, alpha) or OTHER_METHODS, False)
     gap = recovered(ported.value, start.value, goal.value, ported.metric) if goal else None
     word = _word(scores, gap)
     told = f"the port scores {ported}, the new base without it {start}"

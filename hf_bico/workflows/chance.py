@@ -16,11 +16,11 @@ from hf_bico.workflows.session import Session, own_head
 JUDGED = (HeadKind.ZERO_SHOT, HeadKind.TRANSPORT, HeadKind.RIDGE)
 """Heads of ports whose source has an accuracy of its own on the samples; a probe is fitted to them."""
 
-MORE = f"or score it on more samples ({setting('eval_n')})"
-"""How to go on where there is no other way."""
+GO_ON = f"{setting('allow_regression')} goes on all the same"
+"""For those who know why."""
 
 
-def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score], otherwise: str) -> None:
+def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score]) -> None:
     """Refuse a source that is no better than chance on the calibration samples, nor on those of the evaluation.
 
     The latter are asked where the first leave a doubt alone.
@@ -28,13 +28,12 @@ def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score], ot
     Args:
         session: with its base, under the head that gradients are taken under.
         score: () → the source's own on the evaluation split.
-        otherwise: how to go on all the same.
 
     Raises:
         PortError: chance explains the source's answers.
     """
     if in_doubt(session, drawn):
-        require_better_than_chance(score(), session.plan, otherwise)
+        require_better_than_chance(score(), session.plan)
 
 
 def judged_classes(plan: Plan) -> int:
@@ -42,18 +41,15 @@ def judged_classes(plan: Plan) -> int:
     return len(plan.samples.task.class_names) if plan.models.head in JUDGED else 0
 
 
-def require_better_than_chance(score: Score, plan: Plan, otherwise: str) -> None:
+def require_better_than_chance(score: Score, plan: Plan) -> None:
     """Refuse a source by its accuracy.
-
-    Args:
-        otherwise: how to go on all the same.
 
     Raises:
         PortError: chance explains its answers.
     """
     classes = judged_classes(plan)
     if score.metric == "accuracy" and may_be_chance(round(score.value * score.n), score.n, classes):
-        raise PortError(f"{chance_reason(score, classes)}: {LABELS}; {otherwise}")
+        raise PortError(f"{chance_reason(score, classes)}: {LABELS}; {GO_ON}")
 
 
 def in_doubt(session: Session, drawn: Draw) -> bool:

@@ -30,7 +30,7 @@ from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.workflows.chance import MORE, judged_classes, require_better_than_chance
+from hf_bico.workflows.chance import judged_classes, require_better_than_chance
 from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.run import Run
@@ -178,7 +178,8 @@ class _Draws:
             PortError: the source is no better than chance; a fine-tune of the target that is none.
         """
         self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
-        require_better_than_chance(self.source, session.plan, MORE)
+        if not self.bench.config.allow_regression:
+            require_better_than_chance(self.source, session.plan)
         pinned, evaluator = self.bench.tuned, self.evaluator
         if pinned is None:
             return Goal("the source's own score", session.plan.lineage.source, self.source)

@@ -207,6 +207,7 @@ class CheckConfig(MethodChoices, SamplingChoices, TaskChoices):
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
     n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +235,7 @@ class CompareConfig(OutputChoices, TaskChoices):
         "random, with --per-class class-balanced].",
         None,
     )
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
     seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import Choice, Chosen, choice_of
-from hf_bico.core.errors import PortError, setting
+from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
@@ -110,7 +110,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         session = session.with_head(drawn, track)
     if not config.allow_regression:
         own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
-        require_learnt(session, drawn, lambda: own()[0], f"{setting('allow_regression')} goes on all the same")
+        require_learnt(session, drawn, lambda: own()[0])
     session, carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):

@@ -123,7 +123,9 @@ def test_no_base_named(port, copy):
 
 
 def test_base_of_other_shapes(port):
-    assert_refused(port(base="demo/plus"), "not a fine-tune of this base", "visual.conv1.weight", "more", "--base")
+    assert_refused(
+        port(base="demo/plus", to="demo/base"), "not a fine-tune of this base", "visual.conv1.weight", "more", "--base"
+    )
 
 
 def test_base_that_is_another_model(port, tmp_path):
@@ -239,6 +241,6 @@ def test_extract_refuses_what_port_refuses(world, capsys, monkeypatch, tmp_path)
     write_model(tmp_path / "other", config(32, 2, 32), seed=7)
     words = ("--output", tmp_path / "tau.safetensors")
     ran = hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--base", tmp_path / "other", *words)
-    assert_refused(ran, "times as large as the base")
+    assert_refused(ran, "not the base of that fine-tune", "cosine")
     assert_refused(hf_bico(capsys, monkeypatch, "extract", "demo/base", "--base", "demo/base", *words), "are the same")
     assert not (tmp_path / "tau.safetensors").exists()

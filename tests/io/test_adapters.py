@@ -87,6 +87,7 @@ def ported(root, source: str, output: str, **options):
             n=22,
             output=root / output,
             method_options=("rtol=1e-4",),
+            allow_regression=True,  # what random factors answer is chance
             **options,
         ),
         Hub(),

@@ -66,7 +66,7 @@ STOPS = {
     "doubt is enough": of_tests(
         port,
         "require_learnt",
-        given(lambda session, drawn, score, otherwise: (session, drawn, lambda: Score.of(0, 99), otherwise)),
+        given(lambda session, drawn, score: (session, drawn, lambda: Score.of(0, 99))),
         f"{GUARDS}a_doubt_is_settled_on_the_evaluation_samples",
     ),
     "a comparison of nothing": of_tests(

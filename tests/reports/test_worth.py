@@ -96,6 +96,8 @@ def test_a_source_at_chance_is_no_measure():
     for words in ("chance", "id2label", "split"):
         assert words in f"{found.reason} {found.next}"
     assert worth(scored(Score.of(60, 100), Score.of(24, 100), Score.of(0, 100)), classes=4).word == "no gain"
+    worse = worth(scored(Score.of(20, 100), Score.of(24, 100), Score.of(0, 100)), classes=4)
+    assert worse.word == "harmful" and "chance" in worse.reason and "id2label" in worse.next
     assert worth(scored(Score.of(60, 100), Score.of(24, 100), Score.of(25, 100)), classes=0).word == "works"
     assert not at_chance(perplexity(3.0), 4)
 

@@ -105,7 +105,7 @@ def test_a_refusal_stands_in_its_row(world, capsys, monkeypatch, tmp_path):
     for text in (ran.out, written):
         assert text.count("gradfix needs layers of equal shapes: block 0 q is 48 × 48") == 1
         assert "(1) gradfix needs layers" in text
-    assert "| gradfix | 1 | 8 | refused (1) | – |" in written
+    assert "| gradfix | 1 | 8 | refused | – | (1) |" in written
     assert "the source's own score" in written
 
     small = config(32, 2, 32)

@@ -7,10 +7,12 @@ import pytest
 from support.adapters import write_adapter
 from support.commands import assert_refused, hf_bico, json_of
 from support.repos import write_family
+from support.twins import Samples, tiny_clip
 from support.world import CLASSES, config, write_dataset, write_model
 
 from hf_bico.core.errors import PortError
 from hf_bico.io.hub import Hub
+from hf_bico.workflows import live as hf_bico_live
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.plan import make_port_plan
 from hf_bico.workflows.port import run
@@ -52,6 +54,15 @@ def test_another_base_is_taken_where_it_is_trusted(world, tmp_path, capsys, monk
     assert hf_bico(capsys, monkeypatch, *extract, "--trust-base").code == 0 and out.exists()
 
 
+def test_live_models_are_trusted_by_a_word():
+    base, other, target, samples = tiny_clip(), tiny_clip(seed=5), tiny_clip(48, 3, seed=4), Samples.make(8)
+    job = {"base": base, "target": target, "calibration": samples.batches(8), "loss": samples.loss}
+    for call in (hf_bico_live.port, hf_bico_live.job_of):
+        with pytest.raises(PortError, match="trust_base= if it is the base"):
+            call(tuned=other.state_dict(), **job)
+        call(tuned=other.state_dict(), **job, trust_base=True)
+
+
 def test_an_adapter_is_never_doubted(tmp_path, capsys, monkeypatch):
     """A large genuine LoRA, whose config names its base: τ is many times as large as what it is added to."""
     write_family(tmp_path, "llama")
@@ -91,8 +102,10 @@ def test_labels_in_another_order_stop_a_port_at_once(mixed, capsys, monkeypatch,
 def test_labels_in_another_order_stop_a_comparison_and_a_check(mixed, capsys, monkeypatch):
     words = ("demo/ft", "--to", "demo/plus", "--dataset", mixed, "-n", "20")
     ran = hf_bico(capsys, monkeypatch, "compare", *words, "--method", "naive")
-    assert_refused(ran, "no better than chance", "id2label", "--eval-n")
+    assert_refused(ran, "no better than chance", "id2label", "--allow-regression")
     assert "Calibrating" not in ran.err
+    words_on = (*words, "--method", "naive", "--seeds", "1", "--allow-regression")
+    assert json_of(capsys, monkeypatch, "compare", *words_on)["evaluation"]["source"]["value"] == 0
     data = json_of(capsys, monkeypatch, "check", *words, code=1)
     assert data["verdict"]["grade"] == "impossible"
     assert "no better than chance" in data["verdict"]["reasons"][0]
