@@ -1,6 +1,6 @@
 """Least squares in closed form: a classifier, and a layer's change."""
 
-from functools import reduce
+from functools import cache, reduce
 from typing import NamedTuple
 
 import torch
@@ -57,6 +57,8 @@ GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
 """λ that are tried for a layer's change."""
 FOLDS = 4
 """Parts of the samples that are held out in turn."""
+SKETCH = 32
+"""Random mixtures of the outputs that held-out errors are taken on, where there are more outputs than these."""
 
 
 class Sums(NamedTuple):
@@ -66,70 +68,103 @@ class Sums(NamedTuple):
     """XᵀX"""
     cross: Tensor
     """XᵀR"""
-    energy: float
-    """‖R‖²"""
 
     def plus(self, other: "Sums") -> "Sums":
-        return Sums(self.gram + other.gram, self.cross + other.cross, self.energy + other.energy)
+        return Sums(self.gram + other.gram, self.cross + other.cross)
 
     def less(self, other: "Sums") -> "Sums":
-        return Sums(self.gram - other.gram, self.cross - other.cross, self.energy - other.energy)
+        return Sums(self.gram - other.gram, self.cross - other.cross)
 
-    def solved(self, ridge: float) -> Tensor:
-        """Return (XᵀX + λ m I)⁻¹ XᵀR, with m the mean of the diagonal of XᵀX; zero where X is."""
+    def solved(self, ridge: float, anchor: Tensor) -> Tensor:
+        """Return (XᵀX + λ m I)⁻¹ (XᵀR + λ m anchor), m the mean of the diagonal of XᵀX; the anchor where X = 0."""
         mean = self.gram.diagonal().mean()
         if not mean > 0:
-            return torch.zeros_like(self.cross)
-        penalty = ridge * mean * torch.eye(len(self.gram), dtype=mean.dtype, device=mean.device)
-        return torch.cholesky_solve(self.cross, torch.linalg.cholesky(self.gram + penalty))
+            return anchor
+        shifted = self.gram.clone()
+        shifted.diagonal().add_(ridge * mean)
+        return torch.cholesky_solve(self.cross + ridge * mean * anchor, torch.linalg.cholesky(shifted))
 
     def error(self, d: Tensor) -> float:
-        """Return ‖X D − R‖²."""
-        return self.energy - 2 * float((d * self.cross).sum()) + float((d * (self.gram @ d)).sum())
+        """Return ‖X D − R‖² − ‖R‖²."""
+        return float((d * (self.gram @ d - 2 * self.cross)).sum())
+
+    def to(self, dtype: torch.dtype) -> "Sums":
+        return Sums(self.gram.to(dtype), self.cross.to(dtype))
 
 
-class HeldOut:
-    """The sums of a ridge regression, kept apart by fold, so that λ can be chosen on samples that were held out.
+class Regression:
+    """The sums of a ridge regression; for a λ that is to be chosen also those of the samples that are held out in turn.
+
+    Products are in the rows' own precision, sums of them in float64.
 
     Args:
+        ridge: λ; None for that of `GRID` with the least error on held-out samples.
         one_more: give the rows a column of ones.
     """
 
-    def __init__(self, *, one_more: bool) -> None:
-        self.one_more = one_more
+    def __init__(self, ridge: float | None, *, one_more: bool) -> None:
+        self.ridge, self.one_more = ridge, one_more
         self.folds: dict[int, Sums] = {}
+        """The sums of every part of the samples; the outputs are mixed as `_mixing` says."""
+        self.cross: Tensor | float = 0.0
+        """XᵀR of all samples."""
+        self.dtype = torch.float64
 
-    def add(self, x: Tensor, residual: Tensor, sample: Tensor) -> None:
-        """Add rows x (m, d_in) that are to give residual (m, d_out); sample (m,) numbers the samples they are of."""
+    def add(self, x: Tensor, wanted: Tensor, sample: Tensor) -> None:
+        """Add rows x (m, d_in) that are to give wanted (m, d_out); sample (m,) numbers the samples they are of."""
         if self.one_more:
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        self.cross, self.dtype = self.cross + (x.T @ wanted).double(), x.dtype
+        if self.ridge is not None:
+            self._add(0, x, wanted[:, :0])
+            return
+        mixed = wanted if (mixing := _mixing(wanted)) is None else wanted @ mixing
         for fold in range(FOLDS):
             own = sample % FOLDS == fold
             if own.any():
-                z, r = x[own].double(), residual[own].double()
-                sums = Sums(z.T @ z, z.T @ r, float(r.square().sum()))
-                self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
+                self._add(fold, x[own], mixed[own])
 
-    def solved(self, ridge: float | None) -> tuple[Tensor, float]:
-        """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D‖², m the mean of the diagonal of XᵀX; and λ.
+    def _add(self, fold: int, x: Tensor, wanted: Tensor) -> None:
+        sums = Sums((x.T @ x).double(), (x.T @ wanted).double())
+        self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
 
-        Args:
-            ridge: λ; None for that of `GRID` with the least error on samples that are held out in turn.
+    def solved(self, anchor: Tensor) -> tuple[Tensor, float]:
+        """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D − anchor‖², m the mean of the diagonal of XᵀX; and λ.
 
         Raises:
             ValueError: nothing was added.
         """
-        if not self.folds:
+        if isinstance(self.cross, float):
             raise ValueError("there are no calibration samples")
-        whole = reduce(Sums.plus, self.folds.values())
-        if ridge is None:
-            ridge = self._best(whole) if len(self.folds) > 1 else 1.0
-        return whole.solved(ridge).T, ridge
+        whole, anchor = reduce(Sums.plus, self.folds.values()), anchor.T.to(self.cross)
+        ridge = self._best(whole, anchor) if self.ridge is None else self.ridge
+        return Sums(whole.gram, self.cross).solved(ridge, anchor).T, ridge
 
-    def _best(self, whole: Sums) -> float:
-        errors = dict.fromkeys(GRID, 0.0)
-        for fold in self.folds.values():
-            rest = whole.less(fold)
-            for ridge in GRID:
-                errors[ridge] += fold.error(rest.solved(ridge))
-        return min(errors, key=errors.__getitem__)
+    def _best(self, whole: Sums, anchor: Tensor) -> float:
+        """Return the λ of `GRID` that its neighbours do not better on the held-out samples, downhill from 1."""
+        if len(self.folds) == 1:
+            return 1.0
+        anchor = (anchor if (mixing := _mixing(anchor)) is None else anchor @ mixing).to(self.dtype)
+        splits = [(whole.less(fold).to(self.dtype), fold.to(self.dtype)) for fold in self.folds.values()]
+
+        @cache
+        def error(k: int) -> float:
+            if not 0 <= k < len(GRID):
+                return float("inf")
+            return sum(fold.error(rest.solved(GRID[k], anchor)) for rest, fold in splits)
+
+        best = GRID.index(1.0)
+        while (better := min((best, best - 1, best + 1), key=error)) != best:
+            best = better
+        return GRID[best]
+
+
+def _mixing(outputs: Tensor) -> Tensor | None:
+    """Return a random matrix (d_out, SKETCH) that keeps squared norms of (…, d_out) on average; None if d_out is less.
+
+    The same at every call.
+    """
+    width = outputs.shape[-1]
+    if width <= SKETCH:
+        return None
+    return torch.randn(width, SKETCH, generator=torch.Generator().manual_seed(0)).to(outputs)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import added
 from hf_bico.core.types import Pair, Signal, Site
+from hf_bico.core.views import viewed
 from hf_bico.core.walk import Stop, Walk
 
 
@@ -42,11 +43,16 @@ class SideBySide:
 
     No more is held than the rows of one layer of every pass, and the responses of layers that are needed once more.
     A layer is finished by `add` for each of its sites.
+
+    Args:
+        views: how often all samples come again as `viewed`; a view has its sample's number.
     """
 
-    def __init__(self, job: Job, seen: Statistics) -> None:
+    def __init__(self, job: Job, seen: Statistics, views: int = 0) -> None:
         self.pairs = {pair.target.name: pair for pair in job.pairs}
-        self.batches = list(job.batches())
+        plain = list(job.batches())
+        self.batches = [*plain, *chain.from_iterable(viewed(plain, view) for view in range(views))]
+        self.plain = len(plain)
         self.seen, self.uses = seen, Counter(pair.base.name for pair in job.pairs)
         base, target, tuned = job.base, job.target, tuned_copy(job)
         sites = [pair.target for pair in job.pairs]
@@ -86,20 +92,22 @@ class SideBySide:
     def rows(self, pairs: Sequence[Pair]) -> Iterator[Rows]:
         """Yield what every batch shows at the layers of the weight that the target has come to."""
         partners, first = [self._responses(pair.base) for pair in pairs], 0
-        for (before, now), batch, *responses in zip(self.at, self.batches, *partners, strict=True):
+        for k, ((before, now), batch, *responses) in enumerate(zip(self.at, self.batches, *partners, strict=True)):
+            first = first if k % self.plain else 0
             (n, count), device = now.x.shape[:2], now.x.device
             meets = self.seen.meets(*pairs[0].streams(Signal.INPUT), responses[0].shape[1], count, batch.meeting)
-            met = torch.ones(n, count, dtype=torch.bool, device=device)
+            met: Tensor | None = None
             if meets is not None:
                 responses = [meets.to(response) @ response for response in responses]
                 met = meets.any(-1).expand(n, count).to(device)
-            sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
-            first += n
             wide = torch.promote_types(now.x.dtype, torch.float32)
             was, gives = (
-                [pair.target.weight.outputs(stop.y)[met].to(wide) for pair in pairs] for stop in (before, now)
+                [_rows(pair.target.weight.outputs(stop.y), met).to(wide) for pair in pairs] for stop in (before, now)
             )
-            yield Rows(now.x[met].to(wide), was, gives, [each[met].to(wide) for each in responses], sample[met])
+            sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
+            first += n
+            answers = [_rows(each, met).to(wide) for each in responses]
+            yield Rows(_rows(now.x, met).to(wide), was, gives, answers, _rows(sample, met))
 
     def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
         """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
@@ -131,6 +139,11 @@ def _together(stops: Iterable[Stop | None]) -> list[Stop]:
     if here and (len(here) < len(found) or len({stop.sites for stop in here}) > 1):
         raise PortError("a model runs its layers in another order in some batches: nothing can follow it")
     return here
+
+
+def _rows(stacked: Tensor, met: Tensor | None) -> Tensor:
+    """Return those of the rows (n, T, …) that meet, one below the other; a view where all do."""
+    return stacked.flatten(0, 1) if met is None or met.all() else stacked[met]
 
 
 def tuned_copy(job: Job) -> nn.Module:

@@ -291,10 +291,16 @@ MUTANTS = {
     "a change of its own": of_laws(
         ridge.Sums,
         "solved",
-        lambda right: lambda self, weight: right(self, weight) + 1e-3,
+        lambda right: lambda self, *given: right(self, *given) + 1e-3,
         {laws.nothing_responds_to_nothing: ("response", "response, auto")},
     ),
+    "views that follow the batch": of_laws(
+        side_by_side,
+        "viewed",
+        lambda right: lambda batches, view: (made for k, b in enumerate(batches) for made in right([b], view + k)),
+        {laws.batches_do_not_matter: ("response, views",)},
+    ),
     "the last batch alone": of_laws(
-        ridge.HeldOut, "add", wrong.the_last_alone, {laws.batches_do_not_matter: ("response", "response, auto")}
+        ridge.Regression, "add", wrong.the_last_alone, {laws.batches_do_not_matter: ("response", "response, auto")}
     ),
 }

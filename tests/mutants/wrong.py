@@ -217,6 +217,7 @@ def not_passed_on(right):
 def the_last_alone(right):
     def wrong(self, x, residual, sample):
         self.folds.clear()
+        self.cross = 0.0
         right(self, x, residual, sample)
 
     return wrong

@@ -1,5 +1,6 @@
 """Responses carried over: what a fine-tune does to the samples, reproduced layer by layer in closed form."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.method import FORWARD, Job, Passes, Track, untracked
 from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
-from hf_bico.core.ridge import HeldOut
+from hf_bico.core.ridge import Regression
 from hf_bico.core.side_by_side import SideBySide
 from hf_bico.core.transport import Moved, Transported, move, require_finite
 from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Tensors, Wanted
@@ -55,12 +56,18 @@ class Response(TwoSided):
 
     maps: Literal["both", "gradient", "output"] = "both"
     """What R_out is the orthogonal map of: the loss's gradients at the outputs, the centred outputs, which need no
-    labels, or the two moments together, each divided by its nuclear norm."""
+    labels, or the two moments together, each divided by what a perfect match would give."""
     ridge: Literal["auto"] | float = "auto"
     """λ; auto chooses for every layer what predicts the responses of held-out samples best."""
 
+    views: int = 0
+    """How often the samples' images are seen again, changed a little (`hf_bico.core.views`), in the regressions alone;
+    the time grows with it."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.views < 0:
+            raise PortError(f"views = {self.views}: give 0 or more")
         if self.ridge != "auto" and not 0 < self.ridge < float("inf"):
             raise PortError(f"ridge = {self.ridge}: give a number above 0, or auto")
         if self.completion != "cut":
@@ -74,9 +81,14 @@ class Response(TwoSided):
     def why_not_storable(self) -> str | None:
         return "it reproduces what one fine-tune does to the samples"
 
+    def check(self, pairs: Sequence[Pair]) -> None:
+        super().check(pairs)
+        if self.views and all(pair.target.tokens.sequence for pair in pairs):
+            raise PortError("views are of images, and these models read text: leave views out")
+
     def passes(self, a: float, b: float) -> Passes:
         usual = super().passes(a, b)
-        return replace(usual, flops=usual.flops + 2 * FORWARD * (a + b), solved=2)
+        return replace(usual, flops=usual.flops + (1 + self.views) * 2 * FORWARD * (a + b), solved=2)
 
     def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Tensor, Fit]:
         if signal is not Signal.OUTPUT_GRADIENT:
@@ -92,7 +104,7 @@ class Response(TwoSided):
         with ExitStack() as stack:
             for model in (job.base.model, job.target.model):
                 stack.enter_context(frozen(model))
-            passes = stack.enter_context(SideBySide(job, seen))
+            passes = stack.enter_context(SideBySide(job, seen, self.views))
             weights = len({pair.target.weight.key for pair in job.pairs})
             for sites in track(passes, f"Carrying responses ({self.name})", weights):
                 layers = [maps.of(site.name) for site in sites]
@@ -113,33 +125,32 @@ class Response(TwoSided):
         """Return the ridge regressions of the layers in one weight onto the responses that are wanted, drawn to their
         anchors; and the λ that they share.
         """
-        sums = HeldOut(one_more=anchors[0].bias is not None)
+        sums = Regression(None if self.ridge == "auto" else self.ridge, one_more=anchors[0].bias is not None)
         for rows in passes.rows([pair for pair, _ in layers]):
-            wanted = [
-                before + map_.outputs(response) - now - anchor.of(rows.x)
-                for before, now, response, (_, map_), anchor in zip(
-                    rows.before, rows.now, rows.responses, layers, anchors, strict=True
-                )
-            ]
-            sums.add(rows.x, torch.cat(wanted, dim=1), rows.sample)
+            each = zip(rows.before, rows.now, rows.responses, layers, strict=True)
+            wanted = [before - now + map_.outputs(response) for before, now, response, (_, map_) in each]
+            sums.add(rows.x, wanted[0] if len(wanted) == 1 else torch.cat(wanted, dim=1), rows.sample)
         try:
-            solved, ridge = sums.solved(None if self.ridge == "auto" else self.ridge)
+            solved, ridge = sums.solved(torch.cat([anchor.whole for anchor in anchors]))
         except (ValueError, torch.linalg.LinAlgError) as error:
             raise PortError(f"{layers[0][0].target.name}: the samples give no regression: {error}") from error
         parts = torch.split(solved, [len(anchor.weight) for anchor in anchors])
-        return [anchor.plus(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
+        return [anchor.replaced(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
 
 
 def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
-    """Return the orthogonal map of several cross-moments of the same coordinates, each over its nuclear norm.
+    """Return the orthogonal map of several cross-moments of the same coordinates, each over ‖A‖ ‖B‖ of its rows.
 
-    The fit's residual is that of the first under this map.
+    That is what its nuclear norm would be if the two sides matched perfectly. The fit's residual is that of the first
+    under this map.
     """
     crosses = [moment.cross for moment in moments if moment.cross is not None]
     if not crosses:
         raise ValueError("there are no calibration samples")
-    sizes = [torch.linalg.svdvals(cross).sum().clamp_min(torch.finfo(cross.dtype).tiny) for cross in crosses]
-    factor, rank, _ = polar_factor(sum(cross / size for cross, size in zip(crosses, sizes, strict=True)), rtol=rtol)
+    energies = [(moment.energy_a, moment.energy_b) for moment in moments]
+    sizes = [math.sqrt(a * b) if min(a, b) > 0 else math.inf for a, b in energies]
+    mixed = torch.stack([cross / size for cross, size in zip(crosses, sizes, strict=True)]).sum(0)
+    factor, rank, _ = polar_factor(mixed, rtol=rtol)
     return factor, moments[0].fit(factor, rank, float((factor * crosses[0]).sum()))
 
 
@@ -151,12 +162,15 @@ class Change(NamedTuple):
     bias: Tensor | None
     """(d_out,); None for a layer that has no bias."""
 
-    def plus(self, more: Tensor) -> "Change":
-        """Return the sum with (d_out, d_in), whose last column is the bias's where there is one."""
-        more = more.to(self.weight)
-        if self.bias is None:
-            return Change(self.weight + more, None)
-        return Change(self.weight + more[:, :-1], self.bias + more[:, -1])
+    @property
+    def whole(self) -> Tensor:
+        """(d_out, d_in), and one more column for the bias where there is one."""
+        return self.weight if self.bias is None else torch.cat([self.weight, self.bias[:, None]], dim=1)
+
+    def replaced(self, whole: Tensor) -> "Change":
+        """Return the change of the same form that is `whole`."""
+        whole = whole.to(self.weight)
+        return Change(whole, None) if self.bias is None else Change(whole[:, :-1], whole[:, -1])
 
     def of(self, x: Tensor) -> Tensor:
         """Return what it adds to the outputs of rows x (…, d_in)."""

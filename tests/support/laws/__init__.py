@@ -38,7 +38,7 @@ from support.laws.unrelated import factors_move_alone, norms_and_angles_are_kept
 BICO = ("bico", "best", "bico, label-free", "bico, filled", "bico, centred")
 TWO_SIDED = (*BICO, "theseus", "theseus, centred", "gradient-only")
 ONE_SIDED = ("input-only", "output-only")
-RESPONSE = ("response", "response, auto")
+RESPONSE = ("response", "response, auto", "response, views")
 MASKS = ("gradfix", "gradfix, vote")
 SAMPLED = ("bico", "best", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
 

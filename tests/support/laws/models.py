@@ -36,6 +36,7 @@ METHODS: dict[str, Method] = {
     "bico, two steps": BiCo(rtol=EXACT, steps=2),
     "response": Response(rtol=EXACT, ridge=1.0),
     "response, auto": Response(rtol=EXACT),
+    "response, views": Response(rtol=EXACT, views=1),
     "response, light": Response(rtol=EXACT, ridge=1e-9, maps="gradient"),
     "response, far": Response(rtol=EXACT, ridge=1e12, maps="gradient"),
     "theseus": Theseus(rtol=EXACT),
