@@ -9,6 +9,7 @@ _METHODS = (
     "Auto",
     "Best",
     "BiCo",
+    "Distil",
     "FewShot",
     "GradFix",
     "GradientOnly",
@@ -21,6 +22,7 @@ _METHODS = (
     "Weighted",
 )
 _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
+    "Polish": "hf_bico.core.methods.polished",
     "port": "hf_bico.workflows.live",
     "Ported": "hf_bico.workflows.ported",
     "class_loss": "hf_bico.workflows.live",
@@ -39,6 +41,7 @@ __all__ = [
     "Batch",
     "Best",
     "BiCo",
+    "Distil",
     "FewShot",
     "GradFix",
     "GradientOnly",
@@ -46,6 +49,7 @@ __all__ = [
     "Naive",
     "Opened",
     "OutputOnly",
+    "Polish",
     "PortCallback",
     "PortConfig",
     "PortError",

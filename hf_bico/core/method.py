@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError, listed
@@ -21,6 +21,15 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Return the items as they are, showing no progress."""
     return items
+
+
+@runtime_checkable
+class Viewable(Protocol):
+    """Batches of samples that can be shown in another way every time."""
+
+    def view(self, number: int) -> Iterable[Batch]:
+        """Return the batches of the samples' view of this number, the same for both models and whenever it is asked."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,30 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """How a change was trained, or trained further."""
+
+    steps: int
+    rate: float
+    tried: Sequence[tuple[float, float]]
+    """(rate, loss on held-out samples) of all that were tried; empty where the rate was given, or none could be."""
+    losses: tuple[float, float]
+    """What was minimised, in the first step and in the last, summed over the samples."""
+    soft: bool
+    """Whether it learnt the fine-tune's own answers; else the labels."""
+    views: bool
+    """Whether every step was on other views of the samples."""
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Transported:
     """The target's change by tensor name, at α = 1, and what became of every site."""
 
     delta: Delta
     moved: Sequence[Moved]
+    taught: Taught | None = field(default=None, kw_only=True)
+    """None where nothing was trained."""
 
 
 def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:

@@ -173,7 +173,7 @@ def _license(licenses: Sequence[str]) -> dict[str, str]:
 def _sampled(report: PortReport) -> bool:
     """Return whether the calibration samples had a say: in the statistics, the method's steps, or the search for α."""
     method = report.method
-    return bool(set(method.signals) - {Signal.WEIGHT.value} or method.search or not report.moved)
+    return bool(set(method.signals) - {Signal.WEIGHT.value} or method.search or report.polish or not report.moved)
 
 
 def _matched(matching: MatchingRecord) -> str:

@@ -12,8 +12,9 @@ import torch
 from hf_bico.core.choice import Choice
 from hf_bico.core.meter import peak_memory
 from hf_bico.core.method import Method
+from hf_bico.core.methods.polished import Polish
 from hf_bico.core.search import Search
-from hf_bico.core.transport import Account, Moved
+from hf_bico.core.transport import Account, Moved, Taught
 from hf_bico.core.types import Fit, Pair
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.changes.forms import Cut, Form, Shaped
@@ -79,6 +80,55 @@ class MethodRecord:
         """Return the record of a method."""
         tried = None if search is None else tuple(Tried(*each) for each in search)
         return cls(**method.record(), alpha=alpha, search=tried, choice=choice)
+
+
+@dataclass(frozen=True)
+class TriedRate:
+    """A rate that was tried."""
+
+    rate: float
+    loss: float
+    """Of the held-out samples, summed."""
+
+
+@dataclass(frozen=True)
+class TaughtRecord:
+    """How a port was trained, or trained further."""
+
+    steps: int
+    rate: float
+    tried: tuple[TriedRate, ...]
+    """Empty where the rate was not chosen on held-out samples."""
+    learnt: str
+    """The answers that it was trained towards."""
+    what: str
+    """What was trained."""
+    views: bool
+    """Whether every step was on other views of the samples."""
+    losses: tuple[float, ...]
+    """What was minimised, in the first step and in the last, summed over the samples."""
+    seconds: float
+
+    @classmethod
+    def of(cls, taught: Taught | None, polish: Polish) -> "TaughtRecord | None":
+        """Return the record of a training; None if there was none."""
+        if taught is None:
+            return None
+        what = "the weights"
+        if polish.rank is not None:
+            what = f"a LoRA of rank {polish.rank} beside the port"
+        elif polish.scales is not None:
+            what = f"coefficients of the first {polish.scales} singular directions of every matrix's change"
+        return cls(
+            taught.steps,
+            taught.rate,
+            tuple(TriedRate(*each) for each in taught.tried),
+            "the fine-tune's own answers" if taught.soft else "the labels",
+            what,
+            taught.views,
+            tuple(taught.losses),
+            taught.seconds,
+        )
 
 
 @dataclass(frozen=True)

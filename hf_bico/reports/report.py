@@ -24,6 +24,7 @@ from hf_bico.reports.records import (
     MethodRecord,
     Origin,
     TaskVectorRecord,
+    TaughtRecord,
 )
 from hf_bico.reports.worth import Scored, Worth
 from hf_bico.tasks.scores import Score, better, recovered
@@ -148,6 +149,8 @@ class PortReport(Report):
     """What is needed to open a delta repo; see `hf_bico.io.changes.delta.DeltaRecord`."""
     alpha: float | None = maybe()
     """The α that a live port was written at."""
+    polish: TaughtRecord | None = maybe()
+    """How the port was trained, or trained further; None where nothing was trained."""
     scores: tuple[Measured, ...] | None = maybe()
     """What the author of a live port measured."""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import length_hint
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import LABELS, TEXT, UNASKED, Encoded
 from hf_bico.tasks.objectives import Objective
 from hf_bico.tasks.samples import Sample
+from hf_bico.tasks.views import sample_seen, seed_of
 
 IDS, MASK, ANSWERS = "input_ids", "attention_mask", "labels"
 
@@ -30,11 +31,22 @@ class Batches:
     """The base's and the target's."""
     size: int
     """Samples in a batch."""
+    number: int | None = None
+    """Which view of the samples is shown; None for the samples themselves."""
+
+    def view(self, number: int) -> "Batches":
+        """Return the same samples, seen in another way."""
+        return replace(self, number=number)
 
     def __iter__(self) -> Iterator[Batch]:
-        for some in batched(self.samples, self.size):
+        for some in batched(self._seen(), self.size):
             a, b = (side.encode(some) for side in self.sides)
             yield Batch(a, b, row_weights(a, b))
+
+    def _seen(self) -> Iterable[Sample]:
+        if self.number is None:
+            return self.samples
+        return (sample_seen(sample, seed_of(i, self.number)) for i, sample in enumerate(self.samples))
 
     def __len__(self) -> int:
         return -(-len(self.samples) // self.size)

@@ -33,6 +33,7 @@ from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
 from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
+from hf_bico.workflows.polish import polish_of, with_polish
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import comparable, evaluation_key, evaluator_of, open_tuned, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -73,6 +74,7 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
             require_room(config.output, 0)
         plan = make_plan(config, hub, methods, calibrations[0], bank=config.bank)
         plan = replace(plan, method=Naive())  # what the methods refuse is in their rows
+        methods = with_polish(methods, polish_of(config, plan.models))
         bench = Bench(config, methods, _tuned(config, plan, calibrations, hub), running)
     session = open_session(plan, running)
     with running.clock("compare"):
@@ -160,7 +162,12 @@ class _Draws:
         session, _ = self.opened.matched(bench.config, drawn, track)
         session = session.with_head(drawn, track)
         probed = session.plan.models.head is HeadKind.PROBE
-        key = {"draw": drawn.sha256, "options": bench.config.options, "bank": session.plan.samples.bank}
+        key = {
+            "draw": drawn.sha256,
+            "options": bench.config.options,
+            "polish": asdict(polish_of(bench.config, session.plan.models)),
+            "bank": session.plan.samples.bank,
+        }
         space = Workspace(_key(bench, session) | key | self.tuned)
         reference = self.reference
         if reference is None or probed:  # a probe is fitted to the draw

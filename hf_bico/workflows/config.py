@@ -121,6 +121,27 @@ class MethodChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolishChoices:
+    """Whether and how a port is trained further."""
+
+    polish: int = option(
+        "Train the port further, by so many steps towards SOURCE's own answers on other views of the samples.",
+        0,
+        least=0,
+    )
+    polish_rank: int | None = option(
+        "Train a LoRA of this rank beside the port, in place of its weights [default: 8 of a language model].",
+        None,
+        least=1,
+    )
+    scales: int | None = option(
+        "Train coefficients of so many singular directions of every matrix's change, in place of its weights.",
+        None,
+        least=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapChoices:
     """Which maps that were made before are used."""
 
@@ -181,7 +202,9 @@ class TaskChoices(
 
 
 @dataclass(frozen=True, kw_only=True)
-class PortConfig(PushChoices, OutputChoices, FormChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices):
+class PortConfig(
+    PushChoices, OutputChoices, FormChoices, PolishChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices
+):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
 
     method: str = option(
@@ -211,7 +234,7 @@ class CheckConfig(MethodChoices, SamplingChoices, TaskChoices):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(OutputChoices, TaskChoices):
+class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
     """Every choice of a comparison."""
 
     target_tuned: str | None = option(

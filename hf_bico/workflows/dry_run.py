@@ -5,30 +5,35 @@ from dataclasses import replace
 from torch import nn
 
 from hf_bico.core.method import Method
+from hf_bico.core.methods.polished import Polish, Polished
 from hf_bico.core.search import AUTO
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels
 from hf_bico.reports.estimate import Estimate, Work, estimate
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.plan import Plan, make_port_plan
+from hf_bico.workflows.polish import polish_of
 
 
 def dry_run(config: PortConfig, hub: Hub) -> tuple[Plan, Estimate]:
     """Return the plan and what the port would cost; the headers of the weights are read, not the weights."""
     plan = make_port_plan(config, hub)
-    return plan, cost(plan, search=config.alpha == AUTO)
+    return plan, cost(plan, search=config.alpha == AUTO, polish=polish_of(config, plan.models))
 
 
-def cost(plan: Plan, *, search: bool = False, n: int | None = None) -> Estimate:
+def cost(plan: Plan, *, search: bool = False, n: int | None = None, polish: Polish | None = None) -> Estimate:
     """Return what a port will cost, as far as is known before τ is read: towers that may or may not move are left out.
 
     Args:
         search: whether α is searched.
         n: calibration samples; the plan's unless given.
+        polish: how the port is trained further.
     """
     length, size = plan.samples.max_length, plan.samples.size
-    work = work_of(plan.models, plan.method, n or plan.samples.n, length, size)
-    return estimate(replace(work, evaluated=plan.scored.size, search=search), plan.models.device)
+    method = Polished(plan.method, polish) if polish and polish.steps else plan.method
+    work = work_of(plan.models, method, n or plan.samples.n, length, size)
+    found = estimate(replace(work, evaluated=plan.scored.size, search=search), plan.models.device)
+    return replace(found, method=plan.method.name)
 
 
 def work_of(models: PortModels, method: Method, n: int, max_length: int, size: int) -> Work:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
+from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
@@ -32,6 +33,7 @@ from hf_bico.reports.records import (
     MethodRecord,
     Origin,
     TaskVectorRecord,
+    TaughtRecord,
     layer_table,
 )
 from hf_bico.reports.report import Clock, PortReport
@@ -75,6 +77,8 @@ def port(
     matching: Matching = by_index,
     head: str = HeadKind.TRANSPORT.value,
     trust_base: bool = False,
+    polish: Polish | None = None,
+    answers: tuple[Scores, Scores] | None = None,
     track: Track = untracked,
 ) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
@@ -86,6 +90,9 @@ def port(
         method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
+        answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
+            the labels unless they are given.
         track: shows the stages as they pass; quiet unless given.
 
     Raises:
@@ -108,6 +115,10 @@ def port(
             seen = gather(job, method.wanted, track=track)
         with clock("move"):
             result = carry(job, method, seen, track=track)
+        with clock("polish"):
+            polish, own = polish or Polish(), answers or (None, None)
+            sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]
+            result = polished(result, replace(job, base=sides[0], target=sides[1]), polish, track)
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
@@ -118,6 +129,7 @@ def port(
         head=HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None),
         moved=tuple(result.moved),
         left=tuple(whole.left),
+        polish=TaughtRecord.of(result.taught, polish),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
     )
     return Ported(target, result.delta, made, result.moved, whole, record)

@@ -38,6 +38,7 @@ from hf_bico.workflows.config import (
     TaskChoices,
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
+from hf_bico.workflows.polish import polish_of
 
 DEFAULT_N = 100
 """Calibration samples unless told otherwise."""
@@ -126,6 +127,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     with naming_the_maps(maps, plan.lineage.base, plan.lineage.target):
         method.check(plan.models.pairs)
     check_search(config.alpha, plan.models.head)
+    polish_of(config, plan.models)
     if config.output is not None:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)

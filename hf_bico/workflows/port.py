@@ -13,9 +13,10 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
+from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Folded
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
-from hf_bico.core.transport import Moved, added, holding
+from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -33,6 +34,7 @@ from hf_bico.reports.records import (
     MatchingRecord,
     MethodRecord,
     TaskVectorRecord,
+    TaughtRecord,
     Written,
     layer_table,
     origins,
@@ -47,6 +49,7 @@ from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
 from hf_bico.workflows.head_choice import Losses, with_better_head
 from hf_bico.workflows.plan import make_port_plan, matching_record
+from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
@@ -80,6 +83,8 @@ class CarriedOver:
     alpha: float
     choice: Choice | None
     """How the method was chosen, if it was."""
+    taught: Taught | None
+    """How it was trained, if it was."""
     heads: Losses | None
     """The losses by which the head was chosen, if it was."""
 
@@ -99,7 +104,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     running = Run(hub, track)
     with running.clock("resolve"):
         plan = make_port_plan(config, hub)
-        expected = cost(plan, search=config.alpha == AUTO)
+        expected = cost(plan, search=config.alpha == AUTO, polish=polish_of(config, plan.models))
     session = open_session(plan, running)
     delivery = Delivery("port is", config.output, plan.destination)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
@@ -119,7 +124,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
     matching = MatchingRecord(**matching_record(config, found))
     report = replace(
-        _report(session, drawn, carried, running),
+        _report(config, session, drawn, carried, running),
         command=redo_port(config, session.plan, carried.alpha),
         matching=matching,
         evaluation=evaluation,
@@ -138,6 +143,7 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     """Return all that statistics and scores depend on, apart from rounding."""
     plan = session.plan
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
+    method += [asdict(polish_of(config, plan.models))]
     return {
         "hf_bico": __version__,
         "models": models_key(session),
@@ -163,6 +169,8 @@ def _carry(
     if isinstance(result, Chosen) and isinstance(seen, Folded) and config.head is None:
         with run.clock("head"):
             session, heads = with_better_head(session, drawn, job, seen, result)
+    with run.clock("polish"):
+        result = polished(result, job, polish_of(config, session.plan.models), run.track)
     storage, alpha, search = session.plan.storage, config.alpha, None
     with run.clock("cut"):
         delta, cuts = storage.truncated(result.delta)
@@ -173,7 +181,7 @@ def _carry(
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
     baselines = {"naive": Shaped(naive.delta, alpha)} | others
-    return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), heads)
+    return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), result.taught, heads)
 
 
 def _paper(job: Job, seen: Folded, track: Track) -> dict[str, Shaped]:
@@ -188,7 +196,7 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
     return refined_search(job.target, job.batches, n, job.weights, delta, track)
 
 
-def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
+def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
     """Return the report of a port, without its scores, layer matching, cost and command."""
     plan, change, placed = session.plan, session.ported, session.placed
     samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
@@ -207,6 +215,7 @@ def _report(session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> Po
         head=HeadRecord(plan.models.head, names, placed.fit if names else None, tried=carried.heads),
         moved=tuple(carried.moved),
         left=tuple(change.account.left),
+        polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
         environment=Environment.of(plan.models.device, run.clock.seconds),
     )
 

@@ -31,6 +31,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
     words += words_of(config, ("trust_base", "eval_n", "form", "rank", "energy", "dtype"))
+    words += words_of(config, ("polish", "polish_rank", "scales"))
     return shlex.join([*words, "--output", "ported"])
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from support import laws, twins
 from support.laws.models import threads
 
-from hf_bico.core import collect, gradients, linalg, moments, ridge, side_by_side, taps, types
+from hf_bico.core import collect, gradients, learn, linalg, moments, ridge, side_by_side, taps, types
 from hf_bico.core import method as protocol
-from hf_bico.core.methods import few_shot, gradfix, path, response, transfusion, two_sided
+from hf_bico.core.methods import gradfix, path, response, transfusion, two_sided
 from tests.mutants import wrong
 from tests.mutants.mutant import Mutant
 
@@ -264,14 +264,17 @@ MUTANTS = {
     "a path of the last step alone": of_laws(
         path, "transport", wrong.scaled(0.5), {laws.steps_are_ports_of_parts: ("bico, two steps",)}, collecting=True
     ),
-    "few-shot leaves its steps in the model": of_laws(
-        few_shot, "holding", wrong.changed_for_good, {laws.steps_are_adams: ("few-shot",)}, collecting=True
-    ),
-    "few-shot climbs": of_laws(
-        few_shot.FewShot, "descend", wrong.ascending, {laws.steps_are_adams: ("few-shot",)}, collecting=True
-    ),
     "few-shot decays nothing": of_laws(
-        few_shot.FewShot, "descend", wrong.without_decay, {laws.steps_are_adams: ("few-shot",)}, collecting=True
+        learn, "_descend", wrong.without_decay, {laws.steps_are_adams: ("few-shot",)}, collecting=True
+    ),
+    "learning at one rate": of_laws(
+        learn, "cos", lambda right: lambda angle: 1.0, {laws.steps_are_adams: ("few-shot",)}, collecting=True
+    ),
+    "the base's own answers are taught": of_laws(
+        learn, "tuned_copy", lambda right: lambda job: job.base.model, {laws.answers_come_nearer: ("distil",)}
+    ),
+    "a step on the last batch alone": of_laws(
+        learn, "_view", wrong.the_last_batch, {laws.batches_do_not_matter: ("distil",)}
     ),
     "a ridge to nothing": of_laws(
         response,

@@ -136,7 +136,11 @@ def ignoring(option: str, value) -> Callable:
 
 
 def without_decay(right):
-    return lambda self, job, track: right(replace(self, decay=0.0), job, track)
+    return lambda job, learnt, lesson, *given: right(job, learnt, replace(lesson, decay=0.0), *given)
+
+
+def the_last_batch(right):
+    return lambda *given: list(right(*given))[-1:]
 
 
 def opposite(right):
@@ -196,10 +200,6 @@ def changed_for_good(right):
         return nullcontext(dict(tensors) and model)
 
     return wrong
-
-
-def ascending(right):
-    return lambda *args, **options: {key: -change for key, change in right(*args, **options).items()}
 
 
 def no_anchor(right):

@@ -57,7 +57,7 @@ def test_a_search_costs_a_forward_pass_of_the_target_an_alpha():
 
 
 def test_few_shot_steps_and_paths_cost_their_number():
-    few, more = (estimate(work(FewShot(steps=steps)), "cpu") for steps in (1, 5))
+    few, more = (estimate(work(FewShot(steps=steps, rate=1e-3)), "cpu") for steps in (1, 5))
     assert (few.moments_flops, few.stages["calibrate"]) == (0, 0)
     assert more.passes_flops == 5 * few.passes_flops > 0
     once, thrice = (estimate(work(BiCo(steps=steps)), "cpu") for steps in (1, 3))

@@ -195,7 +195,7 @@ def test_live_rows_are_live_ports(live, collected):
         "path": BiCo(steps=2),
         "theseus": Theseus(centred=True),
         "naive": Naive(),
-        "few-shot": FewShot(rate=1e-3),
+        "few-shot": FewShot(steps=2, rate=1e-3),
     }
     score = norm_of_change(job["target"])
     rows = compare(job_of(**job, scores=(general, general)), methods, 20, score, alphas=(1.0, -2.0))

@@ -10,6 +10,7 @@ from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods.auto import Auto
 from hf_bico.core.methods.bico import BiCo
 from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
+from hf_bico.core.methods.distil import Distil
 from hf_bico.core.methods.few_shot import FewShot
 from hf_bico.core.methods.gradfix import GradFix
 from hf_bico.core.methods.naive import Naive
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
         OutputOnly,
         GradientOnly,
         FewShot,
+        Distil,
         Response,
     )
 }
@@ -45,6 +47,7 @@ __all__ = [
     "Auto",
     "Best",
     "BiCo",
+    "Distil",
     "FewShot",
     "GradFix",
     "GradientOnly",

@@ -53,10 +53,11 @@ class Cell:
 
 
 def method(words: str) -> Method:
-    """A method by name and options; few-shot steps at the world's own rate."""
+    """A method by name and options; few-shot steps at the world's own rate, one unless told."""
     name, *options = words.split()
     if name == "few-shot":
-        options.append(f"rate={FEW_SHOT_RATE}")
+        steps = [] if any(each.startswith("steps=") for each in options) else ["steps=1"]
+        options += [*steps, f"rate={FEW_SHOT_RATE}"]
     return method_of(name, options)
 
 

@@ -25,6 +25,7 @@ from support.laws.sampling import (
 )
 from support.laws.single_methods import (
     a_heavy_ridge_is_bico,
+    answers_come_nearer,
     batches_do_not_matter,
     kept_entries_descend,
     kept_entries_have_a_majority,
@@ -78,8 +79,9 @@ LAWS: dict[Callable, tuple[str, ...]] = {
     kept_entries_have_a_majority: ("gradfix, vote",),
     steps_are_ports_of_parts: ("bico, two steps",),
     steps_are_adams: ("few-shot",),
+    answers_come_nearer: ("distil",),
     a_heavy_ridge_is_bico: ("response, far",),
-    batches_do_not_matter: RESPONSE,
+    batches_do_not_matter: (*RESPONSE, "distil"),
     nothing_responds_to_nothing: RESPONSE,
     responses_are_reproduced: ("response, light",),
     brute_force_finds_the_same: ("transfusion",),

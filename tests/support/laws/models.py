@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_bico import BiCo, Naive
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
-from hf_bico.core.methods import Best, FewShot, GradFix, Job, Method, Response, Theseus, TransFusion
+from hf_bico.core.methods import Best, Distil, FewShot, GradFix, Job, Method, Response, Theseus, TransFusion
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
@@ -46,7 +46,8 @@ METHODS: dict[str, Method] = {
     "gradfix": GradFix(),
     "gradfix, vote": GradFix(sign="vote"),
     "naive": Naive(),
-    "few-shot": FewShot(),
+    "few-shot": FewShot(steps=1, rate=1e-5),
+    "distil": Distil(steps=3, rate=1e-3),
 }
 
 KNOWN: dict = {}
@@ -93,7 +94,7 @@ def job(source: str, target: str, tau: dict[str, Tensor], *, n: int = 100, batch
     return Job(
         tau,
         pairs(source, target),
-        *(Side(m, seen.loss, class_scores(seen.head)) for m in (a, b)),
+        *(Side(m, seen.loss, *2 * (class_scores(seen.head),)) for m in (a, b)),
         b.state_dict(),
         lambda: seen.batches(batch),
     )

@@ -7,6 +7,7 @@ import torch
 from support.laws.models import (
     METHODS,
     carried,
+    job,
     model,
     noise_tau,
     own_gradients,
@@ -69,8 +70,8 @@ def steps_are_ports_of_parts(method: Method) -> None:
 
 
 def steps_are_adams(method: Method) -> None:
-    """One step is −rate (decay θ + g/(|g| + ε)) (Loshchilov and Hutter 2019), more are torch's own AdamW; the batches
-    do not matter, and the model is as it was."""
+    """One step is −rate (decay θ + g/(|g| + ε)) (Loshchilov and Hutter 2019), more are torch's own AdamW along
+    a cosine; the batches do not matter, and the model is as it was."""
     seen, target = samples(100), model("same")
     before, tau = copy.deepcopy(target.state_dict()), noise_tau("own")
     got = carried(method, "own", "same", tau)
@@ -81,7 +82,8 @@ def steps_are_adams(method: Method) -> None:
     two, other = replace(method, steps=2), copy.deepcopy(target)
     moving = {key: p for key, p in other.named_parameters() if key in tau}
     adam = torch.optim.AdamW(moving.values(), lr=two.rate, weight_decay=two.decay)
-    for _ in range(2):
+    for share in (1.0, 0.5):  # half a cosine
+        adam.param_groups[0]["lr"] = share * two.rate
         adam.zero_grad()
         seen.loss(other, (seen.images, seen.labels)).backward()
         adam.step()
@@ -89,6 +91,28 @@ def steps_are_adams(method: Method) -> None:
     assert distance(carried(two, "own", "same", tau), by_hand) < 1e-6
     assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in target.parameters())
+
+
+def answers_come_nearer(method: Method) -> None:
+    """Distillation brings the target's answers nearer to the fine-tune's; labels are not looked at, and both models are
+    as they were.
+    """
+    tau, seen, base, target = noise_tau("own"), samples(24), model("own"), model("wide")
+    before = [copy.deepcopy(each.state_dict()) for each in (base, target)]
+    given = job("own", "wide", tau, n=24)
+    got = method.carry(given, statistics("own", "wide", 24)).delta
+    wanted = seen.logits(plus(base, tau)).softmax(-1)
+
+    def divergence(live):
+        logs = seen.logits(live).log_softmax(-1)
+        return float((wanted * (wanted.log() - logs)).sum())
+
+    assert divergence(plus(target, got)) < 0.8 * divergence(target)
+    refusing = replace(given, target=given.target._replace(loss=None), base=given.base._replace(loss=None))
+    assert distance(method.carry(refusing, statistics("own", "wide", 24)).delta, got) < 1e-12
+    for each, state in zip((base, target), before, strict=True):
+        assert all(torch.equal(tensor, state[key]) for key, tensor in each.state_dict().items())
+        assert all(p.requires_grad and p.grad is None for p in each.parameters())
 
 
 def a_heavy_ridge_is_bico(method: Method) -> None:
@@ -105,7 +129,7 @@ def nothing_responds_to_nothing(method: Method) -> None:
 
 
 def batches_do_not_matter(method: Method) -> None:
-    """The layers are solved on all samples at once, however they come."""
+    """Layers are solved, and steps taken, on all samples at once, however they come."""
     tau = noise_tau("own")
     whole, parts = (carried(method, "own", "wide", tau, n=24, batch=batch) for batch in (24, 7))
     assert distance(whole, parts) < 1e-8

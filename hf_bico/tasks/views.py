@@ -1,0 +1,84 @@
+"""Other views of a sample, which leave its answer: of an image a crop, a turn, its brightness, noise; of a text words
+that are dropped, and a span of it.
+"""
+
+from dataclasses import replace
+from math import pi
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from hf_bico.tasks.samples import Sample
+
+TURN, SHIFT, ZOOM, BRIGHTNESS, NOISE = 10.0, 0.08, 0.2, 0.2, 0.02
+"""Of images: the most degrees, shares of a side, of a side that is cropped, of brightness; the noise's deviation."""
+DROPPED, SPAN = 0.1, 0.7
+"""Of texts: the share of words that is dropped, and the least share of it that a span keeps."""
+
+
+def seed_of(sample: int, view: int) -> int:
+    """Return the seed of one view of one sample; torch's generator on the CPU looks at 32 bits of it alone."""
+    return (view * 2_654_435_761 + sample) % 2**32
+
+
+def pixels_seen(pixels: Tensor, seeds: list[int]) -> Tensor:
+    """Return another view of each of some images of one size, (n, C, H, W) in [0, 1]: cropped, turned and shifted a
+    little, brighter or darker, with noise. They are not flipped: a letter or a road sign is another one then.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    drawn = torch.stack([torch.rand(5, generator=each) for each in generators])
+    angle = (2 * drawn[:, 0] - 1) * TURN * pi / 180
+    zoom, shift = 1 - ZOOM * drawn[:, 1], (2 * drawn[:, 2:4] - 1) * 2 * SHIFT
+    height, width = pixels.shape[-2:]
+    sine = zoom * angle.sin()
+    rows = [
+        torch.stack([zoom * angle.cos(), -sine * height / width, shift[:, 0]], -1),
+        torch.stack([sine * width / height, zoom * angle.cos(), shift[:, 1]], -1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, 1), list(pixels.shape), align_corners=False)
+    moved = F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    brighter = moved * (1 + BRIGHTNESS * (2 * drawn[:, 4] - 1))[:, None, None, None]
+    noise = torch.stack([torch.randn(pixels.shape[1:], generator=each) for each in generators])
+    return (brighter + NOISE * noise).clamp(0, 1)
+
+
+def image_seen(image: Image.Image, seed: int) -> Image.Image:
+    """Return another view of an RGB image, of its size."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    seen = (pixels_seen(pixels, [seed])[0].permute(1, 2, 0) * 255).round().to(torch.uint8)
+    return Image.fromarray(seen.numpy())
+
+
+def text_seen(text: str, seed: int) -> str:
+    """Return a span of a text's words with some of them dropped; at least one is left."""
+    words = text.split()
+    generator = torch.Generator().manual_seed(seed)
+    share, first = torch.rand(2, generator=generator).tolist()
+    count = max(1, round(len(words) * (SPAN + (1 - SPAN) * share)))
+    start = int(first * (len(words) - count + 1))
+    span = words[start : start + count]
+    kept = [
+        word
+        for word, drawn in zip(span, torch.rand(count, generator=generator).tolist(), strict=True)
+        if drawn >= DROPPED
+    ]
+    return " ".join(kept or span)
+
+
+def sample_seen(sample: Sample, seed: int) -> Sample:
+    """Return another view of a sample; a prompt and a chat stay, for every word of theirs may be the question."""
+    return replace(sample, inputs=_seen(sample.inputs, seed, asked=isinstance(sample.label, str)))
+
+
+def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
+    if isinstance(inputs, Image.Image):
+        return image_seen(inputs, seed)
+    if isinstance(inputs, str) and not asked:
+        return text_seen(inputs, seed)
+    if isinstance(inputs, tuple) and all(isinstance(text, str) for text in inputs):
+        return tuple(text_seen(text, seed) for text in inputs)
+    return inputs
