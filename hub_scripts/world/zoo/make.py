@@ -98,6 +98,21 @@ def lora(name: str, task: str) -> Path:
     return _folder(f"{name}-{task}-lora", made, write, about, more)
 
 
+def merged(name: str, task: str) -> Path:
+    """The same LoRA merged into its base, a whole model: what `compare` takes for a target's own fine-tune."""
+    adapter = lora(name, task)
+
+    def write(folder: Path) -> None:
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoTokenizer
+
+        AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base(name)).save_pretrained(folder)
+
+    made = digest(file_digest(adapter / "adapter_model.safetensors"))
+    return _folder(f"{adapter.name}-merged", made, write, f"{adapter.name}, merged.", f"base_model: {name}\n")
+
+
 def _folder(name: str, made: str, write: Callable[[Path], None], about: str, more: str) -> Path:
     """`write` fills the folder unless it was made from the same before."""
     folder, stamp = ZOO / name, ZOO / name / "zoo.json"

@@ -19,7 +19,7 @@ from statistics import fmean
 
 from hub_scripts.world.places import DOCS
 from hub_scripts.world.vision.tables import fill
-from hub_scripts.world.zoo.make import base, dataset, lora, tuned
+from hub_scripts.world.zoo.make import base, dataset, lora, merged, tuned
 from hub_scripts.world.zoo.results import compared
 
 CSV, PAGE = DOCS / "results" / "next.csv", DOCS / "results_next.md"
@@ -103,8 +103,8 @@ def unlabelled(task: str) -> Path:
 
 def command(scenario: Scenario, n: int, methods: Sequence[str]) -> list[object]:
     """The words behind `hf-bico compare`, all draws of one size."""
-    own = lora if scenario.is_lora else tuned
-    words: list[object] = [own(scenario.source, scenario.task), "--base", base(scenario.source)]
+    ported, own = (lora, merged) if scenario.is_lora else (tuned, tuned)
+    words: list[object] = [ported(scenario.source, scenario.task), "--base", base(scenario.source)]
     words += ["--to", base(scenario.target), "--target-tuned", own(scenario.target, scenario.task)]
     words += ["--dataset", unlabelled(scenario.task) if scenario.name == "no labels" else dataset(scenario.task)]
     words += ["-n", n, "--seeds", SEEDS, "--max-length", LONGEST, "--batch-size", BATCH]
@@ -182,15 +182,11 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{fmean([row.score for row in rows if row.score is not None]):.1f} ({found:.0f} %)"
 
 
-def write_page() -> None:
-    """Fill the page's tables with the rows as they are."""
-    rows = load()
-    made = {f"{name}, {n}": lambda name=name, n=n: table(rows, name, n) for name, n in _tables()}
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
-
-
-def _tables() -> list[tuple[str, int]]:
-    return [(name, n) for name in dict.fromkeys(scenario.name for scenario in SCENARIOS) for n in SIZES]
+def filled(page: str, rows: list[Row]) -> str:
+    """The page with its tables made of the rows."""
+    names = dict.fromkeys(scenario.name for scenario in SCENARIOS)
+    made = {f"{name}, {n}": lambda name=name, n=n: table(rows, name, n) for name in names for n in SIZES}
+    return fill(page, made)
 
 
 def main() -> None:
@@ -205,7 +201,7 @@ def main() -> None:
                     made = list(read(scenario, missing, compared(command(scenario, n, missing))))
                     save([*load(), *made])  # another process may have added to it
                     print("done:", scenario.name, scenario.source, scenario.target, n, flush=True)
-    write_page()
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), load()), encoding="utf-8")
 
 
 if __name__ == "__main__":
