@@ -121,7 +121,7 @@ def read(scenario: Scenario, methods: Sequence[str], data: dict) -> Iterator[Row
     draws = {(draw["n"], draw["seed"]): draw for draw in data["calibration"]}
     for found in data["rows"]:
         draw = draws[found["n"], found["seed"]]
-        scores = (found["score"], draw["start"]["value"], draw["reference"]["value"])
+        scores = (found["score"], draw["start"]["value"], data["reference"]["value"])
         scores = [None if s is None else round(100 * s, 3) for s in (*scores, data["evaluation"]["source"]["value"])]
         what = (scenario.name, scenario.source, scenario.target, scenario.task)
         yield Row(*what, found["n"], found["seed"], names[found["method"]], *scores)
