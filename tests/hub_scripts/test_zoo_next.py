@@ -75,7 +75,7 @@ def test_gap_is_of_the_means_and_a_refusal_has_none(brief):
     rows = rows_of({"naive": 60.0, "best": None})
     assert next_results.gap(rows[:3]) == pytest.approx(100 * (60 - 40) / (90 - 40))
     assert next_results.gap(rows[3:]) is None
-    assert "| lm-a → lm-a-next | 95.0 | 40.0 | 60.0 (40 %) | refused | 90.0 |" in next_results.table(rows, "lora", 20)
+    assert "| lm-a-next | 95.0 | 40.0 | 60.0 (40) | refused | 90.0 |" in next_results.table(rows, "lora", 20)
 
 
 def test_the_page_shows_what_the_rows_say():

@@ -165,13 +165,13 @@ def table(rows: list[Row], name: str, n: int) -> str:
     """Means over the draws of one scenario at one N, a line a port: the score, and behind it the gap recovered."""
     mine = [row for row in rows if row.scenario == name and row.n == n]
     methods = [m for m in dict.fromkeys((*METHODS, *BLIND)) if any(row.method == m for row in mine)]
-    head = ("port", "source", "before", *(m.split(" rate")[0] for m in methods), "own")
+    head = ("ported to", "source", "before", *(m.split(" rate")[0] for m in methods), "own")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for what in dict.fromkeys(row.what for row in mine):
         port = [row for row in mine if row.what == what]
         ends = [f"{fmean([getattr(row, end) for row in port]):.1f}" for end in ("tuned", "before", "own")]
         cells = [_cell([row for row in port if row.method == m]) for m in methods]
-        lines.append(f"| {what[1]} → {what[2]} | " + " | ".join((*ends[:2], *cells, ends[2])) + " |")
+        lines.append(f"| {what[2]} | " + " | ".join((*ends[:2], *cells, ends[2])) + " |")
     return "\n".join(lines)
 
 
@@ -179,7 +179,7 @@ def _cell(rows: Sequence[Row]) -> str:
     found = gap(rows) if rows else None
     if found is None:
         return "refused" if rows else "–"
-    return f"{fmean([row.score for row in rows if row.score is not None]):.1f} ({found:.0f} %)"
+    return f"{fmean([row.score for row in rows if row.score is not None]):.1f} ({found:.0f})"
 
 
 def filled(page: str, rows: list[Row]) -> str:
