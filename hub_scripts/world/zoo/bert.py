@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -92,13 +93,19 @@ def pretrain(name: str, steps: int = STEPS) -> tuple[nn.Module, list[float]]:
     seed = SHAPES[name].seed
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    text, model = torch.from_numpy(stream().astype("int64")), build(name).train()
+    model = build(name).train()
+    return model, fit(name, model, objective(model, generator), steps, RATE, DECAY, muon=True)
+
+
+def objective(model: nn.Module, generator: torch.Generator) -> Callable[[int], Tensor]:
+    """The pre-training loss of a step, of random crops of the training documents."""
+    text = torch.from_numpy(stream().astype("int64"))
 
     def loss_of(step: int) -> Tensor:
         ids, kind, other = segments(text, LENGTHS[step % len(LENGTHS)], generator)
         return sum(losses(model, ids, kind, other, generator))
 
-    return model, fit(name, model, loss_of, steps, RATE, DECAY, muon=True)
+    return loss_of
 
 
 def losses(

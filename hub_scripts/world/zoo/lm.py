@@ -5,6 +5,7 @@ lm-a and lm-b share the vocabulary and nothing else; lm-c has another vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,14 +69,21 @@ def pretrain(name: str, steps: int | None = None) -> tuple[nn.Module, list[float
     shape = SHAPES[name]
     torch.manual_seed(shape.seed)
     generator = torch.Generator().manual_seed(shape.seed)
-    text, model = torch.from_numpy(stream_of(shape.tokenizer).astype("int64")), build(name).train()
+    model = build(name).train()
+    loss_of = objective(model, shape.tokenizer, generator)
+    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=True)
+
+
+def objective(model: nn.Module, tokenizer: str, generator: torch.Generator) -> Callable[[int], Tensor]:
+    """The pre-training loss of a step, of random crops of the training documents."""
+    text = torch.from_numpy(stream_of(tokenizer).astype("int64"))
 
     def loss_of(step: int) -> Tensor:
         length = LENGTHS[step % len(LENGTHS)]
         first = torch.randint(len(text) - length, (BATCH, 1), generator=generator)
         return next_token_loss(model, text[first + torch.arange(length)])
 
-    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=True)
+    return loss_of
 
 
 def next_token_loss(model: nn.Module, ids: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 
 from hub_scripts.world.zoo import bert, lm, minilm, vit
 from hub_scripts.world.zoo.data import dataset, told
+from hub_scripts.world.zoo.next import NEXT, go_on
 from hub_scripts.world.zoo.text import OTHER, train_other, write_tokenizer
 from hub_scripts.world.zoo.training import ZOO, digest, file_digest, keep, weights
 from hub_scripts.world.zoo.tune import tune_classifier, tune_lm
@@ -31,6 +32,7 @@ BASES = (*vit.SHAPES, *bert.SHAPES, *lm.SHAPES)
 """Pre-trained here, their weights committed."""
 RECIPES = {"bert": (400, 1e-3, 32), "minilm": (150, 2e-4, 16), "lm": (400, 1e-3, 32)}
 """Steps, rate and batch of a fine-tune."""
+LORA, LORA_RATE = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}, 3e-3
 PAIRS = {
     ("vit-narrow", "vit-wide"): vit.VIT_TASKS,
     ("bert-narrow", "bert-wide"): ("topic", "kind", "shuffle"),
@@ -59,9 +61,12 @@ def base(name: str) -> Path:
     if kind_of(name) == "minilm":
         made = (minilm.STEPS, minilm.RATE)
         write = minilm.write_minilm if name == "minilm" else lambda f: minilm.write_next(f, base("minilm"))
+    elif name in NEXT:
+        made = (NEXT[name], file_digest(weights(NEXT[name].old)))
+        write = lambda folder: _write_base(NEXT[name].old, go_on(name), folder)  # noqa: E731
     else:
         made = file_digest(weights(name))
-        write = lambda folder: _write_base(name, folder)  # noqa: E731
+        write = lambda folder: _write_base(name, MODULES[kind_of(name)].load(name), folder)  # noqa: E731
     return _folder(name, digest(name, made), write, f"A small {kind_of(name)}, pre-trained for minutes.", "")
 
 
@@ -78,6 +83,34 @@ def tuned(name: str, task: str) -> Path:
         f"{name} fine-tuned on {task}.",
         more,
     )
+
+
+def lora(name: str, task: str) -> Path:
+    """A LoRA of one of the language models, as PEFT writes it."""
+    start, recipe = base(name), (*RECIPES["lm"][:1], LORA_RATE, *RECIPES["lm"][2:])
+
+    def write(folder: Path) -> None:
+        torch.set_num_threads(1)
+        tune_lm(start, task, *recipe, lora=LORA).save_pretrained(folder)
+
+    made = digest(file_digest(start / "model.safetensors"), told(task), recipe, LORA)
+    about, more = f"A LoRA of {name} for {task}.", f"base_model: {name}\ndatasets: [{task}]\n"
+    return _folder(f"{name}-{task}-lora", made, write, about, more)
+
+
+def merged(name: str, task: str) -> Path:
+    """The same LoRA merged into its base, a whole model: what `compare` takes for a target's own fine-tune."""
+    adapter = lora(name, task)
+
+    def write(folder: Path) -> None:
+        from peft import AutoPeftModelForCausalLM
+        from transformers import AutoTokenizer
+
+        AutoPeftModelForCausalLM.from_pretrained(adapter).merge_and_unload().save_pretrained(folder)
+        AutoTokenizer.from_pretrained(base(name)).save_pretrained(folder)
+
+    made = digest(file_digest(adapter / "adapter_model.safetensors"))
+    return _folder(f"{adapter.name}-merged", made, write, f"{adapter.name}, merged.", f"base_model: {name}\n")
 
 
 def _folder(name: str, made: str, write: Callable[[Path], None], about: str, more: str) -> Path:
@@ -97,9 +130,9 @@ def _folder(name: str, made: str, write: Callable[[Path], None], about: str, mor
     return folder
 
 
-def _write_base(name: str, folder: Path) -> None:
+def _write_base(name: str, model: torch.nn.Module, folder: Path) -> None:
     """Saved as published checkpoints are: a BERT's has both heads of pre-training and says BertForMaskedLM."""
-    MODULES[kind_of(name)].load(name).save_pretrained(folder)
+    model.save_pretrained(folder)
     if kind_of(name) == "vit":
         vit.write_processor(folder)
         return
@@ -110,11 +143,12 @@ def _write_base(name: str, folder: Path) -> None:
 
 
 def _write_tuned(start: Path, name: str, task: str, recipe: tuple[int, float, int], folder: Path) -> None:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, ViTForImageClassification
 
     torch.set_num_threads(1)
     if kind_of(name) == "vit":
-        vit.tune(name, task).save_pretrained(folder)
+        body = ViTForImageClassification.from_pretrained(start).state_dict()
+        vit.tune(NEXT[name].old if name in NEXT else name, task, body).save_pretrained(folder)
         vit.write_processor(folder)
         return
     tune = tune_lm if kind_of(name) == "lm" else tune_classifier

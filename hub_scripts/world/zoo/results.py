@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
@@ -76,36 +76,39 @@ def cells(sizes: tuple[int, ...] = (50, 100), seeds: int = 2) -> Iterator[Cell]:
 
 def rows_of(cell: Cell) -> list[Row]:
     """Runs the tool and reads what it wrote."""
+    words = [
+        tuned(cell.source, cell.task),
+        "--base",
+        base(cell.source),
+        "--to",
+        base(cell.target),
+        "--dataset",
+        dataset(cell.task),
+        "--target-tuned",
+        tuned(cell.target, cell.task),
+        "--seeds",
+        cell.seeds,
+        "--head",
+        cell.head,
+        "--max-length",
+        160,
+        "--batch-size",
+        16,
+    ]
+    words += [word for name in cell.methods for word in ("--method", name)]
+    words += [word for n in cell.sizes for word in ("-n", n)] + [w for a in cell.alphas for w in ("--alpha", a)]
+    return list(read(cell, compared(words)))
+
+
+def compared(words: Iterable[object]) -> dict:
+    """What `hf-bico compare WORDS` writes to its compare.json; it runs in a process of its own, on one thread."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "table"
-        words = [
-            "compare",
-            tuned(cell.source, cell.task),
-            "--base",
-            base(cell.source),
-            "--to",
-            base(cell.target),
-            "--dataset",
-            dataset(cell.task),
-            "--target-tuned",
-            tuned(cell.target, cell.task),
-            "--seeds",
-            cell.seeds,
-            "--head",
-            cell.head,
-            "--max-length",
-            160,
-            "--batch-size",
-            16,
-            "--output",
-            out,
-            "-q",
-        ]
-        words += [word for name in cell.methods for word in ("--method", name)]
-        words += [word for n in cell.sizes for word in ("-n", n)] + [w for a in cell.alphas for w in ("--alpha", a)]
         code = "import torch; torch.set_num_threads(1); from hf_bico.cli.main import main; main()"
-        subprocess.run([sys.executable, "-P", "-c", code, *map(str, words)], check=True)
-        return list(read(cell, json.loads((out / "compare.json").read_text())))
+        subprocess.run(
+            [sys.executable, "-P", "-c", code, "compare", *map(str, words), "--output", str(out), "-q"], check=True
+        )
+        return json.loads((out / "compare.json").read_text())
 
 
 def read(cell: Cell, data: dict) -> Iterator[Row]:

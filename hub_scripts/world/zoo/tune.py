@@ -42,13 +42,22 @@ def tune_classifier(base: Path, task: str, steps: int, rate: float, batch: int, 
     return model.eval()
 
 
-def tune_lm(base: Path, task: str, steps: int, rate: float, batch: int, seed: int = 0) -> nn.Module:
-    """A causal LM of a base's folder fine-tuned on texts, or on the completions that follow prompts."""
+def tune_lm(
+    base: Path, task: str, steps: int, rate: float, batch: int, seed: int = 0, lora: dict | None = None
+) -> nn.Module:
+    """A causal LM of a base's folder fine-tuned on texts, or on the completions that follow prompts.
+
+    `lora` has the options of a `peft.LoraConfig`: then that learns alone, and the PEFT model is returned.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(seed)
     tokenizer, model = AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).train()
     freeze_embeddings(model)
+    if lora:
+        import peft
+
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **lora))
     data, generator = [coded_row(tokenizer, row) for row in rows(task, "train")], torch.Generator().manual_seed(seed)
 
     def loss_of(step: int) -> Tensor:

@@ -6,6 +6,7 @@ tasks.py is among them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,19 +66,26 @@ def build(name: str, classes: tuple[str, ...]) -> nn.Module:
 
 def pretrain(name: str, steps: int | None = None) -> tuple[nn.Module, list[float]]:
     """A base from nothing: cross-entropy of the concept, label smoothing 0.05."""
-    from hub_scripts.world.vision.crawl import CONCEPTS, batch, pool
+    from hub_scripts.world.vision.crawl import CONCEPTS
 
     shape = SHAPES[name]
     torch.manual_seed(shape.seed)
     generator = torch.Generator().manual_seed(shape.seed)
     model = build(name, CONCEPTS).train()
+    loss_of = objective(model, shape.varieties, shape.batch, generator)
+    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=shape.muon)
+
+
+def objective(model: nn.Module, varieties: str, size: int, generator: torch.Generator) -> Callable[[int], Tensor]:
+    """The pre-training loss of a step: fresh distortions of one of the varieties, taken in turn."""
+    from hub_scripts.world.vision.crawl import batch, pool
 
     def loss_of(step: int) -> Tensor:
-        variety = shape.varieties[step % len(shape.varieties)]
-        images, labels = batch(pool(variety), variety, shape.batch, generator)
+        variety = varieties[step % len(varieties)]
+        images, labels = batch(pool(variety), variety, size, generator)
         return F.cross_entropy(model(normalise(images)).logits, labels, label_smoothing=0.05)
 
-    return model, fit(name, model, loss_of, steps or shape.steps, RATE, DECAY, muon=shape.muon)
+    return loss_of
 
 
 @torch.no_grad()
@@ -96,15 +104,14 @@ def load(name: str) -> nn.Module:
     return fill(name, build(name, CONCEPTS))
 
 
-def tune(name: str, task: str) -> nn.Module:
-    """A base and a fresh classifier, all of it fine-tuned on the task's training split."""
+def tune(name: str, task: str, body: dict[str, Tensor]) -> nn.Module:
+    """A base of the shape `name` with the weights `body`, and a fresh classifier, fine-tuned on the task as a whole."""
     from hub_scripts.world.vision.tasks import TASKS, pixels
 
     torch.manual_seed(SHAPES[name].seed)
     generator = torch.Generator().manual_seed(SHAPES[name].seed)
     model = build(name, TASKS[task].classes)
-    body = {key: tensor for key, tensor in load(name).state_dict().items() if not key.startswith("classifier.")}
-    model.load_state_dict(body, strict=False)
+    model.load_state_dict({key: each for key, each in body.items() if not key.startswith("classifier.")}, strict=False)
     images, labels = pixels(task, "train")
     images = normalise(images.float() / 255)
     model.train()
