@@ -105,7 +105,7 @@ def calibrations_of(config: CompareConfig) -> list[Calibration]:
 
 
 def chosen(config: CompareConfig) -> dict[str, Method]:
-    """Return the methods by name, with their options.
+    """Return the methods with their options, by the words that name them: "bico", "response ridge=1".
 
     Raises:
         PortError: no such method or option, or an option of a method that is not compared.
@@ -119,7 +119,8 @@ def chosen(config: CompareConfig) -> dict[str, Method]:
                 f"{setting('options')} {given}: give METHOD:name=value, with METHOD one of {', '.join(names)}"
             )
         options[name].append(rest)
-    return {name: method_of(name, given) for name, given in options.items()}
+    words = {name: name.split() or [name] for name in names}
+    return {name: method_of(first, [*own, *options[name]]) for name, (first, *own) in words.items()}
 
 
 def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration], hub: Hub) -> Pinned | None:
@@ -166,7 +167,9 @@ class _Draws:
             reference = self.reference = self._goal(session, drawn, space if probed else self.workspace)
         start, some = _rows(bench, session, drawn, self.evaluator, calibration, space)
         self.spaces.append(space)
-        self.draws.append(drawn.record() | {"start": asdict(start)})
+        assert self.source is not None  # scored with the goal
+        scores = {"start": start, "source": self.source, "reference": reference.score}
+        self.draws.append(drawn.record() | {name: asdict(score) for name, score in scores.items()})
         goal = reference.score if bench.tuned or comparable(session, start) else None
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 

@@ -78,6 +78,22 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
 
 
+def test_a_method_is_compared_with_itself_under_other_options(world, capsys, monkeypatch, collected):
+    """Each row is that of the method alone with those options, and one collection serves them all."""
+    few = ("-n", "10", "--seeds", "1", "--alpha", "20")
+    both = ("--method", "theseus", "--method", "theseus centred=true rtol=0.1")
+    data = json_of(capsys, monkeypatch, "compare", *WORDS, *few, *both, "--set", "theseus:rtol=0.2")
+    assert len(collected) == 2
+    names = ["theseus", "theseus centred=true rtol=0.1"]
+    assert [row["method"] for row in data["rows"]] == names
+    told = [(data["methods"][name]["centred"], data["methods"][name]["rtol"]) for name in names]
+    assert told == [(False, 0.2), (True, 0.1)]
+    alone = ("--method", "theseus", "--set", "theseus:centred=true", "--set", "theseus:rtol=0.1")
+    (row,) = json_of(capsys, monkeypatch, "compare", *WORDS, *few, *alone)["rows"]
+    scores = [each["score"] for each in data["rows"]]
+    assert scores[1] == row["score"]
+
+
 def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):
     data = json_of(capsys, monkeypatch, "compare", *WORDS, "-n", "8", "--method", "bico", "--alpha", "30")
     scores = torch.tensor([row["score"] for row in data["rows"]], dtype=torch.float64)
