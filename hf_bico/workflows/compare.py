@@ -263,19 +263,18 @@ def _row_record(row: Row, calibration: Calibration, n: int, start: Score, refere
 
 def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     """Return the report of a comparison."""
-    reference, source = draws.reference, draws.source
-    assert reference is not None and source is not None  # there is a draw
-    plan, start = session.plan, Score(**draws.draws[0]["start"])
-    mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws))
+    reference, plan = draws.reference, session.plan
+    assert reference is not None  # there is a draw
+    start, source, goal = (_mean(draws.draws, name) for name in ("start", "source", "reference"))
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
         evaluation={
             "split": plan.scored.name,
             "metric": start.metric,
             "source": asdict(source),
-            "zero_shot": asdict(mean),
+            "zero_shot": asdict(start),
         },
-        reference={"what": reference.what, "model": str(reference.pinned), **asdict(reference.score)},
+        reference={"what": reference.what, "model": str(reference.pinned), **asdict(goal)},
         methods={name: method.options for name, method in bench.methods.items()},
         calibration=draws.draws,
         head=plan.models.head,
@@ -284,6 +283,11 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
         summary=summary(draws.rows),
         environment=Environment.of(plan.models.device, bench.run.clock.seconds),
     )
+
+
+def _mean(draws: Sequence[dict[str, Any]], name: str) -> Score:
+    """Return the first draw's score of a name with the mean over the draws; a probe's is another in each."""
+    return replace(Score(**draws[0][name]), value=fmean(draw[name]["value"] for draw in draws))
 
 
 def _write(output: Path | None, data: dict[str, Any]) -> None:

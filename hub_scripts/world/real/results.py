@@ -1,10 +1,10 @@
-"""MiniLM's fine-tune ported to mpnet by `hf-bico compare`, as rows of docs/results/real.csv and as a table.
+"""MiniLM's fine-tune ported to mpnet by `hf-bico compare`: docs/results/real.csv, and docs/results_real.md's tables.
 
     python -m hub_scripts.world.real.results                      # goes on where it was
     python -m hub_scripts.world.real.results --only response -n 20
-    python -m hub_scripts.world.real.results --table              # only prints what is there
+    python -m hub_scripts.world.real.results --table              # only the tables of what is there
 
-One call of the tool makes the missing methods' rows of one N; a call that was broken off goes on where it was. Where the
+One call of the tool makes the missing rows of one N; a call that was broken off goes on where it was. Where the
 packages cannot be had, one line says so.
 """
 
@@ -25,8 +25,9 @@ from hub_scripts.world.places import DOCS
 from hub_scripts.world.real.packages import MINILM, MPNET, NotToBeHad, model
 from hub_scripts.world.real.texts import dataset
 from hub_scripts.world.real.tune import RECIPES, SCORED, TOKENS, own_score, tuned
+from hub_scripts.world.vision.tables import fill
 
-CSV = DOCS / "results" / "real.csv"
+CSV, PAGE = DOCS / "results" / "real.csv", DOCS / "results_real.md"
 SOURCE, OWN = "minilm-sections", "mpnet-sections-500"
 METHODS = (
     "naive",
@@ -36,10 +37,9 @@ METHODS = (
     "response",
     "response maps=output",
     "response ridge=1",
-    "few-shot",
-    "few-shot steps=40",
+    "few-shot steps=40 rate=5e-5",
 )
-"""As `hf-bico compare --method` takes them; few-shot at the rate of the papers' fine-tunes, one step and forty."""
+"""As `hf-bico compare --method` takes them; few-shot at the rate of the fine-tunes."""
 SIZES, SEEDS = (20, 100), 2
 START, OF_SOURCE, OF_OWN = "target", "source", "fine-tuned"
 """Rows that no method made: mpnet as it is, MiniLM's fine-tune, mpnet's own; each under a probe of the N samples."""
@@ -48,6 +48,7 @@ START, OF_SOURCE, OF_OWN = "target", "source", "fine-tuned"
 @dataclass(frozen=True)
 class Row:
     n: int
+    """Samples; 0 for a fine-tune of RECIPES under its own classifier."""
     seed: int
     what: str
     """A method as in METHODS, or one of START, OF_SOURCE, OF_OWN."""
@@ -117,7 +118,7 @@ def save(rows: Sequence[Row]) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Return every draw's accuracies, and the mean share of the gap to mpnet's own fine-tune that was recovered."""
-    draws = sorted({(row.n, row.seed) for row in rows})
+    draws = sorted({(row.n, row.seed) for row in rows if row.n})
     found = {(row.n, row.seed, row.what): row.accuracy for row in rows}
     sizes = sorted({n for n, _ in draws})
     columns = [f"N = {n}, draw {seed}" for n, seed in draws] + [f"gap, N = {n}" for n in sizes]
@@ -128,6 +129,14 @@ def table(rows: Sequence[Row]) -> str:
             cells = ["–" if score is None else f"{score:.1f}" for score in scores]
             cells += [_gap(found, [draw for draw in draws if draw[0] == n], what) for n in sizes]
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fine_tunes(rows: Sequence[Row]) -> str:
+    """Return how well the fine-tunes do under the classifiers that they were trained with."""
+    lines = ["| fine-tune | steps | accuracy under its own classifier |", "|---|---|---|"]
+    found = {row.what: row.accuracy for row in rows if not row.n}
+    lines += [f"| {name} | {recipe.steps} | {found.get(name, '–')} |" for name, recipe in RECIPES.items()]
     return "\n".join(lines)
 
 
@@ -151,12 +160,16 @@ def main() -> None:
     try:
         for n in () if args.table else args.sizes:
             if left := missing(load(), n, args.only):
-                save([*load(), *made(n, left)])  # another process may have added to it
-        print(table(load()))
+                ports = made(n, left)
+                save([*load(), *ports])  # another process may have added to it
         if not args.table:
-            print(*(f"{name} under its own classifier: {own_score(name):.1f} %" for name in RECIPES), sep="\n")
+            save([*load(), *(Row(0, 0, name, own_score(name)) for name in RECIPES)])
     except NotToBeHad as error:
         sys.exit(str(error))
+    rows = load()
+    print(fine_tunes(rows), table(rows), sep="\n\n")
+    tables = {"fine-tunes": lambda: fine_tunes(rows), "ports": lambda: table(rows)}
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

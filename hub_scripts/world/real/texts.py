@@ -56,7 +56,7 @@ def rows(split: str) -> list[Row]:
 
 
 def split_of(records: Iterable[dict[str, str]], translations: dict[str, str]) -> dict[str, list[Row]]:
-    """Return the splits. Rows come by the hash of their package's source, so that a changed list moves no other row."""
+    """Return the splits, ordered by the hash of the package's source: no list's order is in them."""
     found, seen = [], set()
     for source, name, section in chosen(records):
         text = text_of(translations.get(name, ""))
