@@ -99,7 +99,7 @@ def test_a_method_is_compared_with_itself_under_other_options(world, capsys, mon
     assert scores[1] == row["score"]
 
 
-def test_a_probe_has_a_goal_of_its_own_in_every_draw(tmp_path):
+def test_a_probe_has_its_own_goal_in_every_draw(tmp_path):
     """Fine-tunes of features answer by a probe of the draw's samples: every draw says what its gap is measured to."""
     write_family(tmp_path, "bert")
     for name in ("base", "ft", "plus"):
