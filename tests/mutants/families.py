@@ -84,7 +84,6 @@ WRONG = [
     ("gpt2-classifier", lambda anatomy: replace(anatomy, head=(Layer(HEAD, "score"),)), rows_lie_as_said),
     ("t5", changed("cross v", tokens=None), rows_lie_as_said),
     ("deit", lambda anatomy: VIT, rows_lie_as_said),
-    ("mpnet", swapped("q", "v"), hidden_coordinates_can_be_permuted),
     (
         "mpnet",
         lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
