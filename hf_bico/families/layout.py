@@ -37,6 +37,7 @@ COMMON = {
     r"(patch_embed\w*|conv1)\.(\w+\.)*(weight|bias)$": "the patch convolution is the target's own",
     SPECIAL_TOKENS: "special tokens are the target's own",
     POSITIONS: "position embeddings belong to the target's grid",
+    r"relative_attention_bias\.weight$": "relative position biases are scores of heads, not vectors of the space",
     r"token_type_embeddings\.weight$": "segment embeddings are the target's own",
     EMBEDDINGS: "token embeddings belong to the target's vocabulary",
     r"(^|\.)lm_head\.": VOCABULARY,

@@ -193,7 +193,7 @@ class CompareReport(Report):
     methods: dict[str, dict[str, Any]]
     """Name → options."""
     calibration: list[dict[str, Any]]
-    """One entry per draw, with the target's score without a port."""
+    """One entry per draw, with the scores of the target without a port, of the source, and of the goal of the gap."""
     head: str
     task: dict[str, Any]
     rows: list[dict[str, Any]]

@@ -108,7 +108,7 @@ def calibrations_of(config: CompareConfig) -> list[Calibration]:
 
 
 def chosen(config: CompareConfig) -> dict[str, Method]:
-    """Return the methods by name, with their options.
+    """Return the methods with their options, by the words that name them: "bico", "response ridge=1".
 
     Raises:
         PortError: no such method or option, or an option of a method that is not compared.
@@ -122,7 +122,8 @@ def chosen(config: CompareConfig) -> dict[str, Method]:
                 f"{setting('options')} {given}: give METHOD:name=value, with METHOD one of {', '.join(names)}"
             )
         options[name].append(rest)
-    return {name: method_of(name, given) for name, given in options.items()}
+    words = {name: name.split() or [name] for name in names}
+    return {name: method_of(first, [*own, *options[name]]) for name, (first, *own) in words.items()}
 
 
 def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration], hub: Hub) -> Pinned | None:
@@ -174,7 +175,9 @@ class _Draws:
             reference = self.reference = self._goal(session, drawn, space if probed else self.workspace)
         start, some = _rows(bench, session, drawn, self.evaluator, calibration, space)
         self.spaces.append(space)
-        self.draws.append(drawn.record() | {"start": asdict(start)})
+        assert self.source is not None  # scored with the goal
+        scores = {"start": start, "source": self.source, "reference": reference.score}
+        self.draws.append(drawn.record() | {name: asdict(score) for name, score in scores.items()})
         goal = reference.score if bench.tuned or comparable(session, start) else None
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 
@@ -275,29 +278,34 @@ def _row_record(row: Row, calibration: Calibration, n: int, start: Score, refere
 
 def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     """Return the report of a comparison."""
-    reference, source = draws.reference, draws.source
-    assert reference is not None and source is not None  # there is a draw
-    plan, start = session.plan, Score(**draws.draws[0]["start"])
-    also = {name: fmean(draw["start"]["also"][name] for draw in draws.draws) for name in start.also}
-    mean = replace(start, value=fmean(draw["start"]["value"] for draw in draws.draws), also=also)
-    goal = reference.score if bench.tuned or comparable(session, start) else None
+    reference, plan = draws.reference, session.plan
+    assert reference is not None  # there is a draw
+    start, source, goal = (_mean(draws.draws, name) for name in ("start", "source", "reference"))
+    measured = goal if bench.tuned or comparable(session, start) else None
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
         evaluation={
             "split": plan.scored.name,
             "metric": start.metric,
             "source": asdict(source),
-            "zero_shot": asdict(mean),
+            "zero_shot": asdict(start),
         },
-        reference={"what": reference.what, "model": str(reference.pinned), **asdict(reference.score)},
+        reference={"what": reference.what, "model": str(reference.pinned), **asdict(goal)},
         methods={name: method.options for name, method in bench.methods.items()},
         calibration=draws.draws,
         head=plan.models.head,
         task=asdict(plan.samples.task),
         rows=draws.rows,
-        summary=judged(summary(draws.rows), mean, goal, 0 if bench.tuned else judged_classes(plan)),
+        summary=judged(summary(draws.rows), start, measured, 0 if bench.tuned else judged_classes(plan)),
         environment=Environment.of(plan.models.device, bench.run.clock.seconds),
     )
+
+
+def _mean(draws: Sequence[dict[str, Any]], name: str) -> Score:
+    """Return the first draw's score of a name with the means over the draws; a probe's is another in each."""
+    first = Score(**draws[0][name])
+    also = {metric: fmean(draw[name]["also"][metric] for draw in draws) for metric in first.also}
+    return replace(first, value=fmean(draw[name]["value"] for draw in draws), also=also)
 
 
 def _write(output: Path | None, data: dict[str, Any]) -> None:

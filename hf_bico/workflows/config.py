@@ -240,7 +240,11 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
     target_tuned: str | None = option(
         "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
     )
-    methods: tuple[str, ...] = option("A method to compare; may be repeated [default: all].", (), flag="--method")
+    methods: tuple[str, ...] = option(
+        'A method to compare, with options of its own after it ("response ridge=1"); may be repeated [default: all].',
+        (),
+        flag="--method",
+    )
     options: tuple[str, ...] = option("An option of a method, as METHOD:name=value; may be repeated.", (), flag="--set")
     bank: Path | None = option(
         "A file of general prompts, one a line, for label-free gradients [default: ImageNet's class names].", None

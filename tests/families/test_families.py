@@ -34,7 +34,11 @@ BARE = {  # other classes of the same kinds: bases before a fine-tune, and tower
     "BertForPreTraining": TEXT,
     "RobertaForMaskedLM": TEXT,
     "RobertaModel": TEXT,
+    "RobertaForTokenClassification": TEXT,
     "XLMRobertaModel": TEXT,
+    "MPNetModel": TEXT,
+    "MPNetForMaskedLM": TEXT,
+    "MPNetForTokenClassification": TEXT,
     "DistilBertForMaskedLM": {"dim": 24, "n_heads": 3, "n_layers": 2, "hidden_dim": 20, "vocab_size": 40},
     "ModernBertForMaskedLM": TEXT,
     "T5Model": T5,
@@ -116,6 +120,8 @@ def test_heads_are_permuted_where_that_is_a_symmetry(name):
             "decoder block 0 cross attention",
             "decoder block 1 cross attention",
         }
+    elif name == "mpnet":  # all blocks share one bias of positions
+        assert attention.keys() == {"attention"}
     elif name not in ROTARY:
         assert len(attention) >= 2
 
@@ -127,6 +133,7 @@ HEADS = {
     "clip": [],
     "distilbert": ["head dense", "head"],
     "modernbert": ["head dense", "head"],
+    "mpnet": ["head dense", "head"],
     "timm": ["head"],
     "t5-classifier": ["head dense", "head"],
     "t5": [],

@@ -85,7 +85,8 @@ def test_checkpointing_and_eager_attention_show_the_same(name):
     model, other = case.build(), case.build(seed=1)
     batches = [Batch(case.samples(8), case.samples(8))]
     expected = moments(model, other, case, batches)
-    other.activation_checkpointing_enable()
+    if other.supports_gradient_checkpointing:  # MPNet does not
+        other.activation_checkpointing_enable()
     assert apart(moments(model.train(), other.train(), case, batches), expected) < 1e-12
     if not name.startswith("timm"):  # which chooses for itself
         other.set_attn_implementation("eager")  # its softmax is in float32
@@ -136,6 +137,8 @@ ACROSS = [
     ("roberta", "bert", WIDE),
     ("roberta", "distilbert", {}),
     ("distilbert", "bert", WIDE),
+    ("bert", "mpnet", WIDE),
+    ("mpnet", "roberta", WIDE),
     ("llama", "qwen2", WIDE),
     ("qwen2", "llama", WIDE),
     ("llama", "qwen3", WIDE),
@@ -216,6 +219,10 @@ IN_OTHER_CLOTHES = {
         {},
         {r"^bert\.pooler": "classifier", r"^classifier\.": "classifier.out_proj.", r"^bert": "roberta"},
     ),
+    ("bert", "mpnet"): (
+        {},
+        {r"^bert": "mpnet", r"attention\.output\.LayerNorm": "attention.LayerNorm", "token_type": "word"},
+    ),
 }
 """(family, another that can do the same): how the first is built, and its other tensors' names in the second."""
 
@@ -237,10 +244,15 @@ def in_other_clothes(model: nn.Module, target: Case, names: dict[str, str]) -> n
         name = key
         for pattern, new in names.items():
             name = re.sub(pattern, new, name)
-        if key not in moved and "position_embeddings" in name and name.startswith("roberta"):
-            state[name][1:] = tensor[:-1]  # after the padding's own
-        elif key not in moved:
-            state[name].copy_(tensor.reshape(state[name].shape))
+        if key in moved:
+            continue
+        if "position_embeddings" in name and name.startswith(("roberta", "mpnet")):
+            first = 1 + next(m for m in other.modules() if hasattr(m, "position_embeddings")).padding_idx
+            state[name][first:] = tensor[:-first]  # after the padding's own
+        elif "token_type" in key and "word" in name:
+            state[name] += tensor[0]  # every token is of the first type
+        else:
+            state[name] += tensor.reshape(state[name].shape)
     other.load_state_dict(state)
     return other
 

@@ -14,12 +14,13 @@ from hf_bico.io.maps import files as maps
 from hf_bico.io.maps import stored
 from hf_bico.reports import card, report, tables, verdict
 from hf_bico.tasks import batches, heads, samples, scores, strategies
-from hf_bico.workflows import arithmetic, deliver, port, session, trial
+from hf_bico.workflows import arithmetic, compare, deliver, port, session, trial
 from tests.mutants.changes import given, instead, of_tests, then, twice
 
 CHANGES, SAMPLES, WORKFLOWS, REPORTS = "tests/io/", "tests/tasks/", "tests/workflows/", "tests/reports/"
 CHOICES = f"{WORKFLOWS}test_choices.py::test_"
 INTERRUPTED = f"{CHOICES}an_interrupted_port_picks_up_where_it_was"
+COMPARED = f"{WORKFLOWS}test_compare.py::test_"
 SCORES = f"{SAMPLES}test_scores.py::test_"
 LIVE = f"{WORKFLOWS}test_port.py::test_live_objects_and_hub_give_the_same_tensors"
 
@@ -64,7 +65,7 @@ PIPELINE = {
         workspace.Workspace,
         "clear",
         instead(None),
-        f"{WORKFLOWS}test_compare.py::test_an_interrupted_comparison_picks_up_where_it_was",
+        f"{COMPARED}an_interrupted_comparison_picks_up_where_it_was",
     ),
     "kept, not squared": of_tests(
         transport,
@@ -240,7 +241,19 @@ TOLD = {
         tables,
         "fmean",
         lambda right: max,
-        f"{WORKFLOWS}test_compare.py::test_means_and_spreads_over_the_seeds",
+        f"{COMPARED}means_and_spreads_over_the_seeds",
+    ),
+    "the first draw's goal for all draws": of_tests(
+        compare,
+        "_mean",
+        given(lambda draws, name: (draws[:1], name)),
+        f"{COMPARED}a_probe_has_a_goal_of_its_own_in_every_draw",
+    ),
+    "a compared method without its own options": of_tests(
+        compare,
+        "method_of",
+        given(lambda name, options: (name, options[2:])),
+        f"{COMPARED}a_method_is_compared_with_itself_under_other_options",
     ),
     "passes back for nothing": of_tests(
         protocol,

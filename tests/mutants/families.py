@@ -84,6 +84,12 @@ WRONG = [
     ("gpt2-classifier", lambda anatomy: replace(anatomy, head=(Layer(HEAD, "score"),)), rows_lie_as_said),
     ("t5", changed("cross v", tokens=None), rows_lie_as_said),
     ("deit", lambda anatomy: VIT, rows_lie_as_said),
+    (
+        "mpnet",
+        lambda anatomy: replace(anatomy, towers=tuple(replace(t, one_order=False) for t in anatomy.towers)),
+        hidden_coordinates_can_be_permuted,
+    ),
+    ("mpnet", dropped("attention output"), accounted_for),
     ("distilbert", changed("attention output", reads="attention"), alike_inputs_share_a_space),
     ("llama", changed("MLP up", reads="attention"), alike_inputs_share_a_space),
     ("t5", changed("cross k", reads="cross attention"), alike_inputs_share_a_space),

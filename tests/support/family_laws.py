@@ -23,9 +23,10 @@ GATED = [name for name, case in CASES.items() if any(site.role == "MLP gate" for
 ONE_STACK = [
     name
     for name, case in CASES.items()
-    if case.kind not in ("contrastive", "seq2seq") and name not in ("t5-classifier", "qwen3", "gemma2", "gemma3")
+    if case.kind not in ("contrastive", "seq2seq")
+    and name not in ("t5-classifier", "qwen3", "gemma2", "gemma3", "mpnet")
 ]
-"""Models whose n-th call of attention is of block n, with queries and keys as they are or rotated."""
+"""Models whose n-th call of torch's attention is of block n, with queries and keys as they are or rotated."""
 
 
 def accounted_for(family: Family, model: nn.Module, case: Case) -> Iterator[str]:

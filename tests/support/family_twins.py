@@ -189,6 +189,7 @@ CASES = {
     "bert": _text("BertForSequenceClassification"),
     "roberta": _text("RobertaForSequenceClassification"),
     "distilbert": _text("DistilBertForSequenceClassification", options=DISTIL),
+    "mpnet": _text("MPNetForSequenceClassification"),
     "modernbert": _text("ModernBertForSequenceClassification", cls_token_id=1, sep_token_id=END),
     "t5": _text("T5ForConditionalGeneration", "seq2seq", T5),
     "t5-gated": _text("T5ForConditionalGeneration", "seq2seq", T5 | GATED),

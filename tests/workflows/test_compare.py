@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import cached_assets_path
 from support.commands import hf_bico, json_of
+from support.repos import write_family
 from support.twins import Samples, random_fine_tune, tiny_clip
 from support.world import config, fine_tune, write_model
 
@@ -13,7 +15,10 @@ from hf_bico import BiCo, Naive, port
 from hf_bico.core import collect
 from hf_bico.core.compare import compare
 from hf_bico.core.methods import FewShot, GradFix, Theseus
+from hf_bico.io.hub import Hub
 from hf_bico.tasks.evaluation import Evaluator
+from hf_bico.workflows.compare import run
+from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.live import class_scores, job_of
 
 WORDS = ("demo/ft", "--to", "demo/plus", "--dataset", "demo/task")
@@ -76,6 +81,56 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
         assert drawn["content_sha256"] == alone["calibration"]["content_sha256"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == data
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
+
+
+def test_a_method_is_compared_with_itself_under_other_options(world, capsys, monkeypatch, collected):
+    """Each row is that of the method alone with those options, and one collection serves them all."""
+    few = ("-n", "10", "--seeds", "1", "--alpha", "20")
+    both = ("--method", "theseus", "--method", "theseus centred=true rtol=0.1")
+    data = json_of(capsys, monkeypatch, "compare", *WORDS, *few, *both, "--set", "theseus:rtol=0.2")
+    assert len(collected) == 2
+    names = ["theseus", "theseus centred=true rtol=0.1"]
+    assert [row["method"] for row in data["rows"]] == names
+    told = [(data["methods"][name]["centred"], data["methods"][name]["rtol"]) for name in names]
+    assert told == [(False, 0.2), (True, 0.1)]
+    alone = ("--method", "theseus", "--set", "theseus:centred=true", "--set", "theseus:rtol=0.1")
+    (row,) = json_of(capsys, monkeypatch, "compare", *WORDS, *few, *alone)["rows"]
+    scores = [each["score"] for each in data["rows"]]
+    assert scores[1] == row["score"]
+
+
+def test_a_probe_has_its_own_goal_in_every_draw(tmp_path):
+    """Fine-tunes of features answer by a probe of the draw's samples: every draw says what its gap is measured to."""
+    write_family(tmp_path, "bert")
+    torch.manual_seed(0)  # the pooler that a file lacks
+    for name in ("base", "ft", "plus"):
+        transformers.BertModel.from_pretrained(tmp_path / name).save_pretrained(tmp_path / f"bare-{name}")
+        transformers.AutoTokenizer.from_pretrained(tmp_path / name).save_pretrained(tmp_path / f"bare-{name}")
+    source, base, target = (str(tmp_path / f"bare-{name}") for name in ("ft", "base", "plus"))
+    data = run(
+        CompareConfig(
+            source,
+            target,
+            str(tmp_path / "task"),
+            base=base,
+            head="probe",
+            methods=("bico", "naive"),
+            sizes=(12, 40),
+            seeds=2,
+        ),
+        Hub(),
+    )
+    draws = {(draw["n"], draw["seed"]): draw for draw in data["calibration"]}
+    goals = [draw["reference"]["value"] for draw in draws.values()]
+    assert len(draws) == 4 and len(set(goals)) > 1
+    assert data["reference"]["value"] == pytest.approx(sum(goals) / 4)
+    assert data["evaluation"]["source"]["value"] == pytest.approx(sum(goals) / 4)  # the source is the goal
+    for row in data["rows"]:
+        draw = draws[row["n"], row["seed"]]
+        start, goal = (draw[name]["value"] for name in ("start", "reference"))
+        assert draw["source"] == draw["reference"]
+        if row["recovered"] is not None:
+            assert row["recovered"] == pytest.approx((row["score"] - start) / (goal - start))
 
 
 def test_means_and_spreads_over_the_seeds(world, capsys, monkeypatch):

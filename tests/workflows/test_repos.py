@@ -25,6 +25,7 @@ ONE_EACH = (
     "roberta",
     "distilbert",
     "modernbert",
+    "mpnet",
     "t5-gated",
     "gpt2",
     "llama",

@@ -8,6 +8,7 @@ from hf_bico.families.tables.distilbert import DISTILBERT
 from hf_bico.families.tables.gpt2 import GPT2
 from hf_bico.families.tables.llama import LLAMA
 from hf_bico.families.tables.modernbert import MODERNBERT
+from hf_bico.families.tables.mpnet import MPNET
 from hf_bico.families.tables.t5 import T5
 from hf_bico.families.tables.timm import TIMM
 from hf_bico.families.tables.vit import DEIT, VIT
@@ -27,6 +28,7 @@ TABLES: tuple[FamilyLayout, ...] = (
     ROBERTA,
     DISTILBERT,
     MODERNBERT,
+    MPNET,
     T5,
     GPT2,
     LLAMA,

@@ -24,6 +24,6 @@ ROBERTA = FamilyLayout(
     name="roberta",
     model_types=("roberta", "xlm-roberta", "camembert"),
     towers=BERT.towers,
-    head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj")),
+    head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj"), Layer(HEAD, "^classifier")),
     left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER},
 )

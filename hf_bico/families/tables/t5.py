@@ -50,7 +50,4 @@ T5 = FamilyLayout(
         Layer(HEAD, "classification_head.out_proj"),
         Layer(HEAD, "^classifier"),
     ),
-    left={
-        r"relative_attention_bias\.weight$": "relative position biases are scores of heads, not vectors of the space"
-    },
 )
