@@ -11,9 +11,10 @@ import torch
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Job, Method, Track, untracked
-from hf_bico.core.moments import Folded, Statistics
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported
 from hf_bico.core.types import Pair, Wanted
+from hf_bico.core.views import with_views
 
 
 class Resume(Protocol):
@@ -42,8 +43,7 @@ NOTHING = _Nothing()
 
 
 def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Statistics:
-    """Return the statistics of the calibration samples for the job's pairs: of a job with folds, where that is wanted,
-    `Folded` ones, kept apart by fold.
+    """Return the statistics of the calibration samples for the job's pairs.
 
     Args:
         wanted: what one method wants, or the `union` of several.
@@ -53,27 +53,13 @@ def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track =
     Raises:
         PortError: as for `collect`; the device is out of memory.
     """
-    if wanted.folded and job.folds:
-        return gather_folds(job, wanted, resume=resume, track=track)
     seen, done = resume.load(Statistics(job.pairs, wanted))
     if not wanted.signals:
         return seen
     every = job.batches()
-    batches = track(islice(every, done, None), "Calibrating", max(length_hint(every) - done, 0))
+    total = (1 + wanted.views) * length_hint(every)
+    batches = track(islice(with_views(every, wanted.views), done, None), "Calibrating", max(total - done, 0))
     return fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch)
-
-
-def gather_folds(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Folded:
-    """Return the statistics of every fold of a job; see `gather`."""
-    seen = Folded(job.pairs, wanted, len(job.folds))
-    _, done = resume.load(seen)
-    for fold, own in zip(job.folds, seen.folds, strict=True):
-        every = fold.batches()
-        left = max(length_hint(every) - done, 0)
-        batches = track(islice(every, done, None), "Calibrating", left)
-        fill(own, job.base, job.target, job.pairs, batches, lambda _: resume.after_batch(seen))
-        done = max(done - length_hint(every), 0)
-    return seen
 
 
 def fill(

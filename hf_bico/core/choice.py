@@ -1,21 +1,21 @@
 """Which method carries a task vector over best, and at which scale, by the loss of samples that are held out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any
 
 from torch import no_grad
 
+from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
-from hf_bico.core.folds import ports_of_folds
-from hf_bico.core.method import Job, Method, Track
-from hf_bico.core.moments import Folded
+from hf_bico.core.folds import alone
+from hf_bico.core.low_rank import Delta
+from hf_bico.core.method import Fold, Job, Method, Track, union
 from hf_bico.core.transport import Transported, added, holding
-from hf_bico.core.types import Tensors
 
-ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.5)
+ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Scales that every candidate is tried at."""
 
 
@@ -60,43 +60,86 @@ def choice_of(result: Transported) -> Choice | None:
     return result.choice if isinstance(result, Chosen) else None
 
 
-def choose(job: Job, candidates: Sequence[Method], seen: Folded, track: Track) -> tuple[Method, Choice]:
+def choose(job: Job, candidates: Sequence[Method], track: Track) -> tuple[Method, Choice]:
     """Return the candidate with the least loss on held-out samples; of equals the first.
+
+    Every fold's samples pass once for all candidates that see the same views of them. What was found is remembered by
+    the job's `once`.
 
     Raises:
         PortError: no candidate serves these models.
     """
-    with frozen(job.target.model), no_grad():
-        without = sum(fold.held_out() for fold in job.folds)
-    tried = [attempt(job, method, seen) for method in track(candidates, "Trying methods", len(candidates))]
+    total = len(job.folds) * len(candidates)
+    losses: list[dict[str, Any]] = []
+    without = 0.0
+    steps = iter(track(range(total), "Trying methods", total))
+    for number, fold in enumerate(job.folds):
+        without += _loss(job, fold, Delta({}), 0.0)
+        for found in _tried(job, number, fold, candidates):
+            next(steps, None)
+            losses.append(found)
+    tried = [attempt(method, losses[i :: len(candidates)]) for i, method in enumerate(candidates)]
     finite = [(each.loss, i) for i, each in enumerate(tried) if each.loss is not None and isfinite(each.loss)]
     if not finite:
-        raise PortError(
-            f"no method serves these models: {tried[0].name}: {tried[0].refusal or 'its loss is not finite'}"
-        )
+        raise PortError(f"no method serves these models: {tried[0].refusal or 'the loss is finite with none of them'}")
     best = min(finite)[1]
     return candidates[best], Choice(tried[best], without, tuple(tried))
 
 
-def attempt(job: Job, method: Method, seen: Folded) -> Attempt:
-    """Return how a candidate did at the best of `ALPHAS`; of equals the smallest."""
-    own = Attempt(method.name, method.changed)
-    losses = dict.fromkeys(ALPHAS, 0.0)
-    try:
-        method.check(job.pairs)
-        for fold, delta in ports_of_folds(job, method, seen):
-            for alpha in ALPHAS:
-                losses[alpha] += _held_out(job, fold.held_out, delta, alpha)
-    except PortError as error:
-        return Attempt(own.method, own.options, refusal=str(error))
-    alpha = min(ALPHAS, key=losses.__getitem__)
-    return Attempt(own.method, own.options, alpha, losses[alpha])
+def attempt(method: Method, folds: Sequence[dict[str, Any]]) -> Attempt:
+    """Return how a candidate did over the folds, at the best of `ALPHAS`; of equals the smallest."""
+    refusal = next((found["refusal"] for found in folds if found["refusal"]), None)
+    if refusal:
+        return Attempt(method.name, method.changed, refusal=refusal)
+    losses = [sum(each) for each in zip(*(found["losses"] for found in folds), strict=True)]
+    loss, alpha = min(zip(losses, ALPHAS, strict=True))
+    return Attempt(method.name, method.changed, alpha, loss)
 
 
-def _held_out(job: Job, loss: Callable[[], float], delta: Tensors, alpha: float) -> float:
+def _tried(job: Job, number: int, fold: Fold, candidates: Sequence[Method]) -> Iterator[dict[str, Any]]:
+    """Yield every candidate's losses at every scale on what a fold holds out, or why it refuses."""
+    made = _Made(alone(job, fold), candidates)
+    for method in candidates:
+
+        def compute(method: Method = method) -> dict[str, Any]:
+            try:
+                method.check(job.pairs)
+                delta = made.delta(method)
+            except PortError as error:
+                return {"losses": [], "refusal": str(error)}
+            return {"losses": [_loss(job, fold, delta, alpha) for alpha in ALPHAS], "refusal": None}
+
+        yield job.once(f"fold {number}: {Attempt(method.name, method.changed).name}", compute)
+
+
+class _Made:
+    """The candidates' changes on one fold, made as they are asked for; parts of other candidates are made once."""
+
+    def __init__(self, job: Job, candidates: Sequence[Method]) -> None:
+        self.job, self.candidates = job, candidates
+        self.seen: dict[int, Any] = {}
+        self.parts: dict[Method, Delta] = {}
+
+    def delta(self, method: Method) -> Delta:
+        if method in self.parts:
+            return self.parts[method]
+        if method.parts:
+            return method.combined([self.delta(part) for part in method.parts])
+        views = method.wanted.views
+        if views not in self.seen:  # the statistics of one set of views are held at a time
+            alike = [each for each in self.candidates if each.wanted.views == views]
+            self.seen = {views: gather(self.job, union(alike))}
+        delta = carry(self.job, method, self.seen[views]).delta
+        if any(method in each.parts for each in self.candidates):
+            self.parts[method] = delta
+        return delta
+
+
+def _loss(job: Job, fold: Fold, delta: Delta, alpha: float) -> float:
+    model = job.target.model
     try:
-        with frozen(job.target.model), no_grad(), holding(job.target.model, added(job.weights, delta, alpha)):
-            found = loss()
+        with frozen(model), no_grad(), holding(model, added(job.weights, delta, alpha)):
+            found = fold.held_out()
     except PortError:  # the sum overflows
         return inf
     return found if isfinite(found) else inf

@@ -11,14 +11,11 @@ from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.meter import Meter
-from hf_bico.core.method import Job, Method, Track, union, untracked
+from hf_bico.core.method import Job, Method, Once, Track, anew, union, untracked
 from hf_bico.core.moments import Statistics
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Transported, added, holding
 from hf_bico.core.types import Signal, Wanted
-
-Once = Callable[[str, Callable[[], Any]], Any]
-"""(name, compute) → a JSON value: computed, or remembered under its name."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ def compare(
     score: Scoring,
     *,
     alphas: Sequence[float | str] = (1.0,),
-    once: Once = lambda name, compute: compute(),
+    once: Once = anew,
     track: Track = untracked,
 ) -> list[Row]:
     """Return a row for every method and α, in order.
@@ -119,13 +116,12 @@ def _refusal(job: Job, method: Method) -> str | None:
     return None
 
 
-def _group(method: Method, serving: Iterable[Method]) -> tuple[int, bool]:
-    """Return which collection a method takes part in: by its number of draws, or the first other's where it wants none;
-    and whether it is kept apart by fold.
+def _group(method: Method, serving: Iterable[Method]) -> tuple[int, int]:
+    """Return which collection a method takes part in: by its number of draws, or the first other's where it wants none,
+    and by its views of the samples.
     """
-    if method.wanted.folded:
-        return method.wanted.draws, True
-    return method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0), False
+    draws = method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0)
+    return draws, method.wanted.views
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from hf_bico.core.collect import Batch, backward, frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.learnt import Learnt, Whole
 from hf_bico.core.low_rank import Delta
-from hf_bico.core.method import Job, Track, Viewable, untracked
+from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.side_by_side import tuned_copy
 from hf_bico.core.transport import Taught, added, holding
 from hf_bico.core.types import Tensors
+from hf_bico.core.views import Viewable
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 """The rates that are tried on held-out samples."""

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.low_rank import Delta
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Matching
 from hf_bico.core.transport import Transported, transport
@@ -18,18 +19,18 @@ Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """(items, description, how many) → the same items, with progress shown as they pass."""
 
 
+Once = Callable[[str, Callable[[], Any]], Any]
+"""(name, compute) → a JSON value: computed, or remembered under its name."""
+
+
+def anew(name: str, compute: Callable[[], Any]) -> Any:
+    """Return the value computed; nothing is remembered."""
+    return compute()
+
+
 def untracked(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Return the items as they are, showing no progress."""
     return items
-
-
-@runtime_checkable
-class Viewable(Protocol):
-    """Batches of samples that can be shown in another way every time."""
-
-    def view(self, number: int) -> Iterable[Batch]:
-        """Return the batches of the samples' view of this number, the same for both models and whenever it is asked."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Job:
     """() → the calibration samples; may be called any number of times."""
     folds: Sequence[Fold] = ()
     """The samples in parts that are held out in turn, for methods that choose; empty where they cannot be parted."""
+    once: Once = anew
+    """Remembers losses on held-out samples across interruptions."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,15 @@ class Method:
     def options(self) -> dict[str, Any]:
         """Its options as plain JSON data."""
         return asdict(self)
+
+    @property
+    def parts(self) -> tuple["Method", ...]:
+        """The methods that it combines the changes of; none for most."""
+        return ()
+
+    def combined(self, deltas: Sequence[Delta]) -> Delta:
+        """Return the change that it makes of those of its `parts`."""
+        raise NotImplementedError
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -162,7 +174,9 @@ def union(methods: Iterable[Method]) -> Wanted:
     each = [method.wanted for method in methods]
     signals = frozenset[Signal]().union(*(wanted.signals for wanted in each))
     return Wanted(
-        signals, max((wanted.draws for wanted in each), default=0), folded=any(wanted.folded for wanted in each)
+        signals,
+        max((wanted.draws for wanted in each), default=0),
+        max((wanted.views for wanted in each), default=0),
     )
 
 

@@ -211,31 +211,6 @@ class Statistics:
             merge_sums(mine, theirs)
 
 
-class Folded(Statistics):
-    """The statistics of every fold of the samples, kept apart; no pair can be asked of it before they are `whole`.
-
-    Args:
-        count: how many folds there are.
-    """
-
-    def __init__(self, pairs: Iterable[Pair], wanted: Wanted, count: int) -> None:
-        super().__init__((), wanted)
-        self.folds = [Statistics(pairs, wanted) for _ in range(count)]
-
-    def _parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
-        for number, fold in enumerate(self.folds):
-            for name, part in fold._parts():
-                yield f"{number}/{name}", part
-
-    def whole(self, pairs: Iterable[Pair]) -> Statistics:
-        """Return the statistics of all samples, for the pairs that the folds are of."""
-        found = Statistics(pairs, self.wanted)
-        found.weights = next((fold.weights for fold in self.folds), None)
-        for fold in self.folds:
-            found.merge(fold)
-        return found
-
-
 def resampling(base: Tokens, target: Tokens) -> Tensor | None:
     """Return P (T_B, T_A) between two token layouts; None where they are the same.
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import added
 from hf_bico.core.types import Pair, Signal, Site
-from hf_bico.core.views import viewed
+from hf_bico.core.views import with_views
 from hf_bico.core.walk import Stop, Walk
 
 
@@ -45,14 +45,13 @@ class SideBySide:
     A layer is finished by `add` for each of its sites.
 
     Args:
-        views: how often all samples come again as `viewed`; a view has its sample's number.
+        views: how often all samples are seen again; a view has its sample's number.
     """
 
     def __init__(self, job: Job, seen: Statistics, views: int = 0) -> None:
         self.pairs = {pair.target.name: pair for pair in job.pairs}
-        plain = list(job.batches())
-        self.batches = [*plain, *chain.from_iterable(viewed(plain, view) for view in range(views))]
-        self.plain = len(plain)
+        self.batches = list(with_views(job.batches(), views))
+        self.plain = len(self.batches) // (1 + views)
         self.seen, self.uses = seen, Counter(pair.base.name for pair in job.pairs)
         base, target, tuned = job.base, job.target, tuned_copy(job)
         sites = [pair.target for pair in job.pairs]

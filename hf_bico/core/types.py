@@ -68,8 +68,8 @@ class Wanted:
     signals: frozenset[Signal] = frozenset()
     draws: int = 0
     """Random cotangents per sample, for `Signal.LABEL_FREE_GRADIENT`."""
-    folded: bool = False
-    """Whether the sums of every fold of the samples are kept apart."""
+    views: int = 0
+    """How many other views of every sample are collected beside it."""
 
 
 class Stream(NamedTuple):

@@ -17,7 +17,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import LABELS, TEXT, UNASKED, Encoded
 from hf_bico.tasks.objectives import Objective
 from hf_bico.tasks.samples import Sample
-from hf_bico.tasks.views import sample_seen, seed_of
+from hf_bico.tasks.views import Seen, sample_seen, seed_of
 
 IDS, MASK, ANSWERS = "input_ids", "attention_mask", "labels"
 
@@ -129,6 +129,10 @@ class LiveBatches:
 
     def __length_hint__(self) -> int:
         return length_hint(self.items)
+
+    def view(self, number: int) -> Seen:
+        """Return the batches with every image seen in another way."""
+        return Seen(self, number)
 
     @property
     def sha256(self) -> str:

@@ -1,7 +1,7 @@
 """Batches of a training script parted by sample, for methods that choose on samples that are held out."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from hf_bico.core.collect import Batch, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold
+from hf_bico.core.views import Viewable
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,18 @@ class Part:
     batches: Iterable[Batch]
     number: int
     """0 or 1"""
+    seen: Iterable[Batch] | None = None
+    """The batches in another view, if it is not they themselves that are shown."""
+
+    def view(self, number: int) -> "Part":
+        """Return the same half in another view.
+
+        Raises:
+            PortError: there is none.
+        """
+        if not isinstance(self.batches, Viewable):
+            raise PortError("these samples have no other views: leave views out")
+        return replace(self, seen=self.batches.view(number))
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield what is of this half in every batch.
@@ -32,7 +45,7 @@ class Part:
             PortError: there are too few samples to part.
         """
         wanted, first = self._own(), 0
-        for place, batch in enumerate(self.batches):
+        for place, batch in enumerate(self.batches if self.seen is None else self.seen):
             n = samples_in(batch.base)
             if wanted is None or n is None:
                 if place % 2 == self.number:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hf_bico.core.choice import Chosen
-from hf_bico.core.folds import ports_of_folds
+from hf_bico.core.folds import gather_folds, ports_of_folds
 from hf_bico.core.method import Job
-from hf_bico.core.moments import Folded
 from hf_bico.core.transport import added, holding
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.models import head_layers_of
@@ -19,9 +18,7 @@ Losses = dict[str, float]
 """Kind of head → the loss on held-out samples, summed."""
 
 
-def with_better_head(
-    session: Session, drawn: Draw, job: Job, seen: Folded, chosen: Chosen
-) -> tuple[Session, Losses | None]:
+def with_better_head(session: Session, drawn: Draw, job: Job, chosen: Chosen) -> tuple[Session, Losses | None]:
     """Return the session with the head that does better under the port that was chosen, and both losses.
 
     Either head is tried as the port is, made from one half of the samples and scored on the other. Least squares do not
@@ -35,7 +32,8 @@ def with_better_head(
     own = [(key, kept[key].clone()) for key in fitted.plan.models.layers.target_keys]
     losses: Losses = {}
     a, b = halves_of(drawn)
-    for (_, delta), halves in zip(ports_of_folds(job, chosen.method, seen), ((a, b), (b, a)), strict=True):
+    parts = gather_folds(job, chosen.method.wanted)
+    for (_, delta), halves in zip(ports_of_folds(job, chosen.method, parts), ((a, b), (b, a)), strict=True):
         for each in (carried, fitted):
             changed = [*added(job.weights, delta, chosen.choice.chosen.alpha), *own]
             with holding(session.target.model, changed):

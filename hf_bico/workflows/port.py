@@ -14,7 +14,7 @@ from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
 from hf_bico.core.methods.polished import polished
-from hf_bico.core.moments import Folded
+from hf_bico.core.moments import Statistics
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.io.changes.forms import Form, Shaped
@@ -159,16 +159,16 @@ def _carry(
     """Return the change, collected, carried and cut, and the naive copy beside it; and the session, whose head was
     chosen with the method if it was not named.
     """
-    method, job, heads = session.plan.method, session.job(drawn), None
+    method, job, heads = session.plan.method, replace(session.job(drawn), once=workspace.once), None
     with run.clock("calibrate"):
         seen = gather(job, method.wanted, resume=workspace, track=run.track)
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
-        others = _paper(job, seen, run.track) if isinstance(seen, Folded) else {}
-    if isinstance(result, Chosen) and isinstance(seen, Folded) and config.head is None:
+        others = _paper(job, seen, run.track) if isinstance(result, Chosen) else {}
+    if isinstance(result, Chosen) and config.head is None:
         with run.clock("head"):
-            session, heads = with_better_head(session, drawn, job, seen, result)
+            session, heads = with_better_head(session, drawn, job, result)
     with run.clock("polish"):
         result = polished(result, job, polish_of(config, session.plan.models), run.track)
     storage, alpha, search = session.plan.storage, config.alpha, None
@@ -184,10 +184,10 @@ def _carry(
     return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), result.taught, heads)
 
 
-def _paper(job: Job, seen: Folded, track: Track) -> dict[str, Shaped]:
+def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Shaped]:
     """Return the paper's method's change at α = 1, where it can be made."""
     try:
-        return {"bico": Shaped(carry(job, BiCo(), seen.whole(job.pairs), track=track).delta, 1.0)}
+        return {"bico": Shaped(carry(job, BiCo(), seen, track=track).delta, 1.0)}
     except PortError:  # the method that was chosen needs less of the samples
         return {}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_bico.core.chain import carry, gather_folds
-from hf_bico.core.folds import held_out_loss
+from hf_bico.core.chain import carry
+from hf_bico.core.folds import gather_folds, held_out_loss, together
 from hf_bico.core.method import Fold, Job, Method, Track
 from hf_bico.core.methods import Naive
-from hf_bico.core.moments import Folded
+from hf_bico.core.moments import Statistics
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
@@ -83,7 +83,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     if plan.models.head is not HeadKind.NONE:  # on samples that neither port nor head was made from
         losses = _losses(job, method, parts)
     with watch("move"):
-        moved = carry(job, method, parts.whole(pairs)).moved
+        moved = carry(job, method, together(job, method.wanted, parts)).moved
     with watch("score target"), session.target_as_it_is(drawn) as (asked, _):
         start = per_sample(asked, drawn.samples, plan.samples.size)
         score_target = asked.objective.score
@@ -112,7 +112,7 @@ def _compared(session: Session, job: Job, track: Track) -> Matrices:
     }
 
 
-def _losses(job: Job, method: Method, parts: Folded) -> tuple[float, float, float]:
+def _losses(job: Job, method: Method, parts: Sequence[Statistics]) -> tuple[float, float, float]:
     """Return the target's losses without a port, with one and with the naive copy, on samples that neither port nor
     head was made from.
     """

@@ -7,12 +7,11 @@ import pytest
 import torch
 from support.twins import Samples, distance, gradient_step, random_fine_tune, tiny_clip, turned, twin
 
-from hf_bico import Auto, BiCo, Naive, PortError, port
-from hf_bico.core.chain import carry, gather, gather_folds
+from hf_bico import Auto, BiCo, Blend, Naive, PortError, Response, Weighted, port
+from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import ALPHAS, choose
 from hf_bico.core.collect import Batch
 from hf_bico.core.method import Method, untracked
-from hf_bico.core.moments import Folded
 from hf_bico.core.transport import added, holding
 from hf_bico.tasks.parts import Part
 from hf_bico.workflows.live import job_of
@@ -62,7 +61,7 @@ def test_every_loss_is_that_of_samples_which_the_port_was_not_made_of(learned, s
     other = tiny_clip(16, size=16, heads=4, seed=5)
     work = job(learned, other, samples.batches(40), samples.loss)
     method: Method = BiCo()
-    _, choice = choose(work, (method,), gather_folds(work, method.wanted), untracked)
+    _, choice = choose(work, (method,), untracked)
     parts = [list(Part(work.batches(), number)) for number in (0, 1)]
     losses = dict.fromkeys(ALPHAS, 0.0)
     for own, rest in (parts, parts[::-1]):
@@ -137,15 +136,29 @@ def test_too_few_samples_are_refused_in_a_line(learned):
         port(tuned=tuned, base=base, target=twin(base), calibration=few.batches(3), loss=few.loss)
 
 
-def test_the_sums_of_the_folds_can_be_taken_up_again(learned, samples):
-    work = job(learned, twin(learned[0]), samples.batches(40), samples.loss)
-    seen = gather(work, Auto().wanted)
-    again = Folded(work.pairs, Auto().wanted, 2)
-    again.load_state_dict({key: tensor.clone() for key, tensor in seen.state_dict().items()})
-    for pair in work.pairs:
-        for signal in BiCo().wanted.signals:
-            for one, other in zip(seen.folds, again.folds, strict=True):
-                assert torch.equal(one[pair, signal].cross, other[pair, signal].cross)
+def test_what_was_tried_is_remembered(learned, samples):
+    """An interrupted choice goes on where it was."""
+    known: dict = {}
+
+    def once(name, compute):
+        if name not in known:
+            known[name] = compute()
+        return known[name]
+
+    work = replace(job(learned, tiny_clip(16, size=16, heads=4, seed=5), samples.batches(40), samples.loss), once=once)
+    method: Method = BiCo()
+    _, first = choose(work, (method,), untracked)
+    known["fold 0: bico"]["losses"][0] = -1e6
+    _, second = choose(work, (method,), untracked)
+    assert len(known) == 2
+    assert second.chosen.alpha == ALPHAS[0] and second.chosen.loss < first.chosen.loss
+
+
+def test_a_blend_is_the_mean_of_both(learned, samples):
+    work = job(learned, tiny_clip(24, size=16, heads=4, seed=5), samples.batches(40), samples.loss)
+    seen = gather(work, Blend().wanted)
+    found, *parts = (carry(work, each, seen).delta for each in (Blend(), Weighted(), Response()))
+    assert distance(found, {key: (parts[0][key] + parts[1][key]) / 2 for key in found}) < 1e-6
 
 
 def test_a_random_change_is_no_gain(samples):

@@ -7,8 +7,8 @@ import torch
 from support.twins import Samples, random_fine_tune, tiny_clip
 
 from hf_bico import BiCo
-from hf_bico.core.chain import carry, gather, gather_folds
-from hf_bico.core.folds import halved, held_out_loss
+from hf_bico.core.chain import carry, gather
+from hf_bico.core.folds import gather_folds, halved, held_out_loss, together
 from hf_bico.core.method import Fold
 from hf_bico.core.transport import added, holding
 from hf_bico.workflows.live import job_of
@@ -52,7 +52,7 @@ def test_either_half_is_judged_by_the_other(trial):
 
 def test_two_halves_are_all_of_the_samples(trial):
     job, _, _ = trial
-    both, whole = gather_folds(job, METHOD.wanted).whole(job.pairs), gather(job, METHOD.wanted)
+    both, whole = together(job, METHOD.wanted, gather_folds(job, METHOD.wanted)), gather(job, METHOD.wanted)
     for pair in job.pairs:
         for signal in METHOD.wanted.signals:
             assert torch.allclose(both[pair, signal].cross, whole[pair, signal].cross)

@@ -8,7 +8,7 @@ from hf_bico import PortError
 from hf_bico.core.collect import Batch
 from hf_bico.core.methods import method_of
 from hf_bico.core.side_by_side import SideBySide
-from hf_bico.core.views import viewed
+from hf_bico.tasks.views import Seen
 
 
 def images(batches):
@@ -17,7 +17,7 @@ def images(batches):
 
 def test_a_view_is_a_little_change_that_no_batch_matters_to():
     plain = samples(6)
-    first, again, second = (images(viewed(plain.batches(size), k)) for size, k in ((6, 0), (4, 0), (6, 1)))
+    first, again, second = (images(Seen(plain.batches(size), k)) for size, k in ((6, 0), (4, 0), (6, 1)))
     assert torch.equal(first, again)
     assert not torch.allclose(first, second, atol=0.1)
     seen = images(plain.batches(6))
@@ -26,7 +26,7 @@ def test_a_view_is_a_little_change_that_no_batch_matters_to():
 
 def test_both_models_see_the_same_view():
     (batch,) = samples(3).batches(3)
-    (made,) = viewed([Batch({"pixel_values": batch.base[0], "labels": batch.base[1]}, batch.target)], 0)
+    (made,) = Seen([Batch({"pixel_values": batch.base[0], "labels": batch.base[1]}, batch.target)], 0)
     assert torch.equal(made.base["pixel_values"], made.target[0])
     assert made.base["labels"] is batch.base[1]
 
@@ -42,6 +42,6 @@ def test_a_view_is_held_out_with_its_sample():
 
 def test_samples_without_images_are_refused():
     with pytest.raises(PortError, match="views are of images"):
-        list(viewed([Batch({"input_ids": torch.ones(2, 3)}, torch.ones(2, 3))], 0))
+        list(Seen([Batch({"input_ids": torch.ones(2, 3)}, torch.ones(2, 3))], 0))
     with pytest.raises(PortError, match="0 or more"):
         method_of("response", ["views=-1"])

@@ -11,6 +11,7 @@ from support.laws.models import threads
 from hf_bico.core import collect, gradients, learn, linalg, moments, ridge, side_by_side, taps, types
 from hf_bico.core import method as protocol
 from hf_bico.core.methods import gradfix, path, response, transfusion, two_sided
+from hf_bico.tasks import views
 from tests.mutants import wrong
 from tests.mutants.mutant import Mutant
 
@@ -298,9 +299,9 @@ MUTANTS = {
         {laws.nothing_responds_to_nothing: ("response", "response, auto")},
     ),
     "views that follow the batch": of_laws(
-        side_by_side,
-        "viewed",
-        lambda right: lambda batches, view: (made for k, b in enumerate(batches) for made in right([b], view + k)),
+        views,
+        "_part_seen",
+        lambda right: lambda part, first, view: right(part, 0, view),
         {laws.batches_do_not_matter: ("response, views",)},
     ),
     "the last batch alone": of_laws(

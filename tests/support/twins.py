@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hf_bico import class_loss
 from hf_bico.core.collect import Batch
 from hf_bico.families import family_of, logits
+from hf_bico.tasks.views import Seen
 
 EMBED, CLASSES = 32, 48
 BLOCK = "visual.transformer.resblocks"
@@ -69,14 +70,21 @@ class Samples:
         with torch.no_grad():
             return logits(model, self.images, self.head)
 
-    def batches(self, size: int, target_size: int | None = None) -> list[Batch]:
+    def batches(self, size: int, target_size: int | None = None) -> "Shown":
         """The samples for both models; the target may see them enlarged."""
-        out = []
+        out = Shown()
         for start in range(0, len(self.labels), size):
             images, labels = self.images[start : start + size], self.labels[start : start + size]
             larger = images if target_size is None else F.interpolate(images, size=target_size)
             out.append(Batch((images, labels), (larger, labels)))
         return out
+
+
+class Shown(list):
+    """Batches that can be seen in another way."""
+
+    def view(self, number: int) -> list[Batch]:
+        return list(Seen(self, number))
 
 
 def site_keys(model: nn.Module) -> list[str]:

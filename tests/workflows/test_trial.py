@@ -7,9 +7,8 @@ import pytest
 import torch
 from support.twins import Samples, gradient_step, random_fine_tune, tiny_clip, twin
 
-from hf_bico.core.chain import gather_folds
 from hf_bico.core.collect import collect
-from hf_bico.core.folds import halved, held_out_loss
+from hf_bico.core.folds import gather_folds, halved, held_out_loss, together
 from hf_bico.core.method import Fold
 from hf_bico.core.methods import BiCo
 from hf_bico.core.moments import Statistics
@@ -37,7 +36,7 @@ def trial(a, b, tuned, samples, n):
     after = held_out_loss(job, method, parts)
     fine_tuned = tiny_clip(16, size=16, heads=4)
     fine_tuned.load_state_dict(tuned)
-    whole = parts.whole(job.pairs)
+    whole = together(job, method.wanted, parts)
     return Trial(loss(b, samples), after, loss(fine_tuned, samples)), whole, job
 
 

@@ -9,6 +9,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods.auto import Auto
 from hf_bico.core.methods.bico import BiCo
+from hf_bico.core.methods.blend import Blend
 from hf_bico.core.methods.controls import GradientOnly, InputOnly, OutputOnly
 from hf_bico.core.methods.distil import Distil
 from hf_bico.core.methods.few_shot import FewShot
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
         FewShot,
         Distil,
         Response,
+        Blend,
     )
 }
 
@@ -47,6 +49,7 @@ __all__ = [
     "Auto",
     "Best",
     "BiCo",
+    "Blend",
     "Distil",
     "FewShot",
     "GradFix",

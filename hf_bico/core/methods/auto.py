@@ -3,28 +3,27 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from hf_bico.core.chain import gather
 from hf_bico.core.choice import ALPHAS, Chosen, choose
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import FORWARD, Job, Method, Passes, Track, union, untracked
 from hf_bico.core.methods.bico import BiCo
+from hf_bico.core.methods.blend import Blend
 from hf_bico.core.methods.naive import Naive
 from hf_bico.core.methods.response import Response
 from hf_bico.core.methods.weighted import Weighted
-from hf_bico.core.moments import Folded, Statistics
+from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Wanted
 
 CANDIDATES: tuple[Method, ...] = (
     Naive(),
     BiCo(),
     Weighted(),
-    Response(),
-    Response(ridge=1.0),
-    Response(ridge=10.0),
     Response(maps="output"),
-    Response(maps="output", ridge=1.0),
+    Response(),
+    Blend(),
 )
 """What is tried, simple things first: of equals the first is taken."""
-FOLDS = 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Auto(Method):
 
     @property
     def wanted(self) -> Wanted:
-        return replace(union(CANDIDATES), folded=True)
+        return union(CANDIDATES)
 
     @property
     def needs_loss(self) -> bool:
@@ -55,19 +54,21 @@ class Auto(Method):
         return "what it takes depends on the fine-tune"
 
     def passes(self, a: float, b: float) -> Passes:
+        """Return passes before and while τ is moved: the folds pass once more, every candidate is tried on them."""
         each = [method.passes(a, b) for method in CANDIDATES]
-        further = sum(passes.flops for passes in each) - len(each) * each[1].flops
-        tried = len(CANDIDATES) * len(ALPHAS) * FORWARD * b
         usual = super().passes(a, b)
-        solved = sum(passes.solved for passes in each)
-        return replace(usual, flops=usual.flops + max(further, 0.0) + tried, solved=(FOLDS + 1) * solved)
+        walked = sum(max(passes.flops - usual.flops, 0.0) for passes in each)
+        tried = len(CANDIDATES) * len(ALPHAS) * FORWARD * b
+        solved = 2 * sum(passes.solved for passes in each)  # on either half; and once more what is taken
+        return replace(usual, flops=usual.flops + (walked + tried) / 2, moving=1, solved=solved)
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Chosen:
-        if not isinstance(seen, Folded):
+        if not job.folds:
             raise PortError(
-                f"auto chooses on samples that are held out, and there are too few to part: give more, or "
-                f"name a {setting('method')}"
+                "auto chooses on samples that are held out, and there are too few to part, or there is no loss to go "
+                f"by: give more, or name a {setting('method')}"
             )
-        method, choice = choose(job, CANDIDATES, seen, track)
-        result = method.carry(job, seen.whole(job.pairs), track)
-        return Chosen(result.delta.scaled(choice.chosen.alpha), result.moved, method, choice)
+        method, choice = choose(job, CANDIDATES, track)
+        whole = gather(job, method.wanted, track=track) if method.wanted.views else seen
+        result = method.carry(job, whole, track)
+        return Chosen(result.delta.scaled(choice.chosen.alpha), result.moved, method=method, choice=choice)

@@ -37,10 +37,15 @@ class BiCo(TwoSided):
     steps: int = 1
     """Not in the paper: carry τ in this many equal steps, with maps estimated anew at each."""
 
+    views: int = 0
+    """Not in the paper: how often the samples are seen again, changed a little; the time grows with it."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.label_free < 0:
             raise PortError(f"label_free = {self.label_free}: give a number of draws, 0 or more")
+        if self.views < 0:
+            raise PortError(f"views = {self.views}: give 0 or more")
         if self.steps < 1:
             raise PortError(f"steps = {self.steps}: give 1 or more")
         if self.weighted and self.label_free:
@@ -53,7 +58,7 @@ class BiCo(TwoSided):
 
     @property
     def wanted(self) -> Wanted:
-        return replace(super().wanted, draws=self.label_free)
+        return replace(super().wanted, draws=self.label_free, views=self.views)
 
     @property
     def why_not_storable(self) -> str | None:

@@ -61,8 +61,8 @@ class Response(TwoSided):
     """λ; auto chooses for every layer what predicts the responses of held-out samples best."""
 
     views: int = 0
-    """How often the samples' images are seen again, changed a little (`hf_bico.core.views`), in the regressions alone;
-    the time grows with it."""
+    """How often the samples are seen again, changed a little, for the maps and the regressions; the time grows with
+    it."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,16 +75,11 @@ class Response(TwoSided):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(frozenset({Signal.INPUT, *SIGNALS[self.maps]}))
+        return Wanted(frozenset({Signal.INPUT, *SIGNALS[self.maps]}), views=self.views)
 
     @property
     def why_not_storable(self) -> str | None:
         return "it reproduces what one fine-tune does to the samples"
-
-    def check(self, pairs: Sequence[Pair]) -> None:
-        super().check(pairs)
-        if self.views and all(pair.target.tokens.sequence for pair in pairs):
-            raise PortError("views are of images, and these models read text: leave views out")
 
     def passes(self, a: float, b: float) -> Passes:
         usual = super().passes(a, b)
