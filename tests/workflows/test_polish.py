@@ -8,6 +8,9 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from support.commands import assert_refused, hf_bico, json_of
+from support.twins import Samples, random_fine_tune, tiny_clip
+
+from hf_bico import Naive, Polish, class_scores, port
 
 WORDS = (
     "demo/ft",
@@ -89,3 +92,19 @@ def test_what_does_not_go_together_is_refused(world, capsys, monkeypatch):
     assert_refused(refused("--polish-rank", "2"), "--polish-rank", "--polish STEPS")
     assert_refused(refused("--scales", "2"), "--scales", "--polish STEPS")
     assert_refused(refused("--polish", "2", "--scales", "2", "--polish-rank", "2"), "give one")
+
+
+def test_live_models_are_polished_towards_answers_or_labels():
+    samples, base = Samples.make(12, dtype=torch.float32), tiny_clip(dtype=torch.float32)
+    target, logits = tiny_clip(48, dtype=torch.float32, seed=4), class_scores(samples.head)
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    models = {"tuned": random_fine_tune(base), "base": base, "target": target, "method": Naive()}
+    given = models | {"calibration": samples.batches(5), "loss": samples.loss}
+    plain = port(**given)
+    assert plain.report.get("polish") is None
+    for answers, learnt in (((logits, logits), "the fine-tune's own answers"), (None, "the labels")):
+        done = port(**given, polish=Polish(3), answers=answers)
+        assert done.report["polish"]["learnt"] == learnt
+        assert done.report["polish"]["losses"][1] < done.report["polish"]["losses"][0]
+        assert any(not torch.equal(done.delta[key], plain.delta[key]) for key in plain.delta)
+        assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
