@@ -108,6 +108,8 @@ def answers_come_nearer(method: Method) -> None:
         return float((wanted * (wanted.log() - logs)).sum())
 
     assert divergence(plus(target, got)) < 0.8 * divergence(target)
+    of_nothing = replace(given, tau={key: torch.zeros_like(change) for key, change in tau.items()})
+    assert distance(method.carry(of_nothing, statistics("own", "wide", 24)).delta, got) > 1e-3
     refusing = replace(given, target=given.target._replace(loss=None), base=given.base._replace(loss=None))
     assert distance(method.carry(refusing, statistics("own", "wide", 24)).delta, got) < 1e-12
     for each, state in zip((base, target), before, strict=True):
