@@ -15,13 +15,16 @@ from hf_bico.core.methods.weighted import Weighted
 from hf_bico.core.moments import Statistics
 from hf_bico.core.types import Wanted
 
+VIEWS = 4
+"""How often the samples are seen again by the candidates that look again."""
 CANDIDATES: tuple[Method, ...] = (
     Naive(),
     BiCo(),
     Weighted(),
-    Response(maps="output"),
     Response(),
     Blend(),
+    Response(views=VIEWS),
+    Blend(views=VIEWS),
 )
 """What is tried, simple things first: of equals the first is taken."""
 
@@ -43,7 +46,7 @@ class Auto(Method):
 
     @property
     def wanted(self) -> Wanted:
-        return union(CANDIDATES)
+        return union(method for method in CANDIDATES if not method.wanted.views)
 
     @property
     def needs_loss(self) -> bool:

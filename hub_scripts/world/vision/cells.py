@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Batch
 from hf_bico.core.compare import compare
 from hf_bico.core.methods import Job, Method, method_of
+from hf_bico.core.methods.polished import Polish, Polished
 from hf_bico.core.transport import holding
 from hf_bico.families import logits
 from hf_bico.tasks.strategies import Calibration, chosen
@@ -21,10 +22,14 @@ from hub_scripts.world.vision import tune
 from hub_scripts.world.vision.bases import BANK, load_base, zero_shot_head
 
 BATCH = 100
-FEW_SHOT_RATE = 3e-4
-"""The best of 3e-5, 1e-4, 3e-4 and 1e-3 for one step and for 40, by the validation splits (s-x → m-y, N = 100)."""
+RATE = 3e-4
+"""The best of 3e-5, 1e-4, 3e-4 and 1e-3 for one step of few-shot and for 40, by the validation splits (s-x → m-y,
+N = 100), and for a polish on the half of the world that is for choosing."""
+STEPS = 100
+"""Steps of what is trained in earnest."""
+POLISHED = " + polish"
 
-FIELD = ("naive", "theseus", "gradfix", "gradfix sign=vote", "transfusion", "few-shot", "bico", "best")
+FIELD = ("naive", "theseus", "gradfix", "gradfix sign=vote", "transfusion", "few-shot", "bico", "weighted")
 ABLATION = ("input-only", "output-only", "gradient-only")
 POLICIES = ("bico completion=free", "bico completion=filled")
 IDEAS = (
@@ -53,12 +58,18 @@ class Cell:
 
 
 def method(words: str) -> Method:
-    """A method by name and options; few-shot steps at the world's own rate, one unless told."""
+    """A method by name and options, or its port polished; what is trained steps at the world's own rate.
+
+    few-shot takes one step unless told, and sees the samples themselves unless it takes a hundred.
+    """
+    plain = words.removesuffix(POLISHED)
+    if plain != words:
+        return Polished(method(plain), Polish(STEPS, rate=RATE))
     name, *options = words.split()
     if name == "few-shot":
         steps = [] if any(each.startswith("steps=") for each in options) else ["steps=1"]
-        options += [*steps, f"rate={FEW_SHOT_RATE}"]
-    return method_of(name, options)
+        options += [*steps, *([] if f"steps={STEPS}" in options else ["views=false"])]
+    return method_of(name, [*options, *([f"rate={RATE}"] if name in ("few-shot", "distil") else [])])
 
 
 @functools.cache
@@ -117,14 +128,18 @@ def job(cell: Cell) -> tuple[Job, int]:
     picked = list(chosen(labels.numpy(), want.kind, n, cell.seed, features(cell.target, cell.task)))
     samples = [(pictures[some], labels[some]) for some in (picked[k : k + BATCH] for k in range(0, n, BATCH))]
     own = [heads(name, cell.task) for name in (cell.source, cell.target)]
-    return job_of(
+    made = job_of(
         tuned=tuned(cell.source, cell.task),
         base=base(cell.source),
         target=copy.deepcopy(base(cell.target)),
         calibration=[Batch(batch, batch) for batch in samples],
         loss=tuple(class_loss(task) for task, _ in own),
         scores=tuple(class_scores(bank) for _, bank in own),
-    ), n
+    )
+    sides = [
+        side._replace(answers=class_scores(task)) for side, (task, _) in zip((made.base, made.target), own, strict=True)
+    ]
+    return replace(made, base=sides[0], target=sides[1]), n
 
 
 def run(cell: Cell) -> dict:

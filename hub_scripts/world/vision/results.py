@@ -33,6 +33,11 @@ SCENARIOS = {
 }  # fmt: skip
 UPWARDS = ("narrow to wide", "same shape, other data", "wider and deeper")
 STRATEGIES = ("random", "class-balanced", "centroid-near", "centroid-far", "half-class", "one-class")
+FOR_CHOOSING = ("digits", "textures", "symbols", "fine-shapes")
+"""Tasks that methods are chosen and tuned on; the others are for testing, once."""
+ADVICE = ("naive", "bico", "weighted", "response", "blend", "auto", "auto + polish", "few-shot steps=100", "distil")
+"""What is asked of the half of the world that nothing was chosen on."""
+TESTED = (("s-x", "m-y"), ("s-x", "l-x"), ("s-x", "s-y"), ("m-y", "s-x"))
 ONE_CLASS = 50  # some tasks have hardly more training images of a class
 
 
@@ -51,9 +56,11 @@ def parts() -> dict[str, list[Cell]]:
         "ablation": [cell for pair in SCENARIOS.values() for cell in over(*pair, n=100, methods=ABLATION)],
         "policies": [cell for pair in SCENARIOS.values() for n in (20, 100)
                      for cell in over(*pair, n=n, methods=POLICIES)],
+        "advice": [Cell(*pair, task, seed, n=n, methods=ADVICE) for seed in SEEDS for n in (20, 100)
+                   for pair in TESTED for task in TASKS if task not in FOR_CHOOSING],
         "strategies": [cell for name in STRATEGIES[1:]
                        for cell in over("s-x", "m-y", n=ONE_CLASS if name == "one-class" else 100, strategy=name,
-                                        methods=("theseus", "bico", "best"))],
+                                        methods=("theseus", "bico", "weighted"))],
         "ideas": [cell for name in UPWARDS for n in (20, 100) for cell in over(*SCENARIOS[name], n=n, methods=IDEAS)],
     }  # fmt: skip
     return by
