@@ -51,7 +51,7 @@ FEWEST = 4
 """The fewest samples that can be looked at, a half at a time."""
 PORTED = 100
 """Calibration samples of the port whose cost is estimated."""
-RIVALS, WITHOUT_LOSS = ("best", "naive", "few-shot"), ("theseus", "naive")
+RIVALS, WITHOUT_LOSS = ("weighted", "naive", "few-shot"), ("theseus", "naive")
 """Methods to compare a doubtful port with; the latter where there are no labels."""
 
 

@@ -106,7 +106,7 @@ def test_templates_without_a_place_for_the_class(port, tmp_path):
 
 
 def test_unknown_method_and_device(port):
-    assert_refused(port("--method", "magic"), "unknown method 'magic'", "bico, best, theseus")
+    assert_refused(port("--method", "magic"), "unknown method 'magic'", "auto, bico, weighted, theseus")
     assert_refused(port("--device", "warp"), "no device 'warp'")
     assert_refused(port("--device", "meta"), "no device 'meta'")
 

@@ -46,7 +46,7 @@ def test_the_page_says_what_objects_are(text):
     """Fields and methods with their words, also inherited ones; defaults by value; an alias; errors."""
     parts = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", text, re.MULTILINE | re.DOTALL))
     assert "- `rtol: float = 1e-05`\\\n  Singular values of a cross-moment" in parts["BiCo"]
-    assert "- `centred: bool = True`\\\n  Subtract the mean over the rows" in parts["Best"]
+    assert "- `centred: bool = True`\\\n  Subtract the mean over the rows" in parts["Weighted"]
     assert re.search(r"- `delta: [^`]+`\\\n  The target's change by state-dict name", parts["Ported"])
     assert "- `apply_(alpha: float = 1.0) -> nn.Module`\\\n  Add the port to the target in place" in parts["Ported"]
     assert "Loss = Callable[[nn.Module, Any], Tensor]\n```\n\n(model, batch) → the loss" in parts["Loss"]

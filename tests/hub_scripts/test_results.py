@@ -51,11 +51,11 @@ def test_cells_are_run_once_with_all_methods_asked_for(world):
     merged = results.merged(every)
     assert len({replace(cell, methods=()) for cell in merged}) == len(merged)
     first = next(cell for cell in merged if (cell.source, cell.target, cell.n) == ("s-x", "m-y", 100))
-    assert {"bico", "best", "input-only", "bico completion=free", "few-shot steps=40"} <= set(first.methods)
+    assert {"bico", "weighted", "input-only", "bico completion=free", "few-shot steps=40"} <= set(first.methods)
     what = tuple(results.text(getattr(first, name)) for name in results.WHAT)
-    there = {(*what, name) for name in first.methods if name != "best"}
+    there = {(*what, name) for name in first.methods if name != "weighted"}
     left = results.left([cell for cell in every if replace(cell, methods=()) == replace(first, methods=())], there)
-    assert left == [replace(first, methods=("best",))]
+    assert left == [replace(first, methods=("weighted",))]
     assert results.left([first], {(*what, name) for name in first.methods}) == []
 
 

@@ -63,16 +63,16 @@ def rows_of(scores: dict[str, float | None], n: int = 20) -> list[Row]:
 
 
 def test_what_is_there_is_not_run_again_and_a_new_method_is(brief):
-    rows = rows_of({"naive": 60.0, "best": None})
+    rows = rows_of({"naive": 60.0, "weighted": None})
     next_results.save(rows)
     assert next_results.load() == rows
-    assert next_results.left(SCENARIO, 20, rows) == [m for m in METHODS if m not in ("naive", "best")]
+    assert next_results.left(SCENARIO, 20, rows) == [m for m in METHODS if m not in ("naive", "weighted")]
     assert next_results.left(SCENARIO, 20, rows[1:])[0] == "naive"
     assert next_results.left(SCENARIO, 100, rows) == list(METHODS)
 
 
 def test_gap_is_of_the_means_and_a_refusal_has_none(brief):
-    rows = rows_of({"naive": 60.0, "best": None})
+    rows = rows_of({"naive": 60.0, "weighted": None})
     assert next_results.gap(rows[:3]) == pytest.approx(100 * (60 - 40) / (90 - 40))
     assert next_results.gap(rows[3:]) is None
     assert "| lm-a-next | 95.0 | 40.0 | 60.0 (40) | refused | 90.0 |" in next_results.table(rows, "lora", 20)

@@ -9,7 +9,7 @@ from support.twins import Samples, random_fine_tune, tiny_clip
 from torch.utils.flop_counter import FlopCounterMode
 
 from hf_bico.core.collect import collect
-from hf_bico.core.methods import Best, BiCo, FewShot, GradFix, Naive, Theseus, TransFusion
+from hf_bico.core.methods import BiCo, FewShot, GradFix, Naive, Theseus, TransFusion, Weighted
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
@@ -28,7 +28,7 @@ def work(method, **changes):
 
 
 @pytest.mark.parametrize(
-    ("method", "passes"), [(BiCo(), 4), (Theseus(), 2), (Best(), 4), (Naive(), 0), (TransFusion(), 0)]
+    ("method", "passes"), [(BiCo(), 4), (Theseus(), 2), (Weighted(), 4), (Naive(), 0), (TransFusion(), 0)]
 )
 def test_passes_are_those_that_torch_counts(method, passes):
     """Linear layers alone are estimated; attention's own products and the patches are the rest."""

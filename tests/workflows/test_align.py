@@ -50,13 +50,13 @@ def test_a_port_over_maps_is_the_port_that_makes_its_own(world, maps, tmp_path, 
 @pytest.mark.parametrize(
     "options",
     [
-        {"method": "best"},
+        {"method": "weighted"},
         {"method": "theseus", "method_options": ("centred=true",)},
         {"method_options": ("label_free=2",), "seed": 3},
         {"matching": "cka"},
         {"per_class": 3, "n": None, "strategy": "class-balanced"},
     ],
-    ids=["best", "theseus", "label-free", "cka", "per class"],
+    ids=["weighted", "theseus", "label-free", "cka", "per class"],
 )
 def test_so_it_is_by_every_method_and_matching(world, tmp_path, options):
     aligned(tmp_path / "maps", **options)

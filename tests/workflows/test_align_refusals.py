@@ -174,7 +174,7 @@ def test_maps_bring_how_they_are_made(maps, tmp_path, capsys, monkeypatch, words
         (("--method", "gradfix"), "gradfix cannot be kept"),
         (("--method", "naive"), "naive cannot be kept"),
         (("--set", "steps=2"), "with steps = 2 they are estimated anew"),
-        (("--method", "best", "--set", "steps=3"), "best cannot be kept"),
+        (("--method", "weighted", "--set", "steps=3"), "weighted cannot be kept"),
         (("--head", "ridge"), "--head ridge is not for a model of zero-shot"),
     ],
 )
@@ -191,7 +191,7 @@ def test_methods_without_maps_are_refused(world, tmp_path, capsys, monkeypatch, 
         "--output",
         tmp_path / "maps",
     )
-    assert_refused(ran, told, "zero-shot" if "--head" in words else "take one of bico, best, theseus, input-only")
+    assert_refused(ran, told, "zero-shot" if "--head" in words else "take one of bico, weighted, theseus, input-only")
     assert not list(tmp_path.iterdir())
 
 

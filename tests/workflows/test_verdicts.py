@@ -83,7 +83,10 @@ def test_a_comparison_counts_every_metric(capsys, monkeypatch):
     start = Score.of(10, 100, "exact match", {"perplexity": 5.0})
     entry = {"method": "bico", "alpha": 1.0, "n": 4, "per_class": None, "scale": 1.0, "score": 0.6}
     better, worse = judged(
-        [entry | {"also": {"perplexity": 4.0}}, entry | {"method": "best", "score": 0.9, "also": {"perplexity": 6.0}}],
+        [
+            entry | {"also": {"perplexity": 4.0}},
+            entry | {"method": "weighted", "score": 0.9, "also": {"perplexity": 6.0}},
+        ],
         start,
         Score.of(90, 100, "exact match"),
         0,

@@ -33,7 +33,7 @@ METHODS = (
     "naive",
     "theseus",
     "bico",
-    "best",
+    "weighted",
     "response",
     "response maps=output",
     "response ridge=1",

@@ -26,7 +26,7 @@ from matplotlib import pyplot as plt
 IMAGES = DOCS / "images"
 PAIR, TASK, N = ("s-x", "m-y"), "digits", 100
 SIDES = (Signal.INPUT, Signal.OUTPUT_GRADIENT)
-METHODS = ("naive", "theseus", "bico", "best")
+METHODS = ("naive", "theseus", "bico", "weighted")
 
 
 def cka(a: Tensor, b: Tensor) -> float:

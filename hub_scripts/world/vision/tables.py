@@ -134,11 +134,13 @@ def strategies(rows: list[Row]) -> str:
     for name in STRATEGIES:
         n = ONE_CLASS if name == "one-class" else 100
         some = where(at, strategy=None if name == "random" else name, n=n)
-        body.append([name, *(cell(where(some, method=method)) for method in ("theseus", "bico", "best")), paper[name]])
-    return markdown(["calibration set", "theseus", "bico", "best", "paper's BiCo"], body)
+        body.append(
+            [name, *(cell(where(some, method=method)) for method in ("theseus", "bico", "weighted")), paper[name]]
+        )
+    return markdown(["calibration set", "theseus", "bico", "weighted", "paper's BiCo"], body)
 
 
-FIELD = ("naive", "few-shot", "gradfix", "gradfix sign=vote", "transfusion", "theseus", "bico", "best")
+FIELD = ("naive", "few-shot", "gradfix", "gradfix sign=vote", "transfusion", "theseus", "bico", "weighted")
 IDEAS = (
     "bico",
     "bico completion=free",
@@ -148,7 +150,7 @@ IDEAS = (
     "bico label_free=8 centred=true",
     "bico steps=4",
     "bico label_free=8 centred=true steps=4",
-    "best",
+    "weighted",
     "few-shot steps=40",
 )
 
@@ -163,12 +165,12 @@ def tables(rows: list[Row]) -> dict[str, Callable[[], str]]:
         for name in PAPER_K
     }
     by |= {
-        f"tasks {name}": (lambda pair=pair: per_task(rows, pair, 100, ("naive", "theseus", "bico", "best")))
+        f"tasks {name}": (lambda pair=pair: per_task(rows, pair, 100, ("naive", "theseus", "bico", "weighted")))
         for name, pair in SCENARIOS.items()
     }
     return by | {
         "N other sources": lambda: "\n\n".join(
-            f"{a} → {b}\n\n" + draws(rows, (a, b), "n", N, ("naive", "theseus", "bico", "best"), paper)
+            f"{a} → {b}\n\n" + draws(rows, (a, b), "n", N, ("naive", "theseus", "bico", "weighted"), paper)
             for (a, b), paper in (
                 (("s-y", "m-y"), {"bico": "8.1/24.9/43.4/52.1", "theseus": "1.4/4.0/7.2/8.1"}),
                 (("s-y", "l-x"), {"bico": "–/–/–/48.2", "theseus": "–/–/–/−4.6"}),
@@ -194,7 +196,7 @@ def draw_gaps(rows: list[Row]) -> None:
     """Gap against N, a panel a scenario."""
     figure, axes = plt.subplots(1, len(SCENARIOS), figsize=(3.2 * len(SCENARIOS), 3.4), sharey=True)
     for axis, (name, (a, b)) in zip(axes, SCENARIOS.items(), strict=True):
-        for method in ("naive", "theseus", "bico", "best"):
+        for method in ("naive", "theseus", "bico", "weighted"):
             found = [gaps(where(rows, source=a, target=b, n=n, strategy=None, method=method)) for n in N]
             if all(found):
                 axis.errorbar(N, [np.mean(f) for f in found], [np.std(f) for f in found], marker=".", label=method)
@@ -214,7 +216,7 @@ def draw_tasks(rows: list[Row], pair: tuple[str, str] = ("s-x", "m-y")) -> None:
         "naive": ("naive", "score"),
         "theseus": ("theseus", "score"),
         "bico": ("bico", "score"),
-        "best": ("best", "score"),
+        "weighted": ("weighted", "score"),
         "fine-tuned target": ("bico", "reference"),
     }
     figure, axis = plt.subplots(figsize=(10, 3.5))

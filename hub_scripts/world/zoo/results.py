@@ -22,7 +22,7 @@ from hub_scripts.world.places import DOCS
 from hub_scripts.world.zoo.make import PAIRS, base, dataset, kind_of, tuned
 
 CSV = DOCS / "results" / "zoo.csv"
-METHODS = ("naive", "theseus", "bico", "best")
+METHODS = ("naive", "theseus", "bico", "weighted")
 HEADS = {"vit": ("transport", "ridge"), "bert": ("transport", "ridge"), "minilm": ("transport", "ridge"), "lm": ("lm",)}
 OWN = ("source", "target", "fine-tuned")
 """Rows that no method made: the source's own score, the target's without a port, its own fine-tune's."""

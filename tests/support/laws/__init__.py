@@ -36,17 +36,17 @@ from support.laws.single_methods import (
 )
 from support.laws.unrelated import factors_move_alone, norms_and_angles_are_kept, plain_numpy_agrees, there_and_back
 
-BICO = ("bico", "best", "bico, label-free", "bico, filled", "bico, centred")
+BICO = ("bico", "weighted", "bico, label-free", "bico, filled", "bico, centred")
 TWO_SIDED = (*BICO, "theseus", "theseus, centred", "gradient-only")
 ONE_SIDED = ("input-only", "output-only")
 RESPONSE = ("response", "response, auto", "response, views")
 MASKS = ("gradfix", "gradfix, vote")
-SAMPLED = ("bico", "best", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
+SAMPLED = ("bico", "weighted", "bico, label-free", "bico, filled", "theseus", "gradient-only", *ONE_SIDED, *MASKS)
 
 LAWS: dict[Callable, tuple[str, ...]] = {
     own_base_gives_the_step_back: (
         "bico",
-        "best",
+        "weighted",
         "bico, label-free",
         "bico, filled",
         "transfusion",
@@ -57,13 +57,13 @@ LAWS: dict[Callable, tuple[str, ...]] = {
     own_base_projects: (*TWO_SIDED, *ONE_SIDED, *MASKS, "transfusion", "naive"),
     rotations_are_followed: (*TWO_SIDED, *RESPONSE),
     permutations_are_followed: (*TWO_SIDED, "transfusion", *RESPONSE),
-    same_function_same_fine_tune: ("bico", "best", "bico, label-free", "bico, filled", "transfusion", *RESPONSE),
+    same_function_same_fine_tune: ("bico", "weighted", "bico, label-free", "bico, filled", "transfusion", *RESPONSE),
     there_and_back: (*TWO_SIDED, "naive"),
     norms_and_angles_are_kept: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
     factors_move_alone: (*TWO_SIDED, *ONE_SIDED, "transfusion", "naive"),
     plain_numpy_agrees: (
         "bico",
-        "best",
+        "weighted",
         "bico, filled",
         "bico, centred",
         "theseus",

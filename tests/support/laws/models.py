@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_bico import BiCo, Naive
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.methods import METHODS as BY_NAME
-from hf_bico.core.methods import Best, Distil, FewShot, GradFix, Job, Method, Response, Theseus, TransFusion
+from hf_bico.core.methods import Blend, Distil, FewShot, GradFix, Job, Method, Response, Theseus, TransFusion, Weighted
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.transport import Transported
@@ -32,8 +32,9 @@ METHODS: dict[str, Method] = {
     "bico, label-free": BiCo(rtol=EXACT, label_free=DRAWS),
     "bico, filled": BiCo(rtol=EXACT, completion="filled"),
     "bico, centred": BiCo(rtol=EXACT, centred=True),
-    "best": Best(rtol=EXACT),
+    "weighted": Weighted(rtol=EXACT),
     "bico, two steps": BiCo(rtol=EXACT, steps=2),
+    "blend": Blend(),
     "response": Response(rtol=EXACT, ridge=1.0),
     "response, auto": Response(rtol=EXACT),
     "response, views": Response(rtol=EXACT, views=1),
