@@ -1,4 +1,4 @@
-"""cells.csv → the tables in docs/results.md (between their markers) and pictures of gaps.
+"""cells.csv → the tables in docs/results.md and docs/results_methods.md (between their markers), pictures of gaps.
 
     python -m hub_scripts.world.vision.tables
 
@@ -28,7 +28,7 @@ from hub_scripts.world.vision.results import (
 )
 from hub_scripts.world.vision.tasks import TASKS
 
-PAGE = CELLS.parents[1] / "results.md"
+PAGES = tuple(CELLS.parents[1] / name for name in ("results.md", "results_methods.md"))
 Row = dict[str, str]
 PAPER = {
     "narrow to wide": {"theseus": "4.6/6.2/9.0/10.8", "bico": "11.5/33.8/47.5/53.6", "naive": "−11.1"},
@@ -264,10 +264,11 @@ def draw_tasks(rows: list[Row], pair: tuple[str, str] = ("s-x", "m-y")) -> None:
 
 def main() -> None:
     rows = load()
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
     for draw in (draw_gaps, draw_tasks):
         draw(rows)
-    print(f"{PAGE.name} and {IMAGES.name}/ are made of {len(rows)} rows")
+    print(f"{', '.join(page.name for page in PAGES)} and {IMAGES.name}/ are made of {len(rows)} rows")
 
 
 if __name__ == "__main__":
