@@ -10,14 +10,15 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 
 from hf_bico.core.collect import Batch, Side
-from hf_bico.core.halves import gather_halves, halved, held_out_loss, together
+from hf_bico.core.folds import gather_folds, halved, held_out_loss, together
+from hf_bico.core.method import Fold
 from hf_bico.core.methods import BiCo
 from hf_bico.core.pairing import matched
 from hf_bico.core.similarity import cka_matrix
@@ -47,16 +48,16 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
     job, n = cells.job(cells.Cell(source, target, task, seed, FITTED))
     pictures, labels = (torch.cat(parts) for parts in zip(*(batch.base for batch in job.batches()), strict=True))
     samples = [Batch(*2 * [(pictures[half], labels[half])]) for half in halved(labels.tolist())]
-    halves = [lambda batch=batch: [batch] for batch in samples]
-    parts = gather_halves(job, BiCo(), halves)
 
     def on(side: Side, number: int) -> float:
         with torch.no_grad():
             return float(side.loss(side.model, samples[number].target))
 
-    before = on(job.target, 0) + on(job.target, 1)
-    after = held_out_loss(job, BiCo(), parts, halves, lambda number: on(job.target, 1 - number))
-    moved = BiCo().carry(job, together(job, BiCo(), parts)).moved
+    folds = [Fold(lambda k=k: [samples[k]], lambda k=k: on(job.target, 1 - k)) for k in (0, 1)]
+    job, method = replace(job, folds=folds), BiCo()
+    parts = gather_folds(job, method.wanted)
+    before, after = on(job.target, 0) + on(job.target, 1), held_out_loss(job, method, parts)
+    moved = method.carry(job, together(job, method.wanted, parts)).moved
     sites = tuple(family_of(side.model).sites(side.model) for side in (job.base, job.target))
     matrix = cka_matrix(job.base, job.target, sites, "", lambda: samples)
     with holding(job.base.model, tune.fine_tune(source, task).items()):
