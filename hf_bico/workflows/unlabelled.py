@@ -82,7 +82,7 @@ def unlabelled_of(
             f"{setting('unlabelled')}, train further with {setting('polish')}, or name another {setting('method')}"
         )
     pinned = hub.resolve(name, "dataset")
-    same = pinned.name == labelled.pinned.name
+    same = (pinned.name, pinned.folder) == (labelled.pinned.name, labelled.pinned.folder)
     dataset = HubDataset(hub, pinned, config.config if same else None, streaming=config.streaming)
     found = config.split if config.split in dataset.splits or len(dataset.splits) != 1 else dataset.splits[0]
     split = dataset.split(found)
