@@ -141,7 +141,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     """Return all that statistics and scores depend on, apart from rounding."""
-    plan = session.plan
+    plan, more = session.plan, session.unlabelled
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
     method += [asdict(polish_of(config, plan.models))]
     return {
@@ -149,8 +149,7 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
         "models": models_key(session),
         "method": [*method, [[a.name, b.name] for a, b in plan.models.pairs], asdict(plan.storage)],
         "evaluation": evaluation_key(plan, config),
-        "calibration": [drawn.sha256, asdict(plan.samples.task), plan.samples.bank],
-        "unlabelled": session.unlabelled and session.unlabelled.sha256,
+        "calibration": [drawn.sha256, asdict(plan.samples.task), plan.samples.bank, more and more.sha256],
     }
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from hf_bico.core import chain, learn
 from hf_bico.reports import records
 from hf_bico.tasks import batches
-from hf_bico.workflows import unlabelled
 from tests.mutants.changes import given, of_tests
 
 POLISHED = "tests/workflows/test_polish.py::test_a_polish_is_trained_recorded_and_done_again"
@@ -26,12 +25,6 @@ MUTANTS = {
         "LABEL_FREE",
         lambda right: frozenset(),
         ALONE + "test_what_needs_no_labels_is_seen_of_all_samples_and_the_rest_of_those_with_labels",
-    ),
-    "an input is another kind of column": of_tests(
-        unlabelled,
-        "input_columns",
-        lambda right: lambda where, features, like: like,
-        "tests/workflows/test_unlabelled.py::test_they_have_a_say_and_are_told_of",
     ),
     "every step sees the same view": of_tests(
         batches,
