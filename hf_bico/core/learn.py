@@ -20,12 +20,12 @@ from hf_bico.core.transport import Taught, added, holding
 from hf_bico.core.types import Tensors
 from hf_bico.core.views import Viewable
 
-RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+RATES = (1e-4, 3e-4, 1e-3)
 """The rates that are tried on held-out samples."""
 RATE = 3e-4
 """The rate where no samples can be held out."""
-FOLDS = 2
-"""In how many parts of the samples a rate is tried, at most."""
+FOLDS = 1
+"""In how many parts of the samples a rate is tried, at most: a training is what costs."""
 
 Make = Callable[[Tensors, Tensors], Learnt]
 """(the target's tensors, its change) → what is learnt."""

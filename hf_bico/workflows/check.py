@@ -10,7 +10,7 @@ from huggingface_hub import errors as hub_errors
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
-from hf_bico.core.methods import method_of
+from hf_bico.core.methods import Auto, method_of
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
@@ -64,6 +64,10 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
     """
     running = Run(hub, track)
     method = method_of(config.method, config.method_options)
+    if isinstance(method, Auto):
+        raise PortError(
+            f"a check tries one method: name it with {setting('method')}; a port tries them all unless it is told one"
+        )
     matching_of(config)
     with running.clock("resolve"):
         pinned = resolve_models(config, hub)

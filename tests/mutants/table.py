@@ -1,5 +1,6 @@
 """All of them, by name."""
 
-from tests.mutants import alarms, code, families, keys, learning, methods
+from tests.mutants import alarms, choosing, code, families, keys, learning, methods
 
-MUTANTS = methods.MUTANTS | families.MUTANTS | code.MUTANTS | keys.MUTANTS | alarms.MUTANTS | learning.MUTANTS
+ROOMS = (methods, families, code, keys, alarms, learning, choosing)
+MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -25,7 +25,7 @@ class FewShot(Method):
     steps: int = 100
     """Steps of AdamW, each on all samples; one has the budget of a port, one forward–backward pass."""
     rate: Literal["auto"] | float = "auto"
-    """AdamW's first learning rate; it falls to zero along a cosine. auto: the one of 3e-5, 1e-4, 3e-4 and 1e-3 with the
+    """AdamW's first learning rate; it falls to zero along a cosine. auto: the one of 1e-4, 3e-4 and 1e-3 with the
     least loss on samples that are held out; 3e-4 where none can be."""
     decay: float = 0.1
     """AdamW's weight decay."""

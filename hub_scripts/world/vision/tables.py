@@ -1,4 +1,4 @@
-"""cells.csv → the tables in docs/results.md (between their markers) and pictures of gaps.
+"""cells.csv → the tables in docs/results.md and docs/results_methods.md (between their markers), pictures of gaps.
 
     python -m hub_scripts.world.vision.tables
 
@@ -10,15 +10,25 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 
 from hub_scripts.world.vision.figures import IMAGES, plt, save
-from hub_scripts.world.vision.results import CELLS, ONE_CLASS, SCENARIOS, STRATEGIES, K, N
+from hub_scripts.world.vision.results import (
+    ADVICE,
+    CELLS,
+    FOR_CHOOSING,
+    ONE_CLASS,
+    SCENARIOS,
+    STRATEGIES,
+    TESTED,
+    K,
+    N,
+)
 from hub_scripts.world.vision.tasks import TASKS
 
-PAGE = CELLS.parents[1] / "results.md"
+PAGES = tuple(CELLS.parents[1] / name for name in ("results.md", "results_methods.md"))
 Row = dict[str, str]
 PAPER = {
     "narrow to wide": {"theseus": "4.6/6.2/9.0/10.8", "bico": "11.5/33.8/47.5/53.6", "naive": "−11.1"},
@@ -45,12 +55,12 @@ def where(rows: Iterable[Row], **want: object) -> list[Row]:
     return [row for row in rows if all(row[key] == value for key, value in text.items())]
 
 
-def gaps(rows: Sequence[Row]) -> list[float]:
-    """Gap recovered of every seed, in %, from the means over the tasks."""
+def gaps(rows: Sequence[Row], tasks: Collection[str] = tuple(TASKS)) -> list[float]:
+    """Gap recovered of every seed, in %, from the means over the tasks; of seeds that have them all."""
     found = []
     for seed in sorted({row["seed"] for row in rows}):
-        own = [row for row in rows if row["seed"] == seed and row["score"]]
-        if len(own) == len(TASKS):
+        own = [row for row in rows if row["seed"] == seed and row["task"] in tasks and row["score"]]
+        if len(own) == len(tasks):
             score, zero, tuned = (
                 np.mean([float(row[key]) for row in own]) for key in ("score", "zero_shot", "reference")
             )
@@ -127,6 +137,27 @@ def across(rows: list[Row], methods: Sequence[str], n: int) -> str:
     return markdown(["method", *SCENARIOS], body)
 
 
+def advice(rows: list[Row], n: int) -> str:
+    """Methods down, the pairs of the half for testing across, their mean, and the seconds of a port."""
+    tasks = [task for task in TASKS if task not in FOR_CHOOSING]
+    body = []
+    for name in ADVICE:
+        at = where(rows, n=n, per_class=None, strategy=None, method=name)
+        each = [gaps(where(at, source=a, target=b), tasks) for a, b in TESTED]
+        both = [np.mean(pair) for pair in zip(*each, strict=False)]
+        spread = f" ± {np.std(both, ddof=1):.1f}" if len(both) > 1 else ""
+        seconds = [float(row["seconds"]) for row in at if row["task"] in tasks and row["seconds"]]
+        body.append(
+            [
+                name,
+                *(f"{np.mean(found):.1f}" if found else "–" for found in each),
+                f"**{np.mean(both):.1f}**{spread}" if both else "–",
+                f"{np.mean(seconds):.1f}" if seconds else "–",
+            ]
+        )
+    return markdown(["method", *(f"{a} → {b}" for a, b in TESTED), "mean", "seconds"], body)
+
+
 def strategies(rows: list[Row]) -> str:
     at = where(rows, source="s-x", target="m-y", per_class=None)
     paper = dict(zip(STRATEGIES, ("53.6", "53.7", "54.3", "38.6", "35.9", "23.8"), strict=True))
@@ -180,6 +211,8 @@ def tables(rows: list[Row]) -> dict[str, Callable[[], str]]:
         "ideas 20": lambda: across(rows, IDEAS, 20),
         "ideas 100": lambda: across(rows, IDEAS, 100),
         "strategies": lambda: strategies(rows),
+        "advice 20": lambda: advice(rows, 20),
+        "advice 100": lambda: advice(rows, 100),
     }
 
 
@@ -231,10 +264,11 @@ def draw_tasks(rows: list[Row], pair: tuple[str, str] = ("s-x", "m-y")) -> None:
 
 def main() -> None:
     rows = load()
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(fill(page.read_text(encoding="utf-8"), tables(rows)), encoding="utf-8")
     for draw in (draw_gaps, draw_tasks):
         draw(rows)
-    print(f"{PAGE.name} and {IMAGES.name}/ are made of {len(rows)} rows")
+    print(f"{', '.join(page.name for page in PAGES)} and {IMAGES.name}/ are made of {len(rows)} rows")
 
 
 if __name__ == "__main__":

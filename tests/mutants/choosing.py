@@ -1,0 +1,44 @@
+"""Wrong choices among methods and heads, each with the tests that must notice it."""
+
+from hf_bico.core import choice, low_rank
+from hf_bico.tasks import parts
+from hf_bico.workflows import head_choice, port
+from tests.mutants.changes import instead, of_tests
+
+AUTO, PORTS = "tests/core/test_auto.py::test_", "tests/workflows/test_auto_ports.py::test_"
+
+MUTANTS = {
+    "the last of the scales is taken": of_tests(
+        choice,
+        "min",
+        lambda right: lambda found: list(found)[-1],
+        f"{AUTO}every_loss_is_that_of_samples_which_the_port_was_not_made_of",
+    ),
+    "a half is judged by itself": of_tests(
+        parts.Part,
+        "_own",
+        lambda right: lambda self: right(parts.Part(self.batches, 0)),
+        f"{AUTO}every_loss_is_that_of_samples_which_the_port_was_not_made_of",
+    ),
+    "the scale that was taken is left out": of_tests(
+        low_rank.Delta,
+        "scaled",
+        lambda right: lambda self, alpha: self,
+        f"{AUTO}what_is_taken_is_made_anew_of_all_samples",
+    ),
+    "what refuses stops all": of_tests(
+        choice, "PortError", instead(ZeroDivisionError), f"{AUTO}a_method_that_does_not_serve_is_told_of_and_left"
+    ),
+    "nothing is remembered": of_tests(
+        choice, "alone", lambda right: lambda job, fold: right(job, job.folds[0]), f"{AUTO}what_was_tried_is_remembered"
+    ),
+    "no row of the paper's method": of_tests(
+        port, "_paper", instead({}), f"{PORTS}a_port_tells_what_was_tried_and_has_the_papers_row"
+    ),
+    "the head is always carried": of_tests(
+        head_choice,
+        "_loss",
+        lambda right: lambda session, halves: right(session, halves) * (session.plan.models.head == "ridge"),
+        f"{PORTS}a_head_that_was_carried_badly_is_fitted",
+    ),
+}
