@@ -90,6 +90,20 @@ def test_a_dataset_with_labels_may_be_named_and_they_are_not_looked_at(more, cap
     assert (samples["n"], samples["split"], samples["columns"]["names"]) == (60, "train", {"image": "image"})
 
 
+def test_auto_chooses_with_them(more, capsys, monkeypatch, tmp_path):
+    """Either half of the samples has all of those without labels beside it: other losses, of the same candidates."""
+    (plain, _), (report, _) = (
+        ported(capsys, monkeypatch, tmp_path / name, "--method", "auto", *words)
+        for name, words in (("plain", ()), ("more", MORE))
+    )
+    ours, theirs = (
+        {each["method"]: each["loss"] for each in told["method"]["choice"]["tried"] if not each["options"]}
+        for told in (report, plain)
+    )
+    assert ours.keys() == theirs.keys()
+    assert {name for name in ours if ours[name] != theirs[name]} == {"bico", "response", "blend"}
+
+
 def test_what_nothing_would_use_is_refused(more, capsys, monkeypatch):
     def refused(*words: str):
         return hf_bico(capsys, monkeypatch, "port", *WORDS, *words)
