@@ -122,7 +122,8 @@ def test_a_dataset_of_another_kind_is_refused(more, capsys, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "head"), [("bert", "transport"), ("t5-classifier", None), ("vit", "ridge"), ("bert", "probe")]
+    ("name", "head"),
+    [("bert", "transport"), ("t5-classifier", None), ("vit", "ridge"), ("bert", "probe"), ("bert", "none")],
 )
 def test_they_are_shown_to_models_of_texts_and_images(name, head, tmp_path):
     """Every objective passes them: the walk of a response, the maps, and the steps of a polish."""
@@ -132,12 +133,19 @@ def test_they_are_shown_to_models_of_texts_and_images(name, head, tmp_path):
     some = datasets.Dataset.from_dict({"it": rows(kind, "test")[kind]}, features=datasets.Features(it=one))
     (tmp_path / "more").mkdir()
     some.to_parquet(tmp_path / "more" / "train.parquet")
-    if head == "probe":  # a model of features: its base with other attention
+    if head in ("probe", "none"):  # a model of features: its base with other attention
         tensors = load_file(tmp_path / "base" / "model.safetensors")
         tensors = {key: tensor * (1.1 if "attention" in key else 1.0) for key, tensor in tensors.items()}
         shutil.rmtree(tmp_path / "ft")
         shutil.copytree(tmp_path / "base", tmp_path / "ft")
         save_file(tensors, tmp_path / "ft" / "model.safetensors", {"format": "pt"})
+    if head == "none":  # samples that ask nothing beside more of them
+        shutil.rmtree(tmp_path / "task")
+        for split in ("train", "test"):
+            (tmp_path / "task").mkdir(exist_ok=True)
+            datasets.Dataset.from_dict({"text": rows("text", split)["text"]}).to_parquet(
+                tmp_path / "task" / f"{split}.parquet"
+            )
     done = run(
         PortConfig(
             *(str(tmp_path / part) for part in ("ft", "plus", "task")),
@@ -145,8 +153,8 @@ def test_they_are_shown_to_models_of_texts_and_images(name, head, tmp_path):
             n=22,
             method="response",
             method_options=("maps=output",),
-            head=None if head == "probe" else head,
-            polish=2,
+            head=None if head in ("probe", "none") else head,
+            polish=0 if head == "none" else 2,
             unlabelled=str(tmp_path / "more"),
             allow_regression=True,
         ),
@@ -154,7 +162,7 @@ def test_they_are_shown_to_models_of_texts_and_images(name, head, tmp_path):
     )
     assert done.report["unlabelled"]["samples"]["n"] == 22
     assert done.report["unlabelled"]["samples"]["columns"]["names"] == {kind: "it"}
-    assert done.report["polish"]["learnt"] == "the fine-tune's own answers"
+    assert head == "none" or done.report["polish"]["learnt"] == "the fine-tune's own answers"
 
 
 def test_language_models_and_text_towers_are_refused(more, world, tmp_path):
