@@ -13,6 +13,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.folds import alone
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Fold, Job, Method, Track, union
+from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported, added, holding
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -102,6 +103,7 @@ def _tried(job: Job, number: int, fold: Fold, candidates: Sequence[Method]) -> I
     for method in candidates:
 
         def compute(method: Method = method) -> dict[str, Any]:
+            made.collect(0)  # what is wrong with the samples themselves is no candidate's refusal
             try:
                 method.check(job.pairs)
                 delta = made.delta(method)
@@ -117,19 +119,22 @@ class _Made:
 
     def __init__(self, job: Job, candidates: Sequence[Method]) -> None:
         self.job, self.candidates = job, candidates
-        self.seen: dict[int, Any] = {}
+        self.seen: dict[int, Statistics] = {}
         self.parts: dict[Method, Delta] = {}
+
+    def collect(self, views: int) -> Statistics:
+        """Return the statistics of so many views; those of the samples alone are kept beside."""
+        if views not in self.seen:
+            alike = [each for each in self.candidates if each.wanted.views == views]
+            self.seen = {k: seen for k, seen in self.seen.items() if k == 0} | {views: gather(self.job, union(alike))}
+        return self.seen[views]
 
     def delta(self, method: Method) -> Delta:
         if method in self.parts:
             return self.parts[method]
         if method.parts:
             return method.combined([self.delta(part) for part in method.parts])
-        views = method.wanted.views
-        if views not in self.seen:  # the statistics of one set of views are held at a time
-            alike = [each for each in self.candidates if each.wanted.views == views]
-            self.seen = {views: gather(self.job, union(alike))}
-        delta = carry(self.job, method, self.seen[views]).delta
+        delta = carry(self.job, method, self.collect(method.wanted.views)).delta
         if any(method in each.parts for each in self.candidates):
             self.parts[method] = delta
         return delta

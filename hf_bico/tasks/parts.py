@@ -63,6 +63,8 @@ class Part:
             n = samples_in(batch.base)
             sizes.append(n)
             labels += labels_of_batch(batch.base, n or 0)
+        if not sizes:
+            raise PortError("there are no calibration samples")
         known = [n for n in sizes if n is not None]
         if (len(known) < len(sizes) and len(sizes) < 2) or (len(known) == len(sizes) and sum(known) < LEAST):
             raise PortError(

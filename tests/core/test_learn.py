@@ -104,9 +104,9 @@ def test_the_rate_is_the_best_on_held_out_samples():
 
     folds = (fold(0), fold(1))
     _, learned = learn(replace(work, folds=folds), start, Lesson(2, "auto", rates=(1e-3, 1e-4)))
-    assert learned.tried == [(1e-3, 1.0 + 2.0), (1e-4, 3.0 + 4.0)]
+    assert learned.tried == [(1e-3, 1.0), (1e-4, 2.0)]  # on the first fold alone: a training is what costs
     assert learned.rate == 1e-3
-    for state, (rate, number) in zip(held, [(r, n) for r in (1e-3, 1e-4) for n in (0, 1)], strict=True):
+    for state, (rate, number) in zip(held, [(r, n) for r in (1e-3, 1e-4) for n in (0,)], strict=True):
         alone = learn(replace(work, batches=folds[number].batches), start, Lesson(2, rate))[0]
         expected = plus(model("wide"), alone).state_dict()
         assert all(torch.allclose(state[key], expected[key], atol=1e-12) for key in state)

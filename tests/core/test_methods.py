@@ -24,7 +24,8 @@ def one_thread():
 
 
 def test_every_method_has_laws():
-    assert {method.name for method in METHODS.values()} == set(BY_NAME)
+    """But auto, which is any of them: test_auto.py has what it must do."""
+    assert {method.name for method in METHODS.values()} == set(BY_NAME) - {"auto"}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -305,6 +305,9 @@ MUTANTS = {
         {laws.batches_do_not_matter: ("response, views",)},
     ),
     "the last batch alone": of_laws(
-        ridge.Regression, "add", wrong.the_last_alone, {laws.batches_do_not_matter: ("response", "response, auto")}
+        ridge.Regression,
+        "add",
+        wrong.the_last_alone,
+        {laws.batches_do_not_matter: ("response", "response, auto", "blend")},
     ),
 }

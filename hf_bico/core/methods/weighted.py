@@ -25,8 +25,8 @@ class Weighted(BiCo):
     Where B is deeper, so that a layer of A hands over to m layers of B, each gets 1/√m of its change, which keeps ‖τ‖
     over all of B what it was.
 
-    The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results_methods.md has the gains and what else
-    was tried.
+    The cost is BiCo's: one forward–backward pass, the same maps to solve. docs/results_methods.md has the gains and
+    what else was tried.
     """
 
     name: ClassVar[str] = "weighted"

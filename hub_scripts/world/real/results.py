@@ -28,19 +28,18 @@ from hub_scripts.world.real.tune import RECIPES, SCORED, TOKENS, own_score, tune
 from hub_scripts.world.vision.tables import fill
 
 CSV, PAGE = DOCS / "results" / "real.csv", DOCS / "results_real.md"
-SOURCE, OWN = "minilm-sections", "mpnet-sections-500"
+SOURCE, OWN = "minilm-sections", "mpnet-sections-150"
 METHODS = (
     "naive",
     "theseus",
     "bico",
     "weighted",
     "response",
-    "response maps=output",
-    "response ridge=1",
-    "few-shot steps=40 rate=5e-5",
+    "blend",
+    "auto",
 )
-"""As `hf-bico compare --method` takes them; few-shot at the rate of the fine-tunes."""
-SIZES, SEEDS = (20, 100), 2
+"""As `hf-bico compare --method` takes them."""
+SIZES, SEEDS = (20, 100), 1
 START, OF_SOURCE, OF_OWN = "target", "source", "fine-tuned"
 """Rows that no method made: mpnet as it is, MiniLM's fine-tune, mpnet's own; each under a probe of the N samples."""
 

@@ -47,7 +47,7 @@ METHODS: dict[str, Method] = {
     "gradfix": GradFix(),
     "gradfix, vote": GradFix(sign="vote"),
     "naive": Naive(),
-    "few-shot": FewShot(steps=1, rate=1e-5),
+    "few-shot": FewShot(steps=1, rate=1e-5, views=False),
     "distil": Distil(steps=3, rate=1e-3),
 }
 
