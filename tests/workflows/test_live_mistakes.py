@@ -32,7 +32,7 @@ def test_iterables_are_iterated_again_and_iterators_listed():
     first, second = samples.batches(6)
     tuned, job = (
         random_fine_tune(clip),
-        {"base": clip, "target": tiny_clip(seed=1), "loss": samples.loss, "method": FewShot(steps=3)},
+        {"base": clip, "target": tiny_clip(seed=1), "loss": samples.loss, "method": FewShot(steps=3, rate=1e-5)},
     )
     again = Counted([first, second])
     delta = port(tuned=tuned, **job, calibration=again).delta
