@@ -13,7 +13,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
 from hf_bico.core.transport import Transported
-from hf_bico.core.types import Pair, Wanted
+from hf_bico.core.types import LABEL_FREE, Pair, Wanted
 from hf_bico.core.views import with_views
 
 
@@ -43,7 +43,8 @@ NOTHING = _Nothing()
 
 
 def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Statistics:
-    """Return the statistics of the calibration samples for the job's pairs.
+    """Return the statistics of the calibration samples for the job's pairs; signals that need no labels are those of
+    the unlabelled samples too.
 
     Args:
         wanted: what one method wants, or the `union` of several.
@@ -59,7 +60,12 @@ def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track =
     every = job.batches()
     total = (1 + wanted.views) * length_hint(every)
     batches = track(islice(with_views(every, wanted.views), done, None), "Calibrating", max(total - done, 0))
-    return fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch)
+    fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch)
+    if job.unlabelled is not None and wanted.signals & LABEL_FREE:
+        more, skipped = job.unlabelled(), max(done - total, 0)
+        batches = track(islice(more, skipped, None), "Calibrating without labels", length_hint(more) - skipped)
+        fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch, labelled=False)
+    return seen
 
 
 def fill(
@@ -69,6 +75,8 @@ def fill(
     pairs: Iterable[Pair],
     batches: Iterable[Batch],
     after_batch: Callable[[Statistics], None] = NOTHING.after_batch,
+    *,
+    labelled: bool = True,
 ) -> Statistics:
     """Add batches to the statistics `seen` of some pairs, and return them. Nothing else in the tool calls `collect`.
 
@@ -76,7 +84,7 @@ def fill(
         PortError: as for `collect`; the device is out of memory.
     """
     with within_memory():
-        return collect(base, target, pairs, batches, seen, after_batch)
+        return collect(base, target, pairs, batches, seen, after_batch, labelled=labelled)
 
 
 def carry(job: Job, method: Method, seen: Statistics, *, track: Track = untracked) -> Transported:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Statistics
 from hf_bico.core.taps import taps
-from hf_bico.core.types import ROWS, Pair, Signal, Stream
+from hf_bico.core.types import LABEL_FREE, ROWS, Pair, Signal, Stream
 
 Loss = Callable[[nn.Module, Any], Tensor]
 """(model, batch) → the loss summed over the batch's samples, one number; a mean would weigh samples by batch size."""
@@ -28,6 +28,11 @@ class Side(NamedTuple):
     answers: Scores | None = None
     """(model, batch) → logits (m, K) of all that the model is asked of the batch: a row a sample, or a row a token.
     None where they would not mean the same in the other model."""
+
+    @property
+    def unasked(self) -> Scores:
+        """What passes samples without labels: the answers; else the loss, which then is one without labels too."""
+        return self.answers or self.loss
 
 
 class Parts(NamedTuple):
@@ -76,10 +81,15 @@ def collect(
     batches: Iterable[Batch],
     seen: Statistics,
     after_batch: Callable[[Statistics], None] = lambda seen: None,
+    *,
+    labelled: bool = True,
 ) -> Statistics:
     """Add the batches to the statistics `seen` of every pair, and return them.
 
     A's rows of a batch are held until B's taps fire and meet them there; then they are dropped.
+
+    Args:
+        labelled: whether the samples have labels; else they go into `LABEL_FREE` signals alone.
 
     Raises:
         PortError: a site never ran, a NaN came up, or there are no scores to take label-free gradients of.
@@ -93,16 +103,21 @@ def collect(
         return seen
     with frozen(base.model), frozen(target.model):
         for batch in batches:
-            _add_batch(seen, base, target, pairs, batch)
+            _add_batch(seen, base, target, pairs, batch, labelled)
             after_batch(seen)
     return seen
 
 
-def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch) -> None:
-    """Make one pass with the task's loss, then one for every draw of label-free cotangents."""
+def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch, labelled: bool) -> None:
+    """Make one pass with the task's loss, or without labels forward alone; then one for every draw of label-free
+    cotangents.
+    """
     plain = seen.wanted.signals - {Signal.WEIGHT, Signal.LABEL_FREE_GRADIENT}
+    if not labelled:
+        plain &= LABEL_FREE
     if plain:
-        _pass(seen, base, target, pairs, batch, {signal: signal for signal in plain}, _labelled)
+        signals = {signal: signal for signal in plain}
+        _pass(seen, base, target, pairs, batch, signals, _labelled if labelled else _unlabelled)
     if Signal.LABEL_FREE_GRADIENT in seen.wanted.signals:
         watched = {Signal.OUTPUT_GRADIENT: Signal.LABEL_FREE_GRADIENT}
         for draw in range(seen.wanted.draws):
@@ -158,6 +173,12 @@ def _labelled(side: Side, batch: Any) -> None:
         raise PortError("the calibration loss is NaN or Inf: a weight or a sample is broken")
     if loss.requires_grad:
         backward(loss)
+
+
+def _unlabelled(side: Side, batch: Any) -> None:
+    """Run the model forward; no gradient is watched."""
+    with torch.no_grad():
+        side.unasked(side.model, batch)
 
 
 def _label_free(first: int, draw: int) -> Run:

@@ -32,7 +32,9 @@ def gather_folds(job: Job, wanted: Wanted) -> list[Statistics]:
 
 
 def together(job: Job, wanted: Wanted, parts: Iterable[Statistics]) -> Statistics:
-    """Return the statistics of all samples, merged from those of the folds."""
+    """Return the statistics of all samples, merged from those of the folds. A job's unlabelled samples are in every
+    fold, so that they would count twice.
+    """
     whole = Statistics(job.pairs, wanted)
     whole.weights = job.base.model.state_dict(), job.target.model.state_dict()
     for part in parts:

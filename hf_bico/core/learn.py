@@ -1,7 +1,7 @@
 """Train the target on the samples: AdamW on the layers that a port changes, towards the fine-tune's own answers."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import cos, inf, isfinite, pi
 from typing import Any, Literal
@@ -44,7 +44,8 @@ class Lesson:
     decay: float = 0.1
     """AdamW's weight decay."""
     soft: bool = True
-    """Whether it learns the fine-tune's own answers: Σ KL(fine-tune ‖ target) over the samples."""
+    """Whether it learns the fine-tune's own answers: Σ KL(fine-tune ‖ target) over the samples, those without labels
+    among them."""
     labels: bool = True
     """Whether it learns the labels: the task's loss, summed over the samples."""
     views: bool = True
@@ -132,10 +133,10 @@ def _descend(
         for group in adam.param_groups:
             group["lr"] = lesson.rate * (1 + cos(pi * step / lesson.steps)) / 2
         total = 0.0
-        for batch in _view(job, lesson, step):
+        for batch, asked in _batches(job, lesson, step):
             with torch.enable_grad():
                 tensors = {f"model.{key}": tensor for key, tensor in learnt.tensors().items()}
-                loss = torch.func.functional_call(called, tensors, (_loss, job, lesson, teacher, batch))
+                loss = torch.func.functional_call(called, tensors, (_loss, job, asked, teacher, batch))
                 backward(loss)
             total += float(loss.detach())
         if not isfinite(total):
@@ -187,9 +188,15 @@ def divergence(wanted: Tensor, given: Tensor) -> Tensor:
     return F.kl_div(target, fine_tune, reduction="sum", log_target=True)
 
 
-def _view(job: Job, lesson: Lesson, step: int) -> Iterable[Batch]:
-    batches = job.batches()
-    return batches.view(step) if lesson.views and isinstance(batches, Viewable) else batches
+def _batches(job: Job, lesson: Lesson, step: int) -> Iterator[tuple[Batch, Lesson]]:
+    """Yield what a step is on, and what is learnt of it: of samples without labels the answers alone."""
+    kinds = [(job.batches, lesson)]
+    if job.unlabelled is not None and lesson.soft:
+        kinds.append((job.unlabelled, replace(lesson, labels=False)))
+    for kind, asked in kinds:
+        batches = kind()
+        seen = batches.view(step) if lesson.views and isinstance(batches, Viewable) else batches
+        yield from ((batch, asked) for batch in seen)
 
 
 def _teacher(job: Job) -> nn.Module:

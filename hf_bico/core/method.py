@@ -10,7 +10,7 @@ from hf_bico.core.low_rank import Delta
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Matching
 from hf_bico.core.transport import Transported, transport
-from hf_bico.core.types import GRADIENTS, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
+from hf_bico.core.types import GRADIENTS, LABEL_FREE, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
 
 FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
 """FLOPs per parameter and token: of a forward pass, of the activations' gradients, of the weights' gradients."""
@@ -62,6 +62,8 @@ class Job:
     """The samples in parts that are held out in turn, for methods that choose; empty where they cannot be parted."""
     once: Once = anew
     """Remembers losses on held-out samples across interruptions."""
+    unlabelled: Callable[[], Iterable[Batch]] | None = None
+    """() → more samples, of the same kind and without labels; may be called any number of times."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,11 @@ class Method:
     def needs_loss(self) -> bool:
         """Whether it takes gradients of the task's loss."""
         return bool(self.wanted.signals & OF_LOSS)
+
+    @property
+    def takes_unlabelled(self) -> bool:
+        """Whether it has a use for samples without labels."""
+        return bool(self.wanted.signals & LABEL_FREE)
 
     @property
     def why_not_storable(self) -> str | None:

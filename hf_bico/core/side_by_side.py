@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hf_bico.core.collect import Batch, Loss, samples_in
+from hf_bico.core.collect import Batch, Side, samples_in
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
@@ -45,26 +45,29 @@ class SideBySide:
     A layer is finished by `add` for each of its sites.
 
     Args:
-        views: how often all samples are seen again; a view has its sample's number.
+        views: how often all samples with labels are seen again; a view has its sample's number.
     """
 
     def __init__(self, job: Job, seen: Statistics, views: int = 0) -> None:
         self.pairs = {pair.target.name: pair for pair in job.pairs}
-        self.batches = list(with_views(job.batches(), views))
-        self.plain = len(self.batches) // (1 + views)
+        labelled = list(with_views(job.batches(), views))
+        self.batches = labelled + list(job.unlabelled() if job.unlabelled else ())
+        self.again = range(0, len(labelled), max(1, len(labelled) // (1 + views)))
+        """Numbers of the batches at which the samples begin anew."""
         self.seen, self.uses = seen, Counter(pair.base.name for pair in job.pairs)
         base, target, tuned = job.base, job.target, tuned_copy(job)
         sites = [pair.target for pair in job.pairs]
         partners = list({pair.base.name: pair.base for pair in job.pairs}.values())
 
-        def walks(loss: Loss, model: nn.Module, watched: list[Site], which: Callable[[Batch], Any]) -> list[Walk]:
-            given = map(which, self.batches)
-            return [Walk(partial(loss, model, each), model, watched, samples_in(each)) for each in given]
+        def walks(side: Side, watched: list[Site], which: Callable[[Batch], Any]) -> list[Walk]:
+            runs = [side.loss if k < len(labelled) else side.unasked for k in range(len(self.batches))]
+            given = zip(runs, map(which, self.batches), strict=True)
+            return [Walk(partial(run, side.model, each), side.model, watched, samples_in(each)) for run, each in given]
 
-        self.bases = walks(base.loss, base.model, partners, lambda batch: batch.base)
-        self.tuned = walks(base.loss, tuned, partners, lambda batch: batch.base)
-        self.before = walks(target.loss, target.model, sites, lambda batch: batch.target)
-        self.changed = walks(target.loss, target.model, sites, lambda batch: batch.target)
+        self.bases = walks(base, partners, lambda batch: batch.base)
+        self.tuned = walks(base._replace(model=tuned), partners, lambda batch: batch.base)
+        self.before = walks(target, sites, lambda batch: batch.target)
+        self.changed = walks(target, sites, lambda batch: batch.target)
         self.at: list[tuple[Stop, Stop]] = []
         """Where the target has come to in every batch: as it was, and changed."""
         self.changes: list[Tensor] = []
@@ -92,7 +95,7 @@ class SideBySide:
         """Yield what every batch shows at the layers of the weight that the target has come to."""
         partners, first = [self._responses(pair.base) for pair in pairs], 0
         for k, ((before, now), batch, *responses) in enumerate(zip(self.at, self.batches, *partners, strict=True)):
-            first = first if k % self.plain else 0
+            first = 0 if k in self.again else first
             (n, count), device = now.x.shape[:2], now.x.device
             meets = self.seen.meets(*pairs[0].streams(Signal.INPUT), responses[0].shape[1], count, batch.meeting)
             met: Tensor | None = None

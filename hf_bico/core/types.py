@@ -59,6 +59,8 @@ OF_LOSS = frozenset(
     }
 )
 """Signals that are gradients of the task's loss."""
+LABEL_FREE = ROWS - OF_LOSS
+"""Signals that samples without labels have too."""
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,14 @@ class CalibrationRecord:
 
 
 @dataclass(frozen=True)
+class UnlabelledRecord:
+    """Which samples without labels were taken beside them."""
+
+    dataset: Origin
+    samples: CalibrationRecord
+
+
+@dataclass(frozen=True)
 class Written:
     """The form in which a change was written, and what that lost."""
 

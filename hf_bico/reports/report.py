@@ -25,6 +25,7 @@ from hf_bico.reports.records import (
     Origin,
     TaskVectorRecord,
     TaughtRecord,
+    UnlabelledRecord,
 )
 from hf_bico.reports.worth import Scored, Worth
 from hf_bico.tasks.scores import Score, better, recovered
@@ -151,6 +152,8 @@ class PortReport(Report):
     """The α that a live port was written at."""
     polish: TaughtRecord | None = maybe()
     """How the port was trained, or trained further; None where nothing was trained."""
+    unlabelled: UnlabelledRecord | None = maybe()
+    """The samples without labels that were taken beside the calibration samples, if any."""
     scores: tuple[Measured, ...] | None = maybe()
     """What the author of a live port measured."""
 

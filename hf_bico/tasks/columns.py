@@ -98,6 +98,23 @@ def find_columns(where: str, features: datasets.Features, named: Mapping[str, st
     raise table.refusal(f"no columns that go together as {_either(ROLES)}")
 
 
+def input_columns(where: str, features: datasets.Features, like: Columns) -> Columns:
+    """Return the columns of samples of the same kind without labels: those of the same names, else found by type.
+
+    Raises:
+        PortError: there are none, or several that may be meant.
+    """
+    named = {role: name for role, name in like.names.items() if role != "label"}
+    if all(name in features and _fits(role, features[name]) for role, name in named.items()):
+        return Columns(like.kind, named)
+    mend = f"call what is meant {' and '.join(map(repr, named.values()))}, as the samples with labels do"
+    table = _Table(where, features, {}, mend)
+    found = {SampleKind.IMAGE: _picture, SampleKind.PAIR: _texts}.get(like.kind, _plain)(table)
+    if not found:
+        raise table.refusal(f"no {' and no '.join(named)} column")
+    return Columns(like.kind, found)
+
+
 def _either(kinds: Iterable[SampleKind]) -> str:
     return ", ".join(kind.value for kind in kinds)
 
@@ -109,11 +126,13 @@ class _Table:
     where: str
     features: datasets.Features
     named: Mapping[str, str]
+    mend: str = f"name them with {setting('columns')} role=column,…"
+    """What an error says of columns in doubt."""
 
     def refusal(self, what: str) -> PortError:
         """Return an error that says what the dataset has, what is wrong with that, and how to name columns."""
         have = listed([f"{name} ({_type(feature)})" for name, feature in self.features.items()], 20)
-        return PortError(f"{self.where} has {what}: name them with {setting('columns')} role=column,…; it has {have}")
+        return PortError(f"{self.where} has {what}: {self.mend}; it has {have}")
 
     def check(self) -> None:
         """Refuse columns that were named wrongly.
@@ -158,8 +177,13 @@ class _Table:
 
 
 def _image(table: _Table) -> dict[str, str] | None:
+    image = _picture(table)
+    return image and image | table.label()
+
+
+def _picture(table: _Table) -> dict[str, str] | None:
     image = table.one("image", [name for name, feature in table.features.items() if _fits("image", feature)])
-    return None if image is None else {"image": image} | table.label()
+    return None if image is None else {"image": image}
 
 
 def _chat(table: _Table) -> dict[str, str] | None:
@@ -178,6 +202,12 @@ def _completion(table: _Table) -> dict[str, str] | None:
 
 
 def _pair(table: _Table) -> dict[str, str] | None:
+    texts = _texts(table)
+    label = table.label() if texts else {}
+    return texts | label if texts and label else None
+
+
+def _texts(table: _Table) -> dict[str, str] | None:
     first, second = (table.named.get(role) for role in ("text", "text_pair"))
     found = [
         names
@@ -189,10 +219,9 @@ def _pair(table: _Table) -> dict[str, str] | None:
     ]
     if first and second:
         found = [(first, second)]
-    label = table.label() if found else {}
     if len(found) > 1:
         raise table.refusal(f"several pairs of texts ({', '.join(' and '.join(names) for names in found)})")
-    return {"text": found[0][0], "text_pair": found[0][1]} | label if label else None
+    return {"text": found[0][0], "text_pair": found[0][1]} if found else None
 
 
 def _text(table: _Table) -> dict[str, str] | None:

@@ -73,7 +73,7 @@ class ZeroShot:
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labels = _classes(samples)
         inputs = {"images": _images(self.side, samples)}
-        if self.prompts:
+        if self.prompts and labels is not None:
             inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
         return Encoded(inputs, labels)
 
@@ -119,7 +119,7 @@ class Classifier:
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labels = _classes(samples)
-        labels = torch.tensor(self.order)[labels] if self.order else labels
+        labels = torch.tensor(self.order)[labels] if self.order and labels is not None else labels
         if not isinstance(samples[0].inputs, str | tuple):
             return Encoded({"pixel_values": _images(self.side, samples)}, labels)
         encoded = replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
@@ -236,10 +236,9 @@ class Embedding:
     """W (K, d) and b (K,), once they are fitted."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
-        labelled = isinstance(samples[0].label, int)
         if not isinstance(samples[0].inputs, str | tuple):
-            return Encoded({"pixel_values": _images(self.side, samples)}, _classes(samples) if labelled else None)
-        if not labelled:
+            return Encoded({"pixel_values": _images(self.side, samples)}, _classes(samples))
+        if not isinstance(samples[0].label, int):
             samples = [replace(sample, label=None) for sample in samples]
         return encode_text(_tokenizer(self.side), samples, self.max_length)
 
@@ -314,8 +313,9 @@ def _pooled(rows: Tensor, batch: Encoded) -> Tensor:
     return (rows * mask).sum(1) / mask.sum(1)
 
 
-def _classes(samples: Sequence[Any]) -> Tensor:
-    return torch.tensor([sample.label for sample in samples])
+def _classes(samples: Sequence[Any]) -> Tensor | None:
+    """Return the samples' classes (n,); None for samples without labels."""
+    return torch.tensor([sample.label for sample in samples]) if isinstance(samples[0].label, int) else None
 
 
 def _images(side: Loaded, samples: Sequence[Any]) -> Tensor:

@@ -142,6 +142,16 @@ class PolishChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnlabelledChoices:
+    """Which samples without labels are taken beside the others."""
+
+    unlabelled: str | None = option(
+        "More samples of the same kind, whose labels are not looked at: a Hub dataset or a folder.", None
+    )
+    unlabelled_n: int | None = option("How many of them [default: 200, or all of fewer].", None, least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapChoices:
     """Which maps that were made before are used."""
 
@@ -203,7 +213,15 @@ class TaskChoices(
 
 @dataclass(frozen=True, kw_only=True)
 class PortConfig(
-    PushChoices, OutputChoices, FormChoices, PolishChoices, MapChoices, MethodChoices, SamplingChoices, TaskChoices
+    PushChoices,
+    OutputChoices,
+    FormChoices,
+    PolishChoices,
+    MapChoices,
+    MethodChoices,
+    UnlabelledChoices,
+    SamplingChoices,
+    TaskChoices,
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
 

@@ -22,7 +22,8 @@ def dry_run(config: PortConfig, hub: Hub) -> tuple[Plan, Estimate]:
 
 
 def cost(plan: Plan, *, search: bool = False, n: int | None = None, polish: Polish | None = None) -> Estimate:
-    """Return what a port will cost, as far as is known before τ is read: towers that may or may not move are left out.
+    """Return what a port will cost, as far as is known before τ is read: towers that may or may not move are left out,
+    and samples without labels cost what the others do.
 
     Args:
         search: whether α is searched.
@@ -31,9 +32,10 @@ def cost(plan: Plan, *, search: bool = False, n: int | None = None, polish: Poli
     """
     length, size = plan.samples.max_length, plan.samples.size
     method = Polished(plan.method, polish) if polish and polish.steps else plan.method
-    work = work_of(plan.models, method, n or plan.samples.n, length, size)
+    n, more = n or plan.samples.n, plan.unlabelled.n if plan.unlabelled else 0
+    work = work_of(plan.models, method, n + more, length, size)
     found = estimate(replace(work, evaluated=plan.scored.size, search=search), plan.models.device)
-    return replace(found, method=plan.method.name)
+    return replace(found, method=plan.method.name, n=n)
 
 
 def work_of(models: PortModels, method: Method, n: int, max_length: int, size: int) -> Work:

@@ -39,6 +39,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
 DEFAULT_N = 100
 """Calibration samples unless told otherwise."""
@@ -105,6 +106,8 @@ class Plan:
     """Tower → why its layers have no maps, where bases alone are aligned."""
     trusted: bool = False
     """Whether the base is taken for the source's whatever their weights say."""
+    unlabelled: Unlabelled | None = None
+    """Which samples without labels are taken beside the others, if any."""
 
     @property
     def scored(self) -> ScoringPlan:
@@ -128,6 +131,8 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
         method.check(plan.models.pairs)
     check_search(config.alpha, plan.models.head)
     polish_of(config, plan.models)
+    samples = plan.samples
+    more = unlabelled_of(config, hub, samples.dataset, samples.task.columns, plan.models.purpose, method)
     if config.output is not None:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)
@@ -137,7 +142,9 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
             f"and name its repo with {setting('target')}, or push the port {setting('form')} model"
         )
     destination = destination_of(purport_of(plan.lineage, hub, storage.form), hub, config)
-    return replace(plan, storage=storage, licenses=_licenses(plan.lineage, hub), destination=destination)
+    return replace(
+        plan, storage=storage, licenses=_licenses(plan.lineage, hub), destination=destination, unlabelled=more
+    )
 
 
 def make_plan(

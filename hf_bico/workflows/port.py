@@ -110,7 +110,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
         drawn = session.draw(track)
-        session, found = session.matched(config, drawn, track)
+        session, found = session.with_unlabelled().matched(config, drawn, track)
         workspace = Workspace(_key(config, session, drawn))
         session = session.with_head(drawn, track)
     if not config.allow_regression:
@@ -141,7 +141,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     """Return all that statistics and scores depend on, apart from rounding."""
-    plan = session.plan
+    plan, more = session.plan, session.unlabelled
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
     method += [asdict(polish_of(config, plan.models))]
     return {
@@ -149,7 +149,7 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
         "models": models_key(session),
         "method": [*method, [[a.name, b.name] for a, b in plan.models.pairs], asdict(plan.storage)],
         "evaluation": evaluation_key(plan, config),
-        "calibration": [drawn.sha256, asdict(plan.samples.task), plan.samples.bank],
+        "calibration": [drawn.sha256, asdict(plan.samples.task), plan.samples.bank, more and more.sha256],
     }
 
 
@@ -216,6 +216,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         moved=tuple(carried.moved),
         left=tuple(change.account.left),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
+        unlabelled=plan.unlabelled.record(session.unlabelled) if plan.unlabelled and session.unlabelled else None,
         environment=Environment.of(plan.models.device, run.clock.seconds),
     )
 

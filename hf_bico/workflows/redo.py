@@ -32,6 +32,8 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
     words += words_of(config, ("trust_base", "eval_n", "form", "rank", "energy", "dtype"))
     words += words_of(config, ("polish", "polish_rank", "scales"))
+    if plan.unlabelled:
+        words += ["--unlabelled", pinned_name(plan.unlabelled.dataset.pinned), "--unlabelled-n", str(plan.unlabelled.n)]
     return shlex.join([*words, "--output", "ported"])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from hf_bico.core.collect import Scores
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
@@ -53,6 +54,8 @@ class Session:
     """The two bases: as they were opened, then with the head that gradients are taken under."""
     one_vocabulary: bool = True
     """Whether language models of the two bases cut a text alike."""
+    unlabelled: Draw | None = None
+    """The samples without labels, if any are taken."""
 
     @property
     def base(self) -> Asked:
@@ -78,7 +81,9 @@ class Session:
         alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
         base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
-        return Job(tau, self.plan.models.pairs, base, target, self.weights, self.batches(drawn), self.folds(drawn))
+        more = None if self.unlabelled is None else self.batches(self.unlabelled)
+        batches, folds = self.batches(drawn), self.folds(drawn)
+        return Job(tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more)
 
     def folds(self, drawn: Draw) -> tuple[Fold, ...]:
         """Return the samples in two halves, each held out in turn; none of too few samples, or without a loss."""
@@ -122,6 +127,21 @@ class Session:
             return embedded(self.target, samples, 4 * plan.size).numpy()
 
         return draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+
+    def with_unlabelled(self) -> "Session":
+        """Return a session with the samples without labels that are to be taken, if any.
+
+        Raises:
+            PortError: a text tower moves, which they would leave without a text.
+        """
+        if self.plan.unlabelled is None:
+            return self
+        if isinstance(self.target.objective, ZeroShot) and self.target.objective.prompts:
+            raise PortError(
+                "the fine-tune changed its text tower, which is shown the prompts of the samples' classes: samples "
+                f"without labels have none, so leave out {setting('unlabelled')}"
+            )
+        return replace(self, unlabelled=self.plan.unlabelled.draw())
 
     def with_head(self, drawn: Draw, track: Track) -> "Session":
         """Return a session in which both bases have the head that gradients are taken under."""

@@ -4,7 +4,7 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
-from hf_bico.tasks.columns import Columns, SampleKind, find_columns, parse_columns
+from hf_bico.tasks.columns import Columns, SampleKind, find_columns, input_columns, parse_columns
 
 S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
 CLASS, TURNS = ClassLabel(names=["no", "yes"]), List({"role": S, "content": S})
@@ -152,3 +152,33 @@ def test_columns_are_read_from_the_command_line():
     ):
         with pytest.raises(PortError, match=f"columns= .*{why}; the roles are image, label, messages, prompt"):
             parse_columns(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "features", "found"),
+    [
+        ("image", "image=img label", {"img": Image(), "other": Image()}, "image=img"),
+        ("image", "image label", {"picture": Image(), "a": CLASS, "b": CLASS}, "image=picture"),
+        ("text", "text=review label", {"review": S, "text": S}, "text=review"),
+        ("text", "text=review label", {"id": I, "line": S}, "text=line"),
+        ("text", "text label", {"text": I, "sentence": S, "note": S}, "text=sentence"),
+        ("text pair", "text=a text_pair=b label", {"a": S, "b": S}, "text=a text_pair=b"),
+        ("text pair", "text=a text_pair=b label", {"premise": S, "hypothesis": S}, "text=premise text_pair=hypothesis"),
+        ("plain text", "text", {"line": S}, "text=line"),
+    ],
+)
+def test_samples_without_labels_need_their_inputs_alone(kind, names, features, found):
+    like = Columns(SampleKind(kind), roles(names))
+    assert input_columns("org/more", Features(features), like) == Columns(SampleKind(kind), roles(found))
+
+
+@pytest.mark.parametrize(
+    ("names", "features", "what"),
+    [
+        ("image=img label", {"a": Image(), "b": Image()}, r"several image columns \(a, b\): call what is meant 'img'"),
+        ("image=img label", {"img": S}, "no image column: call what is meant 'img', as the samples with labels do"),
+    ],
+)
+def test_inputs_in_doubt_are_refused(names, features, what):
+    with pytest.raises(PortError, match=f"org/more has {what}"):
+        input_columns("org/more", Features(features), Columns(SampleKind.IMAGE, roles(names)))

@@ -95,6 +95,11 @@ def of_draw(inputs):
     return *inputs[:2], replace(inputs[2], sha256="0" * 64)
 
 
+def of_more(inputs):
+    """Inputs with samples without labels beside the others."""
+    return inputs[0], replace(inputs[1], unlabelled=inputs[2]), inputs[2]
+
+
 def of_method(plan):
     return replace(plan, method=replace(plan.method, rtol=0.5))
 
@@ -116,6 +121,7 @@ INPUTS = {
         of_config(alpha=0.5),
         of_samples(size=3),
         of_models(lambda models: replace(models, head=HeadKind.PROBE)),
+        of_config(polish=2),
         of_models(lambda models: replace(models, pairs=models.pairs[1:])),
         of_plan(lambda plan: replace(plan, storage=replace(plan.storage, form=Form.DELTA))),
     ),
@@ -129,7 +135,7 @@ INPUTS = {
         of_config(columns="image=picture,label=label"),
         of_config(streaming=True),
     ),
-    "calibration": (of_draw, of_plan(of_task), of_samples(bank=("a text",))),
+    "calibration": (of_draw, of_plan(of_task), of_samples(bank=("a text",)), of_more),
 }
 """Part of the key → for each of its fields, other inputs."""
 FIELDS = [(part, number) for part, changes in INPUTS.items() for number in range(len(changes))]

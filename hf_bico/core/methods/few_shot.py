@@ -48,6 +48,10 @@ class FewShot(Method):
     def needs_loss(self) -> bool:
         return True
 
+    @property
+    def takes_unlabelled(self) -> bool:
+        return self.soft
+
     def passes(self, a: float, b: float) -> Passes:
         lessons = 1 + len(RATES) * isinstance(self.rate, str)  # those that try a rate are given the same samples in all
         return Passes(

@@ -71,6 +71,10 @@ class Polished(Method):
         return self.method.needs_loss
 
     @property
+    def takes_unlabelled(self) -> bool:
+        return True
+
+    @property
     def options(self) -> dict[str, Any]:
         return self.method.options | {"polish": asdict(self.polish)}
 
