@@ -51,7 +51,7 @@ def test_all_that_is_wrong_is_listed(tmp_path):
         "tables.2.pairs: no model 'tiny'; there are large, small",
         "tables.2: one of n and per_class",
         "tables.2.datasets: open_clip takes pictures",
-        "tables.2: unknown method 'finest'; there are bico,",
+        "tables.2: unknown method 'finest'; there are auto,",
         "tables.3.alphas: a number",
         "tables.3.paper: a number",
     ):
@@ -61,7 +61,7 @@ def test_all_that_is_wrong_is_listed(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"methods": ["finest"], "paper": {}}, "tables.1: unknown method 'finest'; there are bico"),
+        ({"methods": ["finest"], "paper": {}}, "tables.1: unknown method 'finest'; there are auto"),
         ({"options": ["bico:rank=3"]}, "tables.1: bico has no option 'rank'; it has"),
         ({"per_class": 2, "n": 2, "paper": {}}, "tables.1: one of n and per_class is expected"),
         ({"strategies": "nearest"}, "tables.1: unknown strategy 'nearest'; there are random"),

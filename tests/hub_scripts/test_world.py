@@ -55,4 +55,4 @@ def test_maps_that_follow_no_data_recover_nothing(digits, monkeypatch):
     from hf_bico.core import moments
 
     monkeypatch.setattr(moments, "polar_factor", random_isometry)
-    assert port(digits).recovered < 0.15
+    assert port(digits, method="bico").recovered < 0.15

@@ -86,6 +86,7 @@ def ported(root, source: str, output: str, **options):
             base=str(root / "base"),
             n=22,
             output=root / output,
+            method="bico",
             method_options=("rtol=1e-4",),
             allow_regression=True,  # what random factors answer is chance
             **options,

@@ -93,6 +93,8 @@ def test_local_folders_serve_as_well(pushed, world, tmp_path, capsys, monkeypatc
         world / "plus",
         "--dataset",
         world / "task",
+        "--method",
+        "bico",
         "-n",
         "20",
         "--output",

@@ -278,7 +278,7 @@ def test_live_refusals_leave_the_others_alone(live):
 def test_live_search_is_the_least_of_its_losses(live):
     job, _ = live
     (row,) = compare(job_of(**job), {"bico": BiCo()}, 20, lambda model: 0.0, alphas=("auto",))
-    delta = port(**job).delta
+    delta = port(**job, method=BiCo()).delta
     before = {key: tensor.clone() for key, tensor in job["target"].state_dict().items()}
     for alpha, loss in row.search:
         job["target"].load_state_dict(before | {key: before[key] + alpha * change for key, change in delta.items()})
