@@ -24,6 +24,20 @@ def _lines() -> list[str]:
     return CORPUS.read_text(encoding="utf-8").splitlines()
 
 
+def _trained(made, trainer):
+    """Train a tokenizer on the lines, once in a process: of equal counts a trainer may take any first."""
+    name = (
+        f"{type(made.model).__name__} {trainer.vocab_size} {made.normalizer is not None and made.normalizer.lowercase}"
+    )
+    if name not in _TRAINED:
+        made.train_from_iterator(_lines(), trainer)
+        _TRAINED[name] = made.to_str()
+    return type(made).from_str(_TRAINED[name])
+
+
+_TRAINED: dict[str, str] = {}
+
+
 def byte_bpe(size: int = 500, *, bos: bool = False, template: str | None = None, **options):
     """Byte-level BPE, as GPT-2's: no special tokens of its own, or <s> before a text; white space trimmed."""
     import transformers
@@ -31,8 +45,8 @@ def byte_bpe(size: int = 500, *, bos: bool = False, template: str | None = None,
 
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.train_from_iterator(
-        _lines(),
+    made = _trained(
+        made,
         trainers.BpeTrainer(
             vocab_size=size,
             special_tokens=["<s>", "</s>", "<|start|>", "<|end|>"],
@@ -58,9 +72,7 @@ def word_piece(size: int = 400, *, lower: bool = True, **options):
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     made.normalizer = normalizers.BertNormalizer(lowercase=lower)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.train_from_iterator(
-        _lines(), trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
-    )
+    made = _trained(made, trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False))
     made.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
@@ -81,8 +93,8 @@ def unigram(size: int = 300, **options):
 
     made = Tokenizer(models.Unigram())
     made.pre_tokenizer, made.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    made.train_from_iterator(
-        _lines(),
+    made = _trained(
+        made,
         trainers.UnigramTrainer(
             vocab_size=size, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
         ),
