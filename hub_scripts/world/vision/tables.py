@@ -138,24 +138,32 @@ def across(rows: list[Row], methods: Sequence[str], n: int) -> str:
 
 
 def advice(rows: list[Row], n: int) -> str:
-    """Methods down, the pairs of the half for testing across, their mean, and the seconds of a port."""
+    """Methods down, the pairs of the half for testing across, their mean, and the seconds of a port; of the draws that
+    every method has.
+    """
     tasks = [task for task in TASKS if task not in FOR_CHOOSING]
+    at = [row for row in where(rows, n=n, per_class=None, strategy=None) if row["task"] in tasks and row["score"]]
+
+    def drawn(pair: tuple[str, str], name: str) -> dict[str, list[Row]]:
+        own = where(at, source=pair[0], target=pair[1], method=name)
+        by_seed = {seed: where(own, seed=seed) for seed in sorted({row["seed"] for row in own})}
+        return {seed: each for seed, each in by_seed.items() if len(each) == len(tasks)}
+
+    shared = {pair: set.intersection(*(set(drawn(pair, name)) for name in ADVICE)) for pair in TESTED}
     body = []
     for name in ADVICE:
-        at = [row for row in where(rows, n=n, per_class=None, strategy=None, method=name) if row["task"] in tasks]
-        each = [gaps(where(at, source=a, target=b), len(tasks)) for a, b in TESTED]
-        both = [np.mean(pair) for pair in zip(*each, strict=False)]
-        spread = f" ± {np.std(both, ddof=1):.1f}" if len(both) > 1 else ""
-        seconds = [float(row["seconds"]) for row in at if row["seconds"]]
-        body.append(
-            [
-                name,
-                *(f"{np.mean(found):.1f}" if found else "–" for found in each),
-                f"**{np.mean(both):.1f}**{spread}" if both else "–",
-                f"{np.mean(seconds):.1f}" if seconds else "–",
-            ]
-        )
-    return markdown(["method", *(f"{a} → {b}" for a, b in TESTED), "mean", "seconds"], body)
+        found = {
+            pair: [row for seed, each in drawn(pair, name).items() if seed in seeds for row in each]
+            for pair, seeds in shared.items()
+        }
+        each = {pair: float(np.mean(gaps(some, len(tasks)))) for pair, some in found.items() if some}
+        seconds = np.mean([float(row["seconds"]) for some in found.values() for row in some] or [float("nan")])
+        cells = [f"{each[pair]:.1f}" if pair in each else "–" for pair in TESTED]
+        mean = f"**{np.mean(list(each.values())):.1f}**" if each else "–"
+        body.append([name, *cells, mean, f"{seconds:.1f}" if each else "–"])
+    draws = [", ".join(sorted(seeds)) or "none" for seeds in shared.values()]
+    head = ["method", *(f"{a} → {b}" for a, b in TESTED), "mean", "seconds"]
+    return markdown(head, [*body, ["*draws*", *draws, "", ""]])
 
 
 def strategies(rows: list[Row]) -> str:
