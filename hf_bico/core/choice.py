@@ -103,7 +103,8 @@ def _tried(job: Job, number: int, fold: Fold, candidates: Sequence[Method]) -> I
     for method in candidates:
 
         def compute(method: Method = method) -> dict[str, Any]:
-            made.collect(0)  # what is wrong with the samples themselves is no candidate's refusal
+            if not method.wanted.views:
+                made.collect(0)  # what is wrong with the samples themselves is no candidate's refusal
             try:
                 method.check(job.pairs)
                 delta = made.delta(method)
@@ -123,10 +124,10 @@ class _Made:
         self.parts: dict[Method, Delta] = {}
 
     def collect(self, views: int) -> Statistics:
-        """Return the statistics of so many views; those of the samples alone are kept beside."""
+        """Return the statistics of so many views; one set is held at a time."""
         if views not in self.seen:
-            alike = [each for each in self.candidates if each.wanted.views == views]
-            self.seen = {k: seen for k, seen in self.seen.items() if k == 0} | {views: gather(self.job, union(alike))}
+            self.seen.clear()
+            self.seen[views] = gather(self.job, union(each for each in self.candidates if each.wanted.views == views))
         return self.seen[views]
 
     def delta(self, method: Method) -> Delta:

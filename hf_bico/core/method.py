@@ -120,6 +120,11 @@ class Method:
         return asdict(self)
 
     @property
+    def held(self) -> int:
+        """How many sets of statistics it holds at once."""
+        return 1
+
+    @property
     def parts(self) -> tuple["Method", ...]:
         """The methods that it combines the changes of; none for most."""
         return ()

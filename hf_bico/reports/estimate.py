@@ -87,7 +87,7 @@ def estimate(work: Work, device: str) -> Estimate:
         "search": search / rate,
         "evaluate": scoring / rate,
     }
-    size = sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
+    size = method.held * sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
     weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
     deltas = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)  # the naive copy's is the other
     return Estimate(

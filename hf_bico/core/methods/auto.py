@@ -49,6 +49,10 @@ class Auto(Method):
         return union(method for method in CANDIDATES if not method.wanted.views)
 
     @property
+    def held(self) -> int:
+        return 2  # of all samples, and of a half
+
+    @property
     def needs_loss(self) -> bool:
         return True
 

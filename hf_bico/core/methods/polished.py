@@ -67,6 +67,10 @@ class Polished(Method):
         return self.method.wanted
 
     @property
+    def held(self) -> int:
+        return self.method.held
+
+    @property
     def needs_loss(self) -> bool:
         return self.method.needs_loss
 
