@@ -23,7 +23,7 @@ from hub_scripts.world.zoo.make import base, dataset, lora, merged, tuned
 from hub_scripts.world.zoo.results import compared
 
 CSV, PAGE = DOCS / "results" / "next.csv", DOCS / "results_next.md"
-METHODS = ("naive", "bico", "weighted", "theseus", "response", "few-shot steps=40 rate=3e-4")
+METHODS = ("naive", "bico", "weighted", "theseus", "response", "few-shot steps=40 rate=3e-4", "auto")
 """Each a method's name, then its options as name=value."""
 BLIND = ("naive", "theseus", "response maps=output")
 """Those that never look at a label."""
