@@ -275,7 +275,7 @@ MUTANTS = {
         learn, "tuned_copy", lambda right: lambda job: job.base.model, {laws.answers_come_nearer: ("distil",)}
     ),
     "a step on the last batch alone": of_laws(
-        learn, "_view", wrong.the_last_batch, {laws.batches_do_not_matter: ("distil",)}
+        learn, "_batches", wrong.the_last_batch, {laws.batches_do_not_matter: ("distil",)}
     ),
     "a ridge to nothing": of_laws(
         response,

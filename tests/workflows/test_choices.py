@@ -126,12 +126,12 @@ def test_an_interrupted_port_picks_up_where_it_was(pushed, world, tmp_path, monk
     batches, scored = [], []
     right = {"add": collect._add_batch, "per sample": Evaluator.per_sample}
 
-    def add(statistics, source, target, pairs, batch):
+    def add(*given):
         if len(batches) == 2:
             batches.append("stop")
             raise KeyboardInterrupt
         batches.append("batch")
-        right["add"](statistics, source, target, pairs, batch)
+        right["add"](*given)
 
     def per_sample(*args):
         if len(scored) == 2:
