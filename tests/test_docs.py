@@ -94,11 +94,12 @@ def run(capsys, monkeypatch, tmp_path, user):
 
 
 def paper(words: list[str]) -> list[str]:
-    """What makes a port of org/ by the paper's method: the choice among all takes most of a minute, and the same models
-    go through it in demo/.
+    """What makes a port by the paper's method, of org/ or of another form: the choice among all takes most of a minute,
+    and the same models go through it in the demo's own command.
     """
     ours = {"--method", "--maps", "--help"} & set(words)
-    return [] if words[1] != "port" or ours or "org/" not in words[2] else ["--method", "bico"]
+    again = words[1] == "port" and ("org/" in words[2] or "--as" in words)
+    return ["--method", "bico"] if again and not ours else []
 
 
 def run_other(words: list[str], place: str) -> None:

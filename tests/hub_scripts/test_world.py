@@ -34,8 +34,10 @@ def port(root: Path, **options):
 
 
 def test_a_port_recovers_most_of_the_gap_and_a_copy_none(digits):
-    """Measured: 81.9 % zero-shot, 96.8 % ported, 93.8 % bico, 81.7 % naive; the target's own fine-tune has 99.0 %."""
-    scores = port(digits)
+    """Measured: 81.9 % zero-shot, 93.8 % ported, 81.7 % naive; the target's own fine-tune has 99.0 %. The README's code
+    has auto's 96.8 %.
+    """
+    scores = port(digits, method="bico")
     assert scores.source.value > 0.98
     assert scores.recovered > 0.5
     assert scores.ported.low > scores.zero_shot.high
