@@ -38,13 +38,7 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     """
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
-    from hf_bico.core.choice import Attempt
-
-    choice = outcome.report["method"].get("choice")
-    if choice:
-        taken = Attempt(**choice["chosen"])
-        tried = f"of {len(choice['tried'])} methods, by the loss on held-out samples"
-        terminal.add(f"{outcome.report['method']['name']} took {taken.name} at α = {taken.alpha:g}, {tried}")
+    terminal.add(*_said_of(outcome.report["method"]))
     terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
     terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
@@ -55,6 +49,18 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
         terminal.warn(f"Warning: {outcome.verdict.word}: {outcome.verdict.reason}; {outcome.verdict.next}")
     if outcome.refusal:
         raise PortError(outcome.refusal)
+
+
+def _said_of(method: dict) -> list[str]:
+    """Return what a method took, if it chose among others."""
+    from hf_bico.core.choice import Attempt
+
+    choice = method.get("choice")
+    if not choice:
+        return []
+    taken = Attempt(**choice["chosen"])
+    tried = f"of {len(choice['tried'])} methods, by the loss on held-out samples"
+    return [f"{method['name']} took {taken.name} at α = {taken.alpha:g}, {tried}"]
 
 
 def _score_table(evaluation) -> Table:

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch, backward, frozen
 from hf_bico.core.errors import PortError
+from hf_bico.core.folds import alone
 from hf_bico.core.learnt import Learnt, Whole
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.side_by_side import tuned_copy
 from hf_bico.core.transport import Taught, added, holding
 from hf_bico.core.types import Tensors
-from hf_bico.core.views import Viewable
+from hf_bico.core.views import view_of
 
 RATES = (1e-4, 3e-4, 1e-3)
 """The rates that are tried on held-out samples."""
@@ -87,8 +88,8 @@ def learn(job: Job, start: Tensors, lesson: Lesson, track: Track = untracked) ->
         rate = least(tried) if tried else lesson.default
     with frozen(job.target.model):
         learnt = lesson.make(*_sites(job, start))
-        losses = _descend(job, learnt, replace(lesson, rate=rate), teacher, track)
-        delta, views = learnt.delta(start), lesson.views and isinstance(job.batches(), Viewable)
+        losses, views = _descend(job, learnt, replace(lesson, rate=rate), teacher, track)
+        delta = learnt.delta(start)
     return delta, Taught(lesson.steps, rate, tried, losses, lesson.soft, views, time.perf_counter() - began)
 
 
@@ -109,7 +110,7 @@ def _tries(job: Job, start: Tensors, lesson: Lesson, teacher: nn.Module | None) 
     for rate in lesson.rates if job.folds else ():
         total = 0.0
         for fold in job.folds[:FOLDS]:
-            some = replace(job, batches=fold.batches)
+            some = alone(job, fold)
             with frozen(job.target.model):
                 learnt = lesson.make(*_sites(job, start))
                 try:
@@ -124,10 +125,10 @@ def _tries(job: Job, start: Tensors, lesson: Lesson, teacher: nn.Module | None) 
 
 def _descend(
     job: Job, learnt: Learnt, lesson: Lesson, teacher: nn.Module | None, track: Track = untracked
-) -> tuple[float, float]:
-    """Take the steps; return the loss in the first and in the last."""
+) -> tuple[tuple[float, float], bool]:
+    """Take the steps; return the loss in the first and in the last, and whether they were on other views."""
     assert isinstance(lesson.rate, float)
-    called, losses = _Called(job.target.model), list[float]()
+    called, losses, views = _Called(job.target.model), list[float](), False
     adam = torch.optim.AdamW(learnt.parameters(), lr=lesson.rate, weight_decay=lesson.decay)
     for step in track(range(lesson.steps), "Learning", lesson.steps):
         for group in adam.param_groups:
@@ -138,7 +139,7 @@ def _descend(
                 tensors = {f"model.{key}": tensor for key, tensor in learnt.tensors().items()}
                 loss = torch.func.functional_call(called, tensors, (_loss, job, asked, teacher, batch))
                 backward(loss)
-            total += float(loss.detach())
+            total, views = total + float(loss.detach()), views or asked.views
         if not isfinite(total):
             raise PortError(
                 f"the loss is NaN or Inf after {step} steps at a rate of {lesson.rate:g}: give a smaller one"
@@ -146,7 +147,7 @@ def _descend(
         losses.append(total)
         adam.step()
         adam.zero_grad()
-    return losses[0], losses[-1]
+    return (losses[0], losses[-1]), views
 
 
 class _Called(nn.Module):
@@ -189,14 +190,17 @@ def divergence(wanted: Tensor, given: Tensor) -> Tensor:
 
 
 def _batches(job: Job, lesson: Lesson, step: int) -> Iterator[tuple[Batch, Lesson]]:
-    """Yield what a step is on, and what is learnt of it: of samples without labels the answers alone."""
+    """Yield what a step is on, and what is learnt of it: of samples without labels the answers alone; and whether it is
+    another view of the samples.
+    """
     kinds = [(job.batches, lesson)]
     if job.unlabelled is not None and lesson.soft:
         kinds.append((job.unlabelled, replace(lesson, labels=False)))
     for kind, asked in kinds:
         batches = kind()
-        seen = batches.view(step) if lesson.views and isinstance(batches, Viewable) else batches
-        yield from ((batch, asked) for batch in seen)
+        seen = view_of(batches, step) if lesson.views else None
+        asked = replace(asked, views=seen is not None)
+        yield from ((batch, asked) for batch in (batches if seen is None else seen))
 
 
 def _teacher(job: Job) -> nn.Module:

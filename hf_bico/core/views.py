@@ -11,9 +11,16 @@ from hf_bico.core.errors import PortError
 class Viewable(Protocol):
     """Batches of samples that can be shown in another way every time."""
 
-    def view(self, number: int) -> Iterable[Batch]:
-        """Return the batches of the samples' view of this number, the same for both models and whenever it is asked."""
+    def view(self, number: int) -> Iterable[Batch] | None:
+        """Return the batches of the samples' view of this number, the same for both models and whenever it is asked;
+        None where such samples have no other views.
+        """
         ...
+
+
+def view_of(batches: Iterable[Batch], number: int) -> Iterable[Batch] | None:
+    """Return the samples' view of this number; None where they have no other views."""
+    return batches.view(number) if isinstance(batches, Viewable) else None
 
 
 def with_views(batches: Iterable[Batch], views: int) -> Iterator[Batch]:
@@ -23,9 +30,8 @@ def with_views(batches: Iterable[Batch], views: int) -> Iterator[Batch]:
         PortError: the samples have no other views.
     """
     yield from batches
-    if not views:
-        return
-    if not isinstance(batches, Viewable):
-        raise PortError("these samples have no other views: leave views out")
     for number in range(views):
-        yield from batches.view(number)
+        seen = view_of(batches, number)
+        if seen is None:
+            raise PortError("these samples have no other views: leave views out")
+        yield from seen

@@ -130,9 +130,9 @@ class LiveBatches:
     def __length_hint__(self) -> int:
         return length_hint(self.items)
 
-    def view(self, number: int) -> Seen:
-        """Return the batches with every image seen in another way."""
-        return Seen(self, number)
+    def view(self, number: int) -> Seen | None:
+        """Return the batches with every image seen in another way; None where all layers read text."""
+        return None if all(self.sequences) else Seen(self, number)
 
     @property
     def sha256(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from hf_bico.core.collect import Batch, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold
-from hf_bico.core.views import Viewable
+from hf_bico.core.views import view_of
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,10 @@ class Part:
     seen: Iterable[Batch] | None = None
     """The batches in another view, if it is not they themselves that are shown."""
 
-    def view(self, number: int) -> "Part":
-        """Return the same half in another view.
-
-        Raises:
-            PortError: there is none.
-        """
-        if not isinstance(self.batches, Viewable):
-            raise PortError("these samples have no other views: leave views out")
-        return replace(self, seen=self.batches.view(number))
+    def view(self, number: int) -> "Part | None":
+        """Return the same half in another view; None where there is none."""
+        seen = view_of(self.batches, number)
+        return None if seen is None else replace(self, seen=seen)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield what is of this half in every batch.
@@ -44,7 +40,7 @@ class Part:
         Raises:
             PortError: there are too few samples to part.
         """
-        wanted, first = self._own(), 0
+        wanted, first = self._own, 0
         for place, batch in enumerate(self.batches if self.seen is None else self.seen):
             n = samples_in(batch.base)
             if wanted is None or n is None:
@@ -56,6 +52,7 @@ class Part:
             if own:
                 yield taken(batch, torch.tensor(own), n)
 
+    @cached_property
     def _own(self) -> set[int] | None:
         """Return the numbers of this half's samples; None where batches cannot be parted."""
         sizes, labels = [], []

@@ -15,9 +15,9 @@ MUTANTS = {
         f"{AUTO}every_loss_is_that_of_samples_which_the_port_was_not_made_of",
     ),
     "a half is judged by itself": of_tests(
-        parts.Part,
-        "_own",
-        lambda right: lambda self: right(parts.Part(self.batches, 0)),
+        parts,
+        "halved",
+        lambda right: lambda labels: 2 * right(labels)[:1],
         f"{AUTO}every_loss_is_that_of_samples_which_the_port_was_not_made_of",
     ),
     "the scale that was taken is left out": of_tests(

@@ -14,7 +14,7 @@ from support.twins import Samples, distance, random_fine_tune, tiny_clip
 from torch import nn
 from torch.utils.data import DataLoader
 
-from hf_bico import BiCo, PortError, class_loss, port
+from hf_bico import BiCo, FewShot, PortError, class_loss, port
 from hf_bico.families import family_of
 from hf_bico.families.live_heads import live_head
 from hf_bico.io.hub import Hub
@@ -248,3 +248,22 @@ def test_a_decoders_own_text_is_not_moved_with_its_encoders():
     assert moved["attention_mask"].tolist() == [[1, 1, 0]]
     assert all(torch.equal(moved[key], batch[key]) for key in ("labels", "decoder_attention_mask"))
     assert pad_right(batch, viewer._replace(moves_padding=False)) is batch
+
+
+def test_texts_without_views_are_learnt_from_as_they_are():
+    """What is trained sees other views of the samples where they have some; a script's own texts have none."""
+    model, whole = model_of("bert"), named_batch("bert", 16)
+    tuned, target = random_sites(model), model_of("bert", seed=1)
+    plain, seen = (
+        port(
+            tuned=tuned,
+            base=model,
+            target=target,
+            calibration=[whole],
+            method=FewShot(steps=2, rate=1e-4, views=views),
+        )
+        for views in (False, True)
+    )
+    assert distance(plain.delta, seen.delta) == 0
+    with pytest.raises(PortError, match="no other views"):
+        port(tuned=tuned, base=model, target=target, calibration=[whole], method=BiCo(views=1))
