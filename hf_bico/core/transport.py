@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.gains import through
 from hf_bico.core.low_rank import Delta, Factored, LowRank
+from hf_bico.core.riders import Ride, Rode, along, by_site, parted
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
 ABSENT = "absent"
@@ -127,11 +129,15 @@ class Transported:
 
     delta: Delta
     moved: Sequence[Moved]
+    rode: Sequence[Rode] = field(default=(), kw_only=True)
+    """What moved beside the linear maps."""
     taught: Taught | None = field(default=None, kw_only=True)
     """None where nothing was trained."""
 
 
-def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
+def transport(
+    tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors, rides: Iterable[Ride] = ()
+) -> Transported:
     """Carry τ over, pair by pair (BiCo: τ_B = L τ_A Rᵀ), and write it where the target keeps its weights.
 
     A change in factors stays in factors where the map allows it: no (d_out, d_in) matrix of it is made.
@@ -140,19 +146,23 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         tau: the source's task vector.
         maps: a method's plan; taken one at a time, so that only one map is held.
         target: the new base's tensors; only their shapes are read.
+        rides: what moves along with the pairs.
 
     Raises:
         PortError: NaN or Inf in the result.
     """
-    delta, moved = Delta(target), []
+    delta, moved, rode, riding = Delta(target), [], list[Rode](), by_site(rides)
     for pair, map_ in maps:
         weight, bias, told = move(tau, pair, map_)
         delta.write(pair.target.weight, weight)
         if bias is not None and pair.target.bias is not None:
             delta.write(pair.target.bias, bias)
         moved.append(told)
+        for key, change, told_of_it in along(tau, riding[pair.target.name], map_, target):
+            delta.write(Slice(key), change)
+            rode.append(told_of_it)
     require_finite(delta)
-    return Transported(delta, moved)
+    return Transported(delta, moved, rode=rode)
 
 
 def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor | None, Moved]:
@@ -160,6 +170,7 @@ def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor 
     one; and what is told of it.
     """
     a, b = pair
+    tau = through(tau, a.weight.key, map_)
     change = part_of(tau, a.weight)
     there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
     bias = map_.bias(a.bias.of(tau[a.bias.key])) if a.bias is not None and b.bias is not None else None
@@ -186,13 +197,18 @@ def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
 
 
 def account(
-    tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None], sites: Iterable[Site]
+    tau: Tensors,
+    pairs: Sequence[Pair],
+    left_reason: Callable[[str], str | None],
+    sites: Iterable[Site],
+    rides: Iterable[Ride] = (),
 ) -> Account:
     """Return how much of τ the pairs take, and which tensors stay behind; unchanged tensors are not listed.
 
     Args:
         left_reason: tensor name → why a tensor outside every site stays behind; None if unknown.
         sites: all of the source's sites, to account for those that no pair takes.
+        rides: what moves along with the pairs.
 
     Raises:
         PortError: neither a pair nor a reason accounts for some tensors, which are listed.
@@ -205,9 +221,14 @@ def account(
         for a, b in pairs
         if a.bias is not None and b.bias is None
     }
-    left, orphans = [], []
+    left, orphans, beside = list[Left](), [], set[str]()
+    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
+    for ride in rides:
+        beside.update(ride.base.keys)
+        norm, rest = _parted(tau, ride)
+        taken, left = taken + norm**2, [*left, *rest]
     for key in tau:
-        if key in keys:
+        if key in keys or key in beside:
             continue
         norm = float(part_of(tau, Slice(key)).norm())
         reason = unused.get(key) or left_reason(key)
@@ -217,8 +238,18 @@ def account(
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
-    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     return Account(taken**0.5, left)
+
+
+def _parted(tau: Tensors, ride: Ride) -> tuple[float, list[Left]]:
+    """Return ‖τ‖ of a tensor's rows that have a partner, and those that have none."""
+    key = next((key for key in ride.base.keys if key in tau), None)
+    if key is None:
+        return 0.0, []
+    change = tau[key]
+    norm, (share, lost) = float(change.norm()), parted(ride, change)
+    why = f"{lost} of its rows ({ride.base.role}) have no partner in the target"
+    return norm * share**0.5, [Left(key, why, norm * (1 - share) ** 0.5)] if lost else []
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
@@ -249,9 +280,9 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trust
         PortError: τ is zero, or the two models' weights have nothing in common.
     """
     ratio = relative_norm(tau, base, sites)
-    if ratio == 0:
+    if ratio == 0 and not any(bool(tau[key].any()) for key in tau):
         raise PortError("the fine-tuned model and its base are the same: there is nothing to port")
-    if trusted:
+    if trusted or ratio == 0:
         return ratio
     alike = cosine(tau, base, sites)
     if not alike >= LEAST_COSINE:

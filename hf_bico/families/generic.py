@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import nn
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site, Slice
 from hf_bico.families.layout import COMMON, HEAD, SINGLE, TEXT
 
@@ -53,6 +55,12 @@ class Generic:
             _site(name, Place("" if len(stacks) == 1 else place.tower, *place[1:]), layer)
             for name, place, layer in linears
         )
+
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        return ()
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        return ()
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the first linear layer outside the blocks that is named like a classifier; empty without one."""

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site
 
 
@@ -28,6 +30,14 @@ class Family(Protocol):
         Raises:
             PortError: the model has blocks of a shape that the family does not know.
         """
+        ...
+
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        """Return what moves beside the linear maps, of optional towers too."""
+        ...
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        """Return the gains whose change the linear maps can tell."""
         ...
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:

@@ -9,8 +9,10 @@ from torch import nn
 
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.pairing import Matching, pair_sites
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
@@ -54,6 +56,8 @@ class PortModels:
     unpaired: Mapping[str, str]
     """Optional tower → why its layers cannot be paired; an error only if τ changes it."""
     device: str
+    groups: frozenset[str] = frozenset(MOVING)
+    """Kinds of tensors that move."""
 
     @property
     def each(self) -> tuple[RepoModel, RepoModel, RepoModel]:
@@ -71,6 +75,15 @@ class PortModels:
     def optional_towers(self) -> set[str]:
         """Names of the towers that move only if τ changes them."""
         return {site.tower for site in self.base.sites(every=True)} - {site.tower for site in self.base.sites()}
+
+    def beside(self, vocabularies: Vocabularies | None = None) -> Beside:
+        """Return what moves beside the pairs, and the gains that they tell.
+
+        Args:
+            vocabularies: those of the base and of the target; None: embeddings meet row by row where both have as many.
+        """
+        own, theirs = (Insides(each.family, each.skeleton) for each in (self.base, self.target))
+        return beside(own, theirs, self.pairs, self.groups, vocabularies)
 
     def without(self, towers: Collection[str]) -> "PortModels":
         """Return the same models without the pairs of some towers."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.riders import Rode
 from hf_bico.core.transport import Left, Moved
 from hf_bico.io.changes.delta import REPORT_FILE
 from hf_bico.reports.plain import from_plain, maybe, to_plain
@@ -140,6 +141,8 @@ class PortReport(Report):
     matching: MatchingRecord | None = maybe()
     head: HeadRecord
     moved: tuple[Moved, ...]
+    beside: tuple[Rode, ...] | None = maybe()
+    """What moved beside the linear maps."""
     left: tuple[Left, ...]
     evaluation: Evaluation | None = maybe()
     verdict: Worth | None = maybe()

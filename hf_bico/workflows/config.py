@@ -205,8 +205,28 @@ class PushChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovingChoices:
+    """Which of a fine-tune's tensors move."""
+
+    only: str | None = option(
+        "What moves: linear (the linear maps alone, as in the paper), or a list of linear, tokens (embeddings, "
+        "language-model heads), positions, patches, special (class tokens and the like), norms, biases (relative "
+        "positions) [default: all of them; of a delta or LoRA of transformers, which hold no more, linear].",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskChoices(
-    HeadChoices, MachineChoices, MatchingChoices, ScoringChoices, ReadingChoices, BaseChoices, DataChoices, ModelChoices
+    MovingChoices,
+    HeadChoices,
+    MachineChoices,
+    MatchingChoices,
+    ScoringChoices,
+    ReadingChoices,
+    BaseChoices,
+    DataChoices,
+    ModelChoices,
 ):
     """The choices that a port, a check and a comparison share."""
 

@@ -1,7 +1,7 @@
 """Ports between live models, for a training script: no Hub and no files are needed."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
@@ -22,6 +23,7 @@ from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 from hf_bico.families import logits as clip_logits
+from hf_bico.families.beside import MOVING, Insides, beside, groups_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.live_heads import LiveHead, live_head
 from hf_bico.families.losses import loss_of, loss_of_classes
@@ -77,6 +79,7 @@ def port(
     matching: Matching = by_index,
     head: str = HeadKind.TRANSPORT.value,
     trust_base: bool = False,
+    only: Collection[str] = MOVING,
     polish: Polish | None = None,
     answers: tuple[Scores, Scores] | None = None,
     track: Track = untracked,
@@ -90,6 +93,9 @@ def port(
         method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        only: which kinds of tensors move: "linear" (always; alone it is the paper), "tokens" (embeddings and
+            language-model heads), "positions", "patches", "special" (class tokens and the like), "norms", "biases"
+            (relative positions).
         polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
         answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
             the labels unless they are given.
@@ -103,10 +109,10 @@ def port(
     method, clock, state = method or Auto(), Clock(), state_of(tuned)
     _require_plain(base)
     pair = LivePair(state, base, target, live_head(state, base, target, head), trust_base)
-    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
+    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))
     family = family_of(base)
     sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
-    whole = account(job.tau, job.pairs, family.left_reason, sites)
+    whole = account(job.tau, job.pairs, family.left_reason, sites, job.rides)
     method.check(job.pairs)
     with torch.enable_grad(), ExitStack() as held:
         with clock("head"):
@@ -128,6 +134,7 @@ def port(
         layers=layer_table(job.pairs),
         head=HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None),
         moved=tuple(result.moved),
+        beside=tuple(result.rode),
         left=tuple(whole.left),
         polish=TaughtRecord.of(result.taught, polish),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
@@ -145,6 +152,7 @@ def job_of(
     scores: tuple[Scores, Scores] | None = None,
     matching: Matching = by_index,
     trust_base: bool = False,
+    only: Collection[str] = MOVING,
 ) -> Job:
     """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
 
@@ -164,16 +172,19 @@ def job_of(
             `class_scores`.
         matching: which block takes from which.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        only: which kinds of tensors move, as for `port`.
 
     Raises:
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
     pair = LivePair(state_of(tuned), base, target, trusted=trust_base)
-    return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
+    return _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))[0]
 
 
-def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job, float, LiveBatches]:
+def _job(
+    live: LivePair, samples: LiveSamples, matching: Matching, groups: frozenset[str]
+) -> tuple[Job, float, LiveBatches]:
     """Return the job, ‖τ‖/‖θ_A‖, and the samples."""
     base, target, loss = live.base, live.target, samples.loss
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else (loss_of(base), loss_of(target))
@@ -181,7 +192,10 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     pairs = (*pair_sites(sites, family_of(target).sites(target), matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
-    tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
+    insides, theirs = (Insides(family_of(model), model) for model in (base, target))
+    rides, gains = beside(insides, theirs, pairs, groups)
+    tuned, old = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
+    tau = told(Difference(tuned, old), lambda: Difference(Folded(tuned, old, gains), old), gains)
     ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:
@@ -190,7 +204,7 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     batches = LiveBatches(samples.calibration, formats, sequences)
     scores = samples.scores or (None, None)
     sides = Side(base, losses[0], scores[0]), Side(target, losses[1], scores[1])
-    job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]))
+    job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]), rides=rides)
     return job, ratio, batches
 
 

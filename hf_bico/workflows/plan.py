@@ -13,8 +13,10 @@ from hf_bico.core.methods import method_of
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
-from hf_bico.families import Library, Purpose
+from hf_bico.families import Library, Purpose, Transformers
+from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
+from hf_bico.families.riders import LINEAR
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -136,6 +138,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     if config.output is not None:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)
+    plan = _held(plan, storage, config.only)
     if storage.form is not Form.MODEL and plan.lineage.target.folder is not None and is_wanted(config):
         raise PortError(
             f"{setting('form')} {storage.form} of a folder cannot be opened by others: push {plan.lineage.target.name} "
@@ -176,7 +179,9 @@ def make_plan(
     )
     scoring = _scoring(config, dataset, task, calibration.seed)
     with naming_the_maps(maps, lineage.base, lineage.target):
-        found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
+        found = paired(
+            library, purpose, models, head, matching_of(config, method.matching), device, groups_of(config.only)
+        )
     return Plan(lineage, found, samples, method, scoring, maps, trusted=config.trust_base)
 
 
@@ -220,6 +225,23 @@ def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:
             f"{found.where} were made by {found.name}, not by {config.method}: leave out {setting('method')}"
         )
     return found
+
+
+def _held(plan: Plan, storage: Storage, only: str | None) -> Plan:
+    """Return the plan without what its form cannot hold: PEFT's adapters hold linear maps alone.
+
+    Raises:
+        PortError: something else is asked for.
+    """
+    if storage.form is Form.MODEL or not isinstance(plan.models.library, Transformers):
+        return plan
+    others = plan.models.groups - {LINEAR}
+    if only is not None and others:
+        raise PortError(
+            f"{setting('only')} {only}: a {storage.form} of transformers holds linear maps alone; write "
+            f"{setting('form')} model for {', '.join(sorted(others))}"
+        )
+    return replace(plan, models=replace(plan.models, groups=frozenset({LINEAR})))
 
 
 def storage_of(config: FormChoices, library: Library) -> Storage:
@@ -269,11 +291,13 @@ def paired(
     head: HeadKind,
     matching: Matching,
     device: str,
+    groups: frozenset[str] = frozenset(MOVING),
 ) -> PortModels:
     """Return what moves where between the models.
 
     Args:
         models: the fine-tune, the base and the target; the base in the fine-tune's place where there is none.
+        groups: kinds of tensors that move.
 
     Raises:
         PortError: weights that do not fit, layers without a partner.
@@ -293,6 +317,7 @@ def paired(
         pairs=(*pairs, *layers.moved),
         unpaired=unpaired,
         device=device,
+        groups=groups,
     )
 
 

@@ -15,6 +15,7 @@ from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
 from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Statistics
+from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.io.changes.forms import Form, Shaped
@@ -74,6 +75,8 @@ class CarriedOver:
     """A change carried over, as it will be written."""
 
     moved: Sequence[Moved]
+    beside: Sequence[Rode]
+    """What moved beside the linear maps."""
     shaped: Shaped
     baselines: Mapping[str, Shaped]
     """Method → its change, for what the port is measured against: the naive copy at the same α, and the paper's method
@@ -181,7 +184,10 @@ def _carry(
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
     baselines = {"naive": Shaped(naive.delta, alpha)} | others
-    return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), result.taught, heads)
+    choice = choice_of(result)
+    return session, CarriedOver(
+        result.moved, result.rode, shaped, baselines, search, alpha, choice, result.taught, heads
+    )
 
 
 def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Shaped]:
@@ -214,6 +220,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         layers=layer_table(plan.models.pairs),
         head=HeadRecord(plan.models.head, names, placed.fit if names else None, tried=carried.heads),
         moved=tuple(carried.moved),
+        beside=tuple(carried.beside),
         left=tuple(change.account.left),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
         unlabelled=plan.unlabelled.record(session.unlabelled) if plan.unlabelled and session.unlabelled else None,

@@ -15,9 +15,11 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Loaded
+from hf_bico.families.beside import vocabularies_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, read_change
@@ -83,7 +85,15 @@ class Session:
         tau: Tensors = {} if self.change is None else self.change.tau
         more = None if self.unlabelled is None else self.batches(self.unlabelled)
         batches, folds = self.batches(drawn), self.folds(drawn)
-        return Job(tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more)
+        rides = self.plan.models.beside(self.vocabularies).rides
+        return Job(
+            tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more, rides=rides
+        )
+
+    @property
+    def vocabularies(self) -> Vocabularies | None:
+        """Those of the base and of the target; None where either has none."""
+        return vocabularies_of(*(asked.loaded.tokenizer for asked in (self.base, self.target)))
 
     def folds(self, drawn: Draw) -> tuple[Fold, ...]:
         """Return the samples in two halves, each held out in turn; none of too few samples, or without a loss."""
@@ -186,7 +196,7 @@ class Session:
         pairs, _ = pair_models(models.base, models.target, rule)
         models = replace(models, pairs=(*pairs, *models.layers.moved)).without(dropped)
         self.plan.method.check(models.pairs)
-        change = self.change and self.change.accounted(models)
+        change = self.change and self.change.accounted(models, self.vocabularies)
         found = {
             "paths": {tower: list(path) for tower, path in paths.items()},
             "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
@@ -226,6 +236,7 @@ def open_session(plan: Plan, run: Run) -> Session:
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
         sides = open_asked(plan, base), open_asked(plan, new)
+    change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
     alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)

@@ -70,7 +70,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
         PortError: the method cannot make its maps from so few samples; a NaN.
     """
     plan, watch = session.plan, Stopwatch()
-    method, pairs, base = plan.method, plan.models.pairs, session.ported.tau.base
+    method, pairs, base = plan.method, plan.models.pairs, session.ported.base
     halves = halves_of(drawn)
     folds = [Fold(session.batches(a), partial(_held_out, session, a, b)) for a, b in (halves, halves[::-1])]
     job = replace(session.job(drawn), folds=folds)

@@ -185,7 +185,7 @@ def odd_attention():
 def test_a_fused_attention_that_does_more_is_refused():
     holder, site, x = odd_attention()
     with (
-        pytest.raises(PortError, match="plain self-attention"),
+        pytest.raises(PortError, match="plain attention"),
         frozen(holder),
         taps(holder, [site], BiCo().wanted.signals, lambda stream, rows: None),
     ):

@@ -15,6 +15,7 @@ from hf_bico import BiCo, port
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Folded
 from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
@@ -62,6 +63,76 @@ def test_twin_gives_the_fine_tune_back(name, rotate):
     expected = turned(model, change, rotate=rotate)
     assert delta.keys() == {s.key for site in family_of(model).sites(model, every=every) for s in site.slices}
     assert distance(delta, {key: expected[key] for key in delta}) < 1e-9
+
+
+def whole_step(case: Case, model: nn.Module) -> dict[str, Tensor]:
+    """The tensors after a step of gradient descent on everything but heads, logit scales and what is not run."""
+    state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
+    top = family_of(model).on_top(model)
+    loss = case.loss(model, case.samples())
+    for key, parameter in parameters.items():
+        (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
+        stays = key in top or key.startswith(("text_model", "text_projection", "logit"))
+        if gradient is not None and (case.kind != "contrastive" or not stays) and key not in top:
+            state[key] = parameter.detach() - 1e-3 * gradient
+    return state
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_everything_that_changed_moves_between_permuted_twins(name):
+    case = CASES[name]
+    model = case.build()
+    other, tuned, batch = twin(model), whole_step(case, model), case.samples()
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=other,
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=EXACT,
+        head="own",
+    )
+    assert not ported.account.left
+    fine_tune = copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    with torch.no_grad():
+        before, wanted, got = (case.logits(each, case.samples(4)) for each in (model, fine_tune, ported.apply_()))
+    assert (got - wanted).norm() < 1e-9 * (wanted - before).norm()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if family_of(case.skeleton()).gains(case.skeleton())]
+)
+def test_a_gain_folds_into_the_layers_beside_it(name):
+    """The same function, with the base's gains; between rotated twins, where no gain could move as it is."""
+    case = CASES[name]
+    model = plain(case.build())
+    other, gains = twin(model, rotate=True), family_of(model).gains(model)
+    tuned = dict(model.state_dict())
+    torch.manual_seed(3)
+    for gain in gains:
+        tuned[gain.key] = tuned[gain.key] * (1 + 0.1 * torch.rand_like(tuned[gain.key]))
+    folded = Folded(tuned, model.state_dict(), gains)
+    assert all(torch.allclose(folded[gain.key], model.state_dict()[gain.key]) for gain in gains)
+    fine_tune, twice = copy.deepcopy(model), copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    twice.load_state_dict({key: folded[key] for key in tuned})
+    batch = case.samples()
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=other,
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=EXACT,
+        head="own",
+        trust_base=True,
+    )
+    samples = case.samples(4)
+    with torch.no_grad():
+        before, wanted, same, got = (case.logits(each, samples) for each in (model, fine_tune, twice, ported.apply_()))
+    assert (same - wanted).norm() < 1e-9 * (wanted - before).norm()
+    assert (got - wanted).norm() < 0.3 * (wanted - before).norm()
 
 
 def moments(
@@ -160,7 +231,9 @@ def test_ports_across_families(source, target, shape):
     ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss))
     blocks = {s.key for site in family_of(other).sites(other) if site.depth is not None for s in site.slices}
     unbiased = {key for key in blocks if key.endswith("bias") and key not in ported.delta}
-    assert ported.delta.keys() <= blocks | {"visual_projection.weight"} and blocks - ported.delta.keys() == unbiased
+    beside = {ride.target for ride in ported.record.beside}
+    assert ported.delta.keys() <= blocks | beside | {"visual_projection.weight"}
+    assert blocks - ported.delta.keys() == unbiased and beside
     assert not unbiased or (source, target) == ("llama", "qwen2")
     left = {entry.key for entry in ported.account.left if "no bias" in entry.reason}
     assert bool(left) == ((source, target) == ("qwen2", "llama")) and all(key.endswith("bias") for key in left)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Folded, told
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.transport import Account, Difference, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
@@ -23,20 +25,23 @@ class SourceChange:
 
     tuned: Named | Adapted
     """The fine-tune's tensors."""
-    tau: Difference | AdapterChange
+    base: Named
+    """Its base's tensors, without a head that has no τ."""
+    tau: Tensors
     ratio: float
     """‖τ‖/‖θ_A‖"""
     account: Account
     adapter: dict[str, Any] | None
     """The adapter's type and rank, and how it was read, for reports; None for a whole model."""
 
-    def accounted(self, models: PortModels) -> "SourceChange":
-        """Return the same change, with its account made anew for the models' pairs.
+    def accounted(self, models: PortModels, vocabularies: Vocabularies | None = None) -> "SourceChange":
+        """Return the same change, with its account made anew for the models' pairs and what moves beside them.
 
         Raises:
             PortError: nothing accounts for some tensors of τ.
         """
-        ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites)
+        rides = models.beside(vocabularies).rides
+        ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites, rides)
         return replace(self, account=ledger)
 
 
@@ -56,7 +61,10 @@ def read_change(
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
     whole = only_in_source(models)
-    tau = change_of(tuned.without(whole), base.without(whole))
+    tau: Tensors = change_of(tuned.without(whole), base.without(whole))
+    if not isinstance(tuned, Adapted):
+        after, before, gains = tuned.without(whole), base.without(whole), models.beside().gains
+        tau = told(tau, lambda: Difference(Folded(after, before, gains), before), gains)
     require_finite(models.target.pinned, target)
     sites = [site for site in models.base_sites if site.weight.key in tau]
     ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted))
@@ -64,7 +72,7 @@ def read_change(
     config, adapter = models.tuned.adapter, None
     if config and isinstance(tuned, Adapted):
         adapter = {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
-    change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
+    change = SourceChange(tuned, base.without(whole), tau, ratio, Account(0.0, []), adapter).accounted(models)
     return models, change, target
 
 
