@@ -23,6 +23,8 @@ from hf_bico.core.transport import Difference
 from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 
+POST_NORM = ("bert", "roberta", "distilbert", "mpnet")
+"""Their norms give to the residual stream too, so that no layer can tell of their gains."""
 EXACT = BiCo(rtol=1e-11)
 """For float64 models: only what float64 itself loses is cut."""
 WATCHED = (Signal.INPUT, Signal.OUTPUT_GRADIENT)
@@ -100,24 +102,19 @@ def test_everything_that_changed_moves_between_permuted_twins(name):
     assert (got - wanted).norm() < 1e-9 * (wanted - before).norm()
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if family_of(case.skeleton()).gains(case.skeleton())]
-)
+@pytest.mark.parametrize("name", [name for name in CASES if name not in POST_NORM])
 def test_a_gain_folds_into_the_layers_beside_it(name):
-    """The same function, with the base's gains; between rotated twins, where no gain could move as it is."""
+    """The same function, with the base's gains; so it moves between rotated twins, where no gain could as it is."""
     case = CASES[name]
     model = plain(case.build())
-    other, gains = twin(model, rotate=True), family_of(model).gains(model)
-    tuned = dict(model.state_dict())
-    torch.manual_seed(3)
-    for gain in gains:
-        tuned[gain.key] = tuned[gain.key] * (1 + 0.1 * torch.rand_like(tuned[gain.key]))
-    folded = Folded(tuned, model.state_dict(), gains)
-    assert all(torch.allclose(folded[gain.key], model.state_dict()[gain.key]) for gain in gains)
-    fine_tune, twice = copy.deepcopy(model), copy.deepcopy(model)
-    fine_tune.load_state_dict(tuned)
-    twice.load_state_dict({key: folded[key] for key in tuned})
-    batch = case.samples()
+    gains = [
+        gain for gain in family_of(model).gains(model) if case.kind != "contrastive" or "text_model" not in gain.key
+    ]
+    step, base = whole_step(case, model), model.state_dict()
+    tuned = base | {gain.key: step[gain.key] for gain in gains}
+    folded = Folded(tuned, base, gains)
+    assert gains and all(torch.allclose(folded[gain.key], base[gain.key]) for gain in gains)
+    other, batch = twin(model, rotate=True), case.samples(64)  # more than an MLP has units
     ported = port(
         tuned=tuned,
         base=model,
@@ -126,13 +123,16 @@ def test_a_gain_folds_into_the_layers_beside_it(name):
         loss=case.loss,
         method=EXACT,
         head="own",
-        trust_base=True,
     )
-    samples = case.samples(4)
+    assert not ported.account.left
+    fine_tune, twice = copy.deepcopy(model), copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    twice.load_state_dict({key: folded[key] for key in tuned})
     with torch.no_grad():
-        before, wanted, same, got = (case.logits(each, samples) for each in (model, fine_tune, twice, ported.apply_()))
-    assert (same - wanted).norm() < 1e-9 * (wanted - before).norm()
-    assert (got - wanted).norm() < 0.3 * (wanted - before).norm()
+        before, wanted, *found = (
+            case.logits(each, case.samples(4)) for each in (model, fine_tune, twice, ported.apply_())
+        )
+    assert all((got - wanted).norm() < 1e-6 * (wanted - before).norm() for got in found)
 
 
 def moments(
