@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Scores, Side
 from hf_bico.core.errors import PortError
 from hf_bico.families import Contrastive, Library, Loaded, Purpose, PurposeKind
+from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.tasks.objectives import Causal, Classifier, Completion, Embedding, Objective, Seq2Seq, ZeroShot
+from hf_bico.tasks.objectives import Causal, Completion, Embedding, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task
 
 
@@ -59,7 +60,8 @@ def objective_of(
         return Seq2Seq(side, length, task.class_names)
     if purpose.kind is PurposeKind.FEATURES:
         return Embedding(side, length)
-    return Classifier(side, length, class_order(task.class_names, purpose.labels))
+    order = class_order(task.class_names, purpose.labels) if task.class_names else ()
+    return classifier_of(side, length, task.labels, order)
 
 
 def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
-from hf_bico.families import Library, Loaded
+from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, read_change
@@ -53,7 +53,7 @@ class Session:
     placed: Placed
     """The two bases: as they were opened, then with the head that gradients are taken under."""
     one_vocabulary: bool = True
-    """Whether language models of the two bases cut a text alike."""
+    """Whether the two bases cut a text alike, where that is what they answer with: tokens, or places of tokens."""
     unlabelled: Draw | None = None
     """The samples without labels, if any are taken."""
 
@@ -78,7 +78,8 @@ class Session:
 
     def job(self, drawn: Draw) -> Job:
         """Return the job that a method is given."""
-        alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
+        head, answer = self.plan.models.head, self.plan.samples.task.labels.answer
+        alike = self.one_vocabulary and head is not HeadKind.NONE and answer is not Answer.NUMBER
         base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
         more = None if self.unlabelled is None else self.batches(self.unlabelled)
@@ -228,7 +229,8 @@ def open_session(plan: Plan, run: Run) -> Session:
         sides = open_asked(plan, base), open_asked(plan, new)
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
-    alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)
+    by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
+    alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
     return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
 
