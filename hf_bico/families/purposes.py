@@ -53,6 +53,8 @@ HEADS = ("id2label", "label2id", "problem_type")
 
 def kind_of(architecture: str) -> PurposeKind | None:
     """Return what a class of this name is for; None if that is not known."""
+    if architecture.endswith("DoubleHeadsModel"):  # no model of features
+        return None
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
@@ -131,9 +133,11 @@ def _require_text_or_images(config: Any, name: str) -> None:
     """
     import transformers
 
-    said = getattr(getattr(transformers, name, None), "input_modalities", "text")
+    cls = getattr(transformers, name, None)
+    said = getattr(cls, "input_modalities", "text")
     takes = {said} if isinstance(said, str) else set(said)
-    if "text" in takes and not any(hasattr(config, f"{each}_config") for each in ("vision", "audio")):
+    towers = any(hasattr(config, f"{each}_config") for each in ("vision", "audio"))
+    if "text" in takes and getattr(cls, "main_input_name", "input_ids") == "input_ids" and not towers:
         takes = {"text"}  # the language model of one that takes more (Gemma 3)
     if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
         raise PortError(
