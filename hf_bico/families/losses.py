@@ -54,6 +54,13 @@ def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     return logits
 
 
+def logits_of_hidden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return a masked model's scores of every token, (n, T, V)."""
+    out = model(**inputs)
+    logits: Tensor = out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
+    return logits
+
+
 def logits_of_ends(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return the scores (n, 2, T) of all tokens to be the first and the last of the answer; those of padding count for
     nothing.
@@ -180,6 +187,11 @@ def _seq2seq(model: nn.Module, batch: Any) -> Tensor:
     return loss_of_tokens(*logits_of_answer(model, inputs, labels))
 
 
+def _hidden(model: nn.Module, batch: Any) -> Tensor:
+    inputs, labels = _parted(model, batch)
+    return loss_of_tokens(logits_of_hidden(model, inputs), labels)
+
+
 def _tokens(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
     return loss_of_tokens(model(**inputs).logits, labels)
@@ -190,7 +202,7 @@ _LOSSES = {
     PurposeKind.TEXT_CLASSES: _classifier,
     PurposeKind.CAUSAL_LM: _causal,
     PurposeKind.SEQ2SEQ: _seq2seq,
-    PurposeKind.MASKED_LM: _tokens,
+    PurposeKind.MASKED_LM: _hidden,
     PurposeKind.TOKEN_CLASSES: _tokens,
     PurposeKind.SPANS: _spans,
 }

@@ -1,8 +1,11 @@
-"""Encodes texts in which something is marked: a class for every word, or the answer to a question.
+"""Encodes texts in which something is marked: a class for every word, the answer to a question, or hidden words.
 
 Labels are aligned with the tokens, as transformers' own examples align them.
 """
 
+import random
+import re
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -120,3 +123,57 @@ def _ends(tokens: Sequence[Span | None], answer: Span) -> tuple[int, int]:
         any(t is not None and t.start <= at < t.end for t in tokens) for at in (answer.start, answer.end - 1)
     )
     return (own[0], own[-1]) if covered else (0, 0)
+
+
+HIDDEN = 0.15
+"""The share of words that are hidden, as in BERT's training."""
+
+
+def encode_hidden(tokenizer: Any, samples: Sequence[Sample], max_length: int | None) -> Encoded:
+    """Encode texts or pairs with some words hidden, all tokens of each, so that models that cut words differently are
+    asked for the same ones; the labels are the tokens that were there, -100 elsewhere. The notes are, of every sample,
+    the number of the hidden word that every token is of, None for all others.
+
+    The words are drawn by the text: the same at every call.
+
+    Raises:
+        PortError: the tokenizer is a slow one, or has no token that hides.
+    """
+    if tokenizer.mask_token_id is None:
+        raise PortError("the tokenizer has no mask token, so no word can be hidden: add one to its repo")
+    max_length = _limit(tokenizer, max_length)
+    rows, labels, notes = [], [], []
+    for number, sample in enumerate(samples):
+        texts = _texts(sample, number)
+        row = _row(tokenizer, texts, max_length)
+        if row.tokens is None:
+            raise PortError(
+                "a slow tokenizer does not say which word a token is of, which hidden words need: add a tokenizer.json "
+                "to its repo"
+            )
+        words = _drawn("".join(texts), texts)
+        owners = [_owner(token, words) for token in row.tokens]
+        hidden = [
+            token if owner is None else tokenizer.mask_token_id for token, owner in zip(row.ids, owners, strict=True)
+        ]
+        rows.append(row._replace(ids=hidden))
+        labels.append([UNASKED if owner is None else token for token, owner in zip(row.ids, owners, strict=True)])
+        notes.append(owners)
+    return Encoded(_inputs(tokenizer, rows, types=True), _padded(labels, UNASKED), _spans(TEXT, rows), notes)
+
+
+def _drawn(joined: str, texts: Sequence[str]) -> list[Span]:
+    """Return the words of texts that are hidden, in places of the joined text: `HIDDEN` of them, and one at least."""
+    words, start = [], 0
+    for text in texts:
+        words += [Span(start + found.start(), start + found.end()) for found in re.finditer(r"\S+", text)]
+        start += len(text)
+    chosen = random.Random(zlib.crc32(joined.encode("utf-8", "surrogatepass")))
+    return sorted(chosen.sample(words, max(1, round(HIDDEN * len(words)))))
+
+
+def _owner(token: Token, words: Sequence[Span]) -> int | None:
+    """Return the number of the word that a token is of; None if it is of none, or special."""
+    if token.special:
+        return None
+    return next((i for i, word in enumerate(words) if token.start < word.end and word.start < token.end), None)

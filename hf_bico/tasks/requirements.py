@@ -24,6 +24,7 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.ZERO_SHOT: (HeadKind.ZERO_SHOT,),
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
+        PurposeKind.MASKED_LM: (HeadKind.LM,),
         PurposeKind.FEATURES: (HeadKind.PROBE,) if task.class_names else (HeadKind.NONE,),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -51,6 +52,7 @@ TAKES = {
     PurposeKind.CAUSAL_LM: {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.SEQ2SEQ: {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
+    PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
     PurposeKind.SPANS: {SampleKind.SPAN},
 }

@@ -61,6 +61,11 @@ METRICS = {
         ),
         Metric("word accuracy", "Share of the words whose class is right; intervals from the spread over samples"),
         Metric(
+            "masked accuracy",
+            "Share of the hidden words, one in seven, all of whose tokens the model puts first; intervals from the "
+            "spread over samples",
+        ),
+        Metric(
             "answer F1",
             "Mean over the samples of the F1 of an answer's words, by SQuAD's rules; intervals from the spread over "
             "samples",

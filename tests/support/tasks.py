@@ -8,8 +8,9 @@ import datasets
 import torch
 import transformers
 from datasets import ClassLabel, List, Value
+from support import tokenizers_at_hand
 from support.family_twins import gradient_step, twin
-from support.repos import ROWS, _scale, case_of, texts, tokenizer_of
+from support.repos import ROWS, _scale, case_of, texts
 from torch import nn
 
 from hf_bico.families import Loaded, Transformers
@@ -76,8 +77,19 @@ KINDS = {
         {"tokens": List(S), "ner_tags": List(ClassLabel(names=list(TAGS)))},
         "entity F1",
     ),
+    "hidden": Kind("BertForMaskedLM", {}, {"text": S}, "masked accuracy"),
     "spans": Kind("BertForQuestionAnswering", {}, {"question": S, "context": S, "answers": ANSWERS}, "answer F1"),
 }
+
+
+def words() -> Any:
+    """Return a tokenizer of BERT's kind that can hide words."""
+    return tokenizers_at_hand.word_piece(mask_token="[UNK]")
+
+
+def other_words() -> Any:
+    """Return a tokenizer of RoBERTa's kind, which cuts words differently."""
+    return tokenizers_at_hand.byte_bpe(pad_token="<s>", mask_token="<|end|>", add_prefix_space=True)
 
 
 def write_rows(folder: Path, kind: str) -> Path:
@@ -121,7 +133,7 @@ def model_of(kind: str, tokenizer: Any) -> nn.Module:
 
 def write_world(root: Path, kind: str) -> Path:
     """Write `base` without its head, `ft`, `plus`, the base's twin, and `task`."""
-    tokenizer = tokenizer_of("text")
+    tokenizer = words()
     model = model_of(kind, tokenizer)
     task, samples = task_of(write_rows(root / "task", kind), model)
     objective = asked(model, tokenizer, task)
@@ -131,7 +143,7 @@ def write_world(root: Path, kind: str) -> Path:
     scale = _scale(before, change)
     other = twin(model)
     for folder, each in (("base", model), ("plus", other)):
-        each.bert.float().save_pretrained(root / folder)
+        (each if kind == "hidden" else each.bert).float().save_pretrained(root / folder)
         each.double()
     model.load_state_dict({key: tensor + scale * change[key] for key, tensor in before.items()})
     model.float().save_pretrained(root / "ft")

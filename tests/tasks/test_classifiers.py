@@ -10,10 +10,10 @@ from scipy.stats import bootstrap, pearsonr, spearmanr
 from seqeval.metrics import f1_score as entity_f1
 from sklearn.metrics import f1_score
 from support import tokenizers_at_hand
-from support.repos import tokenizer_of
-from support.tasks import KINDS, TAGS, asked, model_of, task_of, write_rows
+from support.tasks import KINDS, TAGS, asked, model_of, other_words, task_of, words, write_rows
 from torch import nn
 
+from hf_bico import PortError
 from hf_bico.core.collect import Side, collect
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
@@ -22,7 +22,7 @@ from hf_bico.core.types import Signal, Wanted
 from hf_bico.families import family_of
 from hf_bico.families.feeding import UNASKED, Span
 from hf_bico.families.losses import loss_of
-from hf_bico.families.marked import encode_spans, encode_words
+from hf_bico.families.marked import encode_hidden, encode_spans, encode_words
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.samples import Sample
 from hf_bico.tasks.scores import Score, answer_scores, entity_counts
@@ -32,9 +32,9 @@ from hf_bico.tasks.scores import Score, answer_scores, entity_counts
 def worlds(tmp_path_factory):
     made = {}
     for kind in KINDS:
-        model = model_of(kind, tokenizer_of("text"))
+        model = model_of(kind, words())
         task, samples = task_of(write_rows(tmp_path_factory.mktemp(kind), kind), model)
-        made[kind] = model, task, samples[:12], asked(model, tokenizer_of("text"), task)
+        made[kind] = model, task, samples[:12], asked(model, words(), task)
     return made
 
 
@@ -53,7 +53,7 @@ def test_loss_is_transformers_own(kind, worlds):
     for sample in samples:  # one at a time: transformers counts the scores of padding as answers
         batch = objective.encode([sample])
         whole = named(kind, batch)
-        counted = int((batch.labels != UNASKED).sum()) if kind == "tags" else 1
+        counted = int((batch.labels != UNASKED).sum()) if kind in ("tags", "hidden") else 1
         own = model(**whole).loss * counted
         assert torch.allclose(objective.loss(model, batch).double(), own.double(), rtol=1e-5)
         assert torch.allclose(loss_of(model)(model, whole).double(), own.double(), rtol=1e-5)
@@ -65,9 +65,8 @@ def test_loss_is_transformers_own(kind, worlds):
 def test_batches_change_nothing(kind, worlds):
     """Padding is of no weight, also where the other model cuts words differently."""
     model, task, samples, objective = worlds[kind]
-    words = tokenizers_at_hand.byte_bpe(pad_token="<s>", add_prefix_space=True)
-    target = model_of(kind, words)
-    other = asked(target, words, task)
+    target = model_of(kind, other_words())
+    other = asked(target, other_words(), task)
     pairs, found = pair_sites(*(family_of(each).sites(each) for each in (model, target))), []
     for size in (1, 5):
         seen = Statistics(pairs, Wanted(frozenset({Signal.INPUT, Signal.OUTPUT_GRADIENT})))
@@ -78,10 +77,9 @@ def test_batches_change_nothing(kind, worlds):
 
 
 def test_the_first_token_of_a_word_has_its_class():
-    words = ["unbelievable", "things", "happened"]
-    batch = encode_words(tokenizer_of("text"), [Sample(words, (2, 0, UNASKED)), Sample(words[:1], (1,))], 64)
-    tokenizer = tokenizer_of("text")
-    pieces = [len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in words]
+    given, tokenizer = ["unbelievable", "things", "happened"], words()
+    batch = encode_words(tokenizer, [Sample(given, (2, 0, UNASKED)), Sample(given[:1], (1,))], 64)
+    pieces = [len(tokenizer(word, add_special_tokens=False)["input_ids"]) for word in given]
     assert max(pieces) > 1
     labels = [
         UNASKED,
@@ -92,7 +90,7 @@ def test_the_first_token_of_a_word_has_its_class():
 
 
 def test_ends_of_an_answer_are_tokens_and_what_is_cut_has_none():
-    tokenizer, text = tokenizer_of("text"), "the port carries what it learned"
+    tokenizer, text = words(), "the port carries what it learned"
     start = text.index("what")
     sample = Sample(("carries what?", text), (Span(start, start + len("what it")),))
     batch = encode_spans(tokenizer, [sample], 64)
@@ -115,6 +113,20 @@ class Right(nn.Module):
             return SimpleNamespace(logits=F.one_hot(self.labels.clamp_min(0), len(TAGS)).float())
         start, end = F.one_hot(self.labels, input_ids.shape[1]).float().unbind(1)
         return SimpleNamespace(start_logits=start, end_logits=end)
+
+
+def test_the_same_words_are_hidden_whatever_the_tokenizer():
+    text = "every token of a hidden word is hidden and the same words are hidden from both models alike"
+    found = []
+    for tokenizer in (words(), other_words()):
+        batch = encode_hidden(tokenizer, [Sample(text, None)], 64)
+        ids = batch.inputs["input_ids"][0].where(batch.labels[0] == UNASKED, batch.labels[0])
+        assert torch.equal(ids, torch.tensor(tokenizer(text)["input_ids"]))
+        assert (batch.inputs["input_ids"][batch.labels != UNASKED] == tokenizer.mask_token_id).all()
+        found.append(tokenizer.decode(batch.labels[batch.labels != UNASKED]).replace("##", "").split())
+    assert "".join(found[0]) == "".join(found[1]) and len(set(batch.notes[0]) - {None}) == round(0.15 * 17)
+    with pytest.raises(PortError, match="no mask token"):
+        encode_hidden(tokenizers_at_hand.word_piece(), [Sample(text, None)], 64)
 
 
 @pytest.mark.parametrize("kind", ["tags", "spans"])

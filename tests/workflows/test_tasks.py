@@ -3,8 +3,7 @@
 import pytest
 import torch
 import transformers
-from support.repos import tokenizer_of
-from support.tasks import KINDS, asked, task_of, write_world
+from support.tasks import KINDS, asked, task_of, words, write_world
 
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.scores import METRICS
@@ -43,7 +42,7 @@ def test_a_port_to_a_twin_answers_as_the_fine_tune_does(kind, worlds, tmp_path):
     task, samples = task_of(root / "task", theirs)
     answers = []
     for model in (theirs, ours):
-        objective = asked(model, tokenizer_of("text"), task)
+        objective = asked(model, words(), task)
         with torch.no_grad():
             answers.append(model(**objective.encode(samples).inputs)[0])
     assert (answers[0] - answers[1]).norm() < 0.03 * answers[0].norm()
