@@ -210,8 +210,8 @@ def _batches(job: Job, lesson: Lesson, step: int) -> Iterator[tuple[Batch, Lesso
 def _teacher(job: Job) -> nn.Module:
     if job.base.answers is None or job.target.answers is None:
         raise PortError(
-            "the fine-tune's own answers mean nothing to the new base (another vocabulary, or no head), so it cannot "
-            "learn from them"
+            "the fine-tune's own answers mean nothing to the new base (another vocabulary, no head, or a number and no "
+            "classes), so it cannot learn from them"
         )
     return tuned_copy(job)
 

@@ -8,7 +8,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.families.generic import Generic
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
-from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
+from hf_bico.families.protocol import Answer, Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
 from hf_bico.families.tables import TABLES
 
 FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
@@ -19,6 +19,7 @@ LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
 __all__ = [
     "FAMILIES",
     "LIBRARIES",
+    "Answer",
     "Contrastive",
     "Family",
     "Library",

@@ -20,13 +20,20 @@ UNASKED = -100
 TEXT, LABELS = "text", "labels"
 
 
+class Span(NamedTuple):
+    """Characters [start, end) of a text."""
+
+    start: int
+    end: int
+
+
 class Sample(Protocol):
     """A row of a dataset."""
 
     inputs: Any
-    """str, (str, str), or a tuple of messages, each with its role and content."""
+    """str, (str, str), a list of words, or a tuple of messages, each with its role and content."""
     label: Any
-    """Class index, the text to answer with, or None."""
+    """Class index, the classes of every word, spans of the second text, the text to answer with, or None."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +43,13 @@ class Encoded:
     inputs: Mapping[str, Tensor]
     """What forward() takes, by name, batch first."""
     labels: Tensor | None = None
-    """Class indices (n,); or a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
+    """Class indices or numbers (n,); whether each class is there (n, K); first and last token of the answer (n, 2); or
+    classes of tokens, a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
     spans: Mapping[str, Spans] = field(default_factory=dict)
     """What tokens cover: "text" for the input ids, "labels" for a decoder's labels (its row t answers for label t).
     Empty for images, and for slow tokenizers, which do not say: such a model meets only models with its tokenizer."""
+    notes: Sequence[Any] = ()
+    """What a score needs of every sample besides."""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

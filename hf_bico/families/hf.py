@@ -88,7 +88,8 @@ class Transformers:
                 folder, config=config, dtype=dtype or "auto", use_safetensors=True, ignore_mismatched_sizes=True
             )
         processor = _processor(folder)
-        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
+        tokenizer = _tokenizer(folder, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES)
+        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
         if purpose.kind is PurposeKind.TEXT_CLASSES and side.tokenizer is not None:
             config.pad_token_id = padding(side.tokenizer)  # by this the model finds the last token that is not padding
         return side
@@ -222,11 +223,19 @@ def _preprocess(processor: Any) -> Any:
     return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, *, spaced: bool = False) -> Any:
+    """Return a repo's tokenizer; None if it cannot be opened.
+
+    Args:
+        spaced: whether a word on its own gets the space before it that it has in a text, as GPT-2's kind asks for.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if spaced and getattr(found, "add_prefix_space", None) is False:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, add_prefix_space=True)
+        return found
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -156,15 +156,20 @@ class FamilyLayout:
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the classifier's layers, in the order they run; empty for a model without one."""
-        every_token = type(model).__name__.endswith("ForTokenClassification")
-        layers = [replace(layer, tokens=TEXT) if every_token else layer for layer in self.head]
-        found = [site for layer in layers for site in _outside(model, layer)]
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
         """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
-        found = [site for layer in self.head for site in _outside(model, layer)]
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
+
+    def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
+        """Return the layers on top as a class runs them: on every token where every token is answered for."""
+        every_token = "ForTokenClassification", "ForQuestionAnswering"
+        if not any(each in type(model).__name__ for each in every_token):
+            return self.head
+        return tuple(replace(layer, tokens=TEXT) for layer in (*self.head, Layer(HEAD, "^qa_outputs")))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         """Return the names of the parameters of norms within the classifier."""
@@ -172,7 +177,9 @@ class FamilyLayout:
 
     def left_reason(self, key: str) -> str | None:
         """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
-        on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
+        on_top = "|".join(
+            re.escape(path) for path in ("qa_outputs", *(each.path.removeprefix("^") for each in self.head))
+        )
         patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
         return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
 

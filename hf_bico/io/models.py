@@ -242,9 +242,9 @@ def _repo_model(
 
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
-    """Return what becomes of a classifier's layers on top; empty for models that are not classifiers."""
+    """Return what becomes of a classifier's layers on top; empty for models without a head of their own."""
     own, theirs = (each.family.head_sites(each.skeleton) for each in (base, target))
-    if not purpose.kind.classifies:
+    if not purpose.kind.has_head:
         return HeadLayers()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)

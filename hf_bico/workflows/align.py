@@ -211,7 +211,7 @@ def _report(
         "head": plan.models.head,
         "purpose": plan.models.purpose.kind,
         **drawn.record(),
-        **asdict(samples.task),
+        **samples.task.record(),
         **({"bank": to_plain(bank)} if bank else {}),
     }
     return MapsReport(

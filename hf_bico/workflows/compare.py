@@ -294,7 +294,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
         methods={name: method.options for name, method in bench.methods.items()},
         calibration=draws.draws,
         head=plan.models.head,
-        task=asdict(plan.samples.task),
+        task=plan.samples.task.record(),
         rows=draws.rows,
         summary=judged(summary(draws.rows), start, measured, 0 if bench.tuned else judged_classes(plan)),
         environment=Environment.of(plan.models.device, bench.run.clock.seconds),

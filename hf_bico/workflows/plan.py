@@ -168,7 +168,7 @@ def make_plan(
     device, named = pick_device(config.device), parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = repo_models(lineage.models, hub, config.family)
-    dataset, split, task = open_dataset(config, hub, lineage.dataset, named)
+    dataset, split, task = open_dataset(config, hub, lineage.dataset, named, purpose)
     head = head_of(config.head, purpose, task)
     for each in methods.values():
         require_task(purpose, task, lineage, each)
@@ -254,12 +254,12 @@ def storage_of(config: FormChoices, library: Library) -> Storage:
 
 
 def open_dataset(
-    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str]
+    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str], purpose: Purpose | None = None
 ) -> tuple[HubDataset, Split, Task]:
     """Return the dataset, the split that samples are drawn from, and the task."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
-    return dataset, split, read_task(dataset, split, named, config.templates)
+    return dataset, split, read_task(dataset, split, named, config.templates, purpose)
 
 
 def calibration_of(config: SamplingChoices) -> Calibration:

@@ -212,7 +212,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         method=MethodRecord.of(plan.method, carried.alpha, carried.search, carried.choice),
         calibration=CalibrationRecord(
             **drawn.record(),
-            **asdict(samples.task),
+            **samples.task.record(),
             config=samples.dataset.config,
             bank=BankRecord.of(samples.bank),
         ),

@@ -18,7 +18,7 @@ from hf_bico.core.pairing import by_path
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
-from hf_bico.families import Library, Loaded
+from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
@@ -55,7 +55,7 @@ class Session:
     placed: Placed
     """The two bases: as they were opened, then with the head that gradients are taken under."""
     one_vocabulary: bool = True
-    """Whether language models of the two bases cut a text alike."""
+    """Whether the two bases cut a text alike, where that is what they answer with: tokens, or places of tokens."""
     unlabelled: Draw | None = None
     """The samples without labels, if any are taken."""
 
@@ -80,7 +80,8 @@ class Session:
 
     def job(self, drawn: Draw) -> Job:
         """Return the job that a method is given."""
-        alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
+        head, answer = self.plan.models.head, self.plan.samples.task.labels.answer
+        alike = self.one_vocabulary and head is not HeadKind.NONE and answer is not Answer.NUMBER
         base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
         more = None if self.unlabelled is None else self.batches(self.unlabelled)
@@ -239,7 +240,8 @@ def open_session(plan: Plan, run: Run) -> Session:
     change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
-    alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)
+    by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
+    alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
     return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
 
