@@ -1,6 +1,6 @@
 """Task vectors: read, checked, carried to the target's coordinates, accounted for, and added."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
@@ -9,6 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
@@ -19,47 +20,6 @@ LEAST_COSINE = 0.05
 """The cosine of θ_A,ft and θ_A, over the sites' weights, below which θ_A cannot be what was fine-tuned. Unrelated
 models of one architecture have 0.00 (the largest of 18 pairs of ours has 0.008); a fine-tune comes so low where its τ
 is twenty times as large as its base. See docs/method.md."""
-
-
-class Difference(Mapping[str, Tensor]):
-    """The task vector τ = tuned − base, read one tensor at a time, in float32 or wider; no side is ever held whole.
-
-    Raises:
-        PortError: on construction, for names or shapes that differ, all of them listed; on reading, for NaN or Inf.
-    """
-
-    def __init__(self, tuned: Tensors, base: Tensors) -> None:
-        self.tuned, self.base = tuned, base
-        odd = [
-            f"{key} is only in the {side}"
-            for side, a, b in (("fine-tuned model", tuned, base), ("base", base, tuned))
-            for key in a.keys() - b.keys()
-        ]
-        odd += [
-            f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
-            for key in base.keys() & tuned.keys()
-            if tuned[key].shape != base[key].shape
-        ]
-        if odd:
-            raise PortError(
-                f"not a fine-tune of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
-            )
-
-    def __getitem__(self, key: str) -> Tensor:
-        tuned, base = self.tuned[key], self.base[key]
-        if not tuned.is_floating_point():
-            return (tuned.long() - base.long()).float()
-        dtype = torch.promote_types(tuned.dtype, torch.float32)
-        tau = tuned.to(base.device, dtype) - base.to(dtype)
-        if not tau.isfinite().all():
-            raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
-        return tau
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tuned)
-
-    def __len__(self) -> int:
-        return len(self.tuned)
 
 
 @dataclass(frozen=True)
@@ -217,8 +177,19 @@ def account(
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
+    left += _left_apart(tau, left_reason)
     taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     return Account(taken**0.5, left)
+
+
+def _left_apart(tau: Tensors, left_reason: Callable[[str], str | None]) -> Iterator[Left]:
+    """Yield what stays behind because the fine-tune and its base cannot be compared there, and how they differ."""
+    if not isinstance(tau, Compared):
+        return
+    for key, how in tau.apart.items():
+        rows = tau.shared(key)
+        norm = 0.0 if rows is None else float(rows.norm())
+        yield Left(key, f"{left_reason(key) or 'there is nothing to compare it with'}: {how}", norm)
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
@@ -250,7 +221,7 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trust
     """
     ratio = relative_norm(tau, base, sites)
     if ratio == 0:
-        raise PortError("the fine-tuned model and its base are the same: there is nothing to port")
+        raise PortError(_why_nothing(tau))
     if trusted:
         return ratio
     alike = cosine(tau, base, sites)
@@ -260,6 +231,23 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trust
             f"models; name the right one with {setting('base')}, or say {setting('trust_base')} if it is the base"
         )
     return ratio
+
+
+def _why_nothing(tau: Tensors) -> str:
+    """Return why there is nothing to port where no linear map has a τ: what differs instead, if anything does."""
+    changed = [key for key in tau if float(part_of(tau, Slice(key)).norm()) > 0]
+    changed += sorted(tau.apart) if isinstance(tau, Compared) else []
+    if changed:
+        return (
+            "no linear map of the fine-tuned model differs from its base's, and those are what moves; it differs in "
+            f"{listed(changed)} alone: there is nothing to port"
+        )
+    if isinstance(tau, Compared) and tau.rounded:
+        return (
+            "the fine-tuned model is its base in another dtype: they differ by no more than rounding (at most "
+            f"{max(tau.rounded.values()):.2g}), so there is nothing to port"
+        )
+    return "the fine-tuned model and its base are the same: there is nothing to port"
 
 
 def check_scale(alpha: float) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from torch import nn
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.notes import note
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
-from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
+from hf_bico.io.checkpoints import Named, Shapes, check_shapes, inside, require_weights, shards
 from hf_bico.io.hub import Hub
+from hf_bico.io.names import names_in
+from hf_bico.io.quantised import require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -30,6 +33,9 @@ class RepoModel:
     """Shapes of the stored tensors, by their names in the model."""
     adapter: AdapterConfig | None = None
     """Set for an adapter, whose family, skeleton and shapes are those of its base with the adapter in it."""
+    own_way: bool = False
+    """Whether its library would not open it with these tensors by itself: a wrapper left its mark on their names, or
+    an adapter lies beside them."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
         """Return the model's sites; see `Family.sites`."""
@@ -68,6 +74,12 @@ class PortModels:
         return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
     @property
+    def must(self) -> set[str]:
+        """Names of the tensors that a fine-tune must have like its base: those of the linear maps that can move."""
+        sites = (*self.base.sites(every=True), *(pair.base for pair in self.layers.moved))
+        return {s.key for site in sites for s in site.slices}
+
+    @property
     def optional_towers(self) -> set[str]:
         """Names of the towers that move only if τ changes them."""
         return {site.tower for site in self.base.sites(every=True)} - {site.tower for site in self.base.sites()}
@@ -95,7 +107,7 @@ def bases(
     return (
         library,
         purpose,
-        tuple(_repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+        tuple(repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
     )
 
 
@@ -120,10 +132,16 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-    found = [_repo_model(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
+    mends = ADAPTER_MENDS if adapter else MENDS
+    found = [
+        repo_model(each, folder, hub, library, purpose, family, mend)
+        for each, folder, mend in zip(opened, folders, mends, strict=False)
+    ]
     if adapter:
+        stored = Shapes(hub, pinned[0], (WEIGHTS,))
+        require_filled(pinned[0], stored)
         with errors_about(pinned[0]):
-            found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
+            found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
     return library, purpose, tuple(found)
 
 
@@ -136,8 +154,17 @@ def base_of(source: Pinned, hub: Hub) -> str:
     if is_adapter(source):
         with errors_about(source):
             config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
-        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
+        if config.base and Path(config.base).is_dir():
+            if config.revision:
+                note(f"the base of {source} is a folder, which has no revision {config.revision!r}: that is ignored")
+            return config.base
+        if config.base and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base):
             return config.base + (f"@{config.revision}" if config.revision else "")
+        if config.base:
+            raise PortError(
+                f"{source} was trained on {config.base}, a folder that is not on this machine: name that model with "
+                f"{setting('base')}"
+            )
     named = hub.card(source).base_model
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
     if len(names) != 1:
@@ -165,6 +192,8 @@ def _library_of(pinned: Pinned) -> Library:
         what = "is not a model that can be opened: it has neither open_clip_config.json nor config.json"
         if is_adapter(pinned):
             what = "is a PEFT adapter; only SOURCE may be one"
+        elif there := inside(pinned):
+            what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
             what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
         raise PortError(f"{pinned} {what}")
@@ -218,14 +247,40 @@ def with_adapter(
     return RepoModel(pinned, base.family, base.skeleton, Named(both, names), adapter)
 
 
-def _repo_model(
-    pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None
+MENDS = (
+    "name what it was made from as SOURCE, or a copy that was dequantised (`model.dequantize()` in transformers)",
+    f"name the model that it was made from with {setting('base')}",
+    f"name the model that it was made from with {setting('target')}",
+)
+"""What to do about quantised weights of the source, the base and the target."""
+ADAPTER_MENDS = (f"name the full model that it was made from with {setting('base')}", *MENDS[1:])
+"""The same where the source is an adapter, which is opened by its base."""
+
+
+def repo_model(
+    pinned: Pinned,
+    folder: Path,
+    hub: Hub,
+    library: Library,
+    purpose: Purpose,
+    family: str | None,
+    mend: str = MENDS[1],
 ) -> RepoModel:
+    """Return a model's insides.
+
+    Args:
+        mend: what to do if its weights are quantised.
+    """
+    stored = Shapes(hub, pinned, shards(library, pinned))
+    require_float(pinned, hub.json(pinned, library.config_file), stored, mend)
+    require_filled(pinned, stored)
+    require_merged(pinned, stored)
     with errors_about(pinned):
         skeleton = library.skeleton(folder, purpose)
         known = family_of(skeleton, family)
-        stored = Shapes(hub, pinned, shards(library, pinned))
-        return RepoModel(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
+        names, marked = names_in(library, skeleton, stored, str(pinned))
+        beside = (folder / CONFIG).exists()
+        return RepoModel(pinned, known, skeleton, Named(stored, names), own_way=marked or beside)
 
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
@@ -251,7 +306,8 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
     for each in models:
         top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
-        check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
+        free, lacking = (resized(models), borrowed(models)) if each is source else (set(), set())
+        check_shapes(each.pinned, each.shapes.without(top | free), each.skeleton, top | free | lacking, unknown)
     for each in models if library.exact else models[:1] if tuned else ():
         lost = [
             key
@@ -260,6 +316,35 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
         ]
         if lost:
             raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
+
+
+def borrowed(models: Sequence[RepoModel]) -> set[str]:
+    """Return the names of the tensors that a fine-tune's files lack and its base's have, which are taken: a
+    language-model head that was not saved with the body, for one; but no linear map of the blocks, and no classifier.
+
+    Args:
+        models: the fine-tune, then its base.
+    """
+    tuned, base = models[:2]
+    own = {key: tuple(p.shape) for key, p in tuned.skeleton.named_parameters()}
+    sites = {s.key for site in base.sites(every=True) for s in site.slices}
+    lacking = base.shapes.keys() - tuned.shapes.keys() - sites - tuned.family.on_top(tuned.skeleton)
+    return {key for key in lacking & own.keys() if tuple(base.shapes[key].shape) == own[key]}
+
+
+def resized(models: Sequence[RepoModel]) -> set[str]:
+    """Return the names of the tensors that an adapter holds whole in another shape than its base has, such as
+    embeddings of more tokens; a linear map of the blocks is never one.
+
+    Args:
+        models: the adapter with its base in it, then the base.
+    """
+    tuned, base = models[:2]
+    if tuned.adapter is None:
+        return set()
+    sites = {s.key for site in base.sites(every=True) for s in site.slices}
+    both = tuned.shapes.keys() & base.shapes.keys()
+    return {key for key in both - sites if tuple(tuned.shapes[key].shape) != tuple(base.shapes[key].shape)}
 
 
 def pair_models(base: RepoModel, target: RepoModel, matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:

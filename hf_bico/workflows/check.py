@@ -11,6 +11,7 @@ from huggingface_hub import errors as hub_errors
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods import Auto, method_of
+from hf_bico.core.notes import listening
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
@@ -63,6 +64,12 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
             together is not an error here but the verdict.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
+    """Return all that is found; see `run`."""
     method = method_of(config.method, config.method_options)
     if isinstance(method, Auto):
         raise PortError(
@@ -70,7 +77,7 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         )
     matching_of(config)
     with running.clock("resolve"):
-        pinned = resolve_models(config, hub)
+        pinned = resolve_models(config, running.hub)
     report = CheckReport(lineage=_origins(pinned))
     try:
         models, hashes, report = _move(config, pinned, method, report, running)
@@ -189,6 +196,7 @@ def _ended(
         report,
         verdict=asdict(verdict) | {"next": command},
         environment=Environment.of(device, run.clock.seconds),
+        notes=tuple(run.notes) or None,
     )
 
 

@@ -33,6 +33,16 @@ class DataChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceChoices:
+    """What of a source is taken."""
+
+    subfolder: str | None = option("The folder of SOURCE's repo that it is in, such as checkpoint-500.", None)
+    source_kind: str | None = option(
+        "What SOURCE is taken for where it holds both: model, or adapter [default: model].", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
 
@@ -206,7 +216,15 @@ class PushChoices:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskChoices(
-    HeadChoices, MachineChoices, MatchingChoices, ScoringChoices, ReadingChoices, BaseChoices, DataChoices, ModelChoices
+    HeadChoices,
+    MachineChoices,
+    MatchingChoices,
+    ScoringChoices,
+    ReadingChoices,
+    SourceChoices,
+    BaseChoices,
+    DataChoices,
+    ModelChoices,
 ):
     """The choices that a port, a check and a comparison share."""
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
-from hf_bico.core.transport import Difference, account, check_fine_tune
+from hf_bico.core.transport import account, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 from hf_bico.families import logits as clip_logits
@@ -181,7 +182,8 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     pairs = (*pair_sites(sites, family_of(target).sites(target), matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
-    tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
+    tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
+    tau = Difference(tuned, plain, must={s.key for pair in pairs for s in pair.base.slices})
     ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:

@@ -15,6 +15,7 @@ from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.adapter import one_kind
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -196,7 +197,7 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     Raises:
         PortError: any of them cannot be found, or no base is known; the target is one of the other two.
     """
-    source = hub.resolve(config.source)
+    source = one_kind(hub.resolve(config.source), config.source_kind, config.subfolder)
     found = source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
     require_new_target(*found)
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hf_bico.core.difference import Compared, Difference
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.types import Tensors
@@ -78,25 +79,34 @@ class Adapted(Mapping[str, Tensor]):
         return len(self.plain)
 
 
-class AdapterChange(Factored):
+class AdapterChange(Factored, Compared):
     """The task vector of an adapter: factors stay factors, and the change of what it does not touch has rank 0.
 
+    Args:
+        must: names of the tensors that the base must have in the adapter's shape; others that it holds whole, such as
+            embeddings of more tokens, are `apart` where they differ.
+
     Raises:
-        PortError: on construction, for tensors that the base lacks or has in another shape; on reading, for NaN or Inf.
+        PortError: on construction, for such tensors that differ, all of them listed; on reading, for NaN or Inf.
     """
 
-    def __init__(self, tuned: Adapted, base: Named) -> None:
-        self.tuned, self.base = tuned, base
-        odd = [
-            f"{key} is {tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
+    def __init__(self, tuned: Adapted, base: Named, must: Iterable[str]) -> None:
+        self.tuned, self.base, self.rounded = tuned, base, dict[str, float]()
+        self.apart = {
+            key: f"{tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
             for key in tuned.whole & tuned.keys() & base.keys()
             if tuned.plain[key].shape != tuned.shapes[key].shape
-        ]
-        odd += [f"{key} is only in the adapter" for key in tuned.keys() - base.keys()]
+        }
+        self.apart |= dict.fromkeys(tuned.keys() - base.keys(), "only in the adapter")
+        wanted = set(must)
+        odd = [f"{key} is {how}" for key, how in sorted(self.apart.items()) if key in wanted]
         if odd:
-            raise PortError(
-                f"not an adapter of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
-            )
+            raise PortError(f"not an adapter of this base; name the right one with {setting('base')}: {listed(odd)}")
+
+    def shared(self, key: str) -> Tensor | None:
+        if key not in self.base:
+            return None
+        return Difference({key: self.tuned[key]}, {key: self.base[key]}, must=()).shared(key)
 
     def factors(self, key: str) -> LowRank | None:
         shape, tuned = tuple(self.tuned.shapes[key].shape), self.tuned
@@ -117,13 +127,13 @@ class AdapterChange(Factored):
         return tau
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.base)
+        return (key for key in self.base if key not in self.apart)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.base
+        return key in self.base and key not in self.apart
 
     def __len__(self) -> int:
-        return len(self.base)
+        return sum(1 for _ in self)
 
 
 def open_adapted(

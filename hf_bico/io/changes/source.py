@@ -1,19 +1,21 @@
 """A port's task vector: fetched, read tensor by tensor, checked, and accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_bico.core.errors import PortError
-from hf_bico.core.transport import Account, Difference, account, check_fine_tune, part_of
+from hf_bico.core.difference import Difference
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.notes import note
+from hf_bico.core.transport import Account, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
 from hf_bico.io.checkpoints import Named, SafeTensors, opening_files, require_finite
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import PortModels, RepoModel
+from hf_bico.io.models import PortModels, RepoModel, borrowed
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -55,8 +57,11 @@ def read_change(
     """
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
+    lacking = borrowed(models.each)
+    if lacking:
+        note(f"{models.tuned.pinned} was saved without {listed(sorted(lacking))}: its base's are taken")
     whole = only_in_source(models)
-    tau = change_of(tuned.without(whole), base.without(whole))
+    tau = change_of(tuned.without(whole), base.without(whole), models.must)
     require_finite(models.target.pinned, target)
     sites = [site for site in models.base_sites if site.weight.key in tau]
     ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted))
@@ -65,6 +70,7 @@ def read_change(
     if config and isinstance(tuned, Adapted):
         adapter = {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
     change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
+    note_rounding(tau)
     return models, change, target
 
 
@@ -114,9 +120,25 @@ def open_source(
         return open_adapted(library, purpose, models[0], base, models[1].shapes, folders), base
 
 
-def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange:
-    """Return τ, to be read one tensor at a time."""
-    return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
+def change_of(tuned: Named | Adapted, base: Named, must: Iterable[str]) -> Difference | AdapterChange:
+    """Return τ, to be read one tensor at a time.
+
+    Args:
+        must: names of the tensors that both must have in one shape; others that differ are left out of τ.
+
+    Raises:
+        PortError: such tensors differ, so that the one is no fine-tune of the other.
+    """
+    return AdapterChange(tuned, base, must) if isinstance(tuned, Adapted) else Difference(tuned, base, must)
+
+
+def note_rounding(tau: Difference | AdapterChange) -> None:
+    """Say which tensors of a task vector that was read differ by rounding alone."""
+    if tau.rounded:
+        note(
+            f"{len(tau.rounded)} of {len(tau)} tensors differ from the base's by no more than the rounding between "
+            f"their dtypes (at most {max(tau.rounded.values()):.2g}): that is no fine-tuning, and left out"
+        )
 
 
 def open_model(library: Library, model: RepoModel, folder: Path) -> Named:
