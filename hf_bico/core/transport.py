@@ -1,5 +1,6 @@
 """Task vectors: read, checked, carried to the target's coordinates, accounted for, and added."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -210,18 +211,21 @@ def cosine(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
     return inner / sqrt(tuned * size) if tuned * size else float("nan")
 
 
-def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trusted: bool = False) -> float:
+def check_fine_tune(
+    tau: Tensors, base: Tensors, sites: Sequence[Site], *, trusted: bool = False, head: Sequence[str] = ()
+) -> float:
     """Return ‖τ‖/‖θ_A‖; refuse two models that cannot be a fine-tune and its base.
 
     Args:
         trusted: whether nobody doubts the base; an adapter's fine-tune holds its base whatever the adapter is.
+        head: names of the fine-tune's tensors beside τ that are new or trained.
 
     Raises:
-        PortError: τ is zero, or the two models' weights have nothing in common.
+        PortError: τ is zero there (what else differs is listed), or the two models' weights have nothing in common.
     """
     ratio = relative_norm(tau, base, sites)
     if ratio == 0:
-        raise PortError(_why_nothing(tau))
+        raise PortError(_why_nothing(tau, head))
     if trusted:
         return ratio
     alike = cosine(tau, base, sites)
@@ -233,20 +237,24 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trust
     return ratio
 
 
-def _why_nothing(tau: Tensors) -> str:
+def _why_nothing(tau: Tensors, head: Sequence[str]) -> str:
     """Return why there is nothing to port where no linear map has a τ: what differs instead, if anything does."""
     changed = [key for key in tau if float(part_of(tau, Slice(key)).norm()) > 0]
     changed += sorted(tau.apart) if isinstance(tau, Compared) else []
-    if changed:
+    if changed or head:
+        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", key) for key in (*changed, *head)))
+        mend = "fit a head to the new base itself" if not changed else "train these on the new base itself"
         return (
-            "no linear map of the fine-tuned model differs from its base's, and those are what moves; it differs in "
-            f"{listed(changed)} alone: there is nothing to port"
+            "what moves are the linear maps, and those of the fine-tuned model are its base's; trained, or new, are "
+            f"{listed(names, 8)} alone, which cannot be ported on their own: {mend}"
         )
     if isinstance(tau, Compared) and tau.rounded:
         return (
             "the fine-tuned model is its base in another dtype: they differ by no more than rounding (at most "
             f"{max(tau.rounded.values()):.2g}), so there is nothing to port"
         )
+    if isinstance(tau, Factored):
+        return "the adapter changes nothing, as before training: there is nothing to port"
     return "the fine-tuned model and its base are the same: there is nothing to port"
 
 

@@ -26,7 +26,7 @@ class Sample(Protocol):
     inputs: Any
     """str, (str, str), or a tuple of messages, each with its role and content."""
     label: Any
-    """Class index, the text to answer with, or None."""
+    """Class index, the text or the messages to answer with, or None."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,8 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
 def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
     """Return a sample as text for a causal model."""
     if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
-        return rendered_chat(tokenizer, sample.inputs, number)
+        later = sample.label if isinstance(sample.label, tuple) else ()
+        return rendered_chat(tokenizer, (*sample.inputs, *later), number, len(sample.inputs) if later else 0)
     prompt = "\n".join(_texts(sample, number))
     if sample.label is None:
         return Rendered(prompt, [Part(0, len(prompt))], [(0, len(prompt))], every=True)

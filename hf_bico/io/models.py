@@ -154,23 +154,39 @@ def base_of(source: Pinned, hub: Hub) -> str:
     if is_adapter(source):
         with errors_about(source):
             config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
-        if config.base and Path(config.base).is_dir():
-            if config.revision:
-                note(f"the base of {source} is a folder, which has no revision {config.revision!r}: that is ignored")
-            return config.base
-        if config.base and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base):
-            return config.base + (f"@{config.revision}" if config.revision else "")
         if config.base:
-            raise PortError(
-                f"{source} was trained on {config.base}, a folder that is not on this machine: name that model with "
-                f"{setting('base')}"
-            )
+            return _base_named(source, config.base, config.revision)
     named = hub.card(source).base_model
-    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
         raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
-    return f"hf://{names[0]}"
+    return f"hf://{names[0]}" if _REPO.fullmatch(names[0]) else _base_named(source, names[0], None)
+
+
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def _base_named(source: Pinned, base: str, revision: str | None) -> str:
+    """Return a reference to the base that a source names: a folder of this machine, or a repo.
+
+    Raises:
+        PortError: it is a folder of another machine, or a copy of 4 bits.
+    """
+    if Path(base).is_dir():
+        if revision:
+            note(f"the base of {source} is a folder, which has no revision {revision!r}: that is ignored")
+        return base
+    if copy := re.fullmatch(r"(.+?)(-unsloth)?-bnb-4bit", base):
+        raise PortError(
+            f"{source} was trained on {base}, which is quantised (bitsandbytes, 4 bits): name the full model that it "
+            f"was made from with {setting('base')}, such as {copy[1]}"
+        )
+    if _REPO.fullmatch(base):
+        return base + (f"@{revision}" if revision else "")
+    raise PortError(
+        f"{source} was trained on {base}, a folder that is not on this machine: name that model with {setting('base')}"
+    )
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:
@@ -237,7 +253,10 @@ def with_adapter(
     Args:
         stored: the adapter's tensors, or anything with their shapes, by their names in its file.
     """
-    whole = {name: key for key in stored if (name := stripped(key))}
+    twice = sorted(
+        stored, key=lambda key: ".modules_to_save." not in key
+    )  # saved embeddings are there under both names
+    whole = {name: key for key in twice if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
     both = {

@@ -15,7 +15,9 @@ from PIL import UnidentifiedImageError
 from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.families.chat import ASSISTANT
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
+from hf_bico.tasks.pictures import as_rgb, is_broken
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
 
@@ -48,8 +50,8 @@ class Sample:
 
     inputs: Any
     """An image, a text, a pair of texts, the messages of a chat (role and content each), or a prompt."""
-    label: int | str | None
-    """The index of the class, the completion of the prompt, or None."""
+    label: Any
+    """The index of the class, the completion of the prompt (a text, or messages), or None."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +244,10 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
         with _reading():
             try:
                 row = next(rows)
-            except UnidentifiedImageError as error:
-                raise PortError(f"the image of row {index} cannot be read") from error
+            except (UnidentifiedImageError, SyntaxError, OSError) as error:
+                if task.columns.kind is not SampleKind.IMAGE or not is_broken(error):
+                    raise
+                raise PortError(f"the image of row {index} cannot be read: {' '.join(str(error).split())}") from error
             sample = _sample(task, index, row)
         yield sample
 
@@ -251,14 +255,14 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
     if kind is SampleKind.CHAT:
-        return Sample(_messages(index, values["messages"]), None)
+        return _chat(index, values)
     if kind is SampleKind.COMPLETION:
         return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
     label = _class(task, index, values["label"]) if "label" in values else None
     if kind is SampleKind.IMAGE:
         if values["image"] is None:
             raise PortError(f"row {index} has no image: name another split")
-        return Sample(values["image"].convert("RGB"), label)
+        return Sample(as_rgb(values["image"]), label)
     text = _text(index, "text", values["text"])
     return Sample((text, _text(index, "second text", values["text_pair"])) if kind is SampleKind.PAIR else text, label)
 
@@ -269,12 +273,28 @@ def _text(index: int, what: str, value: Any) -> str:
     return value
 
 
+def _chat(index: int, values: Mapping[str, Any]) -> Sample:
+    """Return a chat, or a prompt of messages with the messages that answer it, as a sample."""
+    if "messages" in values:
+        inputs, answer = _messages(index, values["messages"]), None
+    else:
+        inputs, answer = _messages(index, values["prompt"]), values["completion"]
+        said = [{"role": ASSISTANT, "content": answer}] if isinstance(answer, str) else answer
+        answer = _messages(index, said)
+    if all(message["role"] != ASSISTANT for message in answer or inputs):
+        raise PortError(
+            f"row {index} has no turn of the assistant, so that nothing is asked for: leave such rows out of the "
+            "dataset, or name another split"
+        )
+    return Sample(inputs, answer)
+
+
 def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
     """Return messages with role and content each, whatever the dataset calls them."""
     messages = tuple(
         {
-            "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
-            "content": one["content"] if "content" in one else one.get("value"),
+            "role": SPEAKERS.get(speaker := one.get("role") or one.get("from"), speaker),
+            "content": _said(one["content"] if "content" in one else one.get("value")),
         }
         for one in value or ()
     )
@@ -284,6 +304,14 @@ def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
             "name another split"
         )
     return messages
+
+
+def _said(content: Any) -> Any:
+    """Return a message's content; where it is a list of texts, as one."""
+    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
+        texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
+        return "".join(texts) if len(texts) == len(content) and all(isinstance(t, str) for t in texts) else None
+    return content
 
 
 def _class(task: Task, index: int, label: Any) -> int:

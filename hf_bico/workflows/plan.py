@@ -1,6 +1,6 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Method
 from hf_bico.core.methods import method_of
+from hf_bico.core.notes import note
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
@@ -28,6 +29,7 @@ from hf_bico.tasks.requirements import check_search, head_of, read_bank, require
 from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
+from hf_bico.tasks.usable import UNLABELLED, check_labels, check_rows, class_column, labelled
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -238,7 +240,8 @@ def open_dataset(
     """Return the dataset, the split that samples are drawn from, and the task."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
-    return dataset, split, read_task(dataset, split, named, config.templates)
+    task = read_task(dataset, split, named, config.templates)
+    return dataset, labelled(split, config.split, task), task
 
 
 def calibration_of(config: SamplingChoices) -> Calibration:
@@ -335,7 +338,33 @@ def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) ->
             f"no split to evaluate on beside {config.split!r}: name one with {setting('eval_split')}; "
             f"{dataset.pinned} has {', '.join(dataset.splits)}"
         )
-    plan = ScoringPlan(found[0], dataset.split(found[0]), config.eval_n, seed)
-    check_columns(plan.split, plan.name, task.columns)
-    choose(plan.split, plan.name, plan.size, seed)
+    name = _with_labels(dataset, task, found)
+    plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed)
+    check_labels(plan.split, task)
+    check_rows(plan.split, choose(plan.split, plan.name, plan.size, seed), task)
     return plan
+
+
+def _with_labels(dataset: HubDataset, task: Task, names: Sequence[str]) -> str:
+    """Return the first of some splits that has labels; those of competitions' test splits are often withheld.
+
+    Raises:
+        PortError: a split lacks the task's columns, or none has labels.
+    """
+    for number, name in enumerate(names):
+        split = dataset.split(name)
+        check_columns(split, name, task.columns)
+        column = class_column(split, task)
+        if column is None or number + 1 == len(names) or set(split.column(column)) - set(UNLABELLED):
+            return name
+        note(f"no row of the split {name!r} is labelled: scores are taken on {names[number + 1]!r}")
+    raise ValueError("no split is given")
+
+
+def scored_split(dataset: HubDataset, name: str, task: Task, n: int | None) -> Split:
+    """Return the rows of a split that can be scored.
+
+    Args:
+        n: how many are scored; None: all, so that the files are fetched whole.
+    """
+    return labelled(dataset.split(name, whole=n is None), name, task)

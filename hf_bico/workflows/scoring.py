@@ -29,7 +29,7 @@ from hf_bico.workflows.session import Session, dataset_key, open_asked
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
     """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
     scoring, samples = plan.scored, plan.samples
-    split = samples.dataset.split(scoring.name, whole=scoring.n is None)
+    split = scoring.split
     indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
     return Evaluator(samples.task, scoring.name, split, indices, 4 * samples.size, track)
 

@@ -16,7 +16,8 @@ from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.layout import is_transposed
 from hf_bico.families.protocol import Stored
-from hf_bico.io.adapter import PREFIX, WEIGHTS, Change, read_lora, stripped
+from hf_bico.families.tokenizing import fit_vocabulary
+from hf_bico.io.adapter import PREFIX, WEIGHTS, AdapterConfig, Change, read_lora, stripped
 from hf_bico.io.changes.delta import LazyTensors
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.models import RepoModel
@@ -156,13 +157,13 @@ def open_adapted(
     either = LazyTensors({key: partial(part.__getitem__, key) for part in (base.stored, stored) for key in part})
     plain = Named(either, source.shapes.names)
     if config.plain:
-        placed = {plain.names[name].key for name in whole}
+        placed = {stripped(plain.names[name].key) for name in whole}
         read = read_lora(config, stored)
-        if not read.unknown and not [key for key in stored if stripped(key) and key not in placed]:
+        if not read.unknown and {name for key in stored if (name := stripped(key))} <= placed:
             how = "as a DoRA, whose change is dense" if config.dora else "as factors, exact"
             empty = Adapted(plain, shapes, whole, read=how)
             return _placed(empty, library, source, read.modules)
-    state = merged(library, purpose, folders)
+    state = merged(library, purpose, folders, rows_of(config, plain))
     names = {key: Stored(key) for key in source.shapes.names}
     changed = frozenset(key for key in names if key not in base or not torch.equal(state[key], base[key].float()))
     return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
@@ -200,8 +201,26 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
     return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
 
 
-def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tensors:
+def rows_of(config: AdapterConfig, plain: Named) -> Tensors:
+    """Return the tensors that an adapter's base has with as many rows as the adapter needs, without values.
+
+    Tokens that were added and trained one by one are said by their numbers alone.
+    """
+    trained = config.data.get("trainable_token_indices") or ()
+    numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
+    needed = 1 + max(map(int, numbers), default=-1)
+    return {
+        key: torch.empty(max(needed if plain[key].ndim == 2 and trained else 0, len(plain[key])), 0, device="meta")
+        for key in plain
+        if plain[key].ndim
+    }
+
+
+def merged(library: Library, purpose: Purpose, folders: Sequence[Path], rows: Tensors) -> Tensors:
     """Return the state dict of the base in folders[1] with the adapter in folders[0] merged into it by PEFT.
+
+    Args:
+        rows: by name, tensors with as many rows as the base has to have token embeddings.
 
     Raises:
         PortError: PEFT is not installed, or cannot merge it.
@@ -211,6 +230,7 @@ def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tenso
     except ImportError as error:
         raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
     model = library.load(folders[1], "cpu", purpose).model
+    fit_vocabulary(model, rows)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.notes import note
@@ -64,7 +66,8 @@ def read_change(
     tau = change_of(tuned.without(whole), base.without(whole), models.must)
     require_finite(models.target.pinned, target)
     sites = [site for site in models.base_sites if site.weight.key in tau]
-    ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted))
+    head = [key for key in sorted(whole) if key in tuned and not _same(tuned, base, key)]
+    ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted), head=head)
     models = _without_unchanged_towers(models, tau)
     config, adapter = models.tuned.adapter, None
     if config and isinstance(tuned, Adapted):
@@ -72,6 +75,13 @@ def read_change(
     change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
     note_rounding(tau)
     return models, change, target
+
+
+def _same(tuned: Tensors, base: Tensors, key: str) -> bool:
+    """Return whether a fine-tune has a tensor of its base as it is."""
+    if key not in base or tuned[key].shape != base[key].shape:
+        return False
+    return torch.equal(tuned[key].float(), base[key].float())
 
 
 def only_in_source(models: PortModels) -> set[str]:
@@ -135,9 +145,11 @@ def change_of(tuned: Named | Adapted, base: Named, must: Iterable[str]) -> Diffe
 def note_rounding(tau: Difference | AdapterChange) -> None:
     """Say which tensors of a task vector that was read differ by rounding alone."""
     if tau.rounded:
+        one = next(iter(tau.rounded))
+        dtypes = " and ".join(str(side[one].dtype).removeprefix("torch.") for side in (tau.tuned, tau.base))
         note(
             f"{len(tau.rounded)} of {len(tau)} tensors differ from the base's by no more than the rounding between "
-            f"their dtypes (at most {max(tau.rounded.values()):.2g}): that is no fine-tuning, and left out"
+            f"{dtypes} (at most {max(tau.rounded.values()):.2g}): that is no fine-tuning, and left out"
         )
 
 
