@@ -108,7 +108,7 @@ class Transformers:
         )
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
         if tokenizer is not None:
-            suit_tokenizer(tokenizer, model, str(folder.name), classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
+            suit_tokenizer(tokenizer, model, classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
         return side
 
     def write(self, stage: Path, model: Any, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -1,19 +1,18 @@
 """A model and its tokenizer made to suit each other, as a trainer does: padding, the longest text, the vocabulary."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from hf_bico.core.notes import note
-from hf_bico.core.types import Tensors
 
 OFFSET_TYPES = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod", "data2vec-text")
 """`model_type`s whose positions begin after the padding token's."""
 
 
-def suit_tokenizer(tokenizer: Any, model: Any, name: str, *, classifies: bool) -> None:
+def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
     """Let a tokenizer cut texts at the model's positions, and give a classifier and its tokenizer one padding token.
 
     Args:
-        name: of the model, for what is said.
         classifies: whether the model answers from the last token that is no padding.
     """
     most = positions(model.config)
@@ -25,7 +24,7 @@ def suit_tokenizer(tokenizer: Any, model: Any, name: str, *, classifies: bool) -
         chosen = padding_of(tokenizer, model.config)
         if chosen is not None:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(chosen)
-            note(f"{name} has no padding token: {tokenizer.pad_token!r} pads short texts, and is not read")
+            note(f"a tokenizer has no padding token: {tokenizer.pad_token!r} pads short texts, and is not read")
     for config in {id(each): each for each in (model.config, model.config.get_text_config())}.values():
         config.pad_token_id = tokenizer.pad_token_id  # by this the model finds the last token that is not padding
 
@@ -54,15 +53,17 @@ def positions(config: Any) -> int | None:
     return most - text.pad_token_id - 1 if text.model_type in OFFSET_TYPES else most
 
 
-def fit_vocabulary(model: Any, tensors: Tensors) -> None:
-    """Give a live model as many token embeddings as its tensors have, and put them in place.
+def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> None:
+    """Give a live model as many token embeddings as its tensors will have.
 
     Args:
-        tensors: the model's, by state-dict name.
+        shapes: state-dict name → anything with the tensor's shape; those of other names stay.
+        least: the fewest that it is given.
     """
     embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
     if embeddings is None or not hasattr(embeddings, "num_embeddings"):
         return
     key = next((name for name, p in model.named_parameters() if p is embeddings.weight), "")
-    if key in tensors and len(tensors[key]) != embeddings.num_embeddings:
-        model.resize_token_embeddings(len(tensors[key]), mean_resizing=False)
+    rows = max(least, shapes[key].shape[0] if key in shapes else embeddings.num_embeddings)
+    if rows != embeddings.num_embeddings and (key in shapes or rows > embeddings.num_embeddings):
+        model.resize_token_embeddings(rows, mean_resizing=False)

@@ -1,14 +1,13 @@
 """The models of a port, from their configs and file headers alone: what opens them, and which layers pair."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.notes import note
+from hf_bico.core.errors import PortError, listed
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
@@ -18,7 +17,7 @@ from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, strip
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, inside, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.names import names_in
-from hf_bico.io.quantised import require_filled, require_float, require_merged
+from hf_bico.io.quantised import ADAPTER_MENDS, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -33,6 +32,8 @@ class RepoModel:
     """Shapes of the stored tensors, by their names in the model."""
     adapter: AdapterConfig | None = None
     """Set for an adapter, whose family, skeleton and shapes are those of its base with the adapter in it."""
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Its config, with all defaults where its library knows them."""
     own_way: bool = False
     """Whether its library would not open it with these tensors by itself: a wrapper left its mark on their names, or
     an adapter lies beside them."""
@@ -145,50 +146,6 @@ def repo_models(
     return library, purpose, tuple(found)
 
 
-def base_of(source: Pinned, hub: Hub) -> str:
-    """Return the base that the source's adapter_config.json (with its revision) or else its card names.
-
-    Raises:
-        PortError: none is named, or several are.
-    """
-    if is_adapter(source):
-        with errors_about(source):
-            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
-        if config.base:
-            return _base_named(source, config.base, config.revision)
-    named = hub.card(source).base_model
-    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
-    if len(names) != 1:
-        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
-        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
-    return f"hf://{names[0]}" if _REPO.fullmatch(names[0]) else _base_named(source, names[0], None)
-
-
-_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
-
-
-def _base_named(source: Pinned, base: str, revision: str | None) -> str:
-    """Return a reference to the base that a source names: a folder of this machine, or a repo.
-
-    Raises:
-        PortError: it is a folder of another machine, or a copy of 4 bits.
-    """
-    if Path(base).is_dir():
-        if revision:
-            note(f"the base of {source} is a folder, which has no revision {revision!r}: that is ignored")
-        return base
-    if copy := re.fullmatch(r"(.+?)(-unsloth)?-bnb-4bit", base):
-        raise PortError(
-            f"{source} was trained on {base}, which is quantised (bitsandbytes, 4 bits): name the full model that it "
-            f"was made from with {setting('base')}, such as {copy[1]}"
-        )
-    if _REPO.fullmatch(base):
-        return base + (f"@{revision}" if revision else "")
-    raise PortError(
-        f"{source} was trained on {base}, a folder that is not on this machine: name that model with {setting('base')}"
-    )
-
-
 def _library(pinned: Sequence[Pinned]) -> Library:
     """Return the one library of all repos; refuse repos of several, or without safe weights."""
     first = _library_of(pinned[0])
@@ -253,9 +210,8 @@ def with_adapter(
     Args:
         stored: the adapter's tensors, or anything with their shapes, by their names in its file.
     """
-    twice = sorted(
-        stored, key=lambda key: ".modules_to_save." not in key
-    )  # saved embeddings are there under both names
+    # Embeddings that were saved with modules_to_save have two names.
+    twice = sorted(stored, key=lambda key: ".modules_to_save." not in key)
     whole = {name: key for key in twice if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
@@ -263,17 +219,7 @@ def with_adapter(
         found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
         for found in names.values()
     }
-    return RepoModel(pinned, base.family, base.skeleton, Named(both, names), adapter)
-
-
-MENDS = (
-    "name what it was made from as SOURCE, or a copy that was dequantised (`model.dequantize()` in transformers)",
-    f"name the model that it was made from with {setting('base')}",
-    f"name the model that it was made from with {setting('target')}",
-)
-"""What to do about quantised weights of the source, the base and the target."""
-ADAPTER_MENDS = (f"name the full model that it was made from with {setting('base')}", *MENDS[1:])
-"""The same where the source is an adapter, which is opened by its base."""
+    return replace(base, pinned=pinned, shapes=Named(both, names), adapter=adapter)
 
 
 def repo_model(
@@ -299,7 +245,9 @@ def repo_model(
         known = family_of(skeleton, family)
         names, marked = names_in(library, skeleton, stored, str(pinned))
         beside = (folder / CONFIG).exists()
-        return RepoModel(pinned, known, skeleton, Named(stored, names), own_way=marked or beside)
+        config: Any = getattr(skeleton, "config", None)
+        settings = config.to_dict() if config is not None else hub.json(pinned, library.config_file)
+        return RepoModel(pinned, known, skeleton, Named(stored, names), settings=settings, own_way=marked or beside)
 
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.io.reference import Pinned
 
 SIGNS = {
@@ -20,6 +20,16 @@ NARROW = re.compile(r"F8_\w+|F4|I8|U8|I16|I32|U32|float8_\w+|u?int(8|16|32)")
 """Dtypes in which a weight is quantised."""
 WEIGHT = re.compile(r"(weight|weight_packed|_blocks)$")
 PARTS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.")
+
+
+MENDS = (
+    "name what it was made from as SOURCE, or a copy that was dequantised (`model.dequantize()` in transformers)",
+    f"name the model that it was made from with {setting('base')}",
+    f"name the model that it was made from with {setting('target')}",
+)
+"""What to do about quantised weights of the source, the base and the target."""
+ADAPTER_MENDS = (f"name the full model that it was made from with {setting('base')}", *MENDS[1:])
+"""The same where the source is an adapter, which is opened by its base."""
 
 
 def require_float(pinned: Pinned, config: Mapping[str, Any], stored: Mapping, mend: str) -> None:

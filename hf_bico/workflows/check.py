@@ -16,6 +16,7 @@ from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.aside import note_aside
 from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -108,6 +109,7 @@ def _move(
     """
     with run.clock("headers"):
         library, purpose, found = repo_models(pinned, run.hub, config.family)
+        note_aside(found, purpose.kind, run.hub)
         head = HeadKind(config.head or HeadKind.TRANSPORT)
         models = paired(library, purpose, found, head, matching_of(config), pick_device(config.device))
         method.check(models.pairs)

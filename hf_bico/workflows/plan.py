@@ -17,11 +17,13 @@ from hf_bico.core.transport import check_scale
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import one_kind
+from hf_bico.io.aside import note_aside
+from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
-from hf_bico.io.models import PortModels, RepoModel, base_of, check_models, head_layers_of, pair_models, repo_models
+from hf_bico.io.models import PortModels, RepoModel, check_models, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import parse_columns
@@ -178,6 +180,7 @@ def make_plan(
         dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
     scoring = _scoring(config, dataset, task, calibration.seed)
+    note_aside(models, purpose.kind, hub)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
     return Plan(lineage, found, samples, method, scoring, maps, trusted=config.trust_base)

@@ -163,7 +163,7 @@ def open_adapted(
             how = "as a DoRA, whose change is dense" if config.dora else "as factors, exact"
             empty = Adapted(plain, shapes, whole, read=how)
             return _placed(empty, library, source, read.modules)
-    state = merged(library, purpose, folders, rows_of(config, plain))
+    state = merged(library, purpose, source, folders)
     names = {key: Stored(key) for key in source.shapes.names}
     changed = frozenset(key for key in names if key not in base or not torch.equal(state[key], base[key].float()))
     return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
@@ -201,26 +201,18 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
     return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
 
 
-def rows_of(config: AdapterConfig, plain: Named) -> Tensors:
-    """Return the tensors that an adapter's base has with as many rows as the adapter needs, without values.
-
-    Tokens that were added and trained one by one are said by their numbers alone.
-    """
+def tokens_of(config: AdapterConfig) -> int:
+    """Return how many tokens an adapter's base must have for those that it trains one by one; 0 if there are none."""
     trained = config.data.get("trainable_token_indices") or ()
     numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
-    needed = 1 + max(map(int, numbers), default=-1)
-    return {
-        key: torch.empty(max(needed if plain[key].ndim == 2 and trained else 0, len(plain[key])), 0, device="meta")
-        for key in plain
-        if plain[key].ndim
-    }
+    return 1 + max(map(int, numbers), default=-1)
 
 
-def merged(library: Library, purpose: Purpose, folders: Sequence[Path], rows: Tensors) -> Tensors:
+def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Sequence[Path]) -> Tensors:
     """Return the state dict of the base in folders[1] with the adapter in folders[0] merged into it by PEFT.
 
     Args:
-        rows: by name, tensors with as many rows as the base has to have token embeddings.
+        source: the adapter's insides; it may have more tokens than its base.
 
     Raises:
         PortError: PEFT is not installed, or cannot merge it.
@@ -230,7 +222,7 @@ def merged(library: Library, purpose: Purpose, folders: Sequence[Path], rows: Te
     except ImportError as error:
         raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
     model = library.load(folders[1], "cpu", purpose).model
-    fit_vocabulary(model, rows)
+    fit_vocabulary(model, source.shapes, tokens_of(source.adapter) if source.adapter else 0)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

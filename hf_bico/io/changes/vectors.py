@@ -17,6 +17,7 @@ from hf_bico.core.notes import note
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
 from hf_bico.io.adapter import one_kind
+from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.delta import (
     REPORT_FILE,
@@ -31,7 +32,7 @@ from hf_bico.io.changes.source import change_of, open_source, opening_files
 from hf_bico.io.checkpoints import SafeTensors, shards
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import base_of, check_models, repo_models
+from hf_bico.io.models import check_models, repo_models
 from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
