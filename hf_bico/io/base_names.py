@@ -12,8 +12,12 @@ from hf_bico.io.reference import Pinned, errors_about
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def base_of(source: Pinned, hub: Hub) -> str:
+def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
     """Return the base that the source's adapter_config.json (with its revision) or else its card names.
+
+    Args:
+        beside: the folder that the source is in, with whatever else it holds: of an adapter there the base is taken,
+            if nothing else names one.
 
     Raises:
         PortError: none is named, or several are.
@@ -25,6 +29,11 @@ def base_of(source: Pinned, hub: Hub) -> str:
             return _base_named(source, config.base, config.revision)
     named = hub.card(source).base_model
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
+    if not names and beside is not None and CONFIG in beside.files:
+        config = AdapterConfig.read(hub.fetch(beside, (CONFIG,)), beside.files)
+        if config.base:
+            note(f"the card of {source} names no base model: that of the adapter beside it is taken, {config.base}")
+            return _base_named(source, config.base, config.revision)
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
         raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")

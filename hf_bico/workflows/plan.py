@@ -202,8 +202,10 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     Raises:
         PortError: any of them cannot be found, or no base is known; the target is one of the other two.
     """
-    source = one_kind(hub.resolve(config.source), config.source_kind, config.subfolder)
-    found = source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
+    whole = hub.resolve(config.source)
+    source = one_kind(whole, config.source_kind, config.subfolder)
+    base = config.base or base_of(source, hub, whole.inside(config.subfolder) if config.subfolder else whole)
+    found = source, hub.resolve(base), hub.resolve(config.target)
     require_new_target(*found)
     return found
 
