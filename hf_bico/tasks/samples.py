@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.families.chat import ASSISTANT
+from hf_bico.tasks.chats import chat_of
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.pictures import as_rgb, is_broken
 from hf_bico.tasks.splits import HubDataset, Split, lines
@@ -29,8 +29,6 @@ READ_WHOLE = 200_000
 """The most rows of a split whose labels are read to learn the classes."""
 MOST_CLASSES = 1_000
 """The most classes that are learnt from labels; a column with more different values holds no classes."""
-SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""What datasets call speakers → their roles in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
     if kind is SampleKind.CHAT:
-        return _chat(index, values)
+        return Sample(*chat_of(index, values))
     if kind is SampleKind.COMPLETION:
         return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
     label = _class(task, index, values["label"]) if "label" in values else None
@@ -271,47 +269,6 @@ def _text(index: int, what: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise PortError(f"row {index} has no {what}: leave such rows out of the dataset, or name another split")
     return value
-
-
-def _chat(index: int, values: Mapping[str, Any]) -> Sample:
-    """Return a chat, or a prompt of messages with the messages that answer it, as a sample."""
-    if "messages" in values:
-        inputs, answer = _messages(index, values["messages"]), None
-    else:
-        inputs, answer = _messages(index, values["prompt"]), values["completion"]
-        said = [{"role": ASSISTANT, "content": answer}] if isinstance(answer, str) else answer
-        answer = _messages(index, said)
-    if all(message["role"] != ASSISTANT for message in answer or inputs):
-        raise PortError(
-            f"row {index} has no turn of the assistant, so that nothing is asked for: leave such rows out of the "
-            "dataset, or name another split"
-        )
-    return Sample(inputs, answer)
-
-
-def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
-    """Return messages with role and content each, whatever the dataset calls them."""
-    messages = tuple(
-        {
-            "role": SPEAKERS.get(speaker := one.get("role") or one.get("from"), speaker),
-            "content": _said(one["content"] if "content" in one else one.get("value")),
-        }
-        for one in value or ()
-    )
-    if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
-        raise PortError(
-            f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
-            "name another split"
-        )
-    return messages
-
-
-def _said(content: Any) -> Any:
-    """Return a message's content; where it is a list of texts, as one."""
-    if isinstance(content, list) and content and all(isinstance(part, dict) for part in content):
-        texts = [part.get("text") for part in content if part.get("type", "text") == "text"]
-        return "".join(texts) if len(texts) == len(content) and all(isinstance(t, str) for t in texts) else None
-    return content
 
 
 def _class(task: Task, index: int, label: Any) -> int:

@@ -1,6 +1,6 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ import numpy as np
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Method
 from hf_bico.core.methods import method_of
-from hf_bico.core.notes import note
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
@@ -21,17 +20,18 @@ from hf_bico.io.aside import note_aside
 from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
+from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
-from hf_bico.io.models import PortModels, RepoModel, check_models, head_layers_of, pair_models, repo_models
+from hf_bico.io.models import PortModels, RepoModel, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
-from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
+from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.tasks.usable import UNLABELLED, check_labels, check_rows, class_column, labelled
+from hf_bico.tasks.usable import labelled
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -44,6 +44,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
 DEFAULT_N = 100
@@ -73,23 +74,6 @@ class SamplePlan:
     def n(self) -> int:
         """How many samples are drawn."""
         return self.calibration.size(len(self.task.class_names))
-
-
-@dataclass(frozen=True)
-class ScoringPlan:
-    """What models are scored on."""
-
-    name: str
-    """Name of the split."""
-    split: Split
-    n: int | None
-    """How many samples of it are drawn; None for all."""
-    seed: int
-
-    @property
-    def size(self) -> int:
-        """How many samples there are."""
-        return self.split.num_rows if self.n is None else self.n
 
 
 @dataclass(frozen=True)
@@ -179,7 +163,7 @@ def make_plan(
     samples = SamplePlan(
         dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
-    scoring = _scoring(config, dataset, task, calibration.seed)
+    scoring = scoring_of(config, config.split, dataset, task, calibration.seed)
     note_aside(models, purpose.kind, hub)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
@@ -328,48 +312,3 @@ def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
     found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
     each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))
-
-
-def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
-    """Return what models are scored on, which is not the split that they are calibrated on.
-
-    Raises:
-        PortError: there is no such split, or it lacks the task's columns or so many rows.
-    """
-    found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
-    found = [name for name in found if name != config.split]
-    if not found or found[0] not in dataset.splits:
-        raise PortError(
-            f"no split to evaluate on beside {config.split!r}: name one with {setting('eval_split')}; "
-            f"{dataset.pinned} has {', '.join(dataset.splits)}"
-        )
-    name = _with_labels(dataset, task, found)
-    plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed)
-    check_labels(plan.split, task)
-    check_rows(plan.split, choose(plan.split, plan.name, plan.size, seed), task)
-    return plan
-
-
-def _with_labels(dataset: HubDataset, task: Task, names: Sequence[str]) -> str:
-    """Return the first of some splits that has labels; those of competitions' test splits are often withheld.
-
-    Raises:
-        PortError: a split lacks the task's columns, or none has labels.
-    """
-    for number, name in enumerate(names):
-        split = dataset.split(name)
-        check_columns(split, name, task.columns)
-        column = class_column(split, task)
-        if column is None or number + 1 == len(names) or set(split.column(column)) - set(UNLABELLED):
-            return name
-        note(f"no row of the split {name!r} is labelled: scores are taken on {names[number + 1]!r}")
-    raise ValueError("no split is given")
-
-
-def scored_split(dataset: HubDataset, name: str, task: Task, n: int | None) -> Split:
-    """Return the rows of a split that can be scored.
-
-    Args:
-        n: how many are scored; None: all, so that the files are fetched whole.
-    """
-    return labelled(dataset.split(name, whole=n is None), name, task)

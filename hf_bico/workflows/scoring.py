@@ -14,7 +14,8 @@ from hf_bico.families.tokenizing import fit_vocabulary
 from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.forms import Shaped
 from hf_bico.io.changes.source import open_model
-from hf_bico.io.models import RepoModel, borrowed
+from hf_bico.io.fits import borrowed
+from hf_bico.io.models import RepoModel
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.report import Evaluation
 from hf_bico.tasks.asked import Asked

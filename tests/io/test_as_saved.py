@@ -13,8 +13,9 @@ from hf_bico.core.notes import noted
 from hf_bico.io.adapter import WEIGHTS, one_kind
 from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.source import open_model
+from hf_bico.io.fits import borrowed, check_models
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import borrowed, check_models, repo_models
+from hf_bico.io.models import repo_models
 from hf_bico.workflows.arithmetic import extract
 
 

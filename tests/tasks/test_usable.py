@@ -9,7 +9,7 @@ from hf_bico.core.notes import noted
 from hf_bico.tasks.samples import check_columns, read_task, samples_of
 from hf_bico.tasks.usable import check_labels, check_rows, labelled
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.plan import _scoring
+from hf_bico.workflows.scored import scoring_of
 
 NAMES = datasets.ClassLabel(names=["no", "yes"])
 
@@ -43,7 +43,7 @@ def test_rows_without_a_label_are_left_out(tmp_path, nothing):
 def scored(dataset, **options):
     split = dataset.split("train")
     config = PortConfig("a", "b", "c", **options)
-    return _scoring(config, dataset, read_task(dataset, split, {}, None), 0)
+    return scoring_of(config, config.split, dataset, read_task(dataset, split, {}, None), 0)
 
 
 def test_scores_are_taken_where_there_are_labels(tmp_path):

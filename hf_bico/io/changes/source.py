@@ -16,8 +16,9 @@ from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
 from hf_bico.io.checkpoints import Named, SafeTensors, opening_files, require_finite
+from hf_bico.io.fits import borrowed
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import PortModels, RepoModel, borrowed
+from hf_bico.io.models import PortModels, RepoModel
 from hf_bico.io.reference import Pinned, errors_about
 
 

@@ -31,8 +31,9 @@ from hf_bico.io.changes.delta import (
 from hf_bico.io.changes.source import change_of, open_source, opening_files
 from hf_bico.io.checkpoints import SafeTensors, shards
 from hf_bico.io.fingerprint import fingerprint
+from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import check_models, repo_models
+from hf_bico.io.models import repo_models
 from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
