@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hf_bico.core.difference import Compared
 from hf_bico.core.sides import permutes
 from hf_bico.core.types import At, Map, Slice, Tensors
 
@@ -94,11 +95,12 @@ class Folded(Mapping[str, Tensor]):
         return len(self.tuned)
 
 
-class Told(Mapping[str, Tensor]):
+class Told(Compared):
     """A task vector, and what it is where its gains are told by the linear maps (`Folded`)."""
 
-    def __init__(self, tau: Tensors, folded: Tensors, gains: Iterable[Gain]) -> None:
+    def __init__(self, tau: Compared, folded: Tensors, gains: Iterable[Gain]) -> None:
         self.tau, self.folded = tau, folded
+        self.tuned, self.base, self.apart, self.rounded = tau.tuned, tau.base, tau.apart, tau.rounded
         self.sides = {
             key: (gain.side, gain.key)
             for gain in gains
@@ -115,8 +117,17 @@ class Told(Mapping[str, Tensor]):
         side, gain = self.sides[key]
         return self.tau if permutes(map_, side, len(self.tau[gain])) else self.folded
 
+    def shared(self, key: str) -> Tensor | None:
+        return self.tau.shared(key)
+
+    def filled(self, key: str) -> Tensor | None:
+        return self.tau.filled(key)
+
     def __getitem__(self, key: str) -> Tensor:
         return self.tau[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.tau
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.tau)
@@ -125,7 +136,7 @@ class Told(Mapping[str, Tensor]):
         return len(self.tau)
 
 
-def told(tau: Tensors, folded: Callable[[], Tensors], gains: Sequence[Gain]) -> Tensors:
+def told(tau: Compared, folded: Callable[[], Tensors], gains: Sequence[Gain]) -> Compared:
     """Return a task vector whose gains are told by the linear maps where they must be; as it is if none changed."""
     changed = [gain for gain in gains if gain.key in tau and tau[gain.key].any()]
     return Told(tau, folded(), changed) if changed else tau

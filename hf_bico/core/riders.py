@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hf_bico.core.difference import Compared
 from hf_bico.core.gains import through
 from hf_bico.core.linalg import grid_resample
 from hf_bico.core.sides import whole_side
@@ -226,14 +227,25 @@ def along(
         shapes: name → anything with the target's tensor's `shape`.
     """
     for ride in rides:
-        key = next((key for key in ride.base.keys if key in tau), None)
+        key, change = change_of(tau, ride, map_)
         name = next((key for key in ride.target.keys if key in shapes), None)
-        change = through(tau, key, map_)[key] if key is not None and name is not None else None
-        if key is None or name is None or change is None or not change.any():
+        if name is None or change is None or not change.any():
             continue
         norm = float(change.norm())
         told = Rode(key, name, ride.target.role, norm, parted(ride, change)[0])
         yield name, carried(ride, change, map_, tuple(shapes[name].shape)), told
+
+
+def change_of(tau: Tensors, ride: Ride, map_: Map | None = None) -> tuple[str, Tensor | None]:
+    """Return the name of a tensor of A that rides, and its change; None where it has none.
+
+    Args:
+        map_: what carries it; None: the change as it is, whatever carries it.
+    """
+    key = next((key for key in ride.base.keys if key in tau), ride.base.key)
+    if key in tau:
+        return key, tau[key] if map_ is None else through(tau, key, map_)[key]
+    return key, tau.filled(key) if isinstance(tau, Compared) else None
 
 
 def parted(ride: Ride, tau: Tensor) -> tuple[float, int]:

@@ -33,7 +33,8 @@ class Sample(Protocol):
     inputs: Any
     """str, (str, str), a list of words, or a tuple of messages, each with its role and content."""
     label: Any
-    """Class index, the classes of every word, spans of the second text, the text to answer with, or None."""
+    """Class index, the classes of every word, spans of the second text, the text or messages to answer with, or
+    None."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
 def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
     """Return a sample as text for a causal model."""
     if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
-        return rendered_chat(tokenizer, sample.inputs, number)
+        later = sample.label if isinstance(sample.label, tuple) else ()
+        return rendered_chat(tokenizer, (*sample.inputs, *later), number, len(sample.inputs) if later else 0)
     prompt = "\n".join(_texts(sample, number))
     if sample.label is None:
         return Rendered(prompt, [Part(0, len(prompt))], [(0, len(prompt))], every=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.types import Tokens
+from hf_bico.core.types import Tensors, Tokens
 from hf_bico.families.layout import MLP, SINGLE, TEXT, FamilyLayout, Layer, Tower, roles
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.riders import Norm
@@ -149,14 +149,24 @@ class OpenClip:
         return {key: Stored(key) for key in stored if key in own}
 
     def load(
-        self, folder: Path, device: str, purpose: Purpose | None = None, dtype: torch.dtype | None = torch.float32
+        self,
+        folder: Path,
+        device: str,
+        purpose: Purpose | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        state: Tensors | None = None,
+        feeds: Path | None = None,
     ) -> Loaded:
         import open_clip
 
         from_hub = "hf_tokenizer_name" in _config(folder)["text_cfg"]
         name, safe = f"local-dir:{folder}", {"trust_remote_code": False} if from_hub else {}
         with _opening():
-            model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
+            own = state is None
+            model, _, preprocess = open_clip.create_model_and_transforms(name, device=device, load_weights=own)
+            if state is not None:
+                model.load_state_dict(dict(state))
             tokenizer = open_clip.get_tokenizer(name, **safe)
             model = self._checked(model).eval()
             return Loaded(model.to(dtype) if dtype else model, preprocess, tokenizer, preprocess)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
-from hf_bico.core.types import Site
+from hf_bico.core.types import Site, Tensors
 
 
 class Family(Protocol):
@@ -191,11 +191,22 @@ class Library(Contrastive, Protocol):
         """
         ...
 
-    def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
+    def load(
+        self,
+        folder: Path,
+        device: str,
+        purpose: Purpose,
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        state: Tensors | None = None,
+        feeds: Path | None = None,
+    ) -> Loaded:
         """Return a live model, in eval mode. The values of a head that the files lack are meaningless.
 
         Args:
             dtype: None for the library's own choice.
+            state: tensors by state-dict name that are taken in place of those in the folder's files.
+            feeds: a folder whose tokenizer and processor are taken, where it has them.
 
         Raises:
             PortError: the library cannot open the model.

@@ -102,6 +102,8 @@ class Report:
     lineage: dict[str, Origin] | None
     """Role → where it came from: source, base, target and, where there were samples, dataset."""
     environment: Environment | None = maybe()
+    notes: tuple[str, ...] | None = maybe()
+    """What was read in another way than its owner may think, a line each."""
     schema: int = SCHEMA
     hf_bico: str = field(default_factory=lambda: version("hf-bico"))
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))

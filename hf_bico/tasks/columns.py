@@ -26,7 +26,7 @@ class SampleKind(StrEnum):
 
 ROLES = {
     SampleKind.IMAGE: ("image", "label"),
-    SampleKind.CHAT: ("messages",),
+    SampleKind.CHAT: ("messages", "prompt", "completion"),
     SampleKind.COMPLETION: ("prompt", "completion"),
     SampleKind.PAIR: ("text", "text_pair", "label"),
     SampleKind.TEXT: ("text", "label"),
@@ -231,6 +231,11 @@ def _picture(table: _Table) -> dict[str, str] | None:
 
 
 def _chat(table: _Table) -> dict[str, str] | None:
+    """Return the column of whole chats; or those of a prompt of messages and of what is answered to it."""
+    if "messages" not in table.named and (answered := _answered_chat(table)):
+        return answered
+    if "prompt" in table.named or "completion" in table.named:
+        return None
     found = [name for name, feature in table.features.items() if _is_chat(feature)]
     found = [name for name in found if name in MESSAGES_NAMES] or found
     messages = table.one("messages", found)
@@ -253,6 +258,18 @@ def _span(table: _Table) -> dict[str, str] | None:
     found["answers"] = table.one("answers", fitting)
     known = {role: name for role, name in found.items() if name is not None}
     return known if len(known) == len(found) else None
+
+
+def _answered_chat(table: _Table) -> dict[str, str] | None:
+    """Return the columns of a prompt of messages and of its completion, messages or a text; None without both."""
+    chats = [name for name, feature in table.features.items() if _is_chat(feature)]
+    prompts = [name for name in PROMPT_NAMES if name in chats]
+    either = [*chats, *table.strings(COMPLETION_NAMES)]
+    prompt = table.one("prompt", prompts)
+    completion = table.one("completion", [name for name in COMPLETION_NAMES if name in either])
+    if prompt is None or completion is None or prompt not in chats:
+        return None
+    return {"prompt": prompt, "completion": completion}
 
 
 def _completion(table: _Table) -> dict[str, str] | None:
@@ -328,6 +345,8 @@ def _fits(role: str, feature: Any) -> bool:
         return is_list(feature) and (_is_string(element(feature)) or (role == "tags" and _is_class(element(feature))))
     if role == "answers":
         return isinstance(feature, dict) and {"text", "answer_start"} <= set(feature)
+    if role in ("prompt", "completion"):
+        return _is_string(feature) or _is_chat(feature)
     return _is_string(feature)
 
 

@@ -13,17 +13,16 @@ from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.families import Answer, Purpose
-from hf_bico.families.feeding import Span
+from hf_bico.tasks.chats import chat_of
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.labels import Labels, class_index, label_of, labels_of, reading
+from hf_bico.tasks.pictures import as_rgb, is_broken
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
 
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 EVAL_SPLITS = ("test", "validation", "val", "dev")
-SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""What datasets call speakers → their roles in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Sample:
     inputs: Any
     """An image, a text, a pair of texts, a list of words, the messages of a chat (role and content each), or a
     prompt."""
-    label: int | float | str | tuple[int, ...] | tuple[Span, ...] | None
-    """The index of the class, a number, the completion of the prompt, the classes that are there or those of every
-    word, the right spans of the second text, or None."""
+    label: Any
+    """The index of the class, a number, the completion of the prompt (a text, or messages), the classes that are there
+    or those of every word, the right spans of the second text, or None."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +232,10 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
         with reading():
             try:
                 row = next(rows)
-            except UnidentifiedImageError as error:
-                raise PortError(f"the image of row {index} cannot be read") from error
+            except (UnidentifiedImageError, SyntaxError, OSError) as error:
+                if task.columns.kind is not SampleKind.IMAGE or not is_broken(error):
+                    raise
+                raise PortError(f"the image of row {index} cannot be read: {' '.join(str(error).split())}") from error
             sample = _sample(task, index, row)
         yield sample
 
@@ -242,7 +243,7 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
     if kind is SampleKind.CHAT:
-        return Sample(_messages(index, values["messages"]), None)
+        return Sample(*chat_of(index, values))
     if kind is SampleKind.COMPLETION:
         return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
     if kind is SampleKind.TAGS:
@@ -254,7 +255,7 @@ def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     if kind is SampleKind.IMAGE:
         if values["image"] is None:
             raise PortError(f"row {index} has no image: name another split")
-        return Sample(values["image"].convert("RGB"), label)
+        return Sample(as_rgb(values["image"]), label)
     text = _text(index, "text", values["text"])
     return Sample((text, _text(index, "second text", values["text_pair"])) if kind is SampleKind.PAIR else text, label)
 
@@ -269,20 +270,3 @@ def _words(index: int, value: Any) -> list[str]:
     if not value or not all(isinstance(word, str) for word in value):
         raise PortError(f"row {index} has no words: leave such rows out of the dataset, or name another split")
     return value
-
-
-def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
-    """Return messages with role and content each, whatever the dataset calls them."""
-    messages = tuple(
-        {
-            "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
-            "content": one["content"] if "content" in one else one.get("value"),
-        }
-        for one in value or ()
-    )
-    if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
-        raise PortError(
-            f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
-            "name another split"
-        )
-    return messages

@@ -10,11 +10,13 @@ from huggingface_hub import errors as hub_errors
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods import Auto, method_of
+from hf_bico.core.notes import listening
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
 from hf_bico.families.beside import groups_of
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.aside import note_aside
 from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -63,6 +65,12 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
             together is not an error here but the verdict.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
+    """Return all that is found; see `run`."""
     method = method_of(config.method, config.method_options)
     if isinstance(method, Auto):
         raise PortError(
@@ -70,7 +78,7 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         )
     matching_of(config)
     with running.clock("resolve"):
-        pinned = resolve_models(config, hub)
+        pinned = resolve_models(config, running.hub)
     report = CheckReport(lineage=_origins(pinned))
     try:
         models, hashes, report = _move(config, pinned, method, report, running)
@@ -101,6 +109,7 @@ def _move(
     """
     with run.clock("headers"):
         library, purpose, found = repo_models(pinned, run.hub, config.family)
+        note_aside(found, purpose.kind, run.hub)
         head = HeadKind(config.head or HeadKind.TRANSPORT)
         models = paired(
             library, purpose, found, head, matching_of(config), pick_device(config.device), groups_of(config.only)
@@ -191,6 +200,7 @@ def _ended(
         report,
         verdict=asdict(verdict) | {"next": command},
         environment=Environment.of(device, run.clock.seconds),
+        notes=tuple(run.notes) or None,
     )
 
 

@@ -33,6 +33,16 @@ class DataChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceChoices:
+    """What of a source is taken."""
+
+    subfolder: str | None = option("The folder of SOURCE's repo that it is in, such as checkpoint-500.", None)
+    source_kind: str | None = option(
+        "What SOURCE is taken for where it holds both: model, or adapter [default: model].", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
 
@@ -225,6 +235,7 @@ class TaskChoices(
     MatchingChoices,
     ScoringChoices,
     ReadingChoices,
+    SourceChoices,
     BaseChoices,
     DataChoices,
     ModelChoices,

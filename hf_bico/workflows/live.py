@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
-from hf_bico.core.transport import Difference, account, check_fine_tune
+from hf_bico.core.transport import account, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of
 from hf_bico.families import logits as clip_logits
@@ -194,8 +195,9 @@ def _job(
     own = live.head.tensors
     insides, theirs = (Insides(family_of(model), model) for model in (base, target))
     rides, gains = beside(insides, theirs, pairs, groups)
-    tuned, old = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
-    tau = told(Difference(tuned, old), lambda: Difference(Folded(tuned, old, gains), old), gains)
+    tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
+    must = {s.key for pair in pairs for s in pair.base.slices}
+    tau = told(Difference(tuned, plain, must), lambda: Difference(Folded(tuned, plain, gains), plain, must), gains)
     ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:

@@ -17,18 +17,23 @@ from hf_bico.families import Library, Purpose, Transformers
 from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.riders import LINEAR
+from hf_bico.io.adapter import one_kind
+from hf_bico.io.aside import note_aside
+from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
+from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
-from hf_bico.io.models import PortModels, RepoModel, base_of, check_models, head_layers_of, pair_models, repo_models
+from hf_bico.io.models import PortModels, RepoModel, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
-from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
+from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
+from hf_bico.tasks.usable import labelled
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -41,6 +46,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
 DEFAULT_N = 100
@@ -70,23 +76,6 @@ class SamplePlan:
     def n(self) -> int:
         """How many samples are drawn."""
         return self.calibration.size(len(self.task.class_names))
-
-
-@dataclass(frozen=True)
-class ScoringPlan:
-    """What models are scored on."""
-
-    name: str
-    """Name of the split."""
-    split: Split
-    n: int | None
-    """How many samples of it are drawn; None for all."""
-    seed: int
-
-    @property
-    def size(self) -> int:
-        """How many samples there are."""
-        return self.split.num_rows if self.n is None else self.n
 
 
 @dataclass(frozen=True)
@@ -177,7 +166,8 @@ def make_plan(
     samples = SamplePlan(
         dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
-    scoring = _scoring(config, dataset, task, calibration.seed)
+    scoring = scoring_of(config, config.split, dataset, task, calibration.seed)
+    note_aside(models, purpose.kind, hub)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(
             library, purpose, models, head, matching_of(config, method.matching), device, groups_of(config.only)
@@ -201,8 +191,10 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     Raises:
         PortError: any of them cannot be found, or no base is known; the target is one of the other two.
     """
-    source = hub.resolve(config.source)
-    found = source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
+    whole = hub.resolve(config.source)
+    source = one_kind(whole, config.source_kind, config.subfolder)
+    base = config.base or base_of(source, hub, whole.inside(config.subfolder) if config.subfolder else whole)
+    found = source, hub.resolve(base), hub.resolve(config.target)
     require_new_target(*found)
     return found
 
@@ -259,7 +251,8 @@ def open_dataset(
     """Return the dataset, the split that samples are drawn from, and the task."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
-    return dataset, split, read_task(dataset, split, named, config.templates, purpose)
+    task = read_task(dataset, split, named, config.templates, purpose)
+    return dataset, labelled(split, config.split, task), task
 
 
 def calibration_of(config: SamplingChoices) -> Calibration:
@@ -344,22 +337,3 @@ def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
     found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
     each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))
-
-
-def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
-    """Return what models are scored on, which is not the split that they are calibrated on.
-
-    Raises:
-        PortError: there is no such split, or it lacks the task's columns or so many rows.
-    """
-    found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
-    found = [name for name in found if name != config.split]
-    if not found or found[0] not in dataset.splits:
-        raise PortError(
-            f"no split to evaluate on beside {config.split!r}: name one with {setting('eval_split')}; "
-            f"{dataset.pinned} has {', '.join(dataset.splits)}"
-        )
-    plan = ScoringPlan(found[0], dataset.split(found[0]), config.eval_n, seed)
-    check_columns(plan.split, plan.name, task.columns)
-    choose(plan.split, plan.name, plan.size, seed)
-    return plan

@@ -15,6 +15,7 @@ from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
 from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Statistics
+from hf_bico.core.notes import listening
 from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
@@ -105,24 +106,30 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         PortError: whatever stands in the way; nothing is written or pushed then.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: PortConfig, running: Run) -> Outcome:
+    """Port, score, and write or push; see `run`."""
     with running.clock("resolve"):
-        plan = make_port_plan(config, hub)
+        plan = make_port_plan(config, running.hub)
         expected = cost(plan, search=config.alpha == AUTO, polish=polish_of(config, plan.models))
     session = open_session(plan, running)
     delivery = Delivery("port is", config.output, plan.destination)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
-        drawn = session.draw(track)
-        session, found = session.with_unlabelled().matched(config, drawn, track)
+        drawn = session.draw(running.track)
+        session, found = session.with_unlabelled().matched(config, drawn, running.track)
         workspace = Workspace(_key(config, session, drawn))
-        session = session.with_head(drawn, track)
+        session = session.with_head(drawn, running.track)
     if not config.allow_regression:
-        own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
+        own = partial(score_tuned, session, drawn, evaluator_of(plan, running.track), workspace)
         require_learnt(session, drawn, lambda: own()[0])
     session, carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
-        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, track)
+        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
     is_nothing, classes = carried.is_nothing, judged_classes(plan)
     verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
     matching = MatchingRecord(**matching_record(config, found))
@@ -133,6 +140,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         evaluation=evaluation,
         verdict=verdict,
         estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
+        notes=tuple(running.notes) or None,
     )
     refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
     if refusal:

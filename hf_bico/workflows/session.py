@@ -22,9 +22,9 @@ from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import CONFIG
-from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, read_change
+from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
-from hf_bico.io.models import PortModels, pair_models
+from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
 from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
@@ -236,7 +236,7 @@ def open_session(plan: Plan, run: Run) -> Session:
     with run.clock("load"):
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
-        sides = open_asked(plan, base), open_asked(plan, new)
+        sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
     change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
@@ -264,10 +264,15 @@ def _one_vocabulary(base: Asked, target: Asked) -> bool:
     return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
 
 
-def open_asked(plan: Plan, folder: Path) -> Asked:
-    """Return the model of a folder, live, with its objective."""
+def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = None) -> Asked:
+    """Return the model of a folder, live, with its objective: of the same tensors that τ is taken of.
+
+    Args:
+        feeds: a folder whose tokenizer and processor are taken, where it has them.
+    """
     models = plan.models
-    return asked_of(plan, models.library.load(folder, models.device, models.purpose))
+    state = open_model(models.library, model, folder) if model.own_way else None
+    return asked_of(plan, models.library.load(folder, models.device, models.purpose, state=state, feeds=feeds))
 
 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from hf_bico import BiCo, port
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import Batch, Side, collect
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.gains import Folded
 from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.transport import Difference
 from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 

@@ -78,8 +78,8 @@ def test_every_kind_of_sample_is_read(tmp_path, columns, classes, first, streami
             {"premise": ["a"], "hypothesis": ["bc"], "label": [0]},
         ),
         ({"prompt": ["ab"], "completion": ["c"]}, {"prompt": ["a"], "completion": ["bc"]}),
-        ({"messages": [CHAT]}, {"messages": [CHAT[:1]]}),
-        ({"messages": [CHAT]}, {"messages": [[CHAT[0], CHAT[1] | {"role": "user"}]]}),
+        ({"messages": [CHAT]}, {"messages": [CHAT[1:]]}),
+        ({"messages": [CHAT]}, {"messages": [[CHAT[0] | {"role": "system"}, CHAT[1]]]}),
     ],
 )
 def test_the_hash_is_of_the_content_alone(tmp_path, columns, changed):

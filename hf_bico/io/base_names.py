@@ -1,0 +1,62 @@
+"""Which base a source says that it was made from."""
+
+import re
+from pathlib import Path
+
+from hf_bico.core.errors import PortError, setting
+from hf_bico.core.notes import note
+from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
+from hf_bico.io.hub import Hub
+from hf_bico.io.reference import Pinned, errors_about
+
+_REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
+    """Return the base that the source's adapter_config.json (with its revision) or else its card names.
+
+    Args:
+        beside: the folder that the source is in, with whatever else it holds: of an adapter there the base is taken,
+            if nothing else names one.
+
+    Raises:
+        PortError: none is named, or several are.
+    """
+    if is_adapter(source):
+        with errors_about(source):
+            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
+        if config.base:
+            return _base_named(source, config.base, config.revision)
+    named = hub.card(source).base_model
+    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
+    if not names and beside is not None and CONFIG in beside.files:
+        config = AdapterConfig.read(hub.fetch(beside, (CONFIG,)), beside.files)
+        if config.base:
+            note(f"the card of {source} names no base model: that of the adapter beside it is taken, {config.base}")
+            return _base_named(source, config.base, config.revision)
+    if len(names) != 1:
+        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
+        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
+    return f"hf://{names[0]}" if _REPO.fullmatch(names[0]) else _base_named(source, names[0], None)
+
+
+def _base_named(source: Pinned, base: str, revision: str | None) -> str:
+    """Return a reference to the base that a source names: a folder of this machine, or a repo.
+
+    Raises:
+        PortError: it is a folder of another machine, or a copy of 4 bits.
+    """
+    if Path(base).is_dir():
+        if revision:
+            note(f"the base of {source} is a folder, which has no revision {revision!r}: that is ignored")
+        return base
+    if copy := re.fullmatch(r"(.+?)(-unsloth)?-bnb-4bit", base):
+        raise PortError(
+            f"{source} was trained on {base}, which is quantised (bitsandbytes, 4 bits): name the full model that it "
+            f"was made from with {setting('base')}, such as {copy[1]}"
+        )
+    if _REPO.fullmatch(base):
+        return base + (f"@{revision}" if revision else "")
+    raise PortError(
+        f"{source} was trained on {base}, a folder that is not on this machine: name that model with {setting('base')}"
+    )
