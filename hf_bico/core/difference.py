@@ -29,8 +29,9 @@ def apart(tuned: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
 class Compared(Mapping[str, Tensor]):
     """A task vector that is read from two models, which may not be comparable everywhere."""
 
-    tuned: Tensors
-    base: Tensors
+    tuned: Any
+    base: Any
+    """The two models' tensors, by name."""
     apart: Mapping[str, str]
     """Name of a tensor without a τ → how the two sides differ there."""
     rounded: dict[str, float]
@@ -80,8 +81,9 @@ class Difference(Compared):
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
         if is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())
-            return torch.zeros_like(tau)
-        return tau
+            tau = torch.zeros_like(tau)
+        found: Tensor = tau
+        return found
 
     def shared(self, key: str) -> Tensor | None:
         """Return τ of the rows that both sides have, (min rows, …), where they differ in the number of rows alone.

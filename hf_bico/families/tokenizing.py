@@ -60,7 +60,10 @@ def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> Non
         shapes: state-dict name → anything with the tensor's shape; those of other names stay.
         least: the fewest that it is given.
     """
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    try:
+        embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    except NotImplementedError:  # a classifier of images
+        embeddings = None
     if embeddings is None or not hasattr(embeddings, "num_embeddings"):
         return
     key = next((name for name, p in model.named_parameters() if p is embeddings.weight), "")
