@@ -50,7 +50,7 @@ def positions(config: Any) -> int | None:
     most = getattr(text, "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1:
         return None
-    return most - text.pad_token_id - 1 if text.model_type in OFFSET_TYPES else most
+    return most - (text.pad_token_id or 0) - 1 if text.model_type in OFFSET_TYPES else most
 
 
 def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> None:
@@ -60,8 +60,11 @@ def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> Non
         shapes: state-dict name → anything with the tensor's shape; those of other names stay.
         least: the fewest that it is given.
     """
-    embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if embeddings is None or not hasattr(embeddings, "num_embeddings"):
+    try:
+        embeddings = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # a model that reads no tokens
+        return
+    if not hasattr(embeddings, "num_embeddings"):
         return
     key = next((name for name, p in model.named_parameters() if p is embeddings.weight), "")
     rows = max(least, shapes[key].shape[0] if key in shapes else embeddings.num_embeddings)
