@@ -76,14 +76,13 @@ class Difference(Compared):
         if not tuned.is_floating_point():
             return (tuned.long() - base.long()).float()
         dtype = torch.promote_types(tuned.dtype, torch.float32)
-        tau = tuned.to(base.device, dtype) - base.to(dtype)
+        tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
         if is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())
             tau = torch.zeros_like(tau)
-        found: Tensor = tau
-        return found
+        return tau
 
     def shared(self, key: str) -> Tensor | None:
         """Return τ of the rows that both sides have, (min rows, …), where they differ in the number of rows alone.

@@ -50,7 +50,7 @@ def positions(config: Any) -> int | None:
     most = getattr(text, "max_position_embeddings", None)
     if not isinstance(most, int) or most < 1:
         return None
-    return most - text.pad_token_id - 1 if text.model_type in OFFSET_TYPES else most
+    return most - (text.pad_token_id or 0) - 1 if text.model_type in OFFSET_TYPES else most
 
 
 def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> None:
@@ -61,12 +61,13 @@ def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> Non
         least: the fewest that it is given.
     """
     try:
-        embeddings = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    except NotImplementedError:  # a classifier of images
-        embeddings = None
-    if embeddings is None or not hasattr(embeddings, "num_embeddings"):
+        embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    except (AttributeError, NotImplementedError):  # a model that reads no tokens
         return
-    key = next((name for name, p in model.named_parameters() if p is embeddings.weight), "")
-    rows = max(least, shapes[key].shape[0] if key in shapes else embeddings.num_embeddings)
-    if rows != embeddings.num_embeddings and (key in shapes or rows > embeddings.num_embeddings):
+    if not hasattr(embeddings, "num_embeddings"):
+        return
+    ends = [embeddings.weight, getattr(head, "weight", None)]
+    keys = [name for name, p in model.named_parameters() if any(p is end for end in ends)]
+    rows = max(least, *(shapes[key].shape[0] for key in keys if key in shapes), 0)
+    if rows and rows != embeddings.num_embeddings:
         model.resize_token_embeddings(rows, mean_resizing=False)

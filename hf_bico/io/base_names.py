@@ -5,7 +5,9 @@ from pathlib import Path
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.notes import note
+from hf_bico.families import library_of
 from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
+from hf_bico.io.checkpoints import inside
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about
 
@@ -27,6 +29,8 @@ def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
             config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
         if config.base:
             return _base_named(source, config.base, config.revision)
+    elif library_of(source.files) is None and (there := inside(source)):
+        raise PortError(f"{source} holds no model itself{there}")
     named = hub.card(source).base_model
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
     if not names and beside is not None and CONFIG in beside.files:

@@ -275,7 +275,8 @@ def check_shapes(
     odd += [f"{key} is {got[key]}, not {shape}" for key, shape in expected.items() if got.get(key, shape) != shape]
     if odd:
         odd += [f"{key} is unknown" for key in unknown]
-        raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}")
+        mend = ": name a copy that was saved with them" if all(each.endswith("is missing") for each in odd) else ""
+        raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}{mend}")
 
 
 def require_finite(pinned: Pinned, tensors: Tensors) -> None:

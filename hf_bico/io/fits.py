@@ -21,8 +21,10 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
     for each in models:
         top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
-        free, lacking = (resized(models), borrowed(models)) if each is source else (set(), set())
-        check_shapes(each.pinned, each.shapes.without(top | free), each.skeleton, top | free | lacking, unknown)
+        free = resized(models) if each is source else set()
+        other = models[1] if each is source else models[0] if tuned and each is models[1] else each
+        may = top | free | borrowed(each, other)
+        check_shapes(each.pinned, each.shapes.without(top | free), each.skeleton, may, unknown)
     for each in models if library.exact else models[:1] if tuned else ():
         lost = [
             key
@@ -33,18 +35,15 @@ def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = 
             raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 
 
-def borrowed(models: Sequence[RepoModel]) -> set[str]:
-    """Return the names of the tensors that a fine-tune's files lack and its base's have, which are taken: a
-    language-model head that was not saved with the body, for one; but no linear map of the blocks, and no classifier.
-
-    Args:
-        models: the fine-tune, then its base.
+def borrowed(model: RepoModel, other: RepoModel) -> set[str]:
+    """Return the names of the tensors that a model's files lack and those of its fine-tune or base have, which are
+    taken: a language-model head that was not saved with the body, for one; but no linear map of the blocks, and no
+    classifier.
     """
-    tuned, base = models[:2]
-    own = {key: tuple(p.shape) for key, p in tuned.skeleton.named_parameters()}
-    sites = {s.key for site in base.sites(every=True) for s in site.slices}
-    lacking = base.shapes.keys() - tuned.shapes.keys() - sites - tuned.family.on_top(tuned.skeleton)
-    return {key for key in lacking & own.keys() if tuple(base.shapes[key].shape) == own[key]}
+    own = {key: tuple(p.shape) for key, p in model.skeleton.named_parameters()}
+    sites = {s.key for site in model.sites(every=True) for s in site.slices}
+    lacking = other.shapes.keys() - model.shapes.keys() - sites - model.family.on_top(model.skeleton)
+    return {key for key in lacking & own.keys() if tuple(other.shapes[key].shape) == own[key]}
 
 
 def resized(models: Sequence[RepoModel]) -> set[str]:

@@ -104,7 +104,7 @@ def open_source(session: Session, drawn: Draw) -> Asked:
     models, tuned, folders = session.plan.models, session.ported.tuned, session.folders
     if isinstance(tuned, Adapted):
         return open_tuned(session, models.base, folders[1], drawn, tuned.own, feeds=folders[0])
-    lacking = borrowed(models.each)
+    lacking = borrowed(models.tuned, models.base)
     base = open_model(models.library, models.base, folders[1]) if lacking else {}
     return open_tuned(session, models.tuned, folders[0], drawn, {key: base[key] for key in lacking})
 

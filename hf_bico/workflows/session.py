@@ -20,10 +20,11 @@ from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
 from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
-from hf_bico.families.heads import HeadKind
+from hf_bico.families.heads import HeadKind, place
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
+from hf_bico.io.fits import borrowed
 from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
 from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
@@ -237,6 +238,7 @@ def open_session(plan: Plan, run: Run) -> Session:
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
         sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
+        place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
     change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)

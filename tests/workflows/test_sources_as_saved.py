@@ -65,6 +65,15 @@ def test_a_wrapped_source_without_its_head_is_scored_and_moved_as_it_is_whole(ro
     assert "saved without lm_head.weight" in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_base_saved_without_its_head_takes_its_fine_tunes(root, plain, tmp_path):
+    folder = shutil.copytree(root / "base", tmp_path / "base")
+    rename(folder, lambda tensors: {key: t for key, t in tensors.items() if key != "lm_head.weight"})
+    outcome, change = ported(root, root / "ft", tmp_path / "out", base=str(folder))
+    assert outcome.evaluation.source.value == pytest.approx(plain, rel=1e-6)
+    assert_moved(change, tuned(llama()), llama())
+    assert "its fine-tune's is taken" in " ".join(outcome.report["notes"])
+
+
 @pytest.mark.parametrize("rows", [496, 512])
 def test_a_vocabulary_of_another_size_is_scored_with_it_and_left_behind(root, tmp_path, rows):
     model = tuned(llama())

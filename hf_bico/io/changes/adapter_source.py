@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -201,11 +202,16 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
     return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
 
 
-def tokens_of(config: AdapterConfig) -> int:
-    """Return how many tokens an adapter's base must have for those that it trains one by one; 0 if there are none."""
+def tokens_of(config: AdapterConfig, stored: Mapping[str, Any]) -> int:
+    """Return how many tokens an adapter's base must have for those that it trains one by one; 0 if there are none.
+
+    Args:
+        stored: the adapter's tensors, or anything with their shapes.
+    """
     trained = config.data.get("trainable_token_indices") or ()
     numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
-    return 1 + max(map(int, numbers), default=-1)
+    rows = [stored[key].shape[0] for key in stored if key.endswith(".token_adapter.base_layer.weight")]
+    return max(rows, default=1 + max(map(int, numbers), default=-1))
 
 
 def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Sequence[Path]) -> Tensors:
@@ -222,7 +228,8 @@ def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Seque
     except ImportError as error:
         raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
     model = library.load(folders[1], "cpu", purpose).model
-    fit_vocabulary(model, source.shapes, tokens_of(source.adapter) if source.adapter else 0)
+    if source.adapter is not None:
+        fit_vocabulary(model, source.shapes, tokens_of(source.adapter, SafeTensors(folders[0] / WEIGHTS)))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

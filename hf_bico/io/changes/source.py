@@ -65,9 +65,12 @@ def read_change(
     """
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
-    lacking = borrowed(models.each)
-    if lacking:
-        note(f"{models.tuned.pinned} was saved without {listed(sorted(lacking))}: its base's are taken")
+    for each, other, whose in (
+        (models.tuned, models.base, "its base's"),
+        (models.base, models.tuned, "its fine-tune's"),
+    ):
+        if lacking := sorted(borrowed(each, other)):
+            note(f"{each.pinned} was saved without {listed(lacking)}: {whose} is taken")
     whole = only_in_source(models)
     tau: Compared = change_of(tuned.without(whole), base.without(whole), models.must)
     if not isinstance(tuned, Adapted):
