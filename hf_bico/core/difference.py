@@ -74,7 +74,8 @@ class Difference(Compared):
             raise KeyError(key)
         tuned, base = self.tuned[key], self.base[key]
         if not tuned.is_floating_point():
-            return (tuned.long() - base.long()).float()
+            counted: Tensor = (tuned.long() - base.long()).float()
+            return counted
         dtype = torch.promote_types(tuned.dtype, torch.float32)
         tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():

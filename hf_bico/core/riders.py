@@ -267,7 +267,7 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
         rows = resized(rows, shape[2:]) if kind is Kind.KERNEL else rows.reshape(-1, rows.shape[-1])
         rows = ride.meet(rows) if ride.meet is not None else rows
         rest = shape[:axis] if axis == -1 else shape[1:]
-        return map_.scale * side(rows).reshape(*rest, -1).movedim(-1, axis)
+        return map_.scale * trust(map_, ride.target.side) * side(rows).reshape(*rest, -1).movedim(-1, axis)
     one = torch.eye(ride.base.width, dtype=tau.dtype, device=tau.device)
     squares = side(one).T.square().to(tau)
     if kind is Kind.HEADS:
@@ -275,6 +275,17 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
     if kind is Kind.UNITS:
         squares = _pooled(ride, squares).sum((0, 2)) / ride.target.heads
     return map_.scale * squares @ tau
+
+
+def trust(map_: Map, side: At) -> float:
+    """Return the share of the samples' rows that one side of a map explains, (Σσ)² / (‖A‖² ‖B‖²); 1 where nothing was
+    fitted.
+
+    Between twins it is 1. Elsewhere a vector that is moved whole does harm, a patch's kernel above all: it is told the
+    pixels exactly, and gives every token the map's error (docs/method.md has the figures).
+    """
+    fit = map_.output_fit if side == "out" else map_.input_fit
+    return 1.0 if fit is None else max(0.0, 1.0 - fit.residual)
 
 
 def _pooled(ride: Ride, squares: Tensor) -> Tensor:

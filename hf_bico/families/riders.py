@@ -249,7 +249,7 @@ def _blocks(model: nn.Module, tower: _Tower) -> Iterator[tuple[int, nn.Module, N
     for depth in dict.fromkeys(site.depth for site in tower.sites):
         block = model.get_submodule(f"{tower.place}.{depth}")
         for norm in tower.norms:
-            if depth is not None and norm.only(block) and _attribute(block, norm.path) is not None:
+            if depth is not None and norm.only(block) and _names(block, norm.path, "")[0] is not None:
                 yield depth, block, norm
 
 

@@ -77,7 +77,7 @@ class Auto(Method):
             )
         method, choice = choose(job, CANDIDATES, track)
         whole = gather(job, method.wanted, track=track) if method.wanted.views else seen
-        result = method.carry(job, whole, track)
+        result = method.carry(job if choice.beside else replace(job, rides=()), whole, track)
         return Chosen(
             result.delta.scaled(choice.chosen.alpha), result.moved, rode=result.rode, method=method, choice=choice
         )
