@@ -95,7 +95,7 @@ def _beside(folds: Sequence[dict[str, Any]]) -> bool | None:
     if any(found.get("linear") is None for found in folds):
         return None
     whole = ALPHAS.index(1.0)
-    return sum(found["losses"][whole] for found in folds) <= sum(found["linear"] for found in folds)
+    return bool(sum(found["losses"][whole] for found in folds) <= sum(found["linear"] for found in folds))
 
 
 def attempt(method: Method, folds: Sequence[dict[str, Any]]) -> Attempt:

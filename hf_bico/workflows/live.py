@@ -126,10 +126,13 @@ def port(
             polish, own = polish or Polish(), answers or (None, None)
             sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]
             result = polished(result, replace(job, base=sides[0], target=sides[1]), polish, track)
+    choice = choice_of(result)
+    if choice and choice.beside is False:
+        whole = account(job.tau, job.pairs, family.left_reason, sites)
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
-        method=MethodRecord.of(method, choice=choice_of(result)),
+        method=MethodRecord.of(method, choice=choice),
         calibration=CalibrationRecord(n=batches.samples, batches=len(batches.hashes), content_sha256=batches.sha256),
         task_vector=TaskVectorRecord.of(ratio, whole, result.moved),
         layers=layer_table(job.pairs),

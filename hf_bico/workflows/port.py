@@ -19,6 +19,7 @@ from hf_bico.core.notes import listening
 from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
+from hf_bico.families.riders import LINEAR
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -213,6 +214,8 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
 def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
     """Return the report of a port, without its scores, layer matching, cost and command."""
     plan, change, placed = session.plan, session.ported, session.placed
+    if carried.choice and carried.choice.beside is False:
+        change = change.accounted(replace(plan.models, groups=frozenset({LINEAR})))
     samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
     return PortReport(

@@ -292,7 +292,7 @@ def models_key(session: Session) -> list[Any]:
     models = session.plan.models
     files = [CONFIG if model.adapter else models.library.config_file for model in models.each]
     configs = [(folder / name).read_text() for folder, name in zip(session.folders, files, strict=True)]
-    return [dict(session.hashes), *configs]
+    return [dict(session.hashes), sorted(models.groups), *configs]
 
 
 def dataset_key(pinned: Pinned) -> list[Any]:
