@@ -14,6 +14,7 @@ from hf_bico.core.collect import Scores
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
+from hf_bico.core.notes import note
 from hf_bico.core.pairing import by_path
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
@@ -27,8 +28,9 @@ from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.fits import borrowed
 from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
-from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
+from hf_bico.tasks.asked import Asked, check_answers, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
+from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
 from hf_bico.tasks.objectives import ZeroShot, similarity_scores
@@ -138,7 +140,9 @@ class Session:
             samples = track(samples_of(plan.split, indices, plan.task), "Embedding candidates", len(indices))
             return embedded(self.target, samples, 4 * plan.size).numpy()
 
-        return draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        drawn = draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        check_answers(self.target, plan.split, plan.name, drawn.indices, plan.task)
+        return drawn
 
     def with_unlabelled(self) -> "Session":
         """Return a session with the samples without labels that are to be taken, if any.
@@ -240,6 +244,8 @@ def open_session(plan: Plan, run: Run) -> Session:
         sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
         place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
     change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
+    if plan.scoring is not None:
+        check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
     by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
@@ -280,6 +286,9 @@ def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:
     """Return a live model with its objective."""
     models, samples = plan.models, plan.samples
+    most = getattr(loaded.tokenizer, "model_max_length", samples.max_length)
+    if samples.task.columns.kind is not SampleKind.IMAGE and most < samples.max_length:
+        note(f"texts are cut at {most} tokens, not at {samples.max_length}: a model has positions for no more")
     text_moves = any(pair.target.tower for pair in models.pairs)
     return Asked(
         loaded,
