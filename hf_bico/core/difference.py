@@ -10,6 +10,9 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.rounding import is_rounding
 from hf_bico.core.types import Tensors
 
+ALIKE = 0.5
+"""The largest ‖τ‖/‖θ_A‖ of rows that are the same rows."""
+
 
 def apart(tuned: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
     """Return name → how the two sides differ there, for tensors that one side lacks or has in another shape.
@@ -87,7 +90,8 @@ class Difference(Compared):
     def shared(self, key: str) -> Tensor | None:
         """Return τ of the rows that both sides have, (min rows, …), where they differ in the number of rows alone.
 
-        A vocabulary that was extended, cut or padded keeps the rows that were there, so the first rows meet.
+        A vocabulary that was extended, cut or padded keeps the rows that were there, so the first rows meet. Rows that
+        are not alike, as of positions in two grids, do not.
         """
         if key not in self.tuned or key not in self.base:
             return None
@@ -95,7 +99,8 @@ class Difference(Compared):
         if tuned.ndim == 0 or tuned.shape[1:] != base.shape[1:]:
             return None
         rows = min(len(tuned), len(base))
-        return Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
+        tau = Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
+        return tau if float(tau.norm()) <= ALIKE * float(base[:rows].float().norm()) else None
 
     def filled(self, key: str) -> Tensor | None:
         rows = self.shared(key)

@@ -11,6 +11,8 @@ from hf_bico.io.checkpoints import inside
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about
 
+COPY = re.compile(r"(.+?)(-unsloth)?-bnb-4bit")
+"""Names of copies of 4 bits, made for training on them."""
 _REPO = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -41,10 +43,12 @@ def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
         raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
-    return f"hf://{names[0]}" if _REPO.fullmatch(names[0]) else _base_named(source, names[0], None)
+    if COPY.fullmatch(names[0]) or not _REPO.fullmatch(names[0]):
+        return _base_named(source, names[0])
+    return f"hf://{names[0]}"
 
 
-def _base_named(source: Pinned, base: str, revision: str | None) -> str:
+def _base_named(source: Pinned, base: str, revision: str | None = None) -> str:
     """Return a reference to the base that a source names: a folder of this machine, or a repo.
 
     Raises:
@@ -54,7 +58,7 @@ def _base_named(source: Pinned, base: str, revision: str | None) -> str:
         if revision:
             note(f"the base of {source} is a folder, which has no revision {revision!r}: that is ignored")
         return base
-    if copy := re.fullmatch(r"(.+?)(-unsloth)?-bnb-4bit", base):
+    if copy := COPY.fullmatch(base):
         raise PortError(
             f"{source} was trained on {base}, which is quantised (bitsandbytes, 4 bits): name the full model that it "
             f"was made from with {setting('base')}, such as {copy[1]}"

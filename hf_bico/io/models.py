@@ -18,7 +18,7 @@ from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, inside, require_weights, shards
 from hf_bico.io.hub import Hub
-from hf_bico.io.names import names_in
+from hf_bico.io.names import adapter_names, names_in
 from hf_bico.io.quantised import ADAPTER_MENDS, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
@@ -152,7 +152,7 @@ def repo_models(
         for each, folder, mend in zip(opened, folders, mends, strict=False)
     ]
     if adapter:
-        stored = Shapes(hub, pinned[0], (WEIGHTS,))
+        stored = adapter_names(Shapes(hub, pinned[0], (WEIGHTS,)), str(pinned[0]))
         require_filled(pinned[0], stored)
         with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
@@ -210,7 +210,7 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
     purpose = library.adapted(base, adapter.task, adapter.cls)
     skeleton = library.skeleton(base, purpose)
     last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
-    stored = Shapes(hub, pinned, (WEIGHTS,))
+    stored = adapter_names(Shapes(hub, pinned, (WEIGHTS,)), str(pinned))
     classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
     return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
 

@@ -14,11 +14,14 @@ SIGNS = {
     r"\.weight_(scale_inv|scale)$": "FP8",
     r"\.weight_(packed|zero_point)$": "compressed-tensors",
     r"_(blocks|scales)$": "MXFP4",
+    r"\.W_q$": "HQQ",
+    r"\.weight\._(data|scale)$": "quanto",
+    r"\.(codes|codebooks)$": "AQLM",
 }
 """Pattern of a tensor's name that only a quantised model has → what kind it is."""
 NARROW = re.compile(r"F8_\w+|F4|I8|U8|I16|I32|U32|float8_\w+|u?int(8|16|32)")
 """Dtypes in which a weight is quantised."""
-WEIGHT = re.compile(r"(weight|weight_packed|_blocks)$")
+WEIGHT = re.compile(r"(weight|weight_packed|weight\._data|_blocks|\.W_q|\.codes|\.indices)$")
 PARTS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.")
 
 

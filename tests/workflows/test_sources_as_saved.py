@@ -11,6 +11,7 @@ from hf_bico.io.adapter import WEIGHTS
 from hf_bico.io.hub import Hub
 from hf_bico.reports.report import PortReport
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.live import as_named
 from hf_bico.workflows.port import run
 
 
@@ -110,3 +111,11 @@ def test_an_adapter_with_more_tokens_is_scored_with_them_and_its_maps_move(root,
     alone = write(whole, tmp_path / "whole")
     again, _ = ported(root, alone, tmp_path / "again")
     assert outcome.evaluation.source.value == pytest.approx(again.evaluation.source.value, rel=1e-5)
+
+
+def test_a_live_model_in_a_wrapper_has_the_names_of_its_base():
+    base = llama().state_dict()
+    for mark in ("module.", "_orig_mod.", "module._orig_mod."):
+        named = as_named({mark + key: tensor for key, tensor in base.items()}, base)
+        assert named.keys() == base.keys() and all(named[key] is base[key] for key in base)
+    assert as_named(base, base) is base
