@@ -48,7 +48,12 @@ class Compared(Mapping[str, Tensor]):
         """Return τ of a tensor that is `apart`, of the base's shape: zero in rows that the fine-tune lacks; None where
         no rows are shared.
         """
-        raise NotImplementedError
+        rows = self.shared(key)
+        if rows is None:
+            return None
+        found = rows.new_zeros(tuple(self.base[key].shape))
+        found[: len(rows)] = rows
+        return found
 
 
 class Difference(Compared):
@@ -77,7 +82,8 @@ class Difference(Compared):
             raise KeyError(key)
         tuned, base = self.tuned[key], self.base[key]
         if not tuned.is_floating_point():
-            return (tuned.long() - base.long()).float()
+            counted: Tensor = (tuned.long() - base.long()).float()
+            return counted
         dtype = torch.promote_types(tuned.dtype, torch.float32)
         tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():
@@ -99,16 +105,8 @@ class Difference(Compared):
         if tuned.ndim == 0 or tuned.shape[1:] != base.shape[1:]:
             return None
         rows = min(len(tuned), len(base))
-        tau = Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
+        tau: Tensor = Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
         return tau if float(tau.norm()) <= ALIKE * float(base[:rows].float().norm()) else None
-
-    def filled(self, key: str) -> Tensor | None:
-        rows = self.shared(key)
-        if rows is None:
-            return None
-        found = rows.new_zeros(tuple(self.base[key].shape))
-        found[: len(rows)] = rows
-        return found
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self.tuned if key not in self.apart)
