@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bico.core.notes import note
+from hf_bico.families.feeding import KNOWN
 
 OFFSET_TYPES = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod", "data2vec-text")
 """`model_type`s whose positions begin after the padding token's."""
@@ -19,6 +20,7 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
     if most is not None and tokenizer.model_max_length > most:
         tokenizer.model_max_length = most
     rows = rows_of(model)
+    setattr(tokenizer, KNOWN, rows)
     if tokenizer.pad_token_id is not None and rows and tokenizer.pad_token_id >= rows:
         note(f"the padding token {tokenizer.pad_token!r} of a tokenizer is none of its model's {rows} tokens: not used")
         tokenizer.pad_token = tokenizer.eos_token

@@ -101,7 +101,7 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
     if sorted(plain[0]) == sorted(plain[1]):
         return () if plain[0] == plain[1] else tuple(plain[1].index(name) for name in plain[0])
     nameless = all(name.removeprefix("label").strip().isdigit() for name in plain[1])
-    numbers = all(name.isdigit() for name in plain[0])
+    numbers = all(name.removeprefix("label").strip().isdigit() for name in plain[0])
     if nameless and not numbers:
         note(f"the model's classes have no names ({model[0]} …): they are taken in the order {listed(dataset)}")
     if nameless or numbers:
