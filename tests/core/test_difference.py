@@ -92,7 +92,10 @@ def test_what_differs_is_said_where_no_linear_map_does():
     assert check_fine_tune(Difference(norms, base), base, [SITE]) == 0  # norms move beside the maps
     other = {**base, "blocks.0.pos": torch.zeros(3, 3), "blocks.1.pos": torch.zeros(3, 3)}
     sizes = {key: torch.ones(5, 3) if "pos" in key else tensor for key, tensor in other.items()}
-    with pytest.raises(PortError, match=r"are its base's; .* blocks\.\*\.pos, pos alone.*train these"):
+    with pytest.raises(
+        PortError,
+        match=r"nothing in the fine-tuned model differs from its base; .* blocks\.\*\.pos, pos alone.*train these",
+    ):
         check_fine_tune(Difference(sizes, other, must=()), other, [SITE])
     with pytest.raises(PortError, match=r"score\.weight alone.*fit a head to the new base"):
         check_fine_tune(Difference(base, base), base, [SITE], head=["score.weight"])
