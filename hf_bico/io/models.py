@@ -19,7 +19,7 @@ from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, strip
 from hf_bico.io.checkpoints import Named, Shapes, inside, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.names import adapter_names, names_in
-from hf_bico.io.quantised import ADAPTER_MENDS, MENDS, require_filled, require_float, require_merged
+from hf_bico.io.quantised import ADAPTER_MENDS, MEND, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -121,7 +121,10 @@ def bases(
     return (
         library,
         purpose,
-        tuple(repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+        tuple(
+            repo_model(each, folder, hub, library, purpose, family, mend)
+            for each, folder, mend in zip(pinned, folders, MENDS[1:], strict=False)
+        ),
     )
 
 
@@ -146,7 +149,7 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-    mends = ADAPTER_MENDS if adapter else MENDS
+    mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
     found = [
         repo_model(each, folder, hub, library, purpose, family, mend)
         for each, folder, mend in zip(opened, folders, mends, strict=False)
@@ -242,7 +245,7 @@ def repo_model(
     library: Library,
     purpose: Purpose,
     family: str | None,
-    mend: str = MENDS[1],
+    mend: str = MEND,
 ) -> RepoModel:
     """Return a model's insides.
 

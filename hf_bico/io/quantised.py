@@ -25,12 +25,14 @@ WEIGHT = re.compile(r"(weight|weight_packed|weight\._data|_blocks|\.W_q|\.codes|
 PARTS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.")
 
 
+MEND = "name the model that it was made from"
+"""What to do about quantised weights."""
 MENDS = (
     "name what it was made from as SOURCE, or a copy that was dequantised (`model.dequantize()` in transformers)",
-    f"name the model that it was made from with {setting('base')}",
-    f"name the model that it was made from with {setting('target')}",
+    f"{MEND} with {setting('base')}",
+    f"{MEND} with {setting('target')}",
 )
-"""What to do about quantised weights of the source, the base and the target."""
+"""The same of the source, the base and the target."""
 ADAPTER_MENDS = (f"name the full model that it was made from with {setting('base')}", *MENDS[1:])
 """The same where the source is an adapter, which is opened by its base."""
 
