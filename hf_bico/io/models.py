@@ -16,7 +16,7 @@ from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
-from hf_bico.io.checkpoints import Named, Shapes, inside, require_weights, shards
+from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.names import adapter_names, names_in
 from hf_bico.io.quantised import ADAPTER_MENDS, MEND, MENDS, require_filled, require_float, require_merged
@@ -181,6 +181,8 @@ def _library_of(pinned: Pinned) -> Library:
         what = "is not a model that can be opened: it has neither open_clip_config.json nor config.json"
         if is_adapter(pinned):
             what = "is a PEFT adapter; only SOURCE may be one"
+        elif why := gguf(pinned):
+            raise PortError(why)
         elif there := inside(pinned):
             what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):

@@ -229,6 +229,14 @@ def test_weights_of_another_kind_are_refused_with_how_to_convert_them(root, tmp_
         opened(root, folder)
 
 
+def test_weights_of_gguf_alone_are_called_that(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    hub = Hub()
+    with pytest.raises(PortError, match=r"own .* has only quantised GGUF weights \(model-Q4_K_M.gguf\): convert them"):
+        repo_models([hub.resolve(str(tmp_path / "own"))], hub, None)
+
+
 def test_a_model_that_runs_its_own_code_is_refused_without_an_option_that_does_not_exist(root, tmp_path):
     folder = copied(root, tmp_path)
     place = folder / "config.json"
