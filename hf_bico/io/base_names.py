@@ -7,7 +7,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.notes import note
 from hf_bico.families import library_of
 from hf_bico.io.adapter import CONFIG, AdapterConfig, is_adapter
-from hf_bico.io.checkpoints import inside
+from hf_bico.io.checkpoints import gguf, inside
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned, errors_about
 
@@ -31,8 +31,8 @@ def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
             config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
         if config.base:
             return _base_named(source, config.base, config.revision)
-    elif library_of(source.files) is None and (there := inside(source)):
-        raise PortError(f"{source} holds no model itself{there}")
+    elif library_of(source.files) is None and (gguf(source) or inside(source)):
+        raise PortError(gguf(source) or f"{source} holds no model itself{inside(source)}")
     named = hub.card(source).base_model
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str) and name]
     if not names and beside is not None and CONFIG in beside.files:

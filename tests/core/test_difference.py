@@ -78,6 +78,26 @@ def test_a_trained_tensor_keeps_its_change_in_any_dtype(tuned, base):
     assert float(tau["w"][3, 7].abs()) > 0 and not tau.rounded
 
 
+@pytest.mark.parametrize("base", [torch.float32, torch.float16])
+def test_what_was_rounded_before_it_was_saved_wider_has_no_change(base):
+    """Loaded in bfloat16, and saved in float32."""
+    a, b = rounded(torch.bfloat16).float(), rounded(base)
+    tau = Difference({"w": a}, {"w": b})
+    assert not tau["w"].any() and "w" in tau.rounded
+    a[3, 7] *= 1 + 2**-6
+    assert Difference({"w": a}, {"w": b})["w"].any()
+
+
+def test_gains_that_begin_at_one_keep_a_small_change():
+    ones = torch.ones(16)
+    assert not is_rounding(ones + 1e-3, ones) and not is_rounding((ones + 2**-7).bfloat16().float(), ones.bfloat16())
+
+
+def test_tensors_that_are_the_same_are_not_counted_as_rounded():
+    tau = Difference({"w": torch.ones(4).bfloat16()}, {"w": torch.ones(4)})
+    assert not tau["w"].any() and not tau.rounded
+
+
 def test_a_training_below_the_rounding_of_one_dtype_is_a_change_in_it():
     a = rounded(torch.bfloat16)
     b = a.clone()

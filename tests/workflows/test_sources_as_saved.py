@@ -119,3 +119,14 @@ def test_a_live_model_in_a_wrapper_has_the_names_of_its_base():
         named = as_named({mark + key: tensor for key, tensor in base.items()}, base)
         assert named.keys() == base.keys() and all(named[key] is base[key] for key in base)
     assert as_named(base, base) is base
+
+
+def test_layers_that_were_frozen_do_not_move_by_rounding(root, tmp_path):
+    """Trained in bfloat16 on a base in float16, one matrix alone."""
+    base, model = llama(), llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.add_(0.02 * torch.randn(16, 32))
+    before, after = write(base.half(), tmp_path / "half"), write(model.bfloat16(), tmp_path / "brain")
+    outcome, change = ported(root, after, tmp_path / "out", base=str(before))
+    assert [key for key, tensor in change.items() if tensor.any()] == ["model.layers.1.mlp.down_proj.weight"]
+    assert any("rounding between bfloat16 and float16" in line for line in outcome.report["notes"])
