@@ -16,8 +16,6 @@ WRAPPERS = re.compile(
 """What DistributedDataParallel, torch.compile, FSDP, activation checkpointing and Lightning put into names."""
 OUTER = re.compile(r"^(?:base_model\.model\.|model\.|net\.)")
 """What PEFT's outer model and trainers' modules put before them."""
-
-
 _ADAPTER = re.compile(r"(?<=\.lora_[AB])\.default(?=\.)|(?<=\.lora_magnitude_vector)\.default(?=\.)")
 """The adapter's own name, which the state dict of a live model has in its names."""
 
