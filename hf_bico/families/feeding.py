@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
 from hf_bico.core.errors import PortError, setting
+from hf_bico.core.notes import note
 from hf_bico.families.chat import Rendered, rendered_chat
 
 KNOWN = "known_tokens"
@@ -315,6 +316,8 @@ def padding(tokenizer: Any) -> int:
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
     """Return what forward() takes, (n, T) int64 each; with token types if `types` and all rows have them."""
     _require_known(tokenizer, rows)
+    if max(len(row.ids) for row in rows) == tokenizer.model_max_length:
+        note(f"texts are cut at {tokenizer.model_max_length} tokens: a model has positions for no more")
     inputs = {
         "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),

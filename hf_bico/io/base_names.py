@@ -38,7 +38,8 @@ def base_of(source: Pinned, hub: Hub, beside: Pinned | None = None) -> str:
     if not names and beside is not None and CONFIG in beside.files:
         config = AdapterConfig.read(hub.fetch(beside, (CONFIG,)), beside.files)
         if config.base:
-            note(f"the card of {source} names no base model: that of the adapter beside it is taken, {config.base}")
+            name = Path(config.base).name if Path(config.base).is_dir() else config.base  # cards tell no paths
+            note(f"the card of {source} names no base model: that of the adapter beside it is taken, {name}")
             return _base_named(source, config.base, config.revision)
     if len(names) != 1:
         what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"

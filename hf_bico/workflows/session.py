@@ -14,7 +14,6 @@ from hf_bico.core.collect import Scores
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
-from hf_bico.core.notes import note
 from hf_bico.core.pairing import by_path
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
@@ -30,7 +29,6 @@ from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
 from hf_bico.tasks.asked import Asked, check_answers, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
-from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
 from hf_bico.tasks.objectives import ZeroShot, similarity_scores
@@ -286,9 +284,6 @@ def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:
     """Return a live model with its objective."""
     models, samples = plan.models, plan.samples
-    most = getattr(loaded.tokenizer, "model_max_length", samples.max_length)
-    if samples.task.columns.kind is not SampleKind.IMAGE and most < samples.max_length:
-        note(f"texts are cut at {most} tokens, not at {samples.max_length}: a model has positions for no more")
     text_moves = any(pair.target.tower for pair in models.pairs)
     return Asked(
         loaded,

@@ -67,7 +67,11 @@ def test_texts_are_cut_at_the_models_positions(name):
     tokenizer = word_piece()
     assert positions(config) == most
     suit_tokenizer(tokenizer, model, classifies=True)
-    batch = encode_text(tokenizer, [Sample("a text of many more words than the model has positions for " * 3, 0)], 256)
+    with noted() as lines:
+        encode_text(tokenizer, [Sample("a text", 0)], 256)
+        assert not lines
+        batch = encode_text(tokenizer, [Sample("a text of many more words than the model has places for " * 3, 0)], 256)
+    assert lines == [f"texts are cut at {most} tokens: a model has positions for no more"]
     assert most == batch.inputs["input_ids"].shape[1]
     inputs = {k: v for k, v in batch.inputs.items() if k != "token_type_ids"}
     assert model(**inputs).logits.shape == (1, 2)
