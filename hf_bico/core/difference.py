@@ -10,6 +10,9 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.rounding import is_rounding
 from hf_bico.core.types import Tensors
 
+ALIKE = 0.5
+"""The largest ‖τ‖/‖θ_A‖ of rows that are the same rows."""
+
 
 def apart(tuned: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, str]:
     """Return name → how the two sides differ there, for tensors that one side lacks or has in another shape.
@@ -45,7 +48,12 @@ class Compared(Mapping[str, Tensor]):
         """Return τ of a tensor that is `apart`, of the base's shape: zero in rows that the fine-tune lacks; None where
         no rows are shared.
         """
-        raise NotImplementedError
+        rows = self.shared(key)
+        if rows is None:
+            return None
+        found = rows.new_zeros(tuple(self.base[key].shape))
+        found[: len(rows)] = rows
+        return found
 
 
 class Difference(Compared):
@@ -80,7 +88,7 @@ class Difference(Compared):
         tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
-        if is_rounding(tuned, base):
+        if tau.any() and is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())
             tau = torch.zeros_like(tau)
         return tau
@@ -88,7 +96,8 @@ class Difference(Compared):
     def shared(self, key: str) -> Tensor | None:
         """Return τ of the rows that both sides have, (min rows, …), where they differ in the number of rows alone.
 
-        A vocabulary that was extended, cut or padded keeps the rows that were there, so the first rows meet.
+        A vocabulary that was extended, cut or padded keeps the rows that were there, so the first rows meet. Rows that
+        are not alike, as of positions in two grids, do not.
         """
         if key not in self.tuned or key not in self.base:
             return None
@@ -96,15 +105,8 @@ class Difference(Compared):
         if tuned.ndim == 0 or tuned.shape[1:] != base.shape[1:]:
             return None
         rows = min(len(tuned), len(base))
-        return Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
-
-    def filled(self, key: str) -> Tensor | None:
-        rows = self.shared(key)
-        if rows is None:
-            return None
-        found = rows.new_zeros(tuple(self.base[key].shape))
-        found[: len(rows)] = rows
-        return found
+        tau: Tensor = Difference({key: tuned[:rows]}, {key: base[:rows]})[key]
+        return tau if float(tau.norm()) <= ALIKE * float(base[:rows].float().norm()) else None
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self.tuned if key not in self.apart)

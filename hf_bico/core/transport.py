@@ -274,14 +274,14 @@ def check_fine_tune(
 
 
 def _why_nothing(tau: Tensors, head: Sequence[str]) -> str:
-    """Return why there is nothing to port where no linear map has a τ: what differs instead, if anything does."""
+    """Return why there is nothing to port where nothing that moves has a τ: what differs instead, if anything does."""
     changed = [key for key in tau if float(part_of(tau, Slice(key)).norm()) > 0]
     changed += sorted(tau.apart) if isinstance(tau, Compared) else []
     if changed or head:
         names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", key) for key in (*changed, *head)))
         mend = "fit a head to the new base itself" if not changed else "train these on the new base itself"
         return (
-            "what moves are the linear maps, and those of the fine-tuned model are its base's; trained, or new, are "
+            "of what moves nothing in the fine-tuned model differs from its base; trained, or new, are "
             f"{listed(names, 8)} alone, which cannot be ported on their own: {mend}"
         )
     if isinstance(tau, Compared) and tau.rounded:

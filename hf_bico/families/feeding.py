@@ -13,8 +13,11 @@ from torch import Tensor
 
 from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
 from hf_bico.core.errors import PortError, setting
+from hf_bico.core.notes import note
 from hf_bico.families.chat import Rendered, rendered_chat
 
+KNOWN = "known_tokens"
+"""Attribute of a tokenizer with how many tokens its model has, where that is known."""
 UNASKED = -100
 """Label of a token that nothing is asked for."""
 TEXT, LABELS = "text", "labels"
@@ -312,6 +315,9 @@ def padding(tokenizer: Any) -> int:
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
     """Return what forward() takes, (n, T) int64 each; with token types if `types` and all rows have them."""
+    _require_known(tokenizer, rows)
+    if max(len(row.ids) for row in rows) == tokenizer.model_max_length:
+        note(f"texts are cut at {tokenizer.model_max_length} tokens: a model has positions for no more")
     inputs = {
         "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),
@@ -320,6 +326,21 @@ def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict
     if types and len(known) == len(rows):
         inputs["token_type_ids"] = _padded(known, 0)
     return inputs
+
+
+def _require_known(tokenizer: Any, rows: Sequence[Row]) -> None:
+    """Refuse a token that the model has no embedding for.
+
+    Raises:
+        PortError: the tokenizer has more tokens than the model, and a text has one of them.
+    """
+    most = getattr(tokenizer, KNOWN, 0)
+    odd = next((token for row in rows for token in row.ids if most and token >= most), None)
+    if odd is not None:
+        raise PortError(
+            f"the token {tokenizer.convert_ids_to_tokens(odd)!r} of a text is none of the {most} that its model has: "
+            "give the model as many as its tokenizer (resize_token_embeddings), or the tokenizer that it was saved with"
+        )
 
 
 def _padded(rows: Sequence[list[int]], value: int) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hf_bico.core.notes import note
+from hf_bico.families.feeding import KNOWN
 
 OFFSET_TYPES = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "xmod", "data2vec-text")
 """`model_type`s whose positions begin after the padding token's."""
@@ -18,6 +19,11 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
     most = positions(model.config)
     if most is not None and tokenizer.model_max_length > most:
         tokenizer.model_max_length = most
+    rows = rows_of(model)
+    setattr(tokenizer, KNOWN, rows)
+    if tokenizer.pad_token_id is not None and rows and tokenizer.pad_token_id >= rows:
+        note(f"the padding token {tokenizer.pad_token!r} of a tokenizer is none of its model's {rows} tokens: not used")
+        tokenizer.pad_token = tokenizer.eos_token
     if not classifies:
         return
     if tokenizer.pad_token_id is None:
@@ -51,6 +57,14 @@ def positions(config: Any) -> int | None:
     if not isinstance(most, int) or most < 1:
         return None
     return most - (text.pad_token_id or 0) - 1 if text.model_type in OFFSET_TYPES else most
+
+
+def rows_of(model: Any) -> int:
+    """Return how many token embeddings a live model has; 0 if it reads no tokens."""
+    try:
+        return getattr(model.get_input_embeddings(), "num_embeddings", 0)
+    except (AttributeError, NotImplementedError):
+        return 0
 
 
 def fit_vocabulary(model: Any, shapes: Mapping[str, Any], least: int = 0) -> None:

@@ -27,7 +27,7 @@ def note_aside(models: Sequence[RepoModel], kind: PurposeKind, hub: Hub) -> None
     tuned, base, target = models
     changed = differing(tuned.settings, base.settings)
     if changed:
-        how = [f"{key} {mine!r}, not {theirs!r}" for key, (mine, theirs) in changed.items()]
+        how = [f"{key} {_short(mine)}, not {_short(theirs)}" for key, (mine, theirs) in changed.items()]
         note(
             f"the config of {tuned.pinned} differs from its base's in {listed(how)}: that does not come along, the new "
             "base keeps its own"
@@ -42,6 +42,11 @@ def note_aside(models: Sequence[RepoModel], kind: PurposeKind, hub: Hub) -> None
     more = added_tokens(tuned.pinned, base.pinned, hub)
     if more:
         note(f"the tokenizer of {tuned.pinned} has {len(more)} tokens that its base's lacks: {listed(more, 8)}")
+
+
+def _short(value: Any, most: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= most else text[:most] + "…"
 
 
 def chat_template(pinned: Pinned, hub: Hub) -> Any:

@@ -229,20 +229,25 @@ def require_weights(pinned: Pinned, library: Library) -> None:
     if library.weights(pinned.files):
         return
     pickled = [name for name in pinned.files if name.endswith((".bin", ".pt", ".pth"))]
-    gguf = [name for name in pinned.files if name.endswith(".gguf")]
     wanted = "open_clip_model.safetensors" if library.name == "open_clip" else "model.safetensors"
-    convert = f"convert them to {wanted}"
-    if library.name == "transformers":
-        of = f'"{gguf[0]}"' if gguf else ""
-        opened = f'AutoModel….from_pretrained("{pinned.name}"{", gguf_file=" + of if of else ""})'
-        convert += f": {opened}.save_pretrained(FOLDER), with the tokenizer, and name that folder"
-    if gguf and not pickled:
-        raise PortError(f"{pinned} has only quantised GGUF weights ({listed(gguf)}): {convert}")
-    if pickled:
-        raise PortError(
-            f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened: {convert}"
-        )
-    raise PortError(f"{pinned} has no {wanted}{inside(pinned)}")
+    if not pickled:
+        raise PortError(gguf(pinned) or f"{pinned} has no {wanted}{inside(pinned)}")
+    convert = f"convert them to {wanted}" + (f": {_saved(pinned)}" if library.name == "transformers" else "")
+    raise PortError(f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened: {convert}")
+
+
+def gguf(pinned: Pinned) -> str:
+    """Return what is wrong with a repo that has weights of GGUF alone, and what to do; "" if it has none."""
+    files = [name for name in pinned.files if name.endswith(".gguf")]
+    how = f"convert them: {_saved(pinned, files[0])}" if files else ""
+    return f"{pinned} has only quantised GGUF weights ({listed(files)}): {how}" if files else ""
+
+
+def _saved(pinned: Pinned, file: str = "") -> str:
+    """Return how transformers saves a repo's weights as safetensors."""
+    more = f', gguf_file="{file}"' if file else ""
+    opened = f'AutoModel….from_pretrained("{pinned.name}"{more})'
+    return f"{opened}.save_pretrained(FOLDER), with the tokenizer, and name that folder"
 
 
 def inside(pinned: Pinned) -> str:

@@ -16,10 +16,10 @@ from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
-from hf_bico.io.checkpoints import Named, Shapes, inside, require_weights, shards
+from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
-from hf_bico.io.names import names_in
-from hf_bico.io.quantised import ADAPTER_MENDS, MENDS, require_filled, require_float, require_merged
+from hf_bico.io.names import adapter_names, names_in
+from hf_bico.io.quantised import ADAPTER_MENDS, MEND, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -121,7 +121,10 @@ def bases(
     return (
         library,
         purpose,
-        tuple(repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+        tuple(
+            repo_model(each, folder, hub, library, purpose, family, mend)
+            for each, folder, mend in zip(pinned, folders, MENDS[1:], strict=False)
+        ),
     )
 
 
@@ -146,13 +149,13 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-    mends = ADAPTER_MENDS if adapter else MENDS
+    mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
     found = [
         repo_model(each, folder, hub, library, purpose, family, mend)
         for each, folder, mend in zip(opened, folders, mends, strict=False)
     ]
     if adapter:
-        stored = Shapes(hub, pinned[0], (WEIGHTS,))
+        stored = adapter_names(Shapes(hub, pinned[0], (WEIGHTS,)), str(pinned[0]))
         require_filled(pinned[0], stored)
         with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
@@ -178,6 +181,8 @@ def _library_of(pinned: Pinned) -> Library:
         what = "is not a model that can be opened: it has neither open_clip_config.json nor config.json"
         if is_adapter(pinned):
             what = "is a PEFT adapter; only SOURCE may be one"
+        elif why := gguf(pinned):
+            raise PortError(why)
         elif there := inside(pinned):
             what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
@@ -210,7 +215,7 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
     purpose = library.adapted(base, adapter.task, adapter.cls)
     skeleton = library.skeleton(base, purpose)
     last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
-    stored = Shapes(hub, pinned, (WEIGHTS,))
+    stored = adapter_names(Shapes(hub, pinned, (WEIGHTS,)), str(pinned))
     classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
     return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
 
@@ -242,7 +247,7 @@ def repo_model(
     library: Library,
     purpose: Purpose,
     family: str | None,
-    mend: str = MENDS[1],
+    mend: str = MEND,
 ) -> RepoModel:
     """Return a model's insides.
 

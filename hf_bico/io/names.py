@@ -1,12 +1,14 @@
 """Which stored tensor is which of a model's, also where a wrapper left its mark on the names."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
 from hf_bico.core.notes import note
 from hf_bico.families.protocol import Library, Stored
+from hf_bico.io.adapter import PREFIX
+from hf_bico.io.checkpoints import Named
 
 WRAPPERS = re.compile(
     r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
@@ -14,6 +16,8 @@ WRAPPERS = re.compile(
 """What DistributedDataParallel, torch.compile, FSDP, activation checkpointing and Lightning put into names."""
 OUTER = re.compile(r"^(?:base_model\.model\.|model\.|net\.)")
 """What PEFT's outer model and trainers' modules put before them."""
+_ADAPTER = re.compile(r"(?<=\.lora_[AB])\.default(?=\.)|(?<=\.lora_magnitude_vector)\.default(?=\.)")
+"""The adapter's own name, which the state dict of a live model has in its names."""
 
 
 def unwrapped(key: str, more: int = 0) -> str:
@@ -47,6 +51,25 @@ def names_in(library: Library, model: nn.Module, stored: Collection[str], what: 
     if marks:
         note(f"the names of the tensors of {what} have {marks} before them, which a wrapper left there: read without")
     return best, bool(marks)
+
+
+def adapter_names(stored: Mapping, what: str) -> Mapping:
+    """Return an adapter's tensors by the names that PEFT gives them, without the marks of wrappers; that is said.
+
+    Args:
+        stored: its tensors, or anything with their shapes, by their names in the file.
+        what: what to call the adapter.
+    """
+    plain = {_peft_name(key): key for key in stored}
+    if all(name == key for name, key in plain.items()):
+        return stored
+    note(f"the names of the tensors of {what} are not as PEFT writes them: read as {next(iter(plain))!r} and the like")
+    return Named(stored, {name: Stored(key) for name, key in plain.items()})
+
+
+def _peft_name(key: str) -> str:
+    name = _ADAPTER.sub("", WRAPPERS.sub("", key))
+    return name if name.startswith(PREFIX) else PREFIX + name
 
 
 def _by_plain_name(stored: Iterable[str], more: int) -> dict[str, str]:

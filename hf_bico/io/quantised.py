@@ -14,20 +14,25 @@ SIGNS = {
     r"\.weight_(scale_inv|scale)$": "FP8",
     r"\.weight_(packed|zero_point)$": "compressed-tensors",
     r"_(blocks|scales)$": "MXFP4",
+    r"\.W_q$": "HQQ",
+    r"\.weight\._(data|scale)$": "quanto",
+    r"\.(codes|codebooks)$": "AQLM",
 }
 """Pattern of a tensor's name that only a quantised model has → what kind it is."""
 NARROW = re.compile(r"F8_\w+|F4|I8|U8|I16|I32|U32|float8_\w+|u?int(8|16|32)")
 """Dtypes in which a weight is quantised."""
-WEIGHT = re.compile(r"(weight|weight_packed|_blocks)$")
+WEIGHT = re.compile(r"(weight|weight_packed|weight\._data|_blocks|\.W_q|\.codes|\.indices)$")
 PARTS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.")
 
 
+MEND = "name the model that it was made from"
+"""What to do about quantised weights."""
 MENDS = (
     "name what it was made from as SOURCE, or a copy that was dequantised (`model.dequantize()` in transformers)",
-    f"name the model that it was made from with {setting('base')}",
-    f"name the model that it was made from with {setting('target')}",
+    f"{MEND} with {setting('base')}",
+    f"{MEND} with {setting('target')}",
 )
-"""What to do about quantised weights of the source, the base and the target."""
+"""The same of the source, the base and the target."""
 ADAPTER_MENDS = (f"name the full model that it was made from with {setting('base')}", *MENDS[1:])
 """The same where the source is an adapter, which is opened by its base."""
 

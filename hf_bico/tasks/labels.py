@@ -54,6 +54,8 @@ def labels_of(dataset: HubDataset, split: Split, columns: Columns, purpose: Purp
     feature = split.features[columns.labels[0]]
     if columns.kind is SampleKind.TAGS:
         return Labels(Answer.WORD_CLASSES, reader.names(element(feature), plain=True))
+    if purpose is not None and purpose.answer is Answer.CLASS and reader.is_wrapped(feature):
+        return Labels(Answer.CLASS, reader.names(element(feature)))
     if is_list(feature):
         hot = reader.is_hot(element(feature))
         return Labels(Answer.CLASSES, reader.hot_names() if hot else reader.names(element(feature)), hot)
@@ -106,7 +108,7 @@ class _Reader:
         with reading():
             rows = self.split.column(self.column)
         for row in rows:
-            yield from (value for value in (row if isinstance(row, list) else [row]) if value is not None)
+            yield from (single(value) for value in (row if isinstance(row, list) else [row]) if value is not None)
 
     def names(self, feature: Any, *, plain: bool = False) -> tuple[str, ...]:
         """Return the class names of a feature or of a file; else the labels themselves: sorted strings, or the numbers
@@ -140,6 +142,14 @@ class _Reader:
             )
         return tuple(found)
 
+    def is_wrapped(self, feature: Any) -> bool:
+        """Return whether one class a row is written as a list of one, or as a whole number with a fraction's type."""
+        if not is_list(feature) and not str(getattr(feature, "dtype", "")).startswith("float"):
+            return False
+        with reading():
+            rows = [single(row) for row in self.split.column(self.column) if row is not None]
+        return all(isinstance(row, int | str) for row in rows)
+
     def is_hot(self, feature: Any) -> bool:
         """Return whether a list has a yes or no for each class, rather than the classes that are there."""
         dtype = getattr(feature, "dtype", "")
@@ -166,6 +176,13 @@ def _in_order(name: str) -> tuple[bool, int, str]:
     return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
+def single(label: Any) -> Any:
+    """Return a class as it is meant: the only one of a list, and a whole number where it is written as a fraction."""
+    if isinstance(label, list) and len(label) == 1:
+        label = label[0]
+    return int(label) if isinstance(label, float) and label.is_integer() else label
+
+
 def class_index(names: Sequence[str], index: int, label: Any) -> int:
     """Return the index of a class in a row.
 
@@ -175,6 +192,7 @@ def class_index(names: Sequence[str], index: int, label: Any) -> int:
     Raises:
         PortError: it is none of the classes.
     """
+    label = single(label)
     if isinstance(label, str) and label in names:
         return names.index(label)
     if not isinstance(label, int) or not 0 <= label < len(names):

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import datasets
-
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import note
 from hf_bico.families import Answer
 from hf_bico.tasks.columns import SampleKind
+from hf_bico.tasks.labels import single
 from hf_bico.tasks.samples import Task, classes_of, samples_of
 from hf_bico.tasks.splits import Split
 from hf_bico.tasks.strategies import Calibration
@@ -33,11 +32,9 @@ class Kept:
 
 
 def class_column(split: Split, task: Task) -> str | None:
-    """Return the column with the class of a row; None where a row has none, or labels are lists or fractions."""
+    """Return the column with the class of a row; None where a row has none, or more than one, or a number."""
     name = task.columns.names.get("label")
-    feature = split.features.get(name) if name and task.labels.answer is Answer.CLASS else None
-    plain = isinstance(feature, datasets.ClassLabel | datasets.Value) and not str(feature.dtype).startswith("float")
-    return name if plain else None
+    return name if name in split.features and task.labels.answer is Answer.CLASS else None
 
 
 def labelled(split: Split, name: str, task: Task) -> Split:
@@ -53,7 +50,7 @@ def labelled(split: Split, name: str, task: Task) -> Split:
     if column is None:
         return split
     values = split.column(column)
-    kept = [index for index, value in enumerate(values) if value not in UNLABELLED]
+    kept = [index for index, value in enumerate(values) if single(value) not in UNLABELLED]
     if len(kept) == len(values):
         return split
     if not kept:

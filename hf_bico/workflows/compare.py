@@ -218,7 +218,8 @@ def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> tuple[RepoM
     """
     models = session.plan.models
     folder = fetch(models.library, pinned, bench.run.hub)
-    model = repo_model(pinned, folder, bench.run.hub, models.library, models.purpose, bench.config.family)
+    mend = f"name what it was made from with {setting('target_tuned')}"
+    model = repo_model(pinned, folder, bench.run.hub, models.library, models.purpose, bench.config.family, mend)
     tensors = open_model(models.library, model, folder)
     names = tensors.without(tensors.keys() - session.weights.keys())
     sites = [pair.target for pair in models.pairs]

@@ -29,6 +29,7 @@ from hf_bico.families.heads import HeadKind
 from hf_bico.families.live_heads import LiveHead, live_head
 from hf_bico.families.losses import loss_of, loss_of_classes
 from hf_bico.io.hub import cached_commit
+from hf_bico.io.names import unwrapped
 from hf_bico.reports.records import (
     CalibrationRecord,
     Environment,
@@ -107,7 +108,7 @@ def port(
             accounts for, classifiers that are built differently.
     """
     _check_kinds(tuned, base, target, method, matching)
-    method, clock, state = method or Auto(), Clock(), state_of(tuned)
+    method, clock, state = method or Auto(), Clock(), as_named(state_of(tuned), base.state_dict())
     _require_plain(base)
     pair = LivePair(state, base, target, live_head(state, base, target, head), trust_base)
     job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))
@@ -182,7 +183,7 @@ def job_of(
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    pair = LivePair(state_of(tuned), base, target, trusted=trust_base)
+    pair = LivePair(as_named(state_of(tuned), base.state_dict()), base, target, trusted=trust_base)
     return _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))[0]
 
 
@@ -226,6 +227,13 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
     merged: Any = copy.deepcopy(tuned)
     narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in merged.parameters())
     return (merged.float() if narrow else merged).merge_and_unload().state_dict()
+
+
+def as_named(state: Tensors, base: Tensors) -> Tensors:
+    """Return a fine-tune's tensors by the names of its base, without the marks of wrappers such as DDP."""
+    plain = {unwrapped(key): key for key in state}
+    better = len(plain.keys() & base.keys()) > len(state.keys() & base.keys())
+    return {name: state[key] for name, key in plain.items()} if better else state
 
 
 def labels_of(tuned: nn.Module | Tensors) -> tuple[str, ...] | None:

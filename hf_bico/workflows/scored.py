@@ -23,6 +23,11 @@ class ScoringPlan:
     seed: int
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """The rows that are scored."""
+        return choose(self.split, self.name, self.size, self.seed)
+
+    @property
     def size(self) -> int:
         """How many samples there are."""
         return self.split.num_rows if self.n is None else self.n
@@ -44,7 +49,7 @@ def scoring_of(config: ScoringChoices, drawn: str, dataset: HubDataset, task: Ta
     name = _with_labels(dataset, task, found)
     plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed)
     check_labels(plan.split, task)
-    check_rows(plan.split, choose(plan.split, plan.name, plan.size, seed), task)
+    check_rows(plan.split, plan.indices, task)
     return plan
 
 

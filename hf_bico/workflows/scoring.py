@@ -20,7 +20,7 @@ from hf_bico.io.workspace import Workspace
 from hf_bico.reports.report import Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
-from hf_bico.tasks.samples import Draw, choose
+from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.config import ReadingChoices
 from hf_bico.workflows.plan import Plan
@@ -30,9 +30,7 @@ from hf_bico.workflows.session import Session, dataset_key, open_asked
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
     """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
     scoring, samples = plan.scored, plan.samples
-    split = scoring.split
-    indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
-    return Evaluator(samples.task, scoring.name, split, indices, 4 * samples.size, track)
+    return Evaluator(samples.task, scoring.name, scoring.split, scoring.indices, 4 * samples.size, track)
 
 
 def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:

@@ -27,7 +27,7 @@ from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.fits import borrowed
 from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
-from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
+from hf_bico.tasks.asked import Asked, check_answers, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
@@ -138,7 +138,9 @@ class Session:
             samples = track(samples_of(plan.split, indices, plan.task), "Embedding candidates", len(indices))
             return embedded(self.target, samples, 4 * plan.size).numpy()
 
-        return draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        drawn = draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        check_answers(self.target, plan.split, plan.name, drawn.indices, plan.task)
+        return drawn
 
     def with_unlabelled(self) -> "Session":
         """Return a session with the samples without labels that are to be taken, if any.
@@ -240,6 +242,8 @@ def open_session(plan: Plan, run: Run) -> Session:
         sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
         place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
     change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
+    if plan.scoring is not None:
+        check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
     by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS

@@ -23,8 +23,15 @@ def there() -> set[str]:
     configs = [each for _, each in inspect.getmembers(config, inspect.isclass) if each.__module__ == config.__name__]
     found = {name for each in configs for name in flags_of(each)}
     found |= {name for command in app.registered_commands for name in inspect.signature(command.callback).parameters}
-    public = [getattr(hf_bico, name) for name in hf_bico.__all__]
-    return found | {name for each in public if callable(each) for name in inspect.signature(each).parameters}
+    for each in (getattr(hf_bico, name) for name in hf_bico.__all__ if name != "PortError"):
+        parts = [each, *vars(each).values()] if inspect.isclass(each) else [each]
+        found |= {name for part in parts if inspect.isroutine(part) or part is each for name in parameters(part)}
+    return found
+
+
+def parameters(part) -> set[str]:
+    part = getattr(part, "__func__", part)
+    return set(inspect.signature(part).parameters) if callable(part) else set()
 
 
 def test_what_errors_advise_exists():

@@ -6,6 +6,7 @@ import transformers
 from support.little import llama
 from support.tokenizers_at_hand import byte_bpe, unigram, word_piece
 
+from hf_bico.core.errors import PortError
 from hf_bico.core.notes import noted
 from hf_bico.families.feeding import encode_text
 from hf_bico.families.settings import differing
@@ -66,7 +67,11 @@ def test_texts_are_cut_at_the_models_positions(name):
     tokenizer = word_piece()
     assert positions(config) == most
     suit_tokenizer(tokenizer, model, classifies=True)
-    batch = encode_text(tokenizer, [Sample("a text of many more words than the model has positions for " * 3, 0)], 256)
+    with noted() as lines:
+        encode_text(tokenizer, [Sample("a text", 0)], 256)
+        assert not lines
+        batch = encode_text(tokenizer, [Sample("a text of many more words than the model has places for " * 3, 0)], 256)
+    assert lines == [f"texts are cut at {most} tokens: a model has positions for no more"]
     assert most == batch.inputs["input_ids"].shape[1]
     inputs = {k: v for k, v in batch.inputs.items() if k != "token_type_ids"}
     assert model(**inputs).logits.shape == (1, 2)
@@ -85,6 +90,23 @@ def test_a_vocabulary_fits_the_tensors_that_come(tied):
     fit_vocabulary(model, {})
     fit_vocabulary(model, {}, least=515)
     assert model.get_input_embeddings().num_embeddings == 515
+
+
+def test_a_token_that_the_model_has_no_embedding_for_is_named():
+    tokenizer = word_piece()
+    tokenizer.add_tokens(["<new>"])
+    suit_tokenizer(tokenizer, llama(vocab_size=len(tokenizer) - 1), classifies=False)
+    assert encode_text(tokenizer, [Sample("the new base", 0)], 64).inputs["input_ids"].shape[0] == 1
+    with pytest.raises(PortError, match=r"the token '<new>' of a text is none of the \d+ that its model has"):
+        encode_text(tokenizer, [Sample("the <new> base", 0)], 64)
+
+
+def test_a_padding_token_that_the_model_has_no_embedding_for_is_not_used():
+    tokenizer = byte_bpe()
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    with noted() as lines:
+        suit_tokenizer(tokenizer, llama(vocab_size=len(tokenizer) - 1), classifies=False)
+    assert tokenizer.pad_token == "</s>" and "'<pad>'" in lines[0]
 
 
 def test_a_model_that_reads_no_tokens_is_left_alone():

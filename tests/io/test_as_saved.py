@@ -13,6 +13,7 @@ from hf_bico.core.notes import noted
 from hf_bico.io.adapter import WEIGHTS, one_kind
 from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.source import open_model
+from hf_bico.io.changes.vectors import TaskVector
 from hf_bico.io.fits import borrowed, check_models
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import repo_models
@@ -228,6 +229,14 @@ def test_weights_of_another_kind_are_refused_with_how_to_convert_them(root, tmp_
         opened(root, folder)
 
 
+def test_weights_of_gguf_alone_are_called_that(tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    hub = Hub()
+    with pytest.raises(PortError, match=r"own .* has only quantised GGUF weights \(model-Q4_K_M.gguf\): convert them"):
+        repo_models([hub.resolve(str(tmp_path / "own"))], hub, None)
+
+
 def test_a_model_that_runs_its_own_code_is_refused_without_an_option_that_does_not_exist(root, tmp_path):
     folder = copied(root, tmp_path)
     place = folder / "config.json"
@@ -236,3 +245,48 @@ def test_a_model_that_runs_its_own_code_is_refused_without_an_option_that_does_n
     with pytest.raises(PortError, match="a mine is run by code of its own repo") as found:
         opened(root, folder)
     assert "trust" not in str(found.value)
+
+
+NAMES = {
+    "DDP": lambda key: "module." + key,
+    "compiled inside": lambda key: key.replace("base_model.model.", "base_model.model._orig_mod."),
+    "of a live model": lambda key: key.replace(".weight", ".default.weight"),
+    "without PEFT's prefix": lambda key: key.removeprefix("base_model.model."),
+}
+
+
+@pytest.mark.parametrize("change", NAMES.values(), ids=NAMES)
+def test_an_adapter_is_read_under_other_names_than_pefts(root, tmp_path, change):
+    folder = copied(root, tmp_path, "lora")
+    save_file({change(key): t for key, t in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with noted() as lines:
+        mine, theirs = (TaskVector.from_pretrained(place).tensors for place in (folder, root / "lora"))
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    assert any(theirs[key].any() for key in theirs) and len(lines) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"trainable_token_indices": {"embed_tokens": [500, 503]}},
+        {"modules_to_save": ["embed_tokens", "lm_head"]},
+    ],
+    ids=["LoRA of embeddings", "tokens one by one", "embeddings whole"],
+)
+def test_an_adapter_of_more_tokens_than_its_base_is_read(root, tmp_path, options):
+    larger = llama()
+    larger.resize_token_embeddings(504, mean_resizing=False)
+    whole = lora(larger, tmp_path / "lora", root / "base", **options).state_dict()
+    tau = TaskVector.from_pretrained(tmp_path / "lora").tensors
+    base = load_file(root / "base" / "model.safetensors")
+    for key in (key for key in base if "proj" in key):
+        assert torch.allclose(tau[key], whole[key] - base[key], atol=1e-6), key
+    assert "model.embed_tokens.weight" not in tau
+
+
+@pytest.mark.parametrize("options", [{"layers_to_transform": [1]}, {"target_modules": "all-linear"}, {"bias": "all"}])
+def test_what_an_adapter_leaves_alone_has_no_change(root, tmp_path, options):
+    whole = lora(llama(), tmp_path / "lora", root / "base", **options).state_dict()
+    tau, base = TaskVector.from_pretrained(tmp_path / "lora").tensors, load_file(root / "base" / "model.safetensors")
+    assert all(torch.allclose(tau[key], whole[key] - base[key], atol=1e-6) for key in base)

@@ -20,13 +20,13 @@ def llama(seed: int = 0, cls: str = "LlamaForCausalLM", **options):
     return getattr(transformers, cls)(transformers.LlamaConfig(**(sizes | more | options))).eval()
 
 
-def tuned(base, by: float = 0.02):
-    """A fine-tune of the blocks' linear maps."""
+def tuned(base, by: float = 0.02, part: str = "proj"):
+    """A fine-tune of the linear maps with a part of a name, those of a Llama's blocks unless given."""
     model = copy.deepcopy(base)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            if "proj" in name:
+            if part in name and tensor.ndim == 2:
                 tensor.add_(by * torch.randn(tensor.shape, generator=generator))
     return model
 

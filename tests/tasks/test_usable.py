@@ -6,6 +6,8 @@ from support.datasets import opened
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import noted
+from hf_bico.families import Answer, Purpose, PurposeKind
+from hf_bico.tasks.asked import class_order
 from hf_bico.tasks.samples import check_columns, read_task, samples_of
 from hf_bico.tasks.usable import check_labels, check_rows, labelled
 from hf_bico.workflows.config import PortConfig
@@ -69,3 +71,37 @@ def test_an_empty_text_of_the_split_that_is_scored_is_found_in_the_plan(tmp_path
 
     with pytest.raises(PortError, match="row 1 has no text"):
         check_rows(Blank(), [1], task)
+
+
+WRITTEN = {
+    "fractions": [0.0, 1.0, None, 1.0],
+    "lists of one": [[0], [1], [-1], [1]],
+    "fractions, none labelled by −1": [0.0, 1.0, -1.0, 1.0],
+}
+
+
+@pytest.mark.parametrize("labels", WRITTEN.values(), ids=WRITTEN)
+def test_one_class_a_row_is_read_however_it_is_written(tmp_path, labels):
+    (tmp_path / "data").mkdir()
+    rows = {"text": [f"text {n}" for n in range(4)], "label": labels}
+    datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    dataset = opened(tmp_path)
+    split = dataset.split("train")
+    task = read_task(dataset, split, {}, None, Purpose(PurposeKind.TEXT_CLASSES, ("no", "yes")))
+    assert task.labels.answer is Answer.CLASS and task.class_names == ("0", "1")
+    kept = labelled(split, "train", task)
+    check_labels(kept, task)
+    assert [sample.label for sample in samples_of(kept, range(3), task)] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "order"), [(("LABEL_0", "LABEL_1"), ()), (("pos", "neg"), (1, 0)), (("Neg", "Pos"), ())]
+)
+def test_classes_meet_by_name_and_by_number_where_they_have_none(names, order):
+    assert class_order(names, ("neg", "pos")) == order
+
+
+def test_classes_without_names_are_taken_in_order_and_that_is_said():
+    with noted() as lines:
+        assert class_order(("neg", "pos"), ("LABEL_0", "LABEL_1")) == ()
+    assert lines == ["the model's classes have no names (LABEL_0 …): they are taken in the order neg, pos"]

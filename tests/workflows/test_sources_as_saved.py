@@ -11,6 +11,7 @@ from hf_bico.io.adapter import WEIGHTS
 from hf_bico.io.hub import Hub
 from hf_bico.reports.report import PortReport
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.live import as_named
 from hf_bico.workflows.port import run
 
 
@@ -81,7 +82,7 @@ def test_a_vocabulary_of_another_size_is_scored_with_it_and_left_behind(root, tm
     outcome, change = ported(root, write(model, tmp_path / "ft"), tmp_path / "out")
     assert_moved({k: t for k, t in change.items() if "embed" not in k and "head" not in k}, tuned(llama()), llama())
     left = {entry["key"]: entry["reason"] for entry in outcome.report["left"]}
-    assert f"({rows}, 16) in the fine-tuned model, (500, 16) in the base" in left["model.embed_tokens.weight"]
+    assert f"({rows}, 16) in the fine-tuned model, (500, 16) in the base" in left.get("model.embed_tokens.weight", "")
     assert left.keys() >= {"lm_head.weight"}
 
 
@@ -106,7 +107,26 @@ def test_an_adapter_with_more_tokens_is_scored_with_them_and_its_maps_move(root,
     outcome, change = ported(root, tmp_path / "lora", tmp_path / "out")
     assert_moved({k: t for k, t in change.items() if "embed" not in k and "head" not in k}, whole, base)
     left = {entry["key"]: entry["reason"] for entry in outcome.report["left"]}
-    assert "(504, 16) in the adapter, (500, 16) in the base" in left["model.embed_tokens.weight"]
+    assert "(504, 16) in the adapter, (500, 16) in the base" in left.get("model.embed_tokens.weight", "")
     alone = write(whole, tmp_path / "whole")
     again, _ = ported(root, alone, tmp_path / "again")
     assert outcome.evaluation.source.value == pytest.approx(again.evaluation.source.value, rel=1e-5)
+
+
+def test_a_live_model_in_a_wrapper_has_the_names_of_its_base():
+    base = llama().state_dict()
+    for mark in ("module.", "_orig_mod.", "module._orig_mod."):
+        named = as_named({mark + key: tensor for key, tensor in base.items()}, base)
+        assert named.keys() == base.keys() and all(named[key] is base[key] for key in base)
+    assert as_named(base, base) is base
+
+
+def test_layers_that_were_frozen_do_not_move_by_rounding(root, tmp_path):
+    """Trained in bfloat16 on a base in float16, one matrix alone."""
+    base, model = llama(), llama()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.add_(0.02 * torch.randn(16, 32))
+    before, after = write(base.half(), tmp_path / "half"), write(model.bfloat16(), tmp_path / "brain")
+    outcome, change = ported(root, after, tmp_path / "out", base=str(before))
+    assert [key for key, tensor in change.items() if tensor.any()] == ["model.layers.1.mlp.down_proj.weight"]
+    assert any("rounding between bfloat16 and float16" in line for line in outcome.report["notes"])

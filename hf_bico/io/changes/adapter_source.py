@@ -22,6 +22,10 @@ from hf_bico.io.adapter import PREFIX, WEIGHTS, AdapterConfig, Change, read_lora
 from hf_bico.io.changes.delta import LazyTensors
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.models import RepoModel
+from hf_bico.io.names import adapter_names
+
+BESIDE = ".base_layer.weight"
+"""How the name of a layer's own weight ends that was saved beside an adapter's factors."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def open_adapted(
     Raises:
         PortError: the adapter does not fit its base, or PEFT cannot merge it.
     """
-    config, stored = source.adapter, SafeTensors(folders[0] / WEIGHTS)
+    config, stored = source.adapter, adapter_names(SafeTensors(folders[0] / WEIGHTS), str(source.pinned))
     assert config is not None  # only adapters come here
     whole = frozenset(name for name, found in source.shapes.names.items() if found.key.startswith(PREFIX))
     either = LazyTensors({key: partial(part.__getitem__, key) for part in (base.stored, stored) for key in part})
@@ -160,7 +164,8 @@ def open_adapted(
     if config.plain:
         placed = {stripped(plain.names[name].key) for name in whole}
         read = read_lora(config, stored)
-        if not read.unknown and {name for key in stored if (name := stripped(key))} <= placed:
+        all_placed = {name for key in stored if (name := stripped(key))} <= placed
+        if not read.unknown and all_placed and not _is_grown(library, source, shapes, stored):
             how = "as a DoRA, whose change is dense" if config.dora else "as factors, exact"
             empty = Adapted(plain, shapes, whole, read=how)
             return _placed(empty, library, source, read.modules)
@@ -168,6 +173,13 @@ def open_adapted(
     names = {key: Stored(key) for key in source.shapes.names}
     changed = frozenset(key for key in names if key not in base or not torch.equal(state[key], base[key].float()))
     return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
+
+
+def _is_grown(library: Library, source: RepoModel, shapes: Mapping, stored: Mapping[str, Any]) -> bool:
+    """Return whether an adapter changes a layer that has more tokens than in its base, which it has saved beside it."""
+    layers = {key.removeprefix(PREFIX).replace(BESIDE, ".weight"): key for key in stored if key.endswith(BESIDE)}
+    own = {name: stored[layers[at.key]] for name, at in library.names(source.skeleton, layers).items()}
+    return any(name in shapes and tuple(shapes[name].shape) != tuple(own[name].shape) for name in own)
 
 
 def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapping[str, Change]) -> Adapted:
@@ -210,7 +222,8 @@ def tokens_of(config: AdapterConfig, stored: Mapping[str, Any]) -> int:
     """
     trained = config.data.get("trainable_token_indices") or ()
     numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
-    rows = [stored[key].shape[0] for key in stored if key.endswith(".token_adapter.base_layer.weight")]
+    rows = [stored[key].shape[0] for key in stored if key.endswith(f".token_adapter{BESIDE}")]
+    rows += [stored[key].shape[1] for key in stored if key.endswith(".lora_embedding_A")]
     return max(rows, default=1 + max(map(int, numbers), default=-1))
 
 

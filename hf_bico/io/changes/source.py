@@ -12,6 +12,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.notes import note
 from hf_bico.core.riders import Vocabularies
+from hf_bico.core.rounding import narrowest
 from hf_bico.core.transport import Account, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
@@ -158,7 +159,8 @@ def note_rounding(tau: Compared) -> None:
     """Say which tensors of a task vector that was read differ by rounding alone."""
     if tau.rounded:
         one = next(iter(tau.rounded))
-        dtypes = " and ".join(str(side[one].dtype).removeprefix("torch.") for side in (tau.tuned, tau.base))
+        kinds = narrowest(tau.tuned[one]), tau.base[one].dtype
+        dtypes = " and ".join(str(kind).removeprefix("torch.") for kind in kinds)
         note(
             f"{len(tau.rounded)} of {len(tau)} tensors differ from the base's by no more than the rounding between "
             f"{dtypes} (at most {max(tau.rounded.values()):.2g}): that is no fine-tuning, and left out"
