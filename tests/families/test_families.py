@@ -47,6 +47,8 @@ BARE = {  # other classes of the same kinds: bases before a fine-tune, and tower
     "MT5EncoderModel": T5,
     "GPT2Model": GPT2,
     "LlamaModel": GROUPED,
+    "CohereModel": GROUPED,
+    "NomicBertModel": TEXT,
     "Qwen3ForTokenClassification": GROUPED,
     "BertForTokenClassification": TEXT,
 }
