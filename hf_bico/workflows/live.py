@@ -20,7 +20,7 @@ from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import Difference, account, check_fine_tune
 from hf_bico.core.types import Tensors
-from hf_bico.families import family_of
+from hf_bico.families import family_of, told_of
 from hf_bico.families import logits as clip_logits
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.live_heads import LiveHead, live_head
@@ -54,6 +54,8 @@ class LivePair:
     head: LiveHead = field(default_factory=LiveHead)
     trusted: bool = False
     """Whether the base is taken for the fine-tune's whatever their weights say."""
+    family: str | None = None
+    """The family that was asked for by name, if any."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def port(
     matching: Matching = by_index,
     head: str = HeadKind.TRANSPORT.value,
     trust_base: bool = False,
+    family: str | None = None,
     polish: Polish | None = None,
     answers: tuple[Scores, Scores] | None = None,
     track: Track = untracked,
@@ -90,6 +93,7 @@ def port(
         method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
         polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
         answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
             the labels unless they are given.
@@ -102,11 +106,11 @@ def port(
     _check_kinds(tuned, base, target, method, matching)
     method, clock, state = method or Auto(), Clock(), state_of(tuned)
     _require_plain(base)
-    pair = LivePair(state, base, target, live_head(state, base, target, head), trust_base)
+    pair = LivePair(state, base, target, live_head(state, base, target, head, family), trust_base, family)
     job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
-    family = family_of(base)
-    sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
-    whole = account(job.tau, job.pairs, family.left_reason, sites)
+    known = family_of(base, family)
+    sites = (*known.sites(base), *(each.base for each in pair.head.layers.moved))
+    whole = account(job.tau, job.pairs, known.left_reason, sites)
     method.check(job.pairs)
     with torch.enable_grad(), ExitStack() as held:
         with clock("head"):
@@ -130,6 +134,7 @@ def port(
         moved=tuple(result.moved),
         left=tuple(whole.left),
         polish=TaughtRecord.of(result.taught, polish),
+        roles=told_of((known, base), (family_of(target, family), target)),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
     )
     return Ported(target, result.delta, made, result.moved, whole, record)
@@ -145,6 +150,7 @@ def job_of(
     scores: tuple[Scores, Scores] | None = None,
     matching: Matching = by_index,
     trust_base: bool = False,
+    family: str | None = None,
 ) -> Job:
     """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
 
@@ -164,12 +170,13 @@ def job_of(
             `class_scores`.
         matching: which block takes from which.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
 
     Raises:
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    pair = LivePair(state_of(tuned), base, target, trusted=trust_base)
+    pair = LivePair(state_of(tuned), base, target, trusted=trust_base, family=family)
     return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
 
 
@@ -177,8 +184,8 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     """Return the job, ‖τ‖/‖θ_A‖, and the samples."""
     base, target, loss = live.base, live.target, samples.loss
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else (loss_of(base), loss_of(target))
-    sites = family_of(base).sites(base)
-    pairs = (*pair_sites(sites, family_of(target).sites(target), matching), *live.head.layers.moved)
+    sites, theirs = (family_of(model, live.family).sites(model) for model in (base, target))
+    pairs = (*pair_sites(sites, theirs, matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
     tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
