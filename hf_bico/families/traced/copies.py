@@ -28,16 +28,28 @@ WIDTHS = {
         "decoder_hidden_size",
     ),
     *("out_hidden_size", "encoder_hidden_size", "text_hidden_size", "projection_dim", "d_inner", "attention_head_size"),
-    *("shared_intermediate_size", "lru_width", "mamba_intermediate_size", "mm_embed_dim", "output_hidden_size"),
+    *(
+        "pooler_hidden_size",
+        "shared_intermediate_size",
+        "lru_width",
+        "mamba_intermediate_size",
+        "mm_embed_dim",
+        "output_hidden_size",
+    ),
 }
 """Fields of configs that hold a width, or several."""
+OTHERS = {"out_hidden_size", "output_hidden_size", "encoder_hidden_size", "text_hidden_size"}
+"""Those of them that are another config's."""
+STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_sizes")
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads", "decoder_attention_heads")
+STRETCHED = ("linear", "dynamic", "yarn", "longrope", "llama3")
+"""Kinds of rotary positions that go with the real widths or lengths."""
 LAYERS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "depth"),
     *("num_decoder_layers", "num_encoder_layers", "depths", "decoder_num_hidden_layers"),
 )
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
-MOST = 200_000_000
+MOST = 100_000_000
 """The most parameters of a model that is copied as it is."""
 VOCABULARY = 120
 """The most tokens that a tiny copy knows."""
@@ -58,14 +70,14 @@ def tiny(model: Any) -> Iterator[nn.Module]:
     made = False
     for layers, least in ((2, 8), (4, 8), (8, 8), (2, 16), (4, 32)):
         try:
-            built = _random(type(model), shrunk(config, layers, least))
+            built = random_model(type(model), shrunk(config, layers, least))
         except Exception as error:  # whatever an architecture says of sizes that it does not take
             reason = reason or error
             continue
         made = True
         yield built
     if sum(p.numel() for p in model.parameters()) <= MOST:
-        yield _random(type(model), _plain(copy.deepcopy(config)))
+        yield random_model(type(model), _plain(copy.deepcopy(config)))
         made = True
     if not made:
         raise PortError(
@@ -77,10 +89,12 @@ def shrunk(config: Any, layers: int, least: int) -> Any:
     """Return a copy of a config with `layers` blocks a stack, and heads that are `least` wide or wider."""
     small = _plain(copy.deepcopy(config))
     parts = list(parts_of(small))
-    factor = _factor(parts, least)
+    factors = [_factor(part, least) for part in parts]
+    narrow = [{w: w // f for w in _streams(part)} for part, f in zip(parts, factors, strict=True)]
     ids: dict[int, int] = {}
-    for part in parts:
-        _narrow(part, factor)
+    for number, (part, factor) in enumerate(zip(parts, factors, strict=True)):
+        others = {wide: thin for n, each in enumerate(narrow) if n != number for wide, thin in each.items()}
+        _narrow(part, factor, others)
         _shorten(part, layers)
         _fewer(part, ids)
     return small
@@ -101,29 +115,35 @@ def _plain(config: Any) -> Any:
             if getattr(part, name, None) is not None:
                 setattr(part, name, None)
         part.dtype = None
+        if getattr(part, "pad_token_id", 0) is None:  # a classifier looks for the last token that is none
+            part.pad_token_id = 0
         rope = getattr(part, "rope_parameters", None)
         if isinstance(rope, dict):
             for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-                if each.get("rope_type", "default") not in ("default", "proportional"):
+                if each.get("rope_type") in STRETCHED:
                     each["rope_type"] = "default"
     return config
 
 
-def _factor(parts: list[Any], least: int) -> int:
-    """Return the largest number that all widths can be divided by with heads that are `least` wide."""
-    common, most = 0, 1 << 20
-    for part in parts:
-        widths = [each for name in WIDTHS for each in numbers(getattr(part, name, None))]
-        common = gcd(common, *widths)
-        heads = next((getattr(part, name) for name in HEADS if isinstance(getattr(part, name, None), int)), None)
-        width = next(
-            (w for name in ("hidden_size", "d_model", "embed_dim") for w in numbers(getattr(part, name, None))), 0
-        )
-        own = [one(getattr(part, name, None)) for name in ("head_dim", "qk_rope_head_dim", "d_kv")]
-        own += [width // heads] if heads and width else []
-        for each in filter(None, own):
-            common, most = gcd(common, each), min(most, max(1, each // least))
-    return max((n for n in range(1, max(common, 1) + 1) if common % n == 0 and n <= most), default=1)
+def _streams(part: Any) -> list[int]:
+    """Return the widths that a config has for what goes through its blocks."""
+    return [w for name in STREAMS for w in numbers(getattr(part, name, None))[:1]]
+
+
+def _factor(part: Any, least: int) -> int:
+    """Return the largest number that all widths can be divided by with heads that are `least` wide; 1 of a config
+    without blocks.
+    """
+    common = gcd(*(w for name in WIDTHS - OTHERS for w in numbers(getattr(part, name, None))))
+    heads = next((n for name in HEADS for n in numbers(getattr(part, name, None))), 0)
+    own = [one(getattr(part, name, None)) for name in ("head_dim", "qk_rope_head_dim", "d_kv")]
+    own = [each for each in own if each]
+    own = own or [w // heads if heads else w // 2 for w in _streams(part) if not heads or w % heads == 0]
+    if not own:
+        return 1
+    fits = [n for n in range(1, common + 1) if common % n == 0 and all(w % n == 0 and w // n >= least for w in own)]
+    even = [n for n in fits if all(w // n % 4 == 0 for w in own)]  # rotary positions halve heads, images' twice
+    return max(even or fits, default=1)
 
 
 def numbers(value: Any) -> list[int]:
@@ -135,23 +155,27 @@ def one(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def _narrow(part: Any, factor: int) -> None:
-    for name in WIDTHS:
-        value = getattr(part, name, None)
+def _narrow(part: Any, factor: int, others: dict[int, int]) -> None:
+    """Divide a config's widths by `factor`; those of the other configs' streams become what these are narrowed to."""
+    for name in WIDTHS & vars(part).keys():  # a name that stands for another would be divided twice
+        value = getattr(part, name)
         if isinstance(value, list | tuple) and numbers(value) == list(value):
             setattr(part, name, [each // factor for each in value])
         elif one(value):
-            setattr(part, name, one(value) // factor)
+            own = one(value) // factor
+            setattr(part, name, others.get(one(value), own) if name in OTHERS else own)
     rope = getattr(part, "rope_parameters", None)
-    for each in (rope, *rope.values()) if isinstance(rope, dict) else ():
-        if isinstance(each, dict) and "mrope_section" in each:
-            each["mrope_section"] = [max(1, length // factor) for length in each["mrope_section"]]
+    if isinstance(rope, dict) and any(word in part.model_type for word in ("vl", "omni", "glm4v")):
+        heads = next((n for name in HEADS for n in numbers(getattr(part, name, None))), 1)
+        half = (one(getattr(part, "head_dim", None)) or one(getattr(part, "hidden_size", None)) // heads) // 2
+        third = half * 3 // 8  # rows and columns of images; the rest is for time
+        rope["mrope_section"] = [half - 2 * third, third, third]
 
 
 def _shorten(part: Any, layers: int) -> None:
     """Leave `layers` blocks in every stack; lists with an entry a block are cut to as many."""
-    for name in LAYERS:
-        value = getattr(part, name, None)
+    for name in (each for each in LAYERS if each in vars(part)):
+        value = getattr(part, name)
         if isinstance(value, list | tuple):
             setattr(part, name, [min(each, 2) for each in value])
         elif one(value) > layers:
@@ -179,14 +203,15 @@ def _fewer(part: Any, ids: dict[int, int]) -> None:
     for name in ("num_experts_per_tok", "moe_topk"):
         if one(getattr(part, name, None)) > 4:
             setattr(part, name, 4)
-    if one(getattr(part, "max_source_positions", None)) > 50:
-        part.max_source_positions = 50
+    for name, most in (("max_source_positions", 50), ("mm_tokens_per_image", 4)):
+        if one(getattr(part, name, None)) > most:
+            setattr(part, name, most)
     patch, size = one(getattr(part, "patch_size", None)), getattr(part, "image_size", None)
     if patch and size is not None and not hasattr(part, "depths"):
         part.image_size = 4 * patch if isinstance(size, int) else [4 * patch, 4 * patch]
 
 
-def _random(cls: type[nn.Module], config: Any) -> nn.Module:
+def random_model(cls: type[nn.Module], config: Any, seed: int = 0) -> nn.Module:
     """Return a model of a config with random weights, in evaluation mode on the CPU; no random state is left changed.
 
     Raises:
@@ -197,7 +222,7 @@ def _random(cls: type[nn.Module], config: Any) -> nn.Module:
     if size > MOST:
         raise PortError(f"it has {size:,} parameters")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = cls(config).float().eval()
         with torch.no_grad():
             for name, p in model.named_parameters():

@@ -13,38 +13,38 @@ WORDS, ANSWERS, SAMPLES = 7, 5, 2
 """Tokens of a text, tokens of a decoder's own, and how many samples there are."""
 
 
+WORDED, SEEN, AUDIO = frozenset({"text"}), frozenset({"image"}), frozenset({"audio"})
+
+
 class Example(NamedTuple):
     """Something that a model takes."""
 
-    kind: str
-    """text, image or audio."""
+    kinds: frozenset[str]
+    """What it is of: text, image, audio."""
     run: Callable[[nn.Module], Any]
     """Model → its outputs."""
 
 
 def examples(model: Any) -> list[Example]:
-    """Return what a tiny copy can be shown, each kind of input alone where the model takes it so."""
+    """Return what a tiny copy can be shown, each kind of input alone first, in all ways that models take it."""
     takes = inspect.signature(model.forward).parameters
     generator = torch.Generator().manual_seed(0)
-    found = []
     ids = _words(model.config, generator)
-    alone = {"input_ids": ids[0]}
+    alone = {"input_ids": ids[0]} if "input_ids" in takes else {}
     decodes = getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in takes
-    text = alone | ({"decoder_input_ids": ids[1, :, :ANSWERS]} if decodes else {})
-    main = getattr(model, "main_input_name", "input_ids")
-    if hasattr(model, "get_text_features") and "input_ids" in takes:
-        found.append(Example("text", _texts({"input_ids": ids[0]})))
-    elif "input_ids" in takes and (main == "input_ids" or hasattr(model, "get_image_features")):
-        found += [Example("text", _forward(text)), Example("text", _forward(alone))]  # a classifier shifts its own
+    answers = {"decoder_input_ids": ids[1, :, :ANSWERS]} if decodes else {}
     images = list(_images(model, generator))
+    found = [Example(AUDIO, _forward(sound | answers)) for sound in _sounds(model, takes, generator)]
+    if alone and hasattr(model, "get_text_features"):
+        found.append(Example(WORDED, _part("get_text_features", alone)))
+    if alone:
+        found += [Example(WORDED, _forward(alone | each)) for each in (answers, {})]  # a classifier shifts its own
     if hasattr(model, "get_image_features"):
         own = inspect.signature(model.get_image_features).parameters
-        found += [Example("image", _features(kwargs)) for kwargs in images if _fits(kwargs, own)]
-    elif main == "pixel_values":
-        found += [Example("image", _forward(kwargs)) for kwargs in images if _fits(kwargs, takes)]
-    if main in ("input_features", "input_values"):
-        sound = _sound(model, main, generator) | {k: v for k, v in text.items() if k != "input_ids"}
-        found.append(Example("audio", _forward(sound)))
+        found += [Example(SEEN, _part("get_image_features", each)) for each in images if _fits(each, own)]
+    found += [Example(SEEN, _forward(each)) for each in images if _fits(each, takes)]
+    if alone:  # a decoder that reads the image has no text alone
+        found += [Example(WORDED | SEEN, _forward(alone | answers | each)) for each in images if _fits(each, takes)]
     return found
 
 
@@ -69,12 +69,8 @@ def _fits(kwargs: dict[str, Any], takes: Any) -> bool:
     return all(name in takes for name in kwargs)
 
 
-def _texts(kwargs: dict[str, Any]) -> Callable[[Any], Any]:
-    return lambda model: model.get_text_features(**kwargs)
-
-
-def _features(kwargs: dict[str, Any]) -> Callable[[Any], Any]:
-    return lambda model: model.get_image_features(**kwargs)
+def _part(name: str, kwargs: dict[str, Any]) -> Callable[[Any], Any]:
+    return lambda model: getattr(model, name)(**kwargs)
 
 
 def _forward(kwargs: dict[str, Any]) -> Callable[[Any], Any]:
@@ -106,9 +102,12 @@ def _timm_size(model: Any) -> Any:
     return own or (net and net.default_cfg["input_size"][1:])
 
 
-def _sound(model: Any, main: str, generator: torch.Generator) -> dict[str, Tensor]:
-    if main == "input_values":
-        return {main: torch.randn(SAMPLES, 2000, generator=generator)}
+def _sounds(model: Any, takes: Any, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+    """Yield sound as a wave, and as the spectra of its frames."""
+    if "input_values" in takes:
+        yield {"input_values": torch.randn(SAMPLES, 2000, generator=generator)}
     bins = one(getattr(model.config, "num_mel_bins", None)) or 80
     frames = 2 * (one(getattr(model.config, "max_source_positions", None)) or 50)
-    return {main: torch.randn(SAMPLES, bins, frames, generator=generator)}
+    if "input_features" in takes:
+        yield {"input_features": torch.randn(SAMPLES, bins, frames, generator=generator)}
+        yield {"input_features": torch.randn(SAMPLES, frames, bins, generator=generator)}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.families.traced.copies import tiny
-from hf_bico.families.traced.examples import SAMPLES, Example, examples
+from hf_bico.families.traced.examples import SAMPLES, WORDS, Example, examples
 from hf_bico.families.traced.kin import plain_name
 from hf_bico.families.traced.roles import CROSS_OUT, DOWN, OUT, Inferred, identity, infer, place_of
 from hf_bico.families.traced.watch import Rows, Trace, Watch, tensors
@@ -73,21 +73,40 @@ def read(model: nn.Module) -> Reading:
         PortError: no copy can be built, or none runs on what is known of its inputs.
     """
     reason: Exception | None = None
+    best: tuple[nn.Module, list[Example]] | None = None
     for copy in tiny(model):
-        shown: list[Example] = []
-        for example in examples(copy):
-            try:
-                with _quietly(), torch.no_grad():
-                    example.run(copy)
-            except Exception as error:  # an architecture that wants other inputs
-                reason = reason or error
-            else:
-                if example.kind not in {each.kind for each in shown}:
-                    shown.append(example)
-        if shown and _covers(model, copy):
-            return _reading(copy, shown)
-    told = "its inputs are not known" if reason is None else " ".join(str(reason).split())[:200]
-    raise PortError(f"no small copy of a {type(model).__name__} runs: {told}")
+        every = examples(copy)
+        shown, error = running(copy, every)
+        reason = reason or error
+        if shown and _covers(model, copy) and (best is None or _kinds(shown) > _kinds(best[1])):
+            best = copy, shown
+        if best and _kinds(best[1]) == _kinds(every):
+            break
+    if best is None:
+        told = "its inputs are not known" if reason is None else " ".join(str(reason).split())[:200]
+        raise PortError(f"no small copy of a {type(model).__name__} runs: {told}")
+    return _reading(*best)
+
+
+def _kinds(some: Sequence[Example]) -> frozenset[str]:
+    return frozenset(kind for each in some for kind in each.kinds)
+
+
+def running(copy: nn.Module, every: Sequence[Example]) -> tuple[list[Example], Exception | None]:
+    """Return examples that a copy takes, each of a kind that those before it are not, and the first error."""
+    shown: list[Example] = []
+    reason = None
+    for example in every:
+        if example.kinds <= _kinds(shown):
+            continue
+        try:
+            with _quietly(), torch.no_grad():
+                example.run(copy)
+        except Exception as error:  # an architecture that wants other inputs
+            reason = reason or error
+        else:
+            shown.append(example)
+    return shown, reason
 
 
 def _covers(model: nn.Module, copy: nn.Module) -> bool:
@@ -100,7 +119,7 @@ def _reading(copy: nn.Module, shown: Sequence[Example]) -> Reading:
     trace = Trace()
     with _quietly():
         for example in shown:
-            with Watch(copy, trace, example.kind):
+            with Watch(copy, trace, example.kinds):
                 example.run(copy)
     found = infer(trace, {name: tuple(p.shape) for name, p in copy.named_parameters()})
     kept, refuted = _confirmed(copy, shown, trace, found)
@@ -115,13 +134,15 @@ def _seen(trace: Trace, name: str, weight: Tensor, own: Inferred, space: str, ev
     plain = all(each.plain for each in reads) and weight.shape[2:].numel() == 1
     d_out, d_in = stored(weight, first.transposed).shape if plain else (0, 0)
     before = first.trail.maps
+    rows = first.x.numel() // max(first.x.shape[first.axis], 1) // SAMPLES
+    kind = "text" if "text" in first.run and rows == WORDS else next(iter(sorted(first.run)))
     return Seen(
         parts=own.parts,
         hidden=own.hidden,
         space=space,
         everywhere=everywhere,
-        kind=first.run,
-        rows=first.x.numel() // max(first.x.shape[first.axis], 1) // SAMPLES,
+        kind=kind,
+        rows=rows,
         shape=(d_out, d_in),
         transposed=first.transposed,
         plain=plain,

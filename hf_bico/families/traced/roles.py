@@ -36,8 +36,8 @@ class Place(tuple[str, int, str]):
 
 
 def place_of(name: str) -> Place | None:
-    """Return where a weight lies; None outside numbered blocks."""
-    found = re.fullmatch(r"(?:(.*?)\.)??(\d+)\.(.+)", name)
+    """Return where a weight lies; None outside numbered blocks, and for the layers of a numbered list of layers."""
+    found = re.fullmatch(r"(?:(.*?)\.)??(\d+)\.((?!(?:weight|bias)$).+)", name)
     return Place((found[1] or "", int(found[2]), found[3])) if found else None
 
 
@@ -51,7 +51,7 @@ def infer(trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Infe
     for q, k, v in trace.attention:
         _mark_attention(trace, found, q, k, v)
     for name, reads in trace.reads.items():
-        if _mark_output(trace, found, name, reads[0]):
+        if found[name].parts or _mark_output(trace, found, name, reads[0]):
             continue
         _mark_mlp(trace, found, name, reads[0], shapes)
     return found

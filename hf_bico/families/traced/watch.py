@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum"}
 BENDS = {
     *("silu", "gelu", "relu", "relu_", "relu6", "leaky_relu", "elu", "mish", "tanh", "sigmoid", "softplus"),
-    *("hardtanh", "hardswish", "quick_gelu", "clamp", "erf", "square", "pow"),
+    *("hardtanh", "hardswish", "quick_gelu", "erf", "elu_", "silu_", "hardsigmoid"),
 }
 """Names of functions that act on every number alone and are not linear."""
 FLIPS = {"t", "transpose", "permute", "__get__", "adjoint"}
@@ -74,8 +74,8 @@ class Read:
     """Whether the weight is stored (d_in, d_out)."""
     plain: bool
     """Whether it is a product of rows with the whole of a matrix."""
-    run: str
-    """What was passed: "text", "image" …"""
+    run: frozenset[str]
+    """The kinds of what was passed: text, image, audio."""
     axis: int = -1
     """The axis of x and y that the map acts along: 1 of a convolution."""
 
@@ -107,7 +107,7 @@ class Watch(TorchFunctionMode):
         run: what is passed.
     """
 
-    def __init__(self, model: nn.Module, trace: Trace, run: str) -> None:
+    def __init__(self, model: nn.Module, trace: Trace, run: frozenset[str]) -> None:
         super().__init__()
         self.trace, self.run = trace, run
         tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -135,7 +135,8 @@ class Watch(TorchFunctionMode):
         if weights and not rows:
             self._part(name, weights[0], list(tensors([made])))
         elif weights and rows and (name in PRODUCTS or _is_pointwise(name, weights[0], args, kwargs)):
-            self._read(name, rows, weights[0], made)
+            second = args[_SECOND.get(name, 1)] is weights[0] if len(args) > _SECOND.get(name, 1) else False
+            self._read(name, rows, weights[0], made, plain=second)
         elif name == "scaled_dot_product_attention":
             q, k, v = (*args, *(kwargs.get(n) for n in ("query", "key", "value")[len(args) :]))[:3]
             self._attend(q, k, v, made)
@@ -156,14 +157,15 @@ class Watch(TorchFunctionMode):
         for each in made:
             _mark(each, "_weight", own)
 
-    def _read(self, name: str, rows: list[Tensor], weight: Tensor, y: Tensor) -> None:
+    def _read(self, name: str, rows: list[Tensor], weight: Tensor, y: Tensor, *, plain: bool) -> None:
+        """Remember a run of a linear map; `plain`: that the call's factors are rows, then the weight."""
         own = self.weight(weight)
         assert own is not None
         x = next((each for each in rows if trail_of(each).maps), rows[-1])
         stored = name.startswith("linear") or name.startswith("conv")
         axis = 1 if name.startswith("conv") else -1
         # y = x Wᵀ for `linear`, y = x W for the others
-        read = Read(x, y, trail_of(x), stored == own.flipped, own.whole and name in PLAIN, self.run, axis)
+        read = Read(x, y, trail_of(x), stored == own.flipped, plain and own.whole and name in PLAIN, self.run, axis)
         self.trace.reads.setdefault(own.name, []).append(read)
         _mark(y, "_trail", Trail(frozenset({own.name})))
 
@@ -230,6 +232,8 @@ class Watch(TorchFunctionMode):
         return made
 
 
+_SECOND = {"addmm": 2}
+"""Where a product's second factor is among its arguments, if not at 1."""
 PLAIN = {"linear", "matmul", "__matmul__", "addmm", "conv1d", "conv2d"}
 """Products that the taps of the method can watch."""
 
