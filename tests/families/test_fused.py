@@ -52,6 +52,8 @@ def test_parts_of_a_fused_weight_are_what_attention_takes(name):
         assert own == {"q": (0, 8, 24), "k": (8, 16, 24), "v": (16, 24, 24)}
     else:
         assert list(attention_takes_q_k_v(family, model, case)) == []
+    state = model.state_dict()
+    assert all(site.weight.of(state[site.weight.key]).shape == (site.d_out, site.d_in) for site in sites)
     covered = {site.weight.key: torch.zeros_like(model.state_dict()[site.weight.key]) for site in sites}
     for site in sites:
         for key, whole in covered.items():

@@ -12,12 +12,17 @@ from hf_bico import Naive, port
 from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of, told_of
-from hf_bico.families.traced import Traced
+from hf_bico.families.traced import Traced, family
 from hf_bico.families.traced.reading import read
 
 TRACED = Traced()
 SAID = ("role", "depth", "weight", "bias", "d_out", "d_in")
 """What a site says that a trace finds too; heads that permute, layouts and names of towers are for tables to say."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(family, "_known", {})
 
 
 def by_place(sites):
@@ -58,6 +63,9 @@ def test_no_weights_are_needed_and_no_random_state_is_left_changed():
         ("q", "k", "v", "attention output", "MLP up", "MLP down"), 12
     )
     assert {(s.d_out, s.d_in) for s in sites if s.role == "MLP up"} == {(3072, 768)}
+    with torch.device("meta"):
+        fused = TRACED.sites(transformers.GPTNeoXModel(transformers.GPTNeoXConfig()))  # heads of 96
+    assert {(s.weight.rows, s.weight.every) for s in fused if s.role == "k"} == {((96, 192), 288)}
 
 
 def test_a_refuted_mlp_has_no_role(monkeypatch):
@@ -103,8 +111,8 @@ def test_masked_texts_meet_in_encoder_and_decoder(name):
     batch = {"input_ids": ids, "attention_mask": mask, "labels": labels % WORDS}
     tuned = gradient_step(model, case.loss, case.samples(8))
     both = [
-        port(tuned=tuned, base=model, target=other, calibration=[batch], method=Naive(), family=family).delta
-        for family in (None, "generic")
+        port(tuned=tuned, base=model, target=other, calibration=[batch], method=Naive(), family=named).delta
+        for named in (None, "generic")
     ]
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[1])
 

@@ -1,7 +1,7 @@
 """Tiny random copies of transformers models: the same architecture, for a few seconds' work on the CPU.
 
-Widths are divided by one number, so that every linear map keeps its shape up to scale; numbers of heads and of key
-groups stay. So rows that a tiny fused weight has for the queries are the real one's, each that many times.
+The widths of a config are divided by one number, so that linear maps keep their shapes up to scale; numbers of heads
+and of key groups stay. So rows that a tiny fused weight has for the queries are the real one's, each that many times.
 """
 
 import copy
@@ -14,33 +14,21 @@ from torch import nn
 
 from hf_bico.core.errors import PortError
 
-WIDTHS = {
-    *("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "embedding_size", "word_embed_proj_dim", "hidden_sizes"),
-    *("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "d_ff", "n_inner", "ffn_dim", "hidden_dim", "mlp_dim"),
-    *("ffn_hidden_size", "moe_intermediate_size", "shared_expert_intermediate_size", "intermediate_size_mlp"),
-    *("head_dim", "global_head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim"),
-    *(
-        "q_lora_rank",
-        "kv_lora_rank",
-        "linear_key_head_dim",
-        "linear_value_head_dim",
-        "mamba_d_head",
-        "decoder_hidden_size",
-    ),
-    *("out_hidden_size", "encoder_hidden_size", "text_hidden_size", "projection_dim", "d_inner", "attention_head_size"),
-    *(
-        "pooler_hidden_size",
-        "shared_intermediate_size",
-        "lru_width",
-        "mamba_intermediate_size",
-        "mm_embed_dim",
-        "output_hidden_size",
-    ),
-}
-"""Fields of configs that hold a width, or several."""
-OTHERS = {"out_hidden_size", "output_hidden_size", "encoder_hidden_size", "text_hidden_size"}
-"""Those of them that are another config's."""
 STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_sizes")
+"""Fields of configs with the width of what goes through the blocks, stage by stage where there are several."""
+OF_HEADS = ("head_dim", "global_head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim")
+"""Those with the width of a head."""
+INNER = """
+intermediate_size encoder_ffn_dim decoder_ffn_dim d_ff n_inner ffn_dim hidden_dim mlp_dim ffn_hidden_size
+moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size intermediate_size_mlp
+mamba_intermediate_size q_lora_rank kv_lora_rank linear_key_head_dim linear_value_head_dim mamba_d_head lru_width
+embedding_size word_embed_proj_dim pooler_hidden_size projection_dim decoder_hidden_size d_inner attention_head_size
+mm_embed_dim
+"""
+"""Those with other widths."""
+OTHERS = {"out_hidden_size", "output_hidden_size", "encoder_hidden_size", "text_hidden_size"}
+"""Those with a width of another config's blocks."""
+WIDTHS = {*STREAMS, *OF_HEADS, *INNER.split(), *OTHERS}
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads", "encoder_attention_heads", "decoder_attention_heads")
 STRETCHED = ("linear", "dynamic", "yarn", "longrope", "llama3")
 """Kinds of rotary positions that go with the real widths or lengths."""
@@ -49,7 +37,7 @@ LAYERS = (
     *("num_decoder_layers", "num_encoder_layers", "depths", "decoder_num_hidden_layers"),
 )
 EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
-MOST = 100_000_000
+MOST = 80_000_000
 """The most parameters of a model that is copied as it is."""
 VOCABULARY = 120
 """The most tokens that a tiny copy knows."""
@@ -134,9 +122,9 @@ def _factor(part: Any, least: int) -> int:
     """Return the largest number that all widths can be divided by with heads that are `least` wide; 1 of a config
     without blocks.
     """
-    common = gcd(*(w for name in WIDTHS - OTHERS for w in numbers(getattr(part, name, None))))
+    common = gcd(*(w for name in STREAMS + OF_HEADS for w in numbers(getattr(part, name, None))))
     heads = next((n for name in HEADS for n in numbers(getattr(part, name, None))), 0)
-    own = [one(getattr(part, name, None)) for name in ("head_dim", "qk_rope_head_dim", "d_kv")]
+    own = [one(getattr(part, name, None)) for name in OF_HEADS]
     own = [each for each in own if each]
     own = own or [w // heads if heads else w // 2 for w in _streams(part) if not heads or w % heads == 0]
     if not own:
@@ -160,9 +148,9 @@ def _narrow(part: Any, factor: int, others: dict[int, int]) -> None:
     for name in WIDTHS & vars(part).keys():  # a name that stands for another would be divided twice
         value = getattr(part, name)
         if isinstance(value, list | tuple) and numbers(value) == list(value):
-            setattr(part, name, [each // factor for each in value])
+            setattr(part, name, [max(1, each // factor) for each in value])
         elif one(value):
-            own = one(value) // factor
+            own = max(1, one(value) // factor)
             setattr(part, name, others.get(one(value), own) if name in OTHERS else own)
     rope = getattr(part, "rope_parameters", None)
     if isinstance(rope, dict) and any(word in part.model_type for word in ("vl", "omni", "glm4v")):
@@ -182,6 +170,8 @@ def _shorten(part: Any, layers: int) -> None:
             for other, entries in list(vars(part).items()):
                 if isinstance(entries, list | tuple) and len(entries) == value and value > 1:
                     setattr(part, other, list(entries[:layers]))
+                elif name != "depths" and "indices" in other and numbers(entries):
+                    setattr(part, other, [each for each in entries if each < layers] or [layers - 1])
             setattr(part, name, layers)
     if one(getattr(part, "first_k_dense_replace", None)) > 1:
         part.first_k_dense_replace = 1

@@ -30,15 +30,16 @@ def examples(model: Any) -> list[Example]:
     takes = inspect.signature(model.forward).parameters
     generator = torch.Generator().manual_seed(0)
     ids = _words(model.config, generator)
-    alone = {"input_ids": ids[0]} if "input_ids" in takes else {}
+    alone: dict[str, Any] = {"input_ids": ids[0]} if "input_ids" in takes else {}
     decodes = getattr(model.config, "is_encoder_decoder", False) and "decoder_input_ids" in takes
     answers = {"decoder_input_ids": ids[1, :, :ANSWERS]} if decodes else {}
     images = list(_images(model, generator))
     found = [Example(AUDIO, _forward(sound | answers)) for sound in _sounds(model, takes, generator)]
+    once = {"use_cache": False} if "use_cache" in takes else {}
+    if alone:  # a classifier shifts its own text, so it is given no answers
+        found += [Example(WORDED, _forward(alone | once | each)) for each in (answers, {})]
     if alone and hasattr(model, "get_text_features"):
         found.append(Example(WORDED, _part("get_text_features", alone)))
-    if alone:
-        found += [Example(WORDED, _forward(alone | each)) for each in (answers, {})]  # a classifier shifts its own
     if hasattr(model, "get_image_features"):
         own = inspect.signature(model.get_image_features).parameters
         found += [Example(SEEN, _part("get_image_features", each)) for each in images if _fits(each, own)]
@@ -106,6 +107,9 @@ def _sounds(model: Any, takes: Any, generator: torch.Generator) -> Iterator[dict
     """Yield sound as a wave, and as the spectra of its frames."""
     if "input_values" in takes:
         yield {"input_values": torch.randn(SAMPLES, 2000, generator=generator)}
+    if "input_values" in takes and one(getattr(model.config, "max_length", None)):
+        shape = SAMPLES, model.config.max_length, one(getattr(model.config, "num_mel_bins", None)) or 128
+        yield {"input_values": torch.randn(shape, generator=generator)}
     bins = one(getattr(model.config, "num_mel_bins", None)) or 80
     frames = 2 * (one(getattr(model.config, "max_source_positions", None)) or 50)
     if "input_features" in takes:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from hf_bico.core.errors import PortError, setting
@@ -142,7 +143,8 @@ def _read(model: Any) -> Reading | str:
         while len(_known) >= MOST:
             _known.pop(next(iter(_known)))
         try:
-            _known[key] = read(model)
+            with torch.device("cpu"):
+                _known[key] = read(model)
         except PortError as error:
             _known[key] = str(error)
     return _known[key]

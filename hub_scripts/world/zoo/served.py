@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_bico import BiCo, PortError, port
+from hf_bico import BiCo, Naive, PortError, port
+from hf_bico.core.chain import gather
 from hf_bico.families import Family, family_of
 from hf_bico.families.traced import Traced
 from hf_bico.families.traced.copies import random_model, shrunk
 from hf_bico.families.traced.examples import SAMPLES, Example, examples
 from hf_bico.families.traced.reading import read, running
 from hf_bico.families.traced.watch import tensors
+from hf_bico.workflows.live import job_of
 
 PAGE = Path(__file__).parents[3] / "docs" / "model_types.md"
 FIRST = """
@@ -56,7 +58,7 @@ MAPPINGS = (
     "MODEL_MAPPING_NAMES",
 )
 """transformers' own tables of what a type can be for; the first that has a type gives its class here."""
-WIDTHS = ((2, 8), (2, 16), (3, 16), (2, 32))
+WIDTHS = ((2, 8), (2, 16), (3, 16), (2, 20))
 """Blocks and least widths of heads of the copies that are tried."""
 
 
@@ -69,9 +71,9 @@ class Row:
     by: str = ""
     """table, traced, or refused."""
     roles: str = ""
+    law: str = ""
     share: float | None = None
     """Of the parameters, that move."""
-    law: str = ""
     result: str = ""
     """What came of a port between two widths."""
 
@@ -99,26 +101,39 @@ def class_of(kind: str) -> tuple[type[nn.Module], Any] | None:
 
 
 def surveyed(kind: str) -> Row | None:
-    """Return what becomes of a model type; None if this transformers does not have it."""
+    """Return what becomes of a model type; None if this transformers does not have it, or builds none by default."""
     found = class_of(kind)
     if found is None:
         return None
     cls, config = found
-    row = Row(kind, cls.__name__)
     try:
         with torch.device("meta"):
             model = cls(config)
-        family = family_of(model)
-        sites = family.sites(model)
+    except Exception:  # a config that is meant to be filled in
+        return None
+    try:
+        return _ported(kind, model)
     except PortError as error:
         return Row(kind, cls.__name__, "refused", result=str(error).partition(";")[0])
+    except Exception as error:  # shown on the page, so that it is seen
+        return Row(
+            kind, cls.__name__, "traceback", result=f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        )
+
+
+def _ported(kind: str, model: nn.Module) -> Row:
+    """Return what comes of a port of a model type; the model is on the meta device.
+
+    Raises:
+        PortError: it is refused.
+    """
+    family = family_of(model)
+    sites = family.sites(model)
     moved = {s.key for site in (*sites, *family.head_sites(model)) for s in site.slices}
     sizes = {key: p.numel() for key, p in model.named_parameters()}
     share = sum(size for key, size in sizes.items() if key in moved) / sum(sizes.values())
-    roles, law = _known(family, model, sites)
-    return Row(
-        kind, row.cls, "traced" if isinstance(family, Traced) else "table", roles, share, law, _result(cls, config)
-    )
+    by = "traced" if isinstance(family, Traced) else "table"
+    return Row(kind, type(model).__name__, by, *_known(family, model, sites), share, _result(type(model), model.config))
 
 
 def _known(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[str, str]:
@@ -133,42 +148,39 @@ def _known(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[st
 
 
 def _result(cls: type[nn.Module], config: Any) -> str:
-    """Return what comes of a port between tiny models of two widths."""
-    built = []
-    for layers, least in WIDTHS:
-        try:
-            model = random_model(cls, shrunk(config, layers, least), seed=len(built))
-        except Exception:
-            continue
-        shown, _ = running(model, examples(model))
-        if shown and all(_shapes(model) != _shapes(other) for other, _ in built):
-            built.append((model, shown))
+    """Return what comes of a port between tiny models of two widths, and of the statistics that BiCo wants of them."""
+    built = list(_built(cls, config))
     if not built:
         return "no tiny pair runs"
-    (base, shown), (target, theirs) = built[0], built[-1] if len(built) > 1 else built[0]
-    if target is base:
-        target = random_model(cls, base.config, seed=1)
-    tuned = {
-        key: tensor + 0.01 * torch.rand_like(tensor) if tensor.is_floating_point() else tensor
-        for key, tensor in base.state_dict().items()
-    }
+    (base, shown), (target, theirs) = built[0], built[-1]
+    if len(built) == 1:
+        target = random_model(cls, shrunk(config, *WIDTHS[0]), seed=1)
+    tuned = {key: tensor + 0.01 * torch.rand_like(tensor.float()) for key, tensor in base.state_dict().items()}
+    given = {"tuned": tuned, "base": base, "target": target, "calibration": [(torch.zeros(SAMPLES),)]}
     try:
-        ported = port(
-            tuned=tuned,
-            base=base,
-            target=target,
-            calibration=[(torch.zeros(SAMPLES),)],
-            loss=(_loss(shown), _loss(theirs)),
-            method=BiCo(),
-            head="own",
-        )
+        job = job_of(**given, loss=(_loss(shown), _loss(theirs)))
+        gather(job, BiCo().wanted)
+        moved = len(port(**given, loss=(_loss(shown), _loss(theirs)), method=Naive(), head="own").moved)
     except PortError as error:
         return str(error)[:160]
-    return f"{len(ported.moved)} maps, {'two widths' if len(built) > 1 else 'one width'}"
+    return f"{moved} maps, {'two widths' if len(built) > 1 else 'one width'}"
 
 
-def _shapes(model: nn.Module) -> list[tuple[int, ...]]:
-    return [tuple(p.shape) for p in model.parameters()]
+def _built(cls: type[nn.Module], config: Any) -> Iterator[tuple[nn.Module, list[Example]]]:
+    """Yield two tiny models of other shapes, or one, with what they take."""
+    shapes = None
+    for number, size in enumerate(WIDTHS):
+        try:
+            model = random_model(cls, shrunk(config, *size), seed=number)
+        except Exception:  # whatever an architecture says of sizes that it does not take
+            continue
+        shown, _ = running(model, examples(model))
+        own = [tuple(p.shape) for p in model.parameters()]
+        if shown and own != shapes:
+            yield model, shown
+            if shapes is not None:
+                return
+            shapes = own
 
 
 def _loss(shown: list[Example]) -> Any:
