@@ -14,7 +14,7 @@ from torch import nn
 
 from hf_bico.core.errors import PortError
 
-STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_sizes")
+STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "hidden_sizes")
 """Fields of configs with the width of what goes through the blocks, stage by stage where there are several."""
 OF_HEADS = ("head_dim", "global_head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim")
 """Those with the width of a head."""
@@ -22,6 +22,7 @@ INNER = """
 intermediate_size encoder_ffn_dim decoder_ffn_dim d_ff n_inner ffn_dim hidden_dim mlp_dim ffn_hidden_size
 moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size intermediate_size_mlp
 mamba_intermediate_size q_lora_rank kv_lora_rank linear_key_head_dim linear_value_head_dim mamba_d_head lru_width
+rotary_dim mamba_d_ssm
 embedding_size word_embed_proj_dim pooler_hidden_size projection_dim decoder_hidden_size d_inner attention_head_size
 mm_embed_dim
 """
@@ -186,6 +187,9 @@ def _fewer(part: Any, ids: dict[int, int]) -> None:
                 setattr(part, name, ids.setdefault(value, VOCABULARY - 1 - len(ids)))
             elif name.endswith("token_id") and isinstance(value, list):
                 setattr(part, name, [ids.setdefault(each, VOCABULARY - 1 - len(ids)) for each in value])
+    for name in (each for each in vars(part) if each.endswith("_vocab_size")):
+        if one(getattr(part, name)) > VOCABULARY:
+            setattr(part, name, VOCABULARY)
     groups = one(getattr(part, "n_group", None)) or 1
     for name in EXPERTS:
         if one(getattr(part, name, None)) > max(8, 2 * groups):

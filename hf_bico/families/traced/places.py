@@ -47,25 +47,24 @@ def sites_of(model: nn.Module, reading: Reading | None) -> tuple[Site, ...]:
     found: list[Entry] = []
     for name, weight in weights.items():
         seen = reading.maps.get(like.get(name, "")) if reading else None
-        found += _entries(model, name, weight, seen)
+        found += _entries(model, name, weight, seen, named_alone=reading is None)
     found = _apart(found)
     towers = _towers(model, found)
     decodes = any(_tokens(model, each) == LABELS for each in found)
     return tuple(_site(model, each, weights, towers, like, decodes) for each in found)
 
 
-def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None) -> Iterator[Entry]:
+def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None, *, named_alone: bool) -> Iterator[Entry]:
     place = place_of(name)
     if place is None or weight.ndim < 2:
         return
     stack, depth, rest = place
     own = re.sub(r"[._]?weight$", "", rest) or rest
-    if seen is None:
+    if seen is None and named_alone:
         layer = model.get_submodule(name.rpartition(".")[0])
         if type(layer) is nn.Linear or is_transposed(layer):
             yield Entry(name, None, stack, depth, own, "")
-        return
-    if not seen.plain:
+    if seen is None or not seen.plain:
         return
     d_out = stored(weight, seen.transposed).shape[0]
     parts = {role: _scaled(rows, d_out, seen.shape[0]) for role, rows in seen.parts.items()}

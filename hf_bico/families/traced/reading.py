@@ -43,7 +43,7 @@ class Seen:
     transposed: bool
     """Whether it is stored (d_in, d_out)."""
     plain: bool
-    """Whether the taps can watch it."""
+    """Whether the taps can watch it, and the outputs depend on it."""
     follows: str = ""
     """The one linear map whose bent output it reads; "" where there is more, or less, between them."""
 
@@ -72,7 +72,7 @@ def read(model: nn.Module) -> Reading:
     Raises:
         PortError: no copy can be built, or none runs on what is known of its inputs.
     """
-    reason: Exception | None = None
+    reason = ""
     best: tuple[nn.Module, list[Example]] | None = None
     for copy in tiny(model):
         every = examples(copy)
@@ -83,8 +83,7 @@ def read(model: nn.Module) -> Reading:
         if best and _kinds(best[1]) == _kinds(every):
             break
     if best is None:
-        told = "its inputs are not known" if reason is None else " ".join(str(reason).split())[:200]
-        raise PortError(f"no small copy of a {type(model).__name__} runs: {told}")
+        raise PortError(f"no small copy of a {type(model).__name__} runs: {reason or 'its inputs are not known'}")
     return _reading(*best)
 
 
@@ -92,10 +91,10 @@ def _kinds(some: Sequence[Example]) -> frozenset[str]:
     return frozenset(kind for each in some for kind in each.kinds)
 
 
-def running(copy: nn.Module, every: Sequence[Example]) -> tuple[list[Example], Exception | None]:
+def running(copy: nn.Module, every: Sequence[Example]) -> tuple[list[Example], str]:
     """Return examples that a copy takes, each of a kind that those before it are not, and the first error."""
     shown: list[Example] = []
-    reason = None
+    reason = ""
     for example in every:
         if example.kinds <= _kinds(shown):
             continue
@@ -103,7 +102,7 @@ def running(copy: nn.Module, every: Sequence[Example]) -> tuple[list[Example], E
             with _quietly(), torch.no_grad():
                 example.run(copy)
         except Exception as error:  # an architecture that wants other inputs
-            reason = reason or error
+            reason = reason or " ".join(str(error).split())[:200]
         else:
             shown.append(example)
     return shown, reason
@@ -116,22 +115,41 @@ def _covers(model: nn.Module, copy: nn.Module) -> bool:
 
 
 def _reading(copy: nn.Module, shown: Sequence[Example]) -> Reading:
-    trace = Trace()
+    trace, outputs = Trace(), list[Tensor]()
     with _quietly():
         for example in shown:
             with Watch(copy, trace, example.kinds):
-                example.run(copy)
+                outputs += tensors(example.run(copy))
+    reached = _reached(trace, outputs)
     found = infer(trace, {name: tuple(p.shape) for name, p in copy.named_parameters()})
     kept, refuted = _confirmed(copy, shown, trace, found)
     spaces = _spaces(trace)
     weights = dict(copy.named_parameters())
-    maps = {name: _seen(trace, name, weights[name], found[name], *spaces[name]) for name in trace.reads}
+    maps = {
+        name: _seen(trace, name, weights[name], found[name], *spaces[name], reached=name in reached)
+        for name in trace.reads
+    }
     return Reading(copy.to("meta"), maps, kept, refuted)
 
 
-def _seen(trace: Trace, name: str, weight: Tensor, own: Inferred, space: str, everywhere: bool) -> Seen:
+def _reached(trace: Trace, outputs: Sequence[Tensor]) -> set[str]:
+    """Return the names of the linear maps that the outputs depend on."""
+    names = [name for name, reads in trace.reads.items() for _ in reads]
+    ys = [each.y for reads in trace.reads.values() for each in reads]
+    whole = [x.float().square().mean() for x in outputs if x.requires_grad and x.is_floating_point()]
+    watched = [(name, y) for name, y in zip(names, ys, strict=True) if y.requires_grad]
+    if not whole or not watched:
+        return set(names)
+    found = torch.autograd.grad(sum(whole[1:], whole[0]), [y for _, y in watched], allow_unused=True, retain_graph=True)
+    packed = {name for name, y in zip(names, ys, strict=True) if not y.requires_grad}
+    return packed | {name for (name, _), gradient in zip(watched, found, strict=True) if gradient is not None}
+
+
+def _seen(
+    trace: Trace, name: str, weight: Tensor, own: Inferred, space: str, everywhere: bool, *, reached: bool
+) -> Seen:
     first, reads = trace.reads[name][0], trace.reads[name]
-    plain = all(each.plain for each in reads) and weight.shape[2:].numel() == 1
+    plain = reached and all(each.plain for each in reads) and weight.shape[2:].numel() == 1
     d_out, d_in = stored(weight, first.transposed).shape if plain else (0, 0)
     before = first.trail.maps
     rows = first.x.numel() // max(first.x.shape[first.axis], 1) // SAMPLES
