@@ -71,7 +71,14 @@ def _fits(kwargs: dict[str, Any], takes: Any) -> bool:
 
 
 def _part(name: str, kwargs: dict[str, Any]) -> Callable[[Any], Any]:
-    return lambda model: getattr(model, name)(**kwargs)
+    """Return what gives a part's features alone: LLaVA's have nothing of the last block, which its outputs have."""
+
+    def run(model: Any) -> Any:
+        found = getattr(model, name)(**kwargs)
+        pooled = getattr(found, "pooler_output", None)
+        return found if pooled is None else pooled
+
+    return run
 
 
 def _forward(kwargs: dict[str, Any]) -> Callable[[Any], Any]:
