@@ -203,6 +203,8 @@ def _fewer(part: Any, ids: dict[int, int]) -> None:
     patch, size = one(getattr(part, "patch_size", None)), getattr(part, "image_size", None)
     if patch and size is not None and not hasattr(part, "depths"):
         part.image_size = 4 * patch if isinstance(size, int) else [4 * patch, 4 * patch]
+    elif not patch and one(size) > 64:
+        part.image_size = 64
 
 
 def random_model(cls: type[nn.Module], config: Any, seed: int = 0) -> nn.Module:
