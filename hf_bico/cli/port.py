@@ -38,7 +38,7 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     """
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
-    terminal.add(*_said_of(outcome.report["method"]))
+    terminal.add(*outcome.report.get("roles", ()), *_said_of(outcome.report["method"]))
     terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
     terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
@@ -78,6 +78,7 @@ def _score_table(evaluation) -> Table:
 
 
 def _say_dry_run(terminal: Terminal, plan, cost) -> None:
+    from hf_bico.families import told_of
     from hf_bico.reports.plain import to_plain
     from hf_bico.reports.records import origins
 
@@ -110,3 +111,4 @@ def _say_dry_run(terminal: Terminal, plan, cost) -> None:
     }
     lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
     terminal.say("\n".join(lines), data, repo or "")
+    terminal.add(*(told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])) or ()))

@@ -141,24 +141,39 @@ def _pass(
         with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, waiting.__setitem__, samples_in(batch.base)):
             run(base, batch.base)
 
-    inputs: dict[str, Tensor] = {}
+    inputs: dict[tuple[str, int], Tensor] = {}
+    met: set[Stream] = set()
     sites = {pair.target.name: pair.target for pair in pairs}
 
     def meet(stream: Stream, there: Tensor) -> None:
         kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
         for partner in seen.partners(kept):
-            seen.add(partner, kept, waiting[Stream(stream.signal, partner.name)], there, batch.meeting)
+            own = Stream(stream.signal, partner.name, stream.run)
+            met.add(own)
+            if own not in waiting:
+                raise _unlike_runs(stream, own)
+            seen.add(partner, kept, waiting[own], there, batch.meeting)
         if Signal.WEIGHT_GRADIENT not in signals:
             return
         if stream.signal is Signal.INPUT:
-            inputs[stream.name] = there
+            inputs[stream.name, stream.run] = there
         elif stream.signal is Signal.OUTPUT_GRADIENT:
-            seen.gradients[stream.name].add(inputs[sites[stream.name].space], there)
+            seen.gradients[stream.name].add(inputs[sites[stream.name].space, stream.run], there)
 
     both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
     with taps(target.model, sites.values(), rows | both, meet, samples_in(batch.target)):
         run(target, batch.target)
+    if odd := next((stream for stream in waiting if stream.run and stream not in met), None):
+        raise _unlike_runs(odd, next(iter(met), odd))
     return len(next(iter(waiting.values()), ()))
+
+
+def _unlike_runs(more: Stream, fewer: Stream) -> PortError:
+    """Return the error that one model's weight has a run in a pass that the other's has not."""
+    return PortError(
+        f"{more.name} runs more than once in a pass, and more often than {fewer.name} of the other model: blocks that "
+        "share their weights are ported between models with as many of them"
+    )
 
 
 def _labelled(side: Side, batch: Any) -> None:

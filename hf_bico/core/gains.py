@@ -79,13 +79,13 @@ class Folded(Mapping[str, Tensor]):
             tensor = _wide(tensor)
             for part, gain in self.weights[key]:
                 own, ratio = part.of(tensor), self.ratio(gain).to(tensor)
-                own.mul_(ratio if gain.side == "in" else ratio[:, None])
+                part.put(tensor, own * (ratio if gain.side == "in" else ratio[:, None]))
         for where, gain in self.biases.get(key, ()):
             tensor, ratio = _wide(tensor), self.ratio(gain)
             if where is None:
                 tensor.div_(ratio.to(tensor))  # of what W diag(ratio) reads, so that it gives W β_ft
             else:
-                where.of(tensor).mul_(ratio.to(tensor))
+                where.put(tensor, where.of(tensor) * ratio.to(tensor))
         return tensor
 
     def __iter__(self) -> Iterator[str]:

@@ -37,9 +37,6 @@ class LowRank:
     def T(self) -> "LowRank":  # named as a tensor's
         return LowRank(self.a.T, self.b.T)
 
-    def __getitem__(self, rows: slice) -> "LowRank":
-        return LowRank(self.b[rows], self.a)
-
     def norm(self) -> float:
         """Return ‖B A‖ (Frobenius) from two r × r Gram matrices, ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, in float64."""
         b, a = self.b.double(), self.a.double()
@@ -90,7 +87,11 @@ class Delta(Factored):
             return
         if key not in self.whole:
             self.whole[key] = torch.zeros(tuple(self.shapes[key].shape), dtype=change.dtype)
-        where.of(self.whole[key]).copy_(change)
+        where.put(self.whole[key], change)
+
+    def put(self, key: str, change: Tensor) -> None:
+        """Write a whole tensor's change, replacing what is there."""
+        self.whole[key] = change
 
     def scaled(self, alpha: float) -> "Delta":
         """Return α times the change."""
@@ -111,14 +112,12 @@ class Delta(Factored):
         b: list[Tensor] = []
         a: list[Tensor] = []
         for where, product in self.products[key].items():
-            first = where.rows[0] if where.rows else 0
-            place = slice(first, first + product.shape[0])
             same = next((i for i, other in enumerate(a) if torch.equal(other, product.a)), None)
             if same is not None:  # q, k and v of one LoRA: the same A on different rows
-                b[same][place] = product.b
+                where.put_rows(b[same], product.b)
                 continue
             b.append(product.b.new_zeros(rows, product.rank))
-            b[-1][place] = product.b
+            where.put_rows(b[-1], product.b)
             a.append(product.a)
         joined = LowRank(torch.cat(b, 1), torch.cat(a))
         return joined.T if transposed else joined
@@ -139,7 +138,7 @@ class Delta(Factored):
         if key in self.whole:
             found = self.whole[key].clone()
         for where, product in products.items():
-            where.of(found).copy_(product.dense())
+            where.put(found, product.dense())
         return found
 
     def __iter__(self) -> Iterator[str]:

@@ -156,11 +156,7 @@ class Statistics:
             PortError: nothing says which rows meet and their numbers differ; NaN or Inf.
         """
         moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
-        if resample is None and rows_a.shape[1] != rows_b.shape[1]:
-            raise PortError(
-                f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
-                f"{rows_b.shape[1]}: say in the batch which of them meet"
-            )
+        _require_met(a, b, rows_a, rows_b, resample)
         moment.add(rows_a, rows_b, resample)
         if not (moment.energy_a < float("inf") and moment.energy_b < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
@@ -209,6 +205,31 @@ class Statistics:
         self.samples += other.samples
         for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
             merge_sums(mine, theirs)
+
+
+def _require_met(a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, resample: Tensor | None) -> None:
+    """Refuse rows that no one says the meeting of.
+
+    Raises:
+        PortError: their numbers of samples differ, or their numbers of rows are not those that P is for.
+    """
+    if rows_a.shape[0] != rows_b.shape[0]:
+        raise PortError(
+            f"{a.name} (base) sees {rows_a.shape[0]} samples and {b.name} (target) {rows_b.shape[0]}: they cannot meet"
+        )
+    if resample is None and rows_a.shape[1] != rows_b.shape[1]:
+        raise PortError(
+            f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
+            f"{rows_b.shape[1]}: say in the batch which of them meet"
+        )
+    if resample is None:
+        return
+    whose = resample.shape[0] if resample.ndim > 2 else rows_b.shape[0]
+    if (whose, *resample.shape[-2:]) != (rows_b.shape[0], rows_b.shape[1], rows_a.shape[1]):
+        raise PortError(
+            f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) {rows_b.shape[1]}, and the "
+            f"batch says how {resample.shape[-1]} and {resample.shape[-2]} meet: these layers do not read that text"
+        )
 
 
 def resampling(base: Tokens, target: Tokens) -> Tensor | None:

@@ -29,15 +29,17 @@ def taps(
 ) -> Iterator[None]:
     """Pass the rows of every site and signal to `emit(stream, rows)` while the block runs one batch.
 
-    Rows are (n, T, d), detached. A stream is emitted once, however many sites share it. Weights need not require a
-    gradient: where nothing does yet, gradients start at the input of the first watched weight.
+    Rows are (n, T, d), detached. A stream is emitted once for every run of its weight, however many sites share it.
+    Weights need not require a gradient: where nothing does yet, gradients start at the input of the first watched
+    weight.
 
     Args:
         samples: n, for models that flatten samples and tokens into one axis; None: each row of such a matrix is a
             sample.
 
     Raises:
-        PortError: a watched weight runs twice; at the end of the block, for streams never emitted, all of them listed.
+        PortError: rows that are no whole number a sample; at the end of the block, for streams never emitted, all of
+            them listed.
     """
     mode = Taps(model, sites, signals, emit, samples)
     with mode, _checkpointing_off(model):
@@ -75,9 +77,12 @@ class Taps(TorchFunctionMode):
         self.watched: dict[int, list[Site]] = defaultdict(list)
         for site in sites:
             self.watched[id(parameters[site.weight.key])].append(site)
-        self.ran: set[int] = set()
+        self.turned: dict[int, Tensor] = {}
+        """Watched weights the other way round (`W.T`), which lie at the same ids in `watched` while they are held."""
+        self.runs: dict[int, int] = defaultdict(int)
         self.starts: dict[int, tuple[Tensor, Tensor]] = {}
         self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
+        self.streams, self.done = frozenset(self.due), set[Stream]()
 
     def __torch_function__(
         self,
@@ -93,6 +98,13 @@ class Taps(TorchFunctionMode):
         if func is torch.addmm and len(args) > 2 and id(args[2]) in self.watched:  # bias, x, W as one call
             bias, *factors = args
             return self._watch(self.watched[id(args[2])], lambda *two: func(bias, *two, **kwargs), *factors)
+        if func in _CONVOLUTIONS and len(args) > 1 and id(args[1]) in self.watched:
+            return self._pointwise(self.watched[id(args[1])], *args, **kwargs)
+        if func in _TURNS and args and id(args[0]) in self.watched:
+            turned: Tensor = func(*args, **kwargs)
+            self.turned[id(turned)] = turned
+            self.watched[id(turned)] = self.watched[id(args[0])]
+            return turned
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
 
@@ -103,25 +115,39 @@ class Taps(TorchFunctionMode):
         """
         d = len(weight) // 3
         own = [s for s in self.watched.get(id(weight), ()) if s.weight.rows and s.weight.rows[0] // d in parts]
-        self.ran.discard(id(weight))  # q is of other rows than k and v, and either runs once
         y = self._watch(own, _product, x, weight, bias) if own else _product(x, weight, bias)
         return y[..., parts.start * d : parts.stop * d]
+
+    def _pointwise(
+        self,
+        sites: Sequence[Site],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        *rest: Any,
+        **odd: Any,
+    ) -> Tensor:
+        """Do what a convolution (d_out, d_in, 1 …) does to x (n, d_in, …), as a linear map of rows."""
+        steps = [stride] * (x.ndim - 2) if isinstance(stride, int) else stride
+        picked = x[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
+        y = self._watch(sites, lambda rows, _: F.linear(rows, weight.flatten(1), bias), picked.movedim(1, -1), weight)
+        return y.movedim(-1, 1)
 
     def _watch(
         self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
-        if id(weight) in self.ran:
-            raise PortError(f"{sites[0].name} runs more than once in a pass: its inputs and gradients cannot be paired")
-        self.ran.add(id(weight))
+        key = id(sites[0])
+        run, self.runs[key] = self.runs[key], self.runs[key] + 1
         if self.signals & _GRADIENTS and not x.requires_grad:
             x = self._start(x)
-        self._seen(sites[0].stream(Signal.INPUT), x)
+        self._seen(sites[0].stream(Signal.INPUT), run, x)
         if self.signals & _AT_INPUT:
-            _hook(x, partial(self._input_gradient, sites[0], x.detach()))
+            _hook(x, partial(self._input_gradient, sites[0], run, x.detach()))
         y = func(x, weight, *args, **kwargs)
-        self._outputs(sites, Signal.OUTPUT, y)
+        self._outputs(sites, Signal.OUTPUT, run, y)
         if self.signals & _AT_OUTPUT:
-            _hook(y, partial(self._output_gradient, sites, x.detach()))
+            _hook(y, partial(self._output_gradient, sites, run, x.detach()))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -130,33 +156,49 @@ class Taps(TorchFunctionMode):
             self.starts[id(x)] = (x, x.detach().requires_grad_())
         return self.starts[id(x)][1]
 
-    def _seen(self, stream: Stream, rows: Tensor) -> None:
-        if stream in self.due:
+    def _seen(self, stream: Stream, run: int, rows: Tensor) -> None:
+        at = stream._replace(run=run)
+        if stream in self.streams and at not in self.done:
             self.due.discard(stream)
-            self.emit(stream, self.by_sample(rows.detach()))
+            self.done.add(at)
+            self.emit(at, self.by_sample(rows.detach()))
 
     def by_sample(self, rows: Tensor) -> Tensor:
-        """Return rows (n, T, d), also of a model that flattens samples and tokens into one axis."""
-        return rows if rows.ndim > 2 else torch.unflatten(rows, 0, (self.samples or len(rows), -1))
+        """Return rows (n, T, d), also of a model that flattens samples and tokens into one axis, and of pixels.
 
-    def _input_gradient(self, site: Site, x: Tensor, gradient: Tensor) -> None:
-        self._seen(site.stream(Signal.INPUT_GRADIENT), gradient)
+        Raises:
+            PortError: the samples have no whole number of rows each.
+        """
+        if rows.ndim > 2:
+            return rows if rows.ndim == 3 else rows.flatten(1, -2)
+        samples = self.samples or len(rows)
+        if len(rows) % samples:
+            raise PortError(f"{len(rows)} rows of {samples} samples cannot be told apart: give samples of one size")
+        return torch.unflatten(rows, 0, (samples, -1))
+
+    def _input_gradient(self, site: Site, run: int, x: Tensor, gradient: Tensor) -> None:
+        self._seen(site.stream(Signal.INPUT_GRADIENT), run, gradient)
         if Signal.WEIGHTED_INPUT in self.signals:
             weight = gradient.norm(dim=-1, keepdim=True).sqrt()
-            self._seen(site.stream(Signal.WEIGHTED_INPUT), torch.cat([weight * x, weight], dim=-1))
+            self._seen(site.stream(Signal.WEIGHTED_INPUT), run, torch.cat([weight * x, weight], dim=-1))
 
-    def _output_gradient(self, sites: Sequence[Site], x: Tensor, gradient: Tensor) -> None:
-        self._outputs(sites, Signal.OUTPUT_GRADIENT, gradient)
+    def _output_gradient(self, sites: Sequence[Site], run: int, x: Tensor, gradient: Tensor) -> None:
+        self._outputs(sites, Signal.OUTPUT_GRADIENT, run, gradient)
         if Signal.WEIGHTED_GRADIENT in self.signals:
             length = x.norm(dim=-1, keepdim=True)
-            self._outputs(sites, Signal.WEIGHTED_GRADIENT, gradient, lambda own: length * own / _root(own))
+            self._outputs(sites, Signal.WEIGHTED_GRADIENT, run, gradient, lambda own: length * own / _root(own))
 
     def _outputs(
-        self, sites: Sequence[Site], signal: Signal, y: Tensor, shown: Callable[[Tensor], Tensor] = lambda own: own
+        self,
+        sites: Sequence[Site],
+        signal: Signal,
+        run: int,
+        y: Tensor,
+        shown: Callable[[Tensor], Tensor] = lambda own: own,
     ) -> None:
         """Emit each site's own part of a fused weight's output, or of the gradient there."""
         for site in sites if signal in self.signals else ():
-            self._seen(site.stream(signal), shown(site.weight.outputs(y)))
+            self._seen(site.stream(signal), run, shown(site.weight.outputs(y)))
 
 
 def _root(rows: Tensor) -> Tensor:
@@ -170,13 +212,18 @@ _AT_OUTPUT = frozenset({Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT})
 _GRADIENTS = _AT_INPUT | _AT_OUTPUT
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 """Calls that multiply rows (their first argument) by a weight (their second)."""
+_CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
+"""Calls that do so to every pixel, where their kernel is one number."""
+_TURNS: frozenset[Any] = frozenset({Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose})  # type: ignore[attr-defined]
+"""Calls that turn a weight round."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return x Wᵀ + b by a call that is not watched."""
-    y: Tensor = x @ weight.T
+    einsum: Callable[..., Tensor] = torch.einsum  # torch's has no annotations
+    y = einsum("...i,oi->...o", x, weight)
     return y if bias is None else y + bias
 
 

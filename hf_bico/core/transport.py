@@ -120,7 +120,7 @@ def transport(
             delta.write(pair.target.bias, bias)
         moved.append(told)
         for key, change, told_of_it in along(tau, riding[pair.target.name], map_, target):
-            delta.write(Slice(key), change)
+            delta.put(key, change)
             rode.append(told_of_it)
     require_finite(delta)
     return Transported(delta, moved, rode=rode)

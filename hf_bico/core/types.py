@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from hf_bico.core.low_rank import LowRank
@@ -79,6 +80,8 @@ class Stream(NamedTuple):
 
     signal: Signal
     name: str
+    run: int = 0
+    """Which run of the weight in a pass they are of, from 0: blocks that share their weights run it several times."""
 
 
 @dataclass(frozen=True)
@@ -86,24 +89,54 @@ class Slice:
     """Where a site's parameter lies in a state dict.
 
     A fused projection holds several sites in the rows of one tensor; a weight that multiplies from the right
-    (`x @ W`, d_in × d_out) is stored transposed.
+    (`x @ W`, d_in × d_out) is stored transposed; one of a 1 × 1 convolution is (d_out, d_in, 1, 1).
     """
 
     key: str
     rows: tuple[int, int] | None = None
+    """[start, stop)"""
     transposed: bool = False
+    every: int | None = None
+    """The number of rows after which the site's come again, head by head (GPT-NeoX, BLOOM); None: they come once."""
 
     def of(self, tensor: Part) -> Part:
-        """Return the site's own part of `tensor`, a view: (d_out, d_in) of a weight, (d_out,) of a bias.
+        """Return the site's own part of `tensor`: (d_out, d_in) of a weight, (d_out,) of a bias; a view, if its rows
+        come once.
 
         A part of a `LowRank` is a `LowRank`.
         """
-        matrix = tensor.T if self.transposed else tensor
-        return matrix if self.rows is None else matrix[slice(*self.rows)]
+        if isinstance(tensor, LowRank):
+            matrix = tensor.T if self.transposed else tensor
+            return LowRank(self._own(matrix.b), matrix.a)
+        return self._own(self._matrix(tensor))
+
+    def put(self, tensor: Tensor, part: Tensor) -> None:
+        """Write the site's own part of `tensor`, in place; `part` is as `of` gives it."""
+        matrix = self._matrix(tensor)
+        if self.rows is None or self.every is None:
+            self._own(matrix).copy_(part)
+        else:
+            length = self.rows[1] - self.rows[0]
+            torch.unflatten(matrix, 0, (-1, self.every))[:, slice(*self.rows)].copy_(
+                torch.unflatten(part, 0, (-1, length))
+            )
+
+    def put_rows(self, rows: Tensor, part: Tensor) -> None:
+        """Write the site's own rows (d_out, r) of a factor (rows of the weight, r), in place."""
+        replace(self, transposed=False).put(rows, part)
 
     def outputs(self, y: Tensor) -> Tensor:
-        """Return the site's own part of what a fused weight gives, (…, d_out) of (…, rows of the weight), as a view."""
-        return y if self.rows is None else y[..., slice(*self.rows)]
+        """Return the site's own part of what a fused weight gives, (…, d_out) of (…, rows of the weight)."""
+        return y if self.rows is None else self._own(y.movedim(-1, 0)).movedim(0, -1)
+
+    def _matrix(self, tensor: Tensor) -> Tensor:
+        flat = tensor.flatten(1) if tensor.ndim > 2 else tensor
+        return flat.T if self.transposed else flat
+
+    def _own(self, matrix: Tensor) -> Tensor:
+        if self.rows is None or self.every is None:
+            return matrix if self.rows is None else matrix[slice(*self.rows)]
+        return torch.unflatten(matrix, 0, (-1, self.every))[:, slice(*self.rows)].flatten(0, 1)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from collections.abc import Collection
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, setting
-from hf_bico.families.generic import Generic
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
 from hf_bico.families.protocol import Answer, Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
 from hf_bico.families.tables import TABLES
+from hf_bico.families.traced import Traced
 
+GENERIC = "generic"
+"""The name by which the traced family is asked for."""
 FAMILIES: tuple[Family, ...] = (OPEN_CLIP, *TABLES)
 """All families known, tried in this order; the first that knows a model describes it."""
 LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
@@ -30,28 +32,36 @@ __all__ = [
     "family_of",
     "library_of",
     "logits",
+    "told_of",
 ]
 
 
 def family_of(model: nn.Module, named: str | None = None) -> Family:
-    """Return the family that knows this live model, or the generic one, which takes any, if `named` is "generic".
+    """Return the family that knows a model: a table, or else what a traced forward pass of a tiny copy shows.
+
+    Args:
+        named: "generic" for the traced pass whatever tables there are; a model of which no copy runs then pairs by
+            names.
 
     Raises:
-        PortError: no family knows the model, or `named` is something else.
+        PortError: no table knows the model, and it cannot be traced; or `named` is something else.
     """
-    if named == "generic":
-        return Generic()
-    if named is not None:
-        raise PortError(f"{setting('family')} {named}: families are found by themselves; only generic can be named")
-    for family in FAMILIES:
-        if family.knows(model):
-            return family
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    known = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
-    raise PortError(
-        f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family; known: {known}. "
-        f"{setting('family')} generic pairs its plain linear layers by name"
-    )
+    if named not in (None, GENERIC):
+        raise PortError(f"{setting('family')} {named}: families are found by themselves; only {GENERIC} can be named")
+    if named is None:
+        for family in FAMILIES:
+            if family.knows(model):
+                return family
+    traced = Traced(named=named is not None)
+    if named is None:
+        traced.require_known(model)
+    return traced
+
+
+def told_of(*each: tuple[Family, nn.Module]) -> tuple[str, ...] | None:
+    """Return what is to be said of how the roles of models were found, each once; None where tables say all of them."""
+    found = dict.fromkeys(family.told(model) for family, model in each if isinstance(family, Traced))
+    return tuple(found) or None
 
 
 def library_of(files: Collection[str]) -> Library | None:

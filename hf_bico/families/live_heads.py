@@ -52,7 +52,7 @@ class LiveHead:
             yield made | gains, fit
 
 
-def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -> LiveHead:
+def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str, family: str | None = None) -> LiveHead:
     """Return what becomes of the layers on top of the blocks.
 
     Those inside the models' bodies (BERT's pooler) are pre-trained and move like any other; the rest, which is random
@@ -61,13 +61,14 @@ def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -
     Args:
         choice: "transport", or "own" to leave the target's classifier as it is; it also stays where the target has
             none, or the fine-tune's is its base's.
+        family: the family that was asked for by name, if any.
 
     Raises:
         PortError: no such choice, or the target's classifier is built unlike the fine-tune's.
     """
     if choice not in CHOICES:
         raise PortError(f"head={choice!r} is not one of {', '.join(CHOICES)}")
-    base_sites, target_sites = (family_of(model).head_sites(model) for model in (base, target))
+    base_sites, target_sites = (family_of(model, family).head_sites(model) for model in (base, target))
     if choice == HeadKind.OWN or not target_sites or not _changed(tuned, base, base_sites):
         return LiveHead()
     _require_alike(tuned, base_sites, target_sites, target)
@@ -75,7 +76,7 @@ def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str) -
         {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
         for model in (base, target)
     )
-    gains = zip(*(family_of(model).head_gains(model) for model in (base, target)), strict=False)
+    gains = zip(*(family_of(model, family).head_gains(model) for model in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in in_base or b not in in_target)
     layers = replace(head_layers(base_sites, target_sites, in_base, in_target, HeadKind.TRANSPORT), gains=lacking)
     tensors = {key: tuned[key].detach().cpu() for key in layers.tuned_keys}

@@ -24,7 +24,7 @@ KINDS = {
     "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
 """End of a class's name → what it is for, and the auto class that opens any model for the same."""
-CONTRASTIVE = ("clip", "siglip")
+CONTRASTIVE = ("clip", "metaclip_2", "siglip")
 """`model_type`s with an image tower and a text tower."""
 TASKS = {
     PurposeKind.IMAGE_CLASSES: "image-classification",

@@ -146,6 +146,8 @@ class PortReport(Report):
     beside: tuple[Rode, ...] | None = maybe()
     """What moved beside the linear maps."""
     left: tuple[Left, ...]
+    roles: tuple[str, ...] | None = maybe()
+    """How the roles of layers were found, model by model, where no table says them."""
     evaluation: Evaluation | None = maybe()
     verdict: Worth | None = maybe()
     """What the port is worth by its scores; reports that were written before have none."""

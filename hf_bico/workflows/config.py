@@ -96,7 +96,9 @@ class MatchingChoices:
     """Which layers meet."""
 
     family: str | None = option(
-        "generic: pair the plain linear layers of any model by name [default: the family is recognised].", None
+        "generic: read what layers do off a traced forward pass, whatever tables there are [default: where no table "
+        "knows the model].",
+        None,
     )
     matching: str = option(
         "Which block takes from which: index (the paper's rule), cka (by likeness on the samples), or a YAML file of "

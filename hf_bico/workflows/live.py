@@ -22,7 +22,7 @@ from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
 from hf_bico.core.transport import account, check_fine_tune
 from hf_bico.core.types import Tensors
-from hf_bico.families import family_of
+from hf_bico.families import family_of, told_of
 from hf_bico.families import logits as clip_logits
 from hf_bico.families.beside import MOVING, Insides, beside, groups_of
 from hf_bico.families.heads import HeadKind
@@ -58,6 +58,8 @@ class LivePair:
     head: LiveHead = field(default_factory=LiveHead)
     trusted: bool = False
     """Whether the base is taken for the fine-tune's whatever their weights say."""
+    family: str | None = None
+    """The family that was asked for by name, if any."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def port(
     head: str = HeadKind.TRANSPORT.value,
     trust_base: bool = False,
     only: Collection[str] = MOVING,
+    family: str | None = None,
     polish: Polish | None = None,
     answers: tuple[Scores, Scores] | None = None,
     track: Track = untracked,
@@ -98,6 +101,7 @@ def port(
         only: which kinds of tensors move: "linear" (always; alone it is the paper), "tokens" (embeddings and
             language-model heads), "positions", "patches", "special" (class tokens and the like), "norms", "biases"
             (relative positions).
+        family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
         polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
         answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
             the labels unless they are given.
@@ -110,11 +114,11 @@ def port(
     _check_kinds(tuned, base, target, method, matching)
     method, clock, state = method or Auto(), Clock(), as_named(state_of(tuned), base.state_dict())
     _require_plain(base)
-    pair = LivePair(state, base, target, live_head(state, base, target, head), trust_base)
+    pair = LivePair(state, base, target, live_head(state, base, target, head, family), trust_base, family)
     job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))
-    family = family_of(base)
-    sites = (*family.sites(base), *(each.base for each in pair.head.layers.moved))
-    whole = account(job.tau, job.pairs, family.left_reason, sites, job.rides)
+    known = family_of(base, family)
+    sites = (*known.sites(base), *(each.base for each in pair.head.layers.moved))
+    whole = account(job.tau, job.pairs, known.left_reason, sites, job.rides)
     method.check(job.pairs)
     with torch.enable_grad(), ExitStack() as held:
         with clock("head"):
@@ -129,7 +133,7 @@ def port(
             result = polished(result, replace(job, base=sides[0], target=sides[1]), polish, track)
     choice = choice_of(result)
     if choice and choice.beside is False:
-        whole = account(job.tau, job.pairs, family.left_reason, sites)
+        whole = account(job.tau, job.pairs, known.left_reason, sites)
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
@@ -142,6 +146,7 @@ def port(
         beside=tuple(result.rode),
         left=tuple(whole.left),
         polish=TaughtRecord.of(result.taught, polish),
+        roles=told_of((known, base), (family_of(target, family), target)),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
     )
     return Ported(target, result.delta, made, result.moved, whole, record)
@@ -158,6 +163,7 @@ def job_of(
     matching: Matching = by_index,
     trust_base: bool = False,
     only: Collection[str] = MOVING,
+    family: str | None = None,
 ) -> Job:
     """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
 
@@ -178,12 +184,14 @@ def job_of(
         matching: which block takes from which.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
         only: which kinds of tensors move, as for `port`.
+        family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
 
     Raises:
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    pair = LivePair(as_named(state_of(tuned), base.state_dict()), base, target, trusted=trust_base)
+    named = as_named(state_of(tuned), base.state_dict())
+    pair = LivePair(named, base, target, trusted=trust_base, family=family)
     return _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))[0]
 
 
@@ -193,12 +201,12 @@ def _job(
     """Return the job, ‖τ‖/‖θ_A‖, and the samples."""
     base, target, loss = live.base, live.target, samples.loss
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else (loss_of(base), loss_of(target))
-    sites = family_of(base).sites(base)
-    pairs = (*pair_sites(sites, family_of(target).sites(target), matching), *live.head.layers.moved)
+    sites, theirs = (family_of(model, live.family).sites(model) for model in (base, target))
+    pairs = (*pair_sites(sites, theirs, matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
-    insides, theirs = (Insides(family_of(model), model) for model in (base, target))
-    rides, gains = beside(insides, theirs, pairs, groups)
+    own_insides, insides = (Insides(family_of(model, live.family), model) for model in (base, target))
+    rides, gains = beside(own_insides, insides, pairs, groups)
     tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
     must = {s.key for pair in pairs for s in pair.base.slices}
     tau = told(Difference(tuned, plain, must), lambda: Difference(Folded(tuned, plain, gains), plain, must), gains)

@@ -19,6 +19,7 @@ from hf_bico.core.notes import listening
 from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
+from hf_bico.families import told_of
 from hf_bico.families.riders import LINEAR
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
@@ -233,6 +234,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         moved=tuple(carried.moved),
         beside=tuple(carried.beside),
         left=tuple(change.account.left),
+        roles=told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
         unlabelled=plan.unlabelled.record(session.unlabelled) if plan.unlabelled and session.unlabelled else None,
         environment=Environment.of(plan.models.device, run.clock.seconds),

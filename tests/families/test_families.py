@@ -1,7 +1,7 @@
 """Every family's table: all of a model is accounted for, and every layer is what its table says it is."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -15,9 +15,7 @@ from support.family_twins import CASES, CLASSES, GPT2, GROUPED, T5, TEXT, VISION
 from torch import nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.pairing import pair_sites
 from hf_bico.families import family_of
-from hf_bico.families.generic import Generic
 from hf_bico.families.layout import HEAD
 from hf_bico.families.tables import TABLES
 
@@ -47,6 +45,8 @@ BARE = {  # other classes of the same kinds: bases before a fine-tune, and tower
     "MT5EncoderModel": T5,
     "GPT2Model": GPT2,
     "LlamaModel": GROUPED,
+    "CohereModel": GROUPED,
+    "NomicBertModel": TEXT,
     "Qwen3ForTokenClassification": GROUPED,
     "BertForTokenClassification": TEXT,
 }
@@ -179,29 +179,3 @@ def test_what_no_table_accounts_for_has_no_reason(name):
     }[name]()
     keys = {s.key for site in all_sites(model) for s in site.slices}
     assert [key for key in model.state_dict() if key not in keys and family_of(model).left_reason(key) is None]
-
-
-def test_generic_pairs_plain_linears_by_name():
-    generic, model = Generic(), CASES["llama"].build()
-    accounted = {site.weight.key for site in generic.sites(model)}
-    assert accounted == {
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and "layers." in name
-    }
-    assert all(generic.left_reason(key) for key in model.state_dict())
-    assert {(site.role, site.depth) for site in generic.sites(model)} >= {("self_attn.q_proj", 0), ("mlp.up_proj", 1)}
-    deeper = CASES["llama"].build(num_hidden_layers=3)
-    pairs = pair_sites(generic.sites(model), generic.sites(deeper))
-    assert Counter(pair.target.depth for pair in pairs) == {0: 7, 1: 7, 2: 7}
-    assert all(a.role == b.role for a, b in pairs)
-
-
-def test_generic_keeps_stacks_apart_and_knows_a_linear_classifier():
-    both = Generic().sites(CASES["t5"].build())
-    assert {site.tower for site in both} == {"encoder.block", "decoder.block"}
-    bert = CASES["bert"].build()
-    assert [site.weight.key for site in Generic().head_sites(bert)] == ["classifier.weight"]
-    assert not Generic().knows(nn.Sequential(nn.LayerNorm(3)))
-    with pytest.raises(PortError, match="nothing pairs by name"):
-        Generic().sites(nn.Linear(2, 2))

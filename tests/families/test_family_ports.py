@@ -157,7 +157,7 @@ def test_ports_across_families(source, target, shape):
     model, other = a.build(exact=False), b.build(exact=False, **shape)
     tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
     batches = [Batch(a.samples(8, dtype=torch.float32), b.samples(8, dtype=torch.float32))]
-    ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss))
+    ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss), method=BiCo())
     blocks = {s.key for site in family_of(other).sites(other) if site.depth is not None for s in site.slices}
     unbiased = {key for key in blocks if key.endswith("bias") and key not in ported.delta}
     beside = {ride.target for ride in ported.record.beside}

@@ -20,7 +20,7 @@ from hf_bico.core.riders import Ride, Rode, along, by_site
 from hf_bico.core.ridge import Regression
 from hf_bico.core.side_by_side import SideBySide
 from hf_bico.core.transport import Moved, Transported, move, require_finite
-from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Site, Slice, Tensors, Wanted
+from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Site, Tensors, Wanted
 
 SIGNALS = {
     "both": (Signal.OUTPUT_GRADIENT, Signal.OUTPUT),
@@ -229,7 +229,7 @@ class _Riding:
 
     def _ride(self, name: str, rides: Sequence[Ride], map_: BilinearMap) -> None:
         for key, change, told in along(self.job.tau, rides, map_, self.job.weights):
-            self.delta.write(Slice(key), change)
+            self.delta.put(key, change)
             self.passes.replace(key, change)
             self.rode.append(told)
         self.riding[name] = [ride for ride in self.riding[name] if ride not in rides]

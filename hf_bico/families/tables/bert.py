@@ -1,7 +1,10 @@
-"""BERT and RoBERTa, and models with their blocks."""
+"""BERT and RoBERTa, and models with their blocks or their heads."""
+
+from dataclasses import replace
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
 from hf_bico.families.riders import Norm
+from hf_bico.families.tables.llama import LLAMA
 
 BLOCK = (
     Layer("q", "attention.self.query", reads="attention", gives="qk"),
@@ -19,7 +22,7 @@ COUNTER = {r"position_ids$": "a counter, not a weight"}
 
 BERT = FamilyLayout(
     name="bert",
-    model_types=("bert",),
+    model_types=("bert", "ernie"),
     towers=(
         Tower(
             "encoder.layer",
@@ -31,7 +34,11 @@ BERT = FamilyLayout(
         ),
     ),
     head=(Layer(HEAD_DENSE, "pooler.dense"), Layer(HEAD, "classifier")),
-    left={r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary", **COUNTER},
+    left={
+        r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary",
+        r"task_type_embeddings\.weight$": "the kinds of task are the target's own",
+        **COUNTER,
+    },
 )
 
 ROBERTA = FamilyLayout(
@@ -41,3 +48,5 @@ ROBERTA = FamilyLayout(
     head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj"), Layer(HEAD, "^classifier")),
     left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER},
 )
+
+NOMIC = replace(BERT, name="nomic", model_types=("nomic_bert",), towers=LLAMA.towers)  # Llama's blocks, read both ways

@@ -56,7 +56,12 @@ POOLING = (
 CLASSIFIER = (Layer(HEAD, "classifier"),)
 
 CLIP = FamilyLayout(
-    "clip", ("clip",), (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)), PROJECTIONS, CLASSIFIER, left=LEFT
+    "clip",
+    ("clip", "metaclip_2"),
+    (_tower(BOTH, 1), _tower(TEXT_TOWER, None, optional=True)),
+    PROJECTIONS,
+    CLASSIFIER,
+    left=LEFT,
 )
 SIGLIP = FamilyLayout(
     "siglip",
@@ -66,9 +71,13 @@ SIGLIP = FamilyLayout(
     CLASSIFIER,
     left=LEFT,
 )
-CLIP_VISION = FamilyLayout("clip_vision", ("clip_vision_model",), (_tower(ALONE, 1),), PROJECTIONS[:1])
+CLIP_VISION = FamilyLayout(
+    "clip_vision", ("clip_vision_model", "metaclip_2_vision_model"), (_tower(ALONE, 1),), PROJECTIONS[:1]
+)
 SIGLIP_VISION = FamilyLayout("siglip_vision", ("siglip_vision_model",), (_tower(ALONE, 0),), POOLING, left=LEFT)
-CLIP_TEXT = FamilyLayout("clip_text", ("clip_text_model",), (_tower(ALONE, None),), PROJECTIONS[1:])
+CLIP_TEXT = FamilyLayout(
+    "clip_text", ("clip_text_model", "metaclip_2_text_model"), (_tower(ALONE, None),), PROJECTIONS[1:]
+)
 SIGLIP_TEXT = FamilyLayout(
     "siglip_text", ("siglip_text_model",), (_tower(ALONE, None),), (Layer("text proj", "^head", tower="text"),)
 )

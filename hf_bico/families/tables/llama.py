@@ -1,4 +1,6 @@
-"""Llama, Mistral, Qwen2, Qwen3 and Gemma: grouped queries, rotary positions, RMSNorms, gated MLPs."""
+"""Llama and the many with its blocks: grouped queries, rotary positions, RMSNorms, gated MLPs."""
+
+from dataclasses import replace
 
 from torch import nn
 
@@ -14,29 +16,56 @@ BLOCK = (
     Layer("MLP up", "mlp.up_proj", reads="MLP", gives=MLP),
     Layer("MLP down", "mlp.down_proj", uses=MLP),
 )
+PARALLEL = tuple(replace(layer, reads="attention") if layer.reads else layer for layer in BLOCK)
 
 
-def _sandwiched(block: nn.Module) -> bool:
-    """Gemma 2 and 3 norm what attention and MLP give, too."""
-    return hasattr(block, "pre_feedforward_layernorm")
+def _has(block: nn.Module, *names: str) -> bool:
+    return all(getattr(block, name, None) is not None for name in names)
 
 
 def _plain(block: nn.Module) -> bool:
-    return hasattr(block, "input_layernorm") and not _sandwiched(block)
+    """One norm before attention, one before the MLP; Gemma 2 and 3 norm what those give, too, OLMo 2 only that."""
+    return _has(block, "input_layernorm", "post_attention_layernorm") and not _has(block, "pre_feedforward_layernorm")
 
 
 NORMS = (
-    Norm("input_layernorm", before=("attention",), only=lambda block: hasattr(block, "post_attention_layernorm")),
+    Norm("input_layernorm", before=("attention",), only=lambda block: _has(block, "post_attention_layernorm")),
     Norm("post_attention_layernorm", before=("MLP",), only=_plain),
-    Norm("post_attention_layernorm", after="attention output", only=_sandwiched),
+    Norm("post_attention_layernorm", after="attention output", only=lambda block: not _plain(block)),
     Norm("pre_feedforward_layernorm", before=("MLP",)),
-    Norm("post_feedforward_layernorm", after="MLP down", only=_sandwiched),
+    Norm("post_feedforward_layernorm", after="MLP down"),
     *(Norm(f"self_attn.{role}_norm", units=role) for role in "qk"),
 )
+COHERE_NORMS = (Norm("input_layernorm", before=("attention",)), *NORMS[-2:])
 
 LLAMA = FamilyLayout(
     name="llama",
-    model_types=("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
+    model_types=(
+        "llama",
+        "mistral",
+        "ministral3",
+        "qwen2",
+        "qwen3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "olmo2",
+        "olmo3",
+        "smollm3",
+        "granite",
+        "stablelm",
+        "exaone4",
+        "ernie4_5",
+        "hunyuan_v1_dense",
+        "seed_oss",
+    ),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD, "score", tokens=TEXT),),
 )  # the head runs on every token; the last one's scores are taken
+
+COHERE = replace(
+    LLAMA,
+    name="cohere",
+    model_types=("cohere", "cohere2"),
+    towers=(Tower("layers", PARALLEL, TEXT, required=roles(PARALLEL), norms=COHERE_NORMS),),
+)  # attention and MLP read the same rows

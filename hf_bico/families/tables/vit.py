@@ -1,4 +1,4 @@
-"""ViT and DeiT as transformers implements them."""
+"""ViT and DeiT as transformers implements them, and models with their blocks."""
 
 from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, image_tokens, roles
 from hf_bico.families.riders import Norm
@@ -16,7 +16,7 @@ NORMS = (Norm("layernorm_before", before=("attention",)), Norm("layernorm_after"
 
 VIT = FamilyLayout(
     name="vit",
-    model_types=("vit",),
+    model_types=("vit", "vit_msn"),
     towers=(
         Tower(
             "layers", ATTENTION + PLAIN, image_tokens(1), heads=HEADS, required=roles(ATTENTION + PLAIN), norms=NORMS

@@ -1,0 +1,160 @@
+"""Any model with numbered blocks: what its linear maps do is read off a traced forward pass of a tiny copy of it."""
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_bico.core.errors import PortError, setting
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
+from hf_bico.core.types import Site
+from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
+from hf_bico.families.riders import riders
+from hf_bico.families.traced.examples import WORDS
+from hf_bico.families.traced.places import named_site, sites_of
+from hf_bico.families.traced.reading import Reading, read
+from hf_bico.families.traced.roles import place_of
+
+HEADS = ("classifier", "score", "head", "classification_head")
+"""Names of a classifier outside the blocks."""
+EXPERTS = re.compile(r"(^|\.)experts\.")
+"""In the name of an expert's weights."""
+LEFT = {
+    **COMMON,
+    rf"^({'|'.join(HEADS)})\.": ON_TOP,
+    r"experts?\.": "experts that are stored as one tensor, or multiplied in another way, are the target's own",
+    r"\.\d+\.(.+\.)?(weight|bias)$": "no linear map of rows that the outputs depend on, as a traced forward pass shows",
+    r"": "nothing outside the numbered blocks moves where roles are read off a traced forward pass",
+}
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The family of models whose roles are read off a traced forward pass, and trusted where permuting by them
+    changes nothing. Layers of which no role is known pair by their names in the block.
+
+    Args:
+        named: whether it was asked for by name: then models of which no tiny copy runs pair by names alone.
+    """
+
+    named: bool = False
+
+    @property
+    def name(self) -> str:
+        return "traced"
+
+    def knows(self, model: nn.Module) -> bool:
+        return any(place_of(name) and p.ndim > 1 for name, p in model.named_parameters())
+
+    def reading(self, model: nn.Module) -> Reading | None:
+        """Return what a traced pass of a tiny copy shows; None where none runs and the family was asked for by name.
+
+        Raises:
+            PortError: none runs.
+        """
+        found = _read(model)
+        if isinstance(found, Reading) or self.named:
+            return found if isinstance(found, Reading) else None
+        raise PortError(found)
+
+    def require_known(self, model: nn.Module) -> None:
+        """Refuse a model of which no tiny copy runs, or that has experts.
+
+        Raises:
+            PortError: it is one, with the reason.
+        """
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        what = f"{type(model).__name__}{f' ({kind})' if kind else ''} is of no known family: no table names it, and "
+        hint = f"; {setting('family')} generic pairs its linear maps by their names"
+        found = _read(model)
+        if not isinstance(found, Reading):
+            raise PortError(f"{what}{found}{hint}")
+        if experts := [name for name, _ in model.named_parameters() if EXPERTS.search(name)]:
+            raise PortError(
+                f"{what}its experts ({experts[0]} …) are in another order in every model, which are not matched "
+                f"yet{hint}, and leaves experts that are stored as one tensor"
+            )
+
+    def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
+        """Return the linear maps in numbered blocks as sites.
+
+        Raises:
+            PortError: there are none, or no tiny copy of the model runs.
+        """
+        found = sites_of(model, self.reading(model))
+        if not found:
+            raise PortError(f"{type(model).__name__} has no linear map inside numbered blocks: nothing pairs")
+        return found
+
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        """Return what moves beside the linear maps: what lies outside the blocks and is named as it is elsewhere."""
+        return riders(model, self.sites(model, every=True), {})
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        return ()
+
+    def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
+        """Return a classifier's layers outside the blocks, in the order they run; empty without one."""
+        if not re.search(r"For\w*Classification", type(model).__name__):
+            return ()
+        outside = {name for name, p in model.named_parameters() if p.ndim == 2 and not place_of(name)}
+        last = [name for name in outside if {*name.split(".")[:1], *name.split(".")[-2:-1]} & {*HEADS}]
+        if not last:
+            return ()
+        reading = self.reading(model)
+        ran = [name for name in reading.maps if name in last] if reading else last
+        seen = reading.maps[ran[-1]] if reading and ran else None
+        chain = [*([seen.follows] if seen and seen.follows in outside else []), (ran or last)[-1]]
+        of_tokens = seen is not None and seen.kind == "text" and seen.rows == WORDS
+        dense = zip(chain[:-1], [HEAD_DENSE], strict=False)
+        return tuple(
+            replace(named_site(model, name, role), tokens=TEXT if of_tokens else SINGLE)
+            for name, role in (*dense, (chain[-1], HEAD))
+        )
+
+    def on_top(self, model: nn.Module) -> frozenset[str]:
+        return frozenset(s.key for site in self.head_sites(model) for s in site.slices)
+
+    def head_gains(self, model: nn.Module) -> tuple[str, ...]:
+        return ()
+
+    def left_reason(self, key: str) -> str:
+        """Return why a tensor that belongs to no site stays behind; there is always a reason."""
+        return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))
+
+    def told(self, model: nn.Module) -> str:
+        """Return, in a line, how far the roles of a model's layers are known."""
+        reading, sites, what = self.reading(model), self.sites(model), type(model).__name__
+        if reading is None:
+            return f"{what}: no tiny copy of it runs, so its {len(sites)} linear maps pair by their names"
+        known = sum(site.role in reading.roles for site in sites)
+        doubt = f" ({', '.join(reading.refuted)} were refuted)" if reading.refuted else ""
+        return (
+            f"{what} has no table: the roles of {known} of its {len(sites)} linear maps are read off a traced forward "
+            f"pass and checked by permuting a tiny copy; the others pair by their names{doubt}"
+        )
+
+
+_known: dict[tuple[type[nn.Module], str], Reading | str] = {}
+"""What was read of the models of a class and a config; or why nothing could be."""
+MOST = 32
+"""How many of them are kept."""
+
+
+def _read(model: Any) -> Reading | str:
+    """Return what is known of a model, or why nothing is."""
+    config: Any = getattr(model, "config", None)
+    key = type(model), json.dumps(config.to_dict(), default=str, sort_keys=True) if hasattr(config, "to_dict") else ""
+    if key not in _known:
+        while len(_known) >= MOST:
+            _known.pop(next(iter(_known)))
+        try:
+            with torch.device("cpu"):
+                _known[key] = read(model)
+        except PortError as error:
+            _known[key] = str(error)
+    return _known[key]
