@@ -13,8 +13,8 @@ from hf_bico.core.low_rank import Delta
 
 def scaled(factor: float) -> Callable:
     def scaled(right):
-        def wrong(tau, maps, target):
-            result = right(tau, maps, target)
+        def wrong(tau, maps, target, rides=()):
+            result = right(tau, maps, target, rides)
             return replace(result, delta=Delta.of({key: factor * change for key, change in result.delta.items()}))
 
         return wrong
@@ -23,15 +23,18 @@ def scaled(factor: float) -> Callable:
 
 
 def biases_left(right):
-    def wrong(tau, maps, target):
-        result = right(tau, maps, target)
+    def wrong(tau, maps, target, rides=()):
+        result = right(tau, maps, target, rides)
         return replace(result, delta=Delta.of({key: c * (c.ndim > 1) for key, c in result.delta.items()}))
 
     return wrong
 
 
 def layer_dropped(right):
-    return lambda tau, maps, target: right(tau, (entry for entry in maps if entry[0].target.role != "MLP down"), target)
+    def wrong(tau, maps, target, rides=()):
+        return right(tau, (entry for entry in maps if entry[0].target.role != "MLP down"), target, rides)
+
+    return wrong
 
 
 def ones(right):
