@@ -50,6 +50,7 @@ def job(size: str) -> Job:
         target=target.eval(),
         calibration=[Batch(batch, batch)],
         loss=class_loss(F.normalize(torch.randn(CLASSES, EMBED), dim=-1)),
+        only=["linear"],
     )
 
 

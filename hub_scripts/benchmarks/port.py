@@ -17,7 +17,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 
-from hf_bico import class_loss, port
+from hf_bico import BiCo, class_loss, port
 from hf_bico.core.collect import Batch, frozen
 
 SHAPES = {"source": {"image_size": 224, "width": 768}, "target": {"image_size": 240, "width": 896}}
@@ -70,7 +70,7 @@ def measure(what: str, options: argparse.Namespace) -> dict[str, float]:
     if what == "floor":
         floor(source, target, loss, samples)
     else:
-        port(tuned=tuned, base=source, target=target, calibration=samples, loss=loss)
+        port(tuned=tuned, base=source, target=target, calibration=samples, loss=loss, method=BiCo(), only=["linear"])
     if options.device.startswith("cuda"):
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()

@@ -162,5 +162,6 @@ def config_of(entry: Dataset, unit: Unit, tuned: dict[str, str], spec: Spec, run
         **shared,
         batch_size=run.size,
         device=run.device,
+        only="linear",  # as in the papers
         allow_regression=True,  # a table has a row for every fine-tune, however short
     )

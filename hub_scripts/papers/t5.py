@@ -130,7 +130,7 @@ def compare(spec: Spec, unit: Unit, tuned: dict[str, str], run: Run, ledger: Led
     base, target, source = (
         load(ref, run) for ref in (spec.models[unit.source].ref, spec.models[unit.target].ref, tuned[unit.source])
     )
-    idle = job_of(tuned=source, base=base, target=target, calibration=(), loss=_no_loss)
+    idle = job_of(tuned=source, base=base, target=target, calibration=(), loss=_no_loss, only=["linear"])
     for model in (base, target, source):  # the job's tensors stay where they are: on the CPU
         model.to(run.device)
     reference = cache(lambda: load(tuned[unit.target], run).to(run.device))

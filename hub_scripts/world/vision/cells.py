@@ -135,6 +135,7 @@ def job(cell: Cell) -> tuple[Job, int]:
         calibration=[Batch(batch, batch) for batch in samples],
         loss=tuple(class_loss(task) for task, _ in own),
         scores=tuple(class_scores(bank) for _, bank in own),
+        only=["linear"],  # as all tables so far
     )
     sides = [
         side._replace(answers=class_scores(task)) for side, (task, _) in zip((made.base, made.target), own, strict=True)

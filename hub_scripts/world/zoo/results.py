@@ -100,13 +100,18 @@ def rows_of(cell: Cell) -> list[Row]:
     return list(read(cell, compared(words)))
 
 
+TABLES = "--only", "linear"
+"""What all tables so far were made with."""
+
+
 def compared(words: Iterable[object]) -> dict:
     """What `hf-bico compare WORDS` writes to its compare.json; it runs in a process of its own, on one thread."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "table"
         code = "import torch; torch.set_num_threads(1); from hf_bico.cli.main import main; main()"
         subprocess.run(
-            [sys.executable, "-P", "-c", code, "compare", *map(str, words), "--output", str(out), "-q"], check=True
+            [sys.executable, "-P", "-c", code, "compare", *map(str, words), *TABLES, "--output", str(out), "-q"],
+            check=True,
         )
         return json.loads((out / "compare.json").read_text())
 
