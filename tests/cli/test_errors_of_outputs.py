@@ -22,7 +22,7 @@ from hf_bico.workflows import port as pipeline
 
 def test_regression_is_not_pushed(world, capsys, monkeypatch, tmp_path):
     """One of these scales is worse than none; it is written, but pushed only on request."""
-    words = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20")
+    words = ("port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "-n", "20", "--method", "bico")
     worse = [
         alpha
         for alpha in ("-4", "4", "-40", "40")
@@ -182,6 +182,8 @@ def test_a_token_is_nowhere(hub, world, tmp_path):
         *TINY_PORT,
         "-n",
         "20",
+        "--method",
+        "bico",
         "--output",
         "out",
         "--push-to",
