@@ -33,7 +33,7 @@ ONE_EACH = (
     "t5-gated",
     "gpt2",
     "llama",
-    "gemma",
+    "qwen2",
 )
 """A family of every build: with and without biases, some of both, transposed, fused, tied."""
 AUTO = {
