@@ -125,7 +125,7 @@ class Traced:
         doubt = f" ({', '.join(reading.refuted)} were refuted)" if reading.refuted else ""
         return (
             f"{what} has no table: the roles of {known} of its {len(sites)} linear maps are read off a traced forward "
-            f"pass and checked by permuting a tiny copy; the others pair by their names{doubt}"
+            f"pass of a tiny copy, its MLPs checked by permuting them; the others pair by their names{doubt}"
         )
 
 

@@ -36,7 +36,7 @@ whisper wav2vec2 hubert llava qwen2_vl qwen2_5_vl qwen3_vl blip idefics3
 """Types of high use."""
 MORE = """
 arcee bamba big_bird bitnet blip-2 camembert canine cohere2 convbert convnextv2 cvt data2vec-audio data2vec-text
-data2vec-vision dbrx deberta dinov2_with_registers dinov3_vit efficientnet ernie ernie4_5 esm eurobert exaone4
+data2vec-vision deberta dinov2_with_registers dinov3_vit efficientnet ernie ernie4_5 esm eurobert exaone4
 falcon_h1 falcon_mamba flaubert fnet focalnet funnel glm glm4 gpt_neo gpt_oss gptj granitemoe helium hunyuan_v1_dense
 ijepa idefics2 internvl jamba layoutlm led lfm2 lilt longformer luke m2m_100 mamba mamba2 mbart megatron-bert
 metaclip_2 ministral3 mistral3 mobilebert mobilenet_v2 mobilevit mpt mra mvp nemotron nystromformer olmo olmo3
