@@ -196,14 +196,19 @@ def _loss(shown: list[Example]) -> Any:
 
 def page(rows: list[Row]) -> str:
     """Return the page of all rows."""
-    served = [row for row in rows if row.by != "refused"]
+    served = sum(" maps, " in row.result for row in rows)
+    tables, refused = (sum(row.by == by for row in rows) for by in ("table", "refused"))
     return f"""# Model types
 
-Written by `python -m hub_scripts.world.zoo.served`, which ports a tiny random pair of every type between two widths.
-{len(served)} of {len(rows)} types are served, {sum(row.by == "table" for row in rows)} of them by a table; the others
-are refused in one line. *Roles* counts the linear maps in blocks of the type's default config whose role is known; the
-others pair by name. *Law*: permuting the units of every MLP of a tiny copy, as the roles say, changes nothing. *Moves*
-is the share of the parameters of the default config that linear maps in blocks, and a classifier, have.
+Written by `python -m hub_scripts.world.zoo.served`, which ports a tiny random pair of every type between two widths,
+where its config can be made narrower, else between two models of one. {served} of {len(rows)} types are served;
+{tables} have a table. {refused} are refused in one line, and {len(rows) - served - refused} are taken, but the port of the
+tiny pair ends in the line that is shown.
+
+*Roles* counts the linear maps in blocks of the type's default config whose role is known; the others pair by name.
+*Law*: permuting the units of every MLP of a tiny copy, as the roles say, changes nothing; it is refuted where a norm of
+units or a convolution lies between, and there the layers pair by name. *Moves* is the share of the parameters of the
+default config that linear maps in blocks, and a classifier, have.
 
 | type | class | by | roles | law | moves | a port between two widths |
 |---|---|---|---|---|---|---|
