@@ -197,12 +197,13 @@ def _loss(shown: list[Example]) -> Any:
 def page(rows: list[Row]) -> str:
     """Return the page of all rows."""
     served = sum(" maps, " in row.result for row in rows)
+    total = len(rows)
     tables, refused = (sum(row.by == by for row in rows) for by in ("table", "refused"))
     return f"""# Model types
 
 Written by `python -m hub_scripts.world.zoo.served`, which ports a tiny random pair of every type between two widths,
-where its config can be made narrower, else between two models of one. {served} of {len(rows)} types are served;
-{tables} have a table. {refused} are refused in one line, and {len(rows) - served - refused} are taken, but the port of the
+where its config can be made narrower, else between two models of one. {served} of {total} types are served;
+{tables} have a table. {refused} are refused in one line, and {total - served - refused} are taken, but the port of the
 tiny pair ends in the line that is shown.
 
 *Roles* counts the linear maps in blocks of the type's default config whose role is known; the others pair by name.
