@@ -7,9 +7,14 @@ import typer
 
 from hf_bico.cli.console import Format, Terminal
 from hf_bico.cli.options import Formatting, Quiet, Token
+from hf_bico.core.notes import listening
+from hf_bico.workflows.config import SourceChoices
+from hf_bico.workflows.options import help_of
 
 Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from [default: its card's base_model].")]
 
+Subfolder = Annotated[str | None, typer.Option(help=help_of(SourceChoices, "subfolder"))]
+SourceKind = Annotated[str | None, typer.Option(help=help_of(SourceChoices, "source_kind"))]
 TrustBase = Annotated[
     bool,
     typer.Option("--trust-base", help="Take the base for SOURCE's even if their weights have nothing in common."),
@@ -21,6 +26,8 @@ def extract(
     output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
     base: Base = None,
     trust_base: TrustBase = False,
+    subfolder: Subfolder = None,
+    source_kind: SourceKind = None,
     token: Token = None,
     format: Formatting = Format.HUMAN,
     quiet: Quiet = False,
@@ -30,7 +37,9 @@ def extract(
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import extract
 
-    vector, count = extract(source, base, output, Hub(token), trust_base=trust_base)
+    hub, parts = Hub(token), (subfolder, source_kind)
+    with listening(terminal.note):
+        vector, count = extract(source, base, output, hub, *parts, trust_base=trust_base)
     terminal.say(
         f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
         dict(vector.lineage) | {"tensors": count, "output": str(output)},

@@ -62,6 +62,10 @@ class Terminal:
             for line in lines:
                 self.out.print(line, markup=False)
 
+    def note(self, line: str) -> None:
+        """Print what was read in another way than its owner may think."""
+        self.warn(f"Note: {line}")
+
     def warn(self, line: str) -> None:
         """Print a line on stderr, unless only the result was asked for."""
         if self.format is not Format.QUIET:

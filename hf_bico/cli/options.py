@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hf_bico.cli.console import Format, Terminal
+from hf_bico.core.notes import listening
 from hf_bico.workflows.options import Option, flag_of, flags_of, is_list, options_of, types_of
 
 Token = Annotated[str | None, typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].")]
@@ -50,7 +51,8 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
             said = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
             terminal = Terminal(given.pop("format"), given.pop("quiet"))
             token, flags = given.pop("token"), {name: given.pop(name) for name in own}
-            run(config_of(config, given), Call(terminal, token, flags, said))
+            with listening(terminal.note):
+                run(config_of(config, given), Call(terminal, token, flags, said))
 
         parameters = [*_parameters(config), *(_parameter(name, *each) for name, each in own.items())]
         parameters += [_parameter(*each) for each in EVERYWHERE]

@@ -14,7 +14,7 @@ from hf_bico.core.folds import alone
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Fold, Job, Method, Track, union
 from hf_bico.core.moments import Statistics
-from hf_bico.core.transport import Transported, added, holding
+from hf_bico.core.transport import ABSENT, Transported, added, holding
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
 """Scales that every candidate is tried at."""
@@ -46,6 +46,9 @@ class Choice:
     without: float
     """The loss without a port, summed over the same samples."""
     tried: tuple[Attempt, ...]
+    beside: bool | None = field(default=None, metadata={ABSENT: True})
+    """Whether what moves beside the linear maps is taken too: by the loss at α = 1 with it and without; None where
+    nothing does."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,15 @@ def choose(job: Job, candidates: Sequence[Method], track: Track) -> tuple[Method
     if not finite:
         raise PortError(f"no method serves these models: {tried[0].refusal or 'the loss is finite with none of them'}")
     best = min(finite)[1]
-    return candidates[best], Choice(tried[best], without, tuple(tried))
+    return candidates[best], Choice(tried[best], without, tuple(tried), _beside(losses[best :: len(candidates)]))
+
+
+def _beside(folds: Sequence[dict[str, Any]]) -> bool | None:
+    """Return whether a candidate did at least as well with what moves beside the linear maps as without it."""
+    if any(found.get("linear") is None for found in folds):
+        return None
+    whole = ALPHAS.index(1.0)
+    return bool(sum(found["losses"][whole] for found in folds) <= sum(found["linear"] for found in folds))
 
 
 def attempt(method: Method, folds: Sequence[dict[str, Any]]) -> Attempt:
@@ -110,9 +121,19 @@ def _tried(job: Job, number: int, fold: Fold, candidates: Sequence[Method]) -> I
                 delta = made.delta(method)
             except PortError as error:
                 return {"losses": [], "refusal": str(error)}
-            return {"losses": [_loss(job, fold, delta, alpha) for alpha in ALPHAS], "refusal": None}
+            linear = _loss(job, fold, _linear(job, delta), 1.0) if job.rides else None
+            losses = [_loss(job, fold, delta, alpha) for alpha in ALPHAS]
+            return {"losses": losses, "refusal": None, "linear": linear}
 
         yield job.once(f"fold {number}: {Attempt(method.name, method.changed).name}", compute)
+
+
+def _linear(job: Job, delta: Delta) -> Delta:
+    """Return a change without what moves beside the linear maps."""
+    some, keys = Delta(delta.shapes), {key for ride in job.rides for key in ride.target.keys}
+    some.whole = {key: tensor for key, tensor in delta.whole.items() if key not in keys}
+    some.products = delta.products
+    return some
 
 
 class _Made:

@@ -82,14 +82,17 @@ def learn(job: Job, start: Tensors, lesson: Lesson, track: Track = untracked) ->
         PortError: there are no answers to learn from, or a NaN comes up.
     """
     began, teacher = time.perf_counter(), _teacher(job) if lesson.soft else None
-    rate, tried = lesson.rate, list[Tried]()
-    if isinstance(rate, str):
-        tried = list(track(_tries(job, start, lesson, teacher), "Trying rates", len(lesson.rates)))
-        rate = least(tried) if tried else lesson.default
-    with frozen(job.target.model):
-        learnt = lesson.make(*_sites(job, start))
-        losses, views = _descend(job, learnt, replace(lesson, rate=rate), teacher, track)
-        delta = learnt.delta(start)
+    rate, tried, model = lesson.rate, list[Tried](), job.target.model
+    trained = _trained(job)
+    beside = {key: start[key] for key in start if key not in trained}
+    with holding(model, added(model.state_dict(), beside)):
+        if isinstance(rate, str):
+            tried = list(track(_tries(job, start, lesson, teacher), "Trying rates", len(lesson.rates)))
+            rate = least(tried) if tried else lesson.default
+        with frozen(model):
+            learnt = lesson.make(*_sites(job, start))
+            losses, views = _descend(job, learnt, replace(lesson, rate=rate), teacher, track)
+            delta = learnt.delta(start)
     return delta, Taught(lesson.steps, rate, tried, losses, lesson.soft, views, time.perf_counter() - began)
 
 
@@ -107,6 +110,7 @@ def least(tried: Sequence[Tried]) -> float:
 
 def _tries(job: Job, start: Tensors, lesson: Lesson, teacher: nn.Module | None) -> Iterable[Tried]:
     """Yield the loss on held-out samples at every rate, with the target taught by the others; nothing without folds."""
+    trained = _trained(job)
     for rate in lesson.rates if job.folds else ():
         total = 0.0
         for fold in job.folds[:FOLDS]:
@@ -115,8 +119,8 @@ def _tries(job: Job, start: Tensors, lesson: Lesson, teacher: nn.Module | None) 
                 learnt = lesson.make(*_sites(job, start))
                 try:
                     _descend(some, learnt, replace(lesson, rate=rate), teacher)
-                    delta = learnt.delta(start)
-                    with holding(job.target.model, added(job.target.model.state_dict(), delta)), torch.no_grad():
+                    changed = {key: there for key, there in learnt.delta(start).items() if key in trained}
+                    with holding(job.target.model, added(job.target.model.state_dict(), changed)), torch.no_grad():
                         total += fold.held_out()
                 except PortError:  # it diverges
                     total = inf
@@ -206,15 +210,20 @@ def _batches(job: Job, lesson: Lesson, step: int) -> Iterator[tuple[Batch, Lesso
 def _teacher(job: Job) -> nn.Module:
     if job.base.answers is None or job.target.answers is None:
         raise PortError(
-            "the fine-tune's own answers mean nothing to the new base (another vocabulary, or no head), so it cannot "
-            "learn from them"
+            "the fine-tune's own answers mean nothing to the new base (another vocabulary, no head, or a number and no "
+            "classes), so it cannot learn from them"
         )
     return tuned_copy(job)
 
 
+def _trained(job: Job) -> dict[str, None]:
+    """Return the names of the tensors that are trained: those of linear maps. What else a port changed stays so."""
+    return dict.fromkeys(where.key for pair in job.pairs for where in pair.target.slices)
+
+
 def _sites(job: Job, start: Tensors) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Return the tensors of the target's sites, and their change so far, in float32 or wider; a tied one once."""
-    keys = dict.fromkeys(where.key for pair in job.pairs for where in pair.target.slices)
+    keys = _trained(job)
     own = {key: p.detach() for key, p in job.target.model.named_parameters() if key in keys}
     wide = {key: torch.promote_types(tensor.dtype, torch.float32) for key, tensor in own.items()}
     changes = {key: start[key].to(own[key].device, wide[key]) for key in own if key in start}

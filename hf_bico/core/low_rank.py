@@ -89,6 +89,10 @@ class Delta(Factored):
             self.whole[key] = torch.zeros(tuple(self.shapes[key].shape), dtype=change.dtype)
         where.put(self.whole[key], change)
 
+    def put(self, key: str, change: Tensor) -> None:
+        """Write a whole tensor's change, replacing what is there."""
+        self.whole[key] = change
+
     def scaled(self, alpha: float) -> "Delta":
         """Return α times the change."""
         made = Delta(self.shapes)

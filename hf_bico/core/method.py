@@ -9,6 +9,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Matching
+from hf_bico.core.riders import Ride
 from hf_bico.core.transport import Transported, transport
 from hf_bico.core.types import GRADIENTS, LABEL_FREE, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
 
@@ -64,6 +65,8 @@ class Job:
     """Remembers losses on held-out samples across interruptions."""
     unlabelled: Callable[[], Iterable[Batch]] | None = None
     """() → more samples, of the same kind and without labels; may be called any number of times."""
+    rides: Sequence[Ride] = ()
+    """What moves along with the pairs."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,11 @@ class Method:
     def takes_unlabelled(self) -> bool:
         """Whether it has a use for samples without labels."""
         return bool(self.wanted.signals & LABEL_FREE)
+
+    @property
+    def takes_along(self) -> bool:
+        """Whether its maps carry tensors outside the linear maps too."""
+        return True
 
     @property
     def why_not_storable(self) -> str | None:
@@ -178,7 +186,7 @@ class Method:
             seen: the statistics that are `wanted`.
         """
         maps = track(self.plan(job.pairs, seen), f"Moving τ ({self.name})", len(job.pairs))
-        return transport(job.tau, maps, job.weights)
+        return transport(job.tau, maps, job.weights, job.rides if self.takes_along else ())
 
 
 def union(methods: Iterable[Method]) -> Wanted:

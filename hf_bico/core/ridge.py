@@ -13,9 +13,8 @@ PENALTIES = torch.logspace(-4, 4, 17)
 def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
     """Return W (K, d) and b (K,), float32, of the ridge classifier of features x (n, d) with labels (n,).
 
-    Targets are 1 for the class and 0 else, less their mean; the penalty on ‖W‖² is the one with the least squared
-    leave-one-out error, all of them from one SVD (Golub, Heath, Wahba 1979). Logits are scaled so that a sample's
-    largest is on average log K + 2 above their mean: about as confident as a fine-tuned head.
+    Targets are 1 for the class and 0 else. Logits are scaled so that a sample's largest is on average log K + 2 above
+    their mean: about as confident as a fine-tuned head.
 
     Args:
         classes: K.
@@ -23,8 +22,48 @@ def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
     Raises:
         ValueError: the features are all alike.
     """
-    x = x.double()
-    y = torch.nn.functional.one_hot(labels, classes).double()
+    weight, mean_x, mean_y = _regressed(x, torch.nn.functional.one_hot(labels, classes))
+    logits = (x.double() - mean_x) @ weight.T
+    spread = (logits.amax(-1) - logits.mean(-1)).mean().clamp_min(1e-12)
+    scale = (torch.tensor(float(classes)).log() + 2) / spread
+    weight = scale * weight
+    bias = scale * mean_y - weight @ mean_x
+    return weight.float(), bias.float()
+
+
+def ridge_labels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W (K, d) and b (K,), float32, of K yes-or-no ridge classifiers of features x (n, d) with labels y (n, K).
+
+    Targets are ½ for yes and −½ for no, so that 0 lies between; logits are scaled to be log 2 + 2 on average.
+
+    Raises:
+        ValueError: the features are all alike.
+    """
+    weight, bias = ridge_regression(x, y.double() - 0.5)
+    scale = (torch.tensor(2.0).log() + 2) / (x.float() @ weight.T + bias).abs().mean().clamp_min(1e-12)
+    return scale * weight, scale * bias
+
+
+def ridge_regression(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return W (K, d) and b (K,), float32, of the ridge regression of y (n, K) on features x (n, d).
+
+    Raises:
+        ValueError: the features are all alike.
+    """
+    weight, mean_x, mean_y = _regressed(x, y)
+    return weight.float(), (mean_y - weight @ mean_x).float()
+
+
+def _regressed(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return W (K, d) and the means of x (n, d) and y (n, K), float64: y is about W (x − mean) + mean.
+
+    The penalty on ‖W‖² is the one with the least squared leave-one-out error, all of them from one SVD (Golub, Heath,
+    Wahba 1979); the means are not penalised.
+
+    Raises:
+        ValueError: the features are all alike.
+    """
+    x, y = x.double(), y.double()
     mean_x, mean_y = x.mean(0), y.mean(0)
     u, sigma, vt = torch.linalg.svd(x - mean_x, full_matrices=False)
     if not sigma[0] > 0:
@@ -35,12 +74,7 @@ def ridge_classifier(x: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
     errors = [_left_out(u, uy, y - mean_y, shares) for shares in shrunk]
     best = shrunk[int(torch.stack(errors).argmin())]
     weight = ((vt.T * (best / sigma.clamp_min(1e-300))) @ uy).T
-    logits = (x - mean_x) @ weight.T
-    spread = (logits.amax(-1) - logits.mean(-1)).mean().clamp_min(1e-12)
-    scale = (torch.tensor(float(classes)).log() + 2) / spread
-    weight = scale * weight
-    bias = scale * mean_y - weight @ mean_x
-    return weight.float(), bias.float()
+    return weight, mean_x, mean_y
 
 
 def _left_out(u: Tensor, uy: Tensor, y: Tensor, shares: Tensor) -> Tensor:

@@ -59,15 +59,22 @@ class SideBySide:
         sites = [pair.target for pair in job.pairs]
         partners = list({pair.base.name: pair.base for pair in job.pairs}.values())
 
-        def walks(side: Side, watched: list[Site], which: Callable[[Batch], Any]) -> list[Walk]:
+        self.parameters = dict(target.model.named_parameters(remove_duplicate=False))
+        self.replaced: dict[int, Tensor] = {}
+        """A parameter's id → what the target as it changes has in its place."""
+
+        def walks(side: Side, watched: list[Site], which: Callable[[Batch], Any], **new: Any) -> list[Walk]:
             runs = [side.loss if k < len(labelled) else side.unasked for k in range(len(self.batches))]
             given = zip(runs, map(which, self.batches), strict=True)
-            return [Walk(partial(run, side.model, each), side.model, watched, samples_in(each)) for run, each in given]
+            return [
+                Walk(partial(run, side.model, each), side.model, watched, samples_in(each), **new)
+                for run, each in given
+            ]
 
         self.bases = walks(base, partners, lambda batch: batch.base)
         self.tuned = walks(base._replace(model=tuned), partners, lambda batch: batch.base)
         self.before = walks(target, sites, lambda batch: batch.target)
-        self.changed = walks(target, sites, lambda batch: batch.target)
+        self.changed = walks(target, sites, lambda batch: batch.target, replaced=self.replaced)
         self.at: list[tuple[Stop, Stop]] = []
         """Where the target has come to in every batch: as it was, and changed."""
         self.changes: list[Tensor] = []
@@ -120,6 +127,11 @@ class SideBySide:
         self.uses[base] -= 1
         if not self.uses[base]:
             del self.responses[base]
+
+    def replace(self, name: str, change: Tensor) -> None:
+        """Change a tensor of the target outside its linear maps; what of a pass lies behind stays as it was."""
+        own = self.parameters[name]
+        self.replaced[id(own)] = (own.detach() + change.to(own.device)).to(own.dtype)
 
     def _responses(self, base: Site) -> list[Tensor]:
         while base.name not in self.responses:

@@ -94,7 +94,7 @@ class Taps(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.multi_head_attention_forward and any(id(weight) in self.watched for weight in args[5:12]):
             with self:  # its in- and out-projection are then watched like any other linear map
-                return _attention(*args, **kwargs)
+                return _attention(self._projected, *args, **kwargs)
         if func is torch.addmm and len(args) > 2 and id(args[2]) in self.watched:  # bias, x, W as one call
             bias, *factors = args
             return self._watch(self.watched[id(args[2])], lambda *two: func(bias, *two, **kwargs), *factors)
@@ -107,6 +107,16 @@ class Taps(TorchFunctionMode):
             return turned
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
+
+    def _projected(self, x: Tensor, weight: Tensor, bias: Tensor | None, parts: range) -> Tensor:
+        """Return x W_iᵀ + b_i of some of the three parts of a packed q, k and v side by side, (…, parts · d).
+
+        All parts are multiplied, and those that are not wanted dropped: a tap watches a whole parameter.
+        """
+        d = len(weight) // 3
+        own = [s for s in self.watched.get(id(weight), ()) if s.weight.rows and s.weight.rows[0] // d in parts]
+        y = self._watch(own, _product, x, weight, bias) if own else _product(x, weight, bias)
+        return y[..., parts.start * d : parts.stop * d]
 
     def _pointwise(
         self,
@@ -210,7 +220,15 @@ _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
 
 
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x Wᵀ + b by a call that is not watched."""
+    einsum: Callable[..., Tensor] = torch.einsum  # torch's has no annotations
+    y = einsum("...i,oi->...o", x, weight)
+    return y if bias is None else y + bias
+
+
 def _attention(
+    projected: Callable[[Tensor, Tensor, Tensor | None, range], Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -232,27 +250,29 @@ def _attention(
     average_attn_weights: bool = True,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Do what `F.multi_head_attention_forward` does for plain self-attention, with its linear maps as separate calls.
+    """Do what `F.multi_head_attention_forward` does for plain attention, with its linear maps as separate calls.
 
-    Query and result are (T, n, d), as in `nn.MultiheadAttention`; the linear maps see (n, T, d).
+    Query and result are (T, n, d), as in `nn.MultiheadAttention`; the linear maps see (n, T, d). Only a query may be
+    of other rows than key and value. The attention's weights are not given, even if they are needed.
 
     Raises:
-        PortError: the call asks for more than plain self-attention in eval mode.
+        PortError: the call asks for more than plain attention in eval mode.
     """
     odd = [bias_k, bias_v, key_padding_mask, *rest.values()]
     if (
-        query is not key
-        or key is not value
+        key is not value
         or add_zero_attn
         or use_separate_proj_weight
         or training
-        or need_weights
         or any(x is not None and x is not False for x in odd)
     ):
-        raise PortError("an nn.MultiheadAttention does more than plain self-attention in eval mode; not supported")
-    x = query.transpose(0, 1)
-    qkv = F.linear(x, in_proj_weight, in_proj_bias)
-    q, k, v = (torch.unflatten(y, -1, (num_heads, -1)).transpose(1, 2) for y in qkv.chunk(3, dim=-1))
+        raise PortError("an nn.MultiheadAttention does more than plain attention in eval mode; not supported")
+    x, of = query.transpose(0, 1), (in_proj_weight, in_proj_bias)
+    if query is key:
+        qkv = F.linear(x, *of).chunk(3, dim=-1)
+    else:
+        qkv = projected(x, *of, range(1)), *projected(key.transpose(0, 1), *of, range(1, 3)).chunk(2, dim=-1)
+    q, k, v = (torch.unflatten(y, -1, (num_heads, -1)).transpose(1, 2) for y in qkv)
     o = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
     y = F.linear(o.transpose(1, 2).flatten(2), out_proj_weight, out_proj_bias)
     return y.transpose(0, 1), None

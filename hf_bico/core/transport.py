@@ -1,6 +1,7 @@
 """Task vectors: read, checked, carried to the target's coordinates, accounted for, and added."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
@@ -9,8 +10,11 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.gains import through
 from hf_bico.core.low_rank import Delta, Factored, LowRank
+from hf_bico.core.riders import Ride, Rode, along, by_site, change_of, parted
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
 
 ABSENT = "absent"
@@ -19,47 +23,6 @@ LEAST_COSINE = 0.05
 """The cosine of θ_A,ft and θ_A, over the sites' weights, below which θ_A cannot be what was fine-tuned. Unrelated
 models of one architecture have 0.00 (the largest of 18 pairs of ours has 0.008); a fine-tune comes so low where its τ
 is twenty times as large as its base. See docs/method.md."""
-
-
-class Difference(Mapping[str, Tensor]):
-    """The task vector τ = tuned − base, read one tensor at a time, in float32 or wider; no side is ever held whole.
-
-    Raises:
-        PortError: on construction, for names or shapes that differ, all of them listed; on reading, for NaN or Inf.
-    """
-
-    def __init__(self, tuned: Tensors, base: Tensors) -> None:
-        self.tuned, self.base = tuned, base
-        odd = [
-            f"{key} is only in the {side}"
-            for side, a, b in (("fine-tuned model", tuned, base), ("base", base, tuned))
-            for key in a.keys() - b.keys()
-        ]
-        odd += [
-            f"{key} is {tuple(tuned[key].shape)} in the fine-tuned model, {tuple(base[key].shape)} in the base"
-            for key in base.keys() & tuned.keys()
-            if tuned[key].shape != base[key].shape
-        ]
-        if odd:
-            raise PortError(
-                f"not a fine-tune of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
-            )
-
-    def __getitem__(self, key: str) -> Tensor:
-        tuned, base = self.tuned[key], self.base[key]
-        if not tuned.is_floating_point():
-            return (tuned.long() - base.long()).float()
-        dtype = torch.promote_types(tuned.dtype, torch.float32)
-        tau = tuned.to(base.device, dtype) - base.to(dtype)
-        if not tau.isfinite().all():
-            raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
-        return tau
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tuned)
-
-    def __len__(self) -> int:
-        return len(self.tuned)
 
 
 @dataclass(frozen=True)
@@ -127,11 +90,15 @@ class Transported:
 
     delta: Delta
     moved: Sequence[Moved]
+    rode: Sequence[Rode] = field(default=(), kw_only=True)
+    """What moved beside the linear maps."""
     taught: Taught | None = field(default=None, kw_only=True)
     """None where nothing was trained."""
 
 
-def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -> Transported:
+def transport(
+    tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors, rides: Iterable[Ride] = ()
+) -> Transported:
     """Carry τ over, pair by pair (BiCo: τ_B = L τ_A Rᵀ), and write it where the target keeps its weights.
 
     A change in factors stays in factors where the map allows it: no (d_out, d_in) matrix of it is made.
@@ -140,19 +107,23 @@ def transport(tau: Tensors, maps: Iterable[tuple[Pair, Map]], target: Tensors) -
         tau: the source's task vector.
         maps: a method's plan; taken one at a time, so that only one map is held.
         target: the new base's tensors; only their shapes are read.
+        rides: what moves along with the pairs.
 
     Raises:
         PortError: NaN or Inf in the result.
     """
-    delta, moved = Delta(target), []
+    delta, moved, rode, riding = Delta(target), [], list[Rode](), by_site(rides)
     for pair, map_ in maps:
         weight, bias, told = move(tau, pair, map_)
         delta.write(pair.target.weight, weight)
         if bias is not None and pair.target.bias is not None:
             delta.write(pair.target.bias, bias)
         moved.append(told)
+        for key, change, told_of_it in along(tau, riding[pair.target.name], map_, target):
+            delta.put(key, change)
+            rode.append(told_of_it)
     require_finite(delta)
-    return Transported(delta, moved)
+    return Transported(delta, moved, rode=rode)
 
 
 def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor | None, Moved]:
@@ -160,6 +131,7 @@ def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor 
     one; and what is told of it.
     """
     a, b = pair
+    tau = through(tau, a.weight.key, map_)
     change = part_of(tau, a.weight)
     there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
     bias = map_.bias(a.bias.of(tau[a.bias.key])) if a.bias is not None and b.bias is not None else None
@@ -186,13 +158,18 @@ def part_of(tau: Tensors, where: Slice) -> Tensor | LowRank:
 
 
 def account(
-    tau: Tensors, pairs: Sequence[Pair], left_reason: Callable[[str], str | None], sites: Iterable[Site]
+    tau: Tensors,
+    pairs: Sequence[Pair],
+    left_reason: Callable[[str], str | None],
+    sites: Iterable[Site],
+    rides: Iterable[Ride] = (),
 ) -> Account:
     """Return how much of τ the pairs take, and which tensors stay behind; unchanged tensors are not listed.
 
     Args:
         left_reason: tensor name → why a tensor outside every site stays behind; None if unknown.
         sites: all of the source's sites, to account for those that no pair takes.
+        rides: what moves along with the pairs.
 
     Raises:
         PortError: neither a pair nor a reason accounts for some tensors, which are listed.
@@ -205,9 +182,14 @@ def account(
         for a, b in pairs
         if a.bias is not None and b.bias is None
     }
-    left, orphans = [], []
+    left, orphans, beside = list[Left](), [], set[str]()
+    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
+    for ride in rides:
+        beside.update(ride.base.keys)
+        norm, rest = _parted(tau, ride)
+        taken, left = taken + norm**2, [*left, *rest]
     for key in tau:
-        if key in keys:
+        if key in keys or key in beside:
             continue
         norm = float(part_of(tau, Slice(key)).norm())
         reason = unused.get(key) or left_reason(key)
@@ -217,8 +199,34 @@ def account(
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
-    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
-    return Account(taken**0.5, left)
+    return Account(taken**0.5, [*left, *_left_apart(tau, left_reason, beside)])
+
+
+def _parted(tau: Tensors, ride: Ride) -> tuple[float, list[Left]]:
+    """Return ‖τ‖ of a tensor's rows that have a partner, and those that have none."""
+    key, change = change_of(tau, ride)
+    if change is None:
+        return 0.0, []
+    norm, (share, lost) = float(change.norm()), parted(ride, change)
+    why = f"{lost} of its rows ({ride.base.role}) have no partner in the target"
+    return norm * share**0.5, [Left(key, why, norm * (1 - share) ** 0.5)] if lost else []
+
+
+def _left_apart(tau: Tensors, left_reason: Callable[[str], str | None], beside: Collection[str]) -> Iterator[Left]:
+    """Yield what stays behind because the fine-tune and its base cannot be compared there, and how they differ.
+
+    Args:
+        beside: names of tensors whose rows in common move.
+    """
+    if not isinstance(tau, Compared):
+        return
+    for key, how in tau.apart.items():
+        rows = tau.shared(key)
+        if key in beside and rows is not None:
+            yield Left(key, f"rows that the two do not share have no τ: {how}", 0.0)
+            continue
+        norm = 0.0 if rows is None else float(rows.norm())
+        yield Left(key, f"{left_reason(key) or 'there is nothing to compare it with'}: {how}", norm)
 
 
 def relative_norm(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
@@ -239,19 +247,22 @@ def cosine(tau: Tensors, base: Tensors, sites: Iterable[Site]) -> float:
     return inner / sqrt(tuned * size) if tuned * size else float("nan")
 
 
-def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trusted: bool = False) -> float:
+def check_fine_tune(
+    tau: Tensors, base: Tensors, sites: Sequence[Site], *, trusted: bool = False, head: Sequence[str] = ()
+) -> float:
     """Return ‖τ‖/‖θ_A‖; refuse two models that cannot be a fine-tune and its base.
 
     Args:
         trusted: whether nobody doubts the base; an adapter's fine-tune holds its base whatever the adapter is.
+        head: names of the fine-tune's tensors beside τ that are new or trained.
 
     Raises:
-        PortError: τ is zero, or the two models' weights have nothing in common.
+        PortError: τ is zero there (what else differs is listed), or the two models' weights have nothing in common.
     """
     ratio = relative_norm(tau, base, sites)
-    if ratio == 0:
-        raise PortError("the fine-tuned model and its base are the same: there is nothing to port")
-    if trusted:
+    if ratio == 0 and not any(bool(tau[key].any()) for key in tau):
+        raise PortError(_why_nothing(tau, head))
+    if trusted or ratio == 0:
         return ratio
     alike = cosine(tau, base, sites)
     if not alike >= LEAST_COSINE:
@@ -260,6 +271,27 @@ def check_fine_tune(tau: Tensors, base: Tensors, sites: Sequence[Site], *, trust
             f"models; name the right one with {setting('base')}, or say {setting('trust_base')} if it is the base"
         )
     return ratio
+
+
+def _why_nothing(tau: Tensors, head: Sequence[str]) -> str:
+    """Return why there is nothing to port where nothing that moves has a τ: what differs instead, if anything does."""
+    changed = [key for key in tau if float(part_of(tau, Slice(key)).norm()) > 0]
+    changed += sorted(tau.apart) if isinstance(tau, Compared) else []
+    if changed or head:
+        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", key) for key in (*changed, *head)))
+        mend = "fit a head to the new base itself" if not changed else "train these on the new base itself"
+        return (
+            "of what moves nothing in the fine-tuned model differs from its base; trained, or new, are "
+            f"{listed(names, 8)} alone, which cannot be ported on their own: {mend}"
+        )
+    if isinstance(tau, Compared) and tau.rounded:
+        return (
+            "the fine-tuned model is its base in another dtype: they differ by no more than rounding (at most "
+            f"{max(tau.rounded.values()):.2g}), so there is nothing to port"
+        )
+    if isinstance(tau, Factored):
+        return "the adapter changes nothing, as before training: there is nothing to port"
+    return "the fine-tuned model and its base are the same: there is nothing to port"
 
 
 def check_scale(alpha: float) -> None:

@@ -7,7 +7,7 @@ Letters follow the paper: A is the base that was fine-tuned, B the target (the n
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -274,6 +274,18 @@ class Map(Protocol):
         """Return a bias's change (d_out,A,) carried to (d_out,B,)."""
         ...
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        """Return rows (…, d_out,A) of outputs in the target's coordinates, (…, d_out,B); not scaled."""
+        ...
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return rows (…, d_in,A) of inputs in the target's coordinates, (…, d_in,B); not scaled."""
+        ...
+
+
+At = Literal["out", "in"]
+"""A linear map's outputs, or its inputs."""
+
 
 @dataclass(frozen=True)
 class BilinearMap:
@@ -303,6 +315,10 @@ class BilinearMap:
     def outputs(self, rows: Tensor) -> Tensor:
         """Return rows (…, d_out,A) of outputs in the target's coordinates, (…, d_out,B)."""
         return rows if self.left is None else rows @ self.left.T.to(rows)
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        """Return rows (…, d_in,A) of inputs in the target's coordinates, (…, d_in,B)."""
+        return rows if self.right is None else rows @ self.right.T.to(rows)
 
     def bias(self, tau: Tensor) -> Tensor:
         """Return s L τ_A: a bias lives on the output side alone."""

@@ -1,12 +1,14 @@
 """Forward passes that wait at every linear map they come to, so that several of them can go side by side."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from hf_bico.core.taps import Taps
 from hf_bico.core.types import Site
@@ -26,12 +28,22 @@ class Walk:
     """A forward pass in a thread of its own, which runs only while it is asked for its next stop.
 
     Weights need no gradient and get none. Passes on one model may go side by side: nothing of the model is changed.
+
+    Args:
+        replaced: id of a parameter outside the sites → what is used in its place from then on.
     """
 
-    def __init__(self, run: Callable[[], Any], model: nn.Module, sites: Iterable[Site], samples: int | None) -> None:
+    def __init__(
+        self,
+        run: Callable[[], Any],
+        model: nn.Module,
+        sites: Iterable[Site],
+        samples: int | None,
+        replaced: Mapping[int, Tensor] = MappingProxyType({}),
+    ) -> None:
         self._here: SimpleQueue[Stop | BaseException | None] = SimpleQueue()
         self._there: SimpleQueue[Tensor | Exception | None] = SimpleQueue()
-        self._mode = _Steps(model, sites, self._wait, samples)
+        self._mode = _Steps(model, sites, self._wait, samples, replaced)
         self._thread = Thread(target=self._pass, args=(run,), daemon=True)
 
     def step(self, change: Tensor | None = None) -> Stop | None:
@@ -84,10 +96,26 @@ class _Steps(Taps):
     """Shows every watched linear map's rows, and adds what it is answered to its outputs."""
 
     def __init__(
-        self, model: nn.Module, sites: Iterable[Site], wait: Callable[[Stop], Tensor | None], samples: int | None
+        self,
+        model: nn.Module,
+        sites: Iterable[Site],
+        wait: Callable[[Stop], Tensor | None],
+        samples: int | None,
+        replaced: Mapping[int, Tensor],
     ) -> None:
         super().__init__(model, sites, (), lambda stream, rows: None, samples)
-        self.wait = wait
+        self.wait, self.replaced = wait, replaced
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if self.replaced:
+            args, kwargs = tree_map_only(Tensor, lambda own: self.replaced.get(id(own), own), (args, kwargs))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def _watch(
         self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError, setting
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
-from hf_bico.families.protocol import Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
+from hf_bico.families.protocol import Answer, Contrastive, Family, Library, Loaded, Purpose, PurposeKind, similarity
 from hf_bico.families.tables import TABLES
 from hf_bico.families.traced import Traced
 
@@ -21,6 +21,7 @@ LIBRARIES: tuple[Library, ...] = (OpenClip(), Transformers())
 __all__ = [
     "FAMILIES",
     "LIBRARIES",
+    "Answer",
     "Contrastive",
     "Family",
     "Library",

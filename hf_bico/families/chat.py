@@ -8,10 +8,11 @@ from typing import Any
 
 from hf_bico.core.alignment import Part
 from hf_bico.core.errors import PortError
+from hf_bico.core.notes import note
 
 Messages = Sequence[Mapping[str, Any]]
 """The messages of a chat in order, each with "role" and "content"."""
-ASSISTANT = "assistant"
+ASSISTANT, USER, SYSTEM = "assistant", "user", "system"
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -32,11 +33,14 @@ class Rendered:
     """Whether the end of sequence is still to be added."""
 
 
-def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
+def rendered_chat(tokenizer: Any, messages: Messages, number: int, first: int = 0) -> Rendered:
     """Return a chat rendered by the tokenizer's template; without one, a line "role: content" per message.
+
+    Of a template that refuses system turns, they are put before the user turn that follows, and that is said.
 
     Args:
         number: the sample's, for errors.
+        first: the first message that is asked for; those before it are a prompt.
 
     Raises:
         PortError: a message's content is not text, or the template refuses the chat.
@@ -44,28 +48,73 @@ def rendered_chat(tokenizer: Any, messages: Messages, number: int) -> Rendered:
     if not messages or not all(isinstance(message.get("content"), str) for message in messages):
         raise PortError(f"sample {number} has no message, or one whose content is not text: leave it out")
     if not tokenizer.chat_template:
-        return _plain(messages)
-
-    def render(some: Messages, prompt: bool = False) -> str:
-        text: str = tokenizer.apply_chat_template(
-            [dict(each) for each in some], tokenize=False, add_generation_prompt=prompt
-        )
-        return text
-
+        return _plain(messages, first)
     import jinja2
 
     try:
-        text = render(messages)
-        parts = _located(render, messages, text)
-        asked = _marked(tokenizer, messages) or _turns(render, messages, text, parts)
+        return _templated(tokenizer, messages, first, list)
     except (jinja2.TemplateError, ValueError) as error:
-        raise PortError(
-            f"sample {number} does not fit the tokenizer's chat template: {' '.join(str(error).split())}"
-        ) from error
-    return Rendered(text, parts, asked, special=False)
+        why = " ".join(str(error).split())
+        if all(message["role"] != SYSTEM for message in messages):
+            raise _misfit(number, why) from error
+    try:
+        made = _templated(tokenizer, messages, first, folded)
+    except (jinja2.TemplateError, ValueError) as error:
+        raise _misfit(number, " ".join(str(error).split())) from error
+    note(f"a chat template takes no system turns ({why}): they are put before the user turn that follows")
+    return made
 
 
-def _plain(messages: Messages) -> Rendered:
+def _misfit(number: int, why: str) -> PortError:
+    return PortError(f"sample {number} does not fit the tokenizer's chat template: {why}")
+
+
+def folded(messages: Messages) -> list[Mapping[str, Any]]:
+    """Return a chat without system turns: each is put before the user turn that follows it, a blank line between.
+
+    Raises:
+        ValueError: no user turn follows one.
+    """
+    found: list[Mapping[str, Any]] = []
+    held: list[str] = []
+    for message in messages:
+        if message["role"] == SYSTEM:
+            held.append(message["content"])
+        elif held and message["role"] != USER:
+            break
+        else:
+            found.append({**message, "content": "\n\n".join([*held, message["content"]])})
+            held = []
+    if held:
+        raise ValueError("a system turn has no user turn after it")
+    return found
+
+
+def _templated(
+    tokenizer: Any, messages: Messages, first: int, prepared: Callable[[Messages], list[Mapping[str, Any]]]
+) -> Rendered:
+    """Return a chat rendered by the tokenizer's template.
+
+    Args:
+        prepared: makes of messages what the template is given.
+    """
+
+    def render(some: Messages, prompt: bool = False) -> str:
+        given = [dict(each) for each in prepared(some)]
+        text: str = tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=prompt)
+        return text
+
+    text = render(messages)
+    parts = _located(render, messages, text)
+    turns = _turns(render, messages, text, parts, first)
+    marked = _marked(tokenizer, prepared(messages))
+    if first and marked:  # of the prompt nothing is asked, whatever is marked in it
+        start = min((span[0] for span in turns), default=len(text))
+        marked = [span for span in marked if span[1] > start]
+    return Rendered(text, parts, marked or turns, special=False)
+
+
+def _plain(messages: Messages, first: int) -> Rendered:
     """Return a chat rendered without a template: a line "role: content" per message."""
     lines = [f"{message['role']}: {message['content'].strip()}" for message in messages]
     ends = list(accumulate(len(line) + 1 for line in lines))  # just after each line's newline
@@ -75,8 +124,8 @@ def _plain(messages: Messages) -> Rendered:
     parts = [Part(start, size) for start, size in zip(starts, sizes, strict=True)]
     asked = [
         (start - 1, min(end, len(text)))
-        for message, start, end in zip(messages, starts, ends, strict=True)
-        if message["role"] == ASSISTANT
+        for number, (message, start, end) in enumerate(zip(messages, starts, ends, strict=True))
+        if message["role"] == ASSISTANT and number >= first
     ]
     return Rendered(text, parts, asked, close=messages[-1]["role"] == ASSISTANT)
 
@@ -121,8 +170,11 @@ def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
     return [(run[0][0], run[-1][1]) for run in spans]
 
 
-def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part]) -> list[tuple[int, int]]:
+def _turns(
+    render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part], first: int
+) -> list[tuple[int, int]]:
     """Return the characters of every assistant's turn, from the end of the generation prompt to the end of the turn.
+    Turns before the message `first` are not asked for.
 
     Where the template renders a turn differently once others follow, only the message's content is returned.
     """
@@ -130,7 +182,7 @@ def _turns(render: Callable[..., str], messages: Messages, text: str, parts: Seq
 
     found = []
     for number, (message, part) in enumerate(zip(messages, parts, strict=True)):
-        if message["role"] != ASSISTANT:
+        if message["role"] != ASSISTANT or number < first:
             continue
         try:
             head, whole = render(messages[:number], True), render(messages[: number + 1])

@@ -13,20 +13,31 @@ from torch import Tensor
 
 from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
 from hf_bico.core.errors import PortError, setting
+from hf_bico.core.notes import note
 from hf_bico.families.chat import Rendered, rendered_chat
 
+KNOWN = "known_tokens"
+"""Attribute of a tokenizer with how many tokens its model has, where that is known."""
 UNASKED = -100
 """Label of a token that nothing is asked for."""
 TEXT, LABELS = "text", "labels"
+
+
+class Span(NamedTuple):
+    """Characters [start, end) of a text."""
+
+    start: int
+    end: int
 
 
 class Sample(Protocol):
     """A row of a dataset."""
 
     inputs: Any
-    """str, (str, str), or a tuple of messages, each with its role and content."""
+    """str, (str, str), a list of words, or a tuple of messages, each with its role and content."""
     label: Any
-    """Class index, the text to answer with, or None."""
+    """Class index, the classes of every word, spans of the second text, the text or messages to answer with, or
+    None."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,13 @@ class Encoded:
     inputs: Mapping[str, Tensor]
     """What forward() takes, by name, batch first."""
     labels: Tensor | None = None
-    """Class indices (n,); or a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
+    """Class indices or numbers (n,); whether each class is there (n, K); first and last token of the answer (n, 2); or
+    classes of tokens, a causal model's or a decoder's labels (n, T), -100 where nothing is asked."""
     spans: Mapping[str, Spans] = field(default_factory=dict)
     """What tokens cover: "text" for the input ids, "labels" for a decoder's labels (its row t answers for label t).
     Empty for images, and for slow tokenizers, which do not say: such a model meets only models with its tokenizer."""
+    notes: Sequence[Any] = ()
+    """What a score needs of every sample besides."""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
@@ -162,7 +176,8 @@ def _answer(sample: Sample, number: int, class_names: Sequence[str]) -> str:
 def _rendered(tokenizer: Any, sample: Sample, number: int, class_names: Sequence[str]) -> Rendered:
     """Return a sample as text for a causal model."""
     if isinstance(sample.inputs, tuple) and all(isinstance(message, Mapping) for message in sample.inputs):
-        return rendered_chat(tokenizer, sample.inputs, number)
+        later = sample.label if isinstance(sample.label, tuple) else ()
+        return rendered_chat(tokenizer, (*sample.inputs, *later), number, len(sample.inputs) if later else 0)
     prompt = "\n".join(_texts(sample, number))
     if sample.label is None:
         return Rendered(prompt, [Part(0, len(prompt))], [(0, len(prompt))], every=True)
@@ -300,6 +315,9 @@ def padding(tokenizer: Any) -> int:
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:
     """Return what forward() takes, (n, T) int64 each; with token types if `types` and all rows have them."""
+    _require_known(tokenizer, rows)
+    if max(len(row.ids) for row in rows) == tokenizer.model_max_length:
+        note(f"texts are cut at {tokenizer.model_max_length} tokens: a model has positions for no more")
     inputs = {
         "input_ids": _padded([row.ids for row in rows], padding(tokenizer)),
         "attention_mask": _padded([[1] * len(row.ids) for row in rows], 0),
@@ -308,6 +326,21 @@ def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict
     if types and len(known) == len(rows):
         inputs["token_type_ids"] = _padded(known, 0)
     return inputs
+
+
+def _require_known(tokenizer: Any, rows: Sequence[Row]) -> None:
+    """Refuse a token that the model has no embedding for.
+
+    Raises:
+        PortError: the tokenizer has more tokens than the model, and a text has one of them.
+    """
+    most = getattr(tokenizer, KNOWN, 0)
+    odd = next((token for row in rows for token in row.ids if most and token >= most), None)
+    if odd is not None:
+        raise PortError(
+            f"the token {tokenizer.convert_ids_to_tokens(odd)!r} of a text is none of the {most} that its model has: "
+            "give the model as many as its tokenizer (resize_token_embeddings), or the tokenizer that it was saved with"
+        )
 
 
 def _padded(rows: Sequence[list[int]], value: int) -> Tensor:

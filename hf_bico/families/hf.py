@@ -1,10 +1,12 @@
 """transformers' model repos: config.json and safetensors, in one file or in shards, with old names or new ones."""
 
+import json
 import logging
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.families.feeding import padding
+from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
+from hf_bico.families.tokenizing import suit_tokenizer
 
 INDEX = "model.safetensors.index.json"
 EXTRA = re.compile(
@@ -81,16 +84,33 @@ class Transformers:
                     found.setdefault(tied.get(name, name), Stored(key, part))
         return found
 
-    def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
-        config = _config(folder, purpose)
+    def load(
+        self,
+        folder: Path,
+        device: str,
+        purpose: Purpose,
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        state: Tensors | None = None,
+        feeds: Path | None = None,
+    ) -> Loaded:
+        config, place = _config(folder, purpose), {} if state is None else {"state_dict": dict(state)}
         with _opening(folder):
             model = _class(config, purpose).from_pretrained(
-                folder, config=config, dtype=dtype or "auto", use_safetensors=True, ignore_mismatched_sizes=True
+                folder if state is None else None,
+                config=config,
+                dtype=dtype or "auto",
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,
+                **place,
             )
-        processor = _processor(folder)
-        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), _tokenizer(folder), processor)
-        if purpose.kind is PurposeKind.TEXT_CLASSES and side.tokenizer is not None:
-            config.pad_token_id = padding(side.tokenizer)  # by this the model finds the last token that is not padding
+        tokenizer, processor = (
+            next(filter(None, (each(at) for at in (feeds, folder) if at)), None)
+            for each in (partial(_tokenizer, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES), _processor)
+        )
+        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
+        if tokenizer is not None:
+            suit_tokenizer(tokenizer, model, classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
         return side
 
     def write(self, stage: Path, model: Any, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -174,13 +194,35 @@ def _pooled(features: Any) -> Tensor:
 def _config(folder: Path, purpose: Purpose | None = None) -> Any:
     from transformers import AutoConfig
 
+    _require_built_in(folder)
+    given = {"num_labels": len(purpose.labels)} if purpose and purpose.labels else {}
     with _opening(folder):
-        if purpose is None or not purpose.labels:
-            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, num_labels=len(purpose.labels))
-        for key, value in purpose.config.items():
-            setattr(config, key, value)
-        return config
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **given)
+    if hasattr(config, "quantization_config"):  # a merged QLoRA still says so; quantised weights are refused before
+        del config.quantization_config
+    for key, value in purpose.config.items() if purpose and purpose.labels else ():
+        setattr(config, key, value)
+    return config
+
+
+def _require_built_in(folder: Path) -> None:
+    """Refuse a model that runs code of its own repo.
+
+    Raises:
+        PortError: transformers has no model of its type.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    try:
+        said = json.loads((folder / Transformers.config_file).read_text(encoding="utf-8"))
+        kind, code = said.get("model_type"), said.get("auto_map")
+    except (OSError, ValueError, AttributeError):
+        return  # transformers says what is wrong with it
+    if code and kind not in CONFIG_MAPPING_NAMES:
+        raise PortError(
+            f"a {kind or 'model'} is run by code of its own repo (auto_map), which is never done here: only types that "
+            "transformers has built in can be ported"
+        )
 
 
 def _class(config: Any, purpose: Purpose) -> Any:
@@ -222,11 +264,19 @@ def _preprocess(processor: Any) -> Any:
     return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, *, spaced: bool = False) -> Any:
+    """Return a repo's tokenizer; None if it cannot be opened.
+
+    Args:
+        spaced: whether a word on its own gets the space before it that it has in a text, as GPT-2's kind asks for.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if spaced and getattr(found, "add_prefix_space", None) is False:
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, add_prefix_space=True)
+        return found
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

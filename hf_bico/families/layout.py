@@ -11,7 +11,10 @@ from typing import Any
 from torch import nn
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
+from hf_bico.families.riders import Norm, gains, riders
 
 TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
 """Tokens of a text; every batch says which of them meet."""
@@ -36,6 +39,7 @@ COMMON = {
     r"(^|\.)((layer_scale|ls)_?\d\.(lambda1|gamma)|gamma_\d)$": SCALE,
     r"(patch_embed\w*|conv1)\.(\w+\.)*(weight|bias)$": "the patch convolution is the target's own",
     SPECIAL_TOKENS: "special tokens are the target's own",
+    r"(^|\.)(head\.probe|attn_pool\.latent)$": "the probe that pools the patches is the target's own",
     POSITIONS: "position embeddings belong to the target's grid",
     r"relative_attention_bias\.weight$": "relative position biases are scores of heads, not vectors of the space",
     r"token_type_embeddings\.weight$": "segment embeddings are the target's own",
@@ -69,8 +73,10 @@ class Layer:
     """(i, m): it is the i-th of m equal parts of a fused weight's outputs, from 0."""
     only: Callable[[nn.Module], bool] | None = None
     """Block → whether it has this layer; None: it has it if it has the module."""
-    tokens: Tokens | None = None
-    """Its token layout, if not the tower's."""
+    runs: Callable[[nn.Module], bool] | None = None
+    """Outside the blocks: model → whether it runs in this use of the model; None: always."""
+    tokens: Tokens | Callable[[nn.Module], Tokens] | None = None
+    """Its token layout, or model → layout, if not the tower's."""
     bias: str = "bias"
     """Name of the bias in the module."""
     weight: str = "weight"
@@ -98,6 +104,8 @@ class Tower:
     """Whether all blocks must permute their heads alike, as they share the first block's position biases (T5)."""
     required: tuple[str, ...] = ()
     """Roles without which a block is not of this family."""
+    norms: tuple[Norm, ...] = ()
+    """The norms and scales of a block."""
     optional: bool = False
     """Whether the model's main job does not need it (CLIP's text tower); it moves only where τ changes it."""
 
@@ -135,17 +143,33 @@ class FamilyLayout:
             raise PortError(f"{type(model).__name__} has no blocks like those of {self.name}")
         return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
 
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        """Return what moves beside the linear maps, of optional towers too."""
+        return riders(model, self.sites(model, every=True), {tower.name: tower.norms for tower in self._towers(model)})
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        """Return the gains whose change the linear maps can tell."""
+        return gains(model, self.sites(model, every=True), {tower.name: tower.norms for tower in self._towers(model)})
+
+    def _towers(self, model: nn.Module) -> list[Tower]:
+        return [tower for tower in self.towers if _place(model, tower.blocks) is not None]
+
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the classifier's layers, in the order they run; empty for a model without one."""
-        every_token = type(model).__name__.endswith("ForTokenClassification")
-        layers = [replace(layer, tokens=TEXT) if every_token else layer for layer in self.head]
-        found = [site for layer in layers for site in _outside(model, layer)]
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
         """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
-        found = [site for layer in self.head for site in _outside(model, layer)]
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
+
+    def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
+        """Return the layers on top as a class runs them: on every token where every token is answered for."""
+        every_token = "ForTokenClassification", "ForQuestionAnswering"
+        if not any(each in type(model).__name__ for each in every_token):
+            return self.head
+        return tuple(replace(layer, tokens=TEXT) for layer in (*self.head, Layer(HEAD, "^qa_outputs")))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         """Return the names of the parameters of norms within the classifier."""
@@ -153,7 +177,9 @@ class FamilyLayout:
 
     def left_reason(self, key: str) -> str | None:
         """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
-        on_top = "|".join(re.escape(layer.path.removeprefix("^")) for layer in self.head) or "(?!)"
+        on_top = "|".join(
+            re.escape(path) for path in ("qa_outputs", *(each.path.removeprefix("^") for each in self.head))
+        )
         patterns = {**self.left, **COMMON, rf"(^|\.)({on_top})\.(weight|bias)$": ON_TOP}
         return next((reason for pattern, reason in patterns.items() if re.search(pattern, key)), None)
 
@@ -219,16 +245,17 @@ def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
 def _outside(model: nn.Module, layer: Layer) -> list[Site]:
     """Return a layer outside the blocks as a site; none where the model lacks it."""
     place = _place(model, layer.path)
-    if place is None:
+    if place is None or (layer.runs and not layer.runs(model)):
         return []
     owner, _, path = place.rpartition(".")
+    tokens = layer.tokens(model) if callable(layer.tokens) else layer.tokens
     return _site(
         model.get_submodule(owner),
-        replace(layer, path=path),
+        replace(layer, path=path, tokens=tokens),
         owner,
         "",
         None,
-        layer.tokens or SINGLE,
+        tokens or SINGLE,
         Tower("", (), SINGLE, layer.tower),
     )
 
@@ -260,7 +287,7 @@ def _site(
             d_out // parts,
             d_in,
             f"{tower.name} {reads[1:]}".strip() if reads.startswith("^") else f"{name} {reads}".strip(),
-            layer.tokens or tokens,
+            layer.tokens if isinstance(layer.tokens, Tokens) else tokens,
             _hidden(name, layer.gives, block, tower),
             _hidden(name, layer.uses, block, tower),
             tower.name,

@@ -19,6 +19,25 @@ def loss_of_classes(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels, reduction="sum")
 
 
+def loss_of_several(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the binary cross-entropy of scores (n, K) and labels (n, K) in [0, 1], the mean over a sample's classes
+    summed over the samples.
+    """
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits), reduction="sum") / logits.shape[-1]
+
+
+def loss_of_numbers(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the squared error of scores (n, 1) and numbers (n,), summed over the samples."""
+    return F.mse_loss(logits.flatten(), labels.to(logits).flatten(), reduction="sum")
+
+
+def loss_of_ends(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of the scores (n, 2, T) of all tokens to be the first and the last of the answer, whose
+    places are labels (n, 2): the mean of the two summed over the samples.
+    """
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / 2
+
+
 def loss_of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy of scores (n, T, V) and tokens (n, T), summed, in float32 or wider.
 
@@ -33,6 +52,27 @@ def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return a classifier's scores (n, K)."""
     logits: Tensor = model(**inputs).logits
     return logits
+
+
+def logits_of_hidden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return a masked model's scores of every token, (n, T, V)."""
+    out = model(**inputs)
+    logits: Tensor = out.prediction_logits if hasattr(out, "prediction_logits") else out.logits
+    return logits
+
+
+def logits_of_ends(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the scores (n, 2, T) of all tokens to be the first and the last of the answer; those of padding count for
+    nothing.
+    """
+    out = model(**inputs)
+    logits = torch.stack([out.start_logits, out.end_logits], dim=1)
+    mask = inputs.get("attention_mask")
+    return logits if mask is None else logits.masked_fill((mask == 0)[:, None], OUTSIDE)
+
+
+OUTSIDE = -1e4
+"""Score of what cannot be an answer: its share is zero, and its logarithm finite."""
 
 
 def logits_of_next(model: nn.Module, inputs: Mapping[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +140,13 @@ def _parted(model: nn.Module, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
 def _classifier(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
     logits = logits_of_classes(model, inputs)
+    config: Any = model.config
+    problem = config.problem_type or ("regression" if logits.shape[-1] == 1 else None)
+    if problem == "multi_label_classification" or (problem is None and labels.shape == logits.shape):
+        return loss_of_several(logits, labels)
     labels = labels.flatten()
+    if problem == "regression" and len(labels) == logits.numel():
+        return loss_of_numbers(logits, labels)
     if labels.is_floating_point() or len(labels) != len(logits):
         raise PortError(
             f"the labels are not one class a sample, which a {type(model).__name__}'s loss needs here: give loss="
@@ -111,6 +157,20 @@ def _classifier(model: nn.Module, batch: Any) -> Tensor:
             f"has {logits.shape[-1]} classes: open it with num_labels="
         )
     return loss_of_classes(logits, labels)
+
+
+def _spans(model: nn.Module, batch: Any) -> Tensor:
+    named = _named(model, batch)
+    ends = [named.get(f"{end}_positions") for end in ("start", "end")]
+    if not all(isinstance(each, Tensor) for each in ends):
+        raise PortError(
+            f"a batch has no start_positions and end_positions, which a {type(model).__name__}'s loss needs (it has "
+            f"{', '.join(named)}): add them, or give loss="
+        )
+    inputs = {name: part for name, part in _inputs(named).items() if not name.endswith("_positions")}
+    return loss_of_ends(
+        logits_of_ends(model, inputs), torch.stack([each.flatten() for each in ends if each is not None], dim=1)
+    )
 
 
 def _causal(model: nn.Module, batch: Any) -> Tensor:
@@ -127,7 +187,12 @@ def _seq2seq(model: nn.Module, batch: Any) -> Tensor:
     return loss_of_tokens(*logits_of_answer(model, inputs, labels))
 
 
-def _masked(model: nn.Module, batch: Any) -> Tensor:
+def _hidden(model: nn.Module, batch: Any) -> Tensor:
+    inputs, labels = _parted(model, batch)
+    return loss_of_tokens(logits_of_hidden(model, inputs), labels)
+
+
+def _tokens(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
     return loss_of_tokens(model(**inputs).logits, labels)
 
@@ -137,6 +202,8 @@ _LOSSES = {
     PurposeKind.TEXT_CLASSES: _classifier,
     PurposeKind.CAUSAL_LM: _causal,
     PurposeKind.SEQ2SEQ: _seq2seq,
-    PurposeKind.MASKED_LM: _masked,
+    PurposeKind.MASKED_LM: _hidden,
+    PurposeKind.TOKEN_CLASSES: _tokens,
+    PurposeKind.SPANS: _spans,
 }
 """What a model is for → its loss, (model, batch) → a sum over the samples."""

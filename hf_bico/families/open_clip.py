@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.types import Tokens
+from hf_bico.core.types import Tensors, Tokens
 from hf_bico.families.layout import MLP, SINGLE, TEXT, FamilyLayout, Layer, Tower, roles
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
+from hf_bico.families.riders import Norm
 from hf_bico.families.tables.timm import BLOCK as TIMM_BLOCK
 from hf_bico.families.tables.timm import GATED
+from hf_bico.families.tables.timm import NORMS as TIMM_NORMS
+from hf_bico.families.tables.timm import POOLING as TIMM_POOLING
 from hf_bico.families.tables.timm import heads as timm_heads
+from hf_bico.families.tables.timm import tokens as trunk_tokens
 
 
 def _fused(role: str, index: int, gives: str) -> Layer:
@@ -35,15 +39,16 @@ BLOCK = (
     Layer("MLP down", "mlp.c_proj", uses=MLP),
 )
 REQUIRED = roles(BLOCK)
+NORMS = (
+    Norm("ln_1", before=("attention",)),
+    Norm("ln_2", before=("MLP up",)),
+    Norm("ls_1", scales="attention output"),
+    Norm("ls_2", scales="MLP down"),
+)
 
 
 def _grid(model: Any) -> Tokens:
     return Tokens(prefix=1, grid=tuple(model.visual.grid_size))
-
-
-def _trunk_grid(model: Any) -> Tokens:
-    trunk = model.visual.trunk
-    return Tokens(trunk.num_prefix_tokens, tuple(trunk.patch_embed.grid_size))
 
 
 class _OpenClipAnatomy(FamilyLayout):
@@ -61,8 +66,15 @@ OPEN_CLIP = _OpenClipAnatomy(
     name="open_clip",
     model_types=(),
     towers=(
-        Tower("^visual.transformer.resblocks", BLOCK, _grid, heads="attn.num_heads", required=REQUIRED),
-        Tower("^visual.trunk.blocks", TIMM_BLOCK + GATED, _trunk_grid, heads=timm_heads, required=roles(TIMM_BLOCK)),
+        Tower("^visual.transformer.resblocks", BLOCK, _grid, heads="attn.num_heads", required=REQUIRED, norms=NORMS),
+        Tower(
+            "^visual.trunk.blocks",
+            TIMM_BLOCK + GATED,
+            trunk_tokens,
+            heads=timm_heads,
+            required=roles(TIMM_BLOCK),
+            norms=TIMM_NORMS,
+        ),
         *(
             Tower(
                 f"^{place}transformer.resblocks",
@@ -71,18 +83,19 @@ OPEN_CLIP = _OpenClipAnatomy(
                 name="text",
                 heads="attn.num_heads",
                 required=REQUIRED,
+                norms=NORMS,
                 optional=True,
             )
             for place in ("", "text.")
         ),
     ),
     outside=(
+        *TIMM_POOLING,
         Layer("proj", "^visual.proj", tokens=SINGLE),
         Layer("proj", "^visual.head.proj", tokens=SINGLE),
         *(Layer("text proj", f"^{place}text_projection", tokens=SINGLE, tower="text") for place in ("", "text.")),
     ),
     left={
-        r"^visual\.trunk\.attn_pool\.": "the attention pooling is the target's own",
         r"^visual\.attn_pool\.": "the attention pooling is the target's own",
         r"^(transformer|token_embedding|positional_embedding|text_projection|ln_final|cls_emb)\b": TEXT_TOWER,
         r"^text\.": TEXT_TOWER,
@@ -136,14 +149,24 @@ class OpenClip:
         return {key: Stored(key) for key in stored if key in own}
 
     def load(
-        self, folder: Path, device: str, purpose: Purpose | None = None, dtype: torch.dtype | None = torch.float32
+        self,
+        folder: Path,
+        device: str,
+        purpose: Purpose | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        state: Tensors | None = None,
+        feeds: Path | None = None,
     ) -> Loaded:
         import open_clip
 
         from_hub = "hf_tokenizer_name" in _config(folder)["text_cfg"]
         name, safe = f"local-dir:{folder}", {"trust_remote_code": False} if from_hub else {}
         with _opening():
-            model, _, preprocess = open_clip.create_model_and_transforms(name, device=device)
+            own = state is None
+            model, _, preprocess = open_clip.create_model_and_transforms(name, device=device, load_weights=own)
+            if state is not None:
+                model.load_state_dict(dict(state))
             tokenizer = open_clip.get_tokenizer(name, **safe)
             model = self._checked(model).eval()
             return Loaded(model.to(dtype) if dtype else model, preprocess, tokenizer, preprocess)

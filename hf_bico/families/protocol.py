@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from hf_bico.core.types import Site
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
+from hf_bico.core.types import Site, Tensors
 
 
 class Family(Protocol):
@@ -28,6 +30,14 @@ class Family(Protocol):
         Raises:
             PortError: the model has blocks of a shape that the family does not know.
         """
+        ...
+
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        """Return what moves beside the linear maps, of optional towers too."""
+        ...
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        """Return the gains whose change the linear maps can tell."""
         ...
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
@@ -57,11 +67,28 @@ class PurposeKind(StrEnum):
     SEQ2SEQ = "seq2seq"
     FEATURES = "features"
     MASKED_LM = "masked-lm"
+    TOKEN_CLASSES = "token-classification"
+    SPANS = "question-answering"
 
     @property
     def classifies(self) -> bool:
-        """Whether such a model has a classifier of its own on top."""
-        return self in (PurposeKind.IMAGE_CLASSES, PurposeKind.TEXT_CLASSES)
+        """Whether such a model has a classifier of its own on top, of named classes."""
+        return self in (PurposeKind.IMAGE_CLASSES, PurposeKind.TEXT_CLASSES, PurposeKind.TOKEN_CLASSES)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether such a model has layers of its own on top, which its base lacks."""
+        return self.classifies or self is PurposeKind.SPANS
+
+
+class Answer(StrEnum):
+    """What a sample is answered with."""
+
+    CLASS = "one class"
+    CLASSES = "several classes"
+    NUMBER = "a number"
+    WORD_CLASSES = "a class of every word"
+    SPAN = "a span of the text"
 
 
 @dataclass(frozen=True)
@@ -75,6 +102,15 @@ class Purpose:
     """Entries of the source's config about its head."""
     architecture: str | None = None
     """The source's class, used for the other models too where they are of the same type."""
+
+    @property
+    def answer(self) -> Answer | None:
+        """What a model with a head answers a sample with, as transformers takes its config; None without a head."""
+        own = {PurposeKind.TOKEN_CLASSES: Answer.WORD_CLASSES, PurposeKind.SPANS: Answer.SPAN}
+        if self.kind in own or not self.kind.has_head:
+            return own.get(self.kind)
+        problem = str(self.config.get("problem_type") or ("regression" if len(self.labels) == 1 else ""))
+        return {"regression": Answer.NUMBER, "multi_label_classification": Answer.CLASSES}.get(problem, Answer.CLASS)
 
 
 @dataclass
@@ -155,11 +191,22 @@ class Library(Contrastive, Protocol):
         """
         ...
 
-    def load(self, folder: Path, device: str, purpose: Purpose, dtype: torch.dtype | None = torch.float32) -> Loaded:
+    def load(
+        self,
+        folder: Path,
+        device: str,
+        purpose: Purpose,
+        dtype: torch.dtype | None = torch.float32,
+        *,
+        state: Tensors | None = None,
+        feeds: Path | None = None,
+    ) -> Loaded:
         """Return a live model, in eval mode. The values of a head that the files lack are meaningless.
 
         Args:
             dtype: None for the library's own choice.
+            state: tensors by state-dict name that are taken in place of those in the folder's files.
+            feeds: a folder whose tokenizer and processor are taken, where it has them.
 
         Raises:
             PortError: the library cannot open the model.

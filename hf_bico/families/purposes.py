@@ -11,9 +11,13 @@ KINDS = {
     "ForImageClassification": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
     "ForImageClassificationWithTeacher": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
     "ForSequenceClassification": (PurposeKind.TEXT_CLASSES, "AutoModelForSequenceClassification"),
+    "ForTokenClassification": (PurposeKind.TOKEN_CLASSES, "AutoModelForTokenClassification"),
+    "ForQuestionAnswering": (PurposeKind.SPANS, "AutoModelForQuestionAnswering"),
+    "ForQuestionAnsweringSimple": (PurposeKind.SPANS, "AutoModelForQuestionAnswering"),
     "ForCausalLM": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
     "LMHeadModel": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
     "ForConditionalGeneration": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
+    "MTModel": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
     "ForMaskedLM": (PurposeKind.MASKED_LM, "AutoModelForMaskedLM"),
     "ForPreTraining": (PurposeKind.MASKED_LM, "AutoModelForPreTraining"),
     "EncoderModel": (PurposeKind.FEATURES, "AutoModel"),
@@ -25,6 +29,8 @@ CONTRASTIVE = ("clip", "metaclip_2", "siglip")
 TASKS = {
     PurposeKind.IMAGE_CLASSES: "image-classification",
     PurposeKind.TEXT_CLASSES: "text-classification",
+    PurposeKind.TOKEN_CLASSES: "token-classification",
+    PurposeKind.SPANS: "question-answering",
     PurposeKind.CAUSAL_LM: "text-generation",
     PurposeKind.SEQ2SEQ: "text2text-generation",
     PurposeKind.FEATURES: "feature-extraction",
@@ -34,6 +40,8 @@ TASKS = {
 """What a model is for → the Hub's name of the task."""
 PEFT_TASKS = {
     "SEQ_CLS": "ForSequenceClassification",
+    "TOKEN_CLS": "ForTokenClassification",
+    "QUESTION_ANS": "ForQuestionAnswering",
     "CAUSAL_LM": "ForCausalLM",
     "SEQ_2_SEQ_LM": "ForConditionalGeneration",
     "FEATURE_EXTRACTION": "Model",
@@ -45,6 +53,8 @@ HEADS = ("id2label", "label2id", "problem_type")
 
 def kind_of(architecture: str) -> PurposeKind | None:
     """Return what a class of this name is for; None if that is not known."""
+    if architecture.endswith("DoubleHeadsModel"):  # no model of features
+        return None
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
@@ -72,6 +82,7 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
     if kind is None:
         known = ", ".join(f"…{end}" for end in KINDS)
         raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
+    _require_text_or_images(config, name)
     if config.model_type in CONTRASTIVE and kind is PurposeKind.FEATURES:
         return Purpose(PurposeKind.ZERO_SHOT, architecture=name)
     if kind is PurposeKind.FEATURES and config.is_encoder_decoder and not name.endswith("EncoderModel"):
@@ -112,6 +123,27 @@ def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
         return Purpose(kind, architecture=name)
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
     return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS}, name)
+
+
+def _require_text_or_images(config: Any, name: str) -> None:
+    """Refuse a class that takes anything but texts or images, by what transformers says of it; CLIP's kind takes both.
+
+    Raises:
+        PortError: it takes sound, time series, or images and texts together.
+    """
+    import transformers
+
+    cls = getattr(transformers, name, None)
+    said = getattr(cls, "input_modalities", "text")
+    takes = {said} if isinstance(said, str) else set(said)
+    towers = any(hasattr(config, f"{each}_config") for each in ("vision", "audio"))
+    if "text" in takes and getattr(cls, "main_input_name", "input_ids") == "input_ids" and not towers:
+        takes = {"text"}  # the language model of one that takes more (Gemma 3)
+    if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
+        raise PortError(
+            f"a {name} takes {' and '.join(sorted(takes))}, which this version cannot feed; it ports models that take "
+            "texts or images alone"
+        )
 
 
 def _architecture(config: Any) -> str:

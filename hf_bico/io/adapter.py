@@ -14,12 +14,15 @@ from typing import Any
 
 from torch import Tensor
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import LowRank
+from hf_bico.core.notes import note
 from hf_bico.io.reference import Pinned
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
+SOURCE_KINDS = ("model", "adapter")
+"""What a source is taken for."""
 PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 """Initialisations of a LoRA that leave the base as it is."""
 SPECIAL = (
@@ -61,9 +64,38 @@ _MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(?:\.weight)?")
 _ASIDE = re.compile(r"\.(modules_to_save|base_layer)(?=\.)")
 
 
+MODEL = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+"""Names of the files of a whole model's weights."""
+
+
 def is_adapter(pinned: Pinned) -> bool:
     """Return whether a repo holds an adapter and no whole model."""
     return CONFIG in pinned.files and not {"model.safetensors", "model.safetensors.index.json"} & set(pinned.files)
+
+
+def one_kind(pinned: Pinned, kind: str | None = None, subfolder: str | None = None) -> Pinned:
+    """Return a source as if it held one thing alone: of a whole model and an adapter the one asked for, else the model.
+
+    Args:
+        kind: "model" or "adapter"; None where nobody chose.
+        subfolder: the folder of the repo that it is in; None for the repo itself.
+
+    Raises:
+        PortError: there is none of that kind, or no such folder.
+    """
+    pinned = pinned.inside(subfolder) if subfolder else pinned
+    if kind not in (None, *SOURCE_KINDS):
+        raise PortError(f"{setting('source_kind')} {kind}: give {' or '.join(SOURCE_KINDS)}")
+    whole = [name for name in pinned.files if MODEL.fullmatch(name)]
+    adapter = CONFIG in pinned.files
+    if (kind == "model" and not whole) or (kind == "adapter" and not adapter):
+        raise PortError(f"{pinned} holds no {'whole model' if kind == 'model' else 'adapter'}: leave out that choice")
+    if not (whole and adapter):
+        return pinned
+    if kind is None:
+        mend = f"{setting('source_kind')} adapter takes the other"
+        note(f"{pinned} holds a whole model and an adapter: the model is scored and moved; {mend}")
+    return pinned.without(*whole) if kind == "adapter" else pinned.without(CONFIG, WEIGHTS)
 
 
 @dataclass(frozen=True)
@@ -97,8 +129,8 @@ class AdapterConfig:
             raise PortError(f"a {kind} adapter's change cannot be ported; that of {', '.join(MERGEABLE)} can")
         if WEIGHTS not in files:
             raise PortError(
-                f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when "
-                "opened and are not read: convert them"
+                f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when opened and are "
+                "not read: PeftModel.from_pretrained(BASE, ADAPTER).save_pretrained(FOLDER) converts them"
             )
         return cls(kind, data.get("base_model_name_or_path") or None, data.get("revision") or None, data)
 

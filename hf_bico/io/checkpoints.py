@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose, Stored
 from hf_bico.io import adapter
@@ -85,6 +85,10 @@ class SafeTensors(Mapping[str, Tensor]):
         """Return the shape of a tensor, from the header alone."""
         return tuple(self.files[key].get_slice(key).get_shape())
 
+    def dtype(self, key: str) -> str:
+        """Return the dtype of a tensor as safetensors spells it, from the header alone."""
+        return str(self.files[key].get_slice(key).get_dtype())
+
     def __getitem__(self, key: str) -> Tensor:
         return self.files[key].get_tensor(key)
 
@@ -99,21 +103,25 @@ class SafeTensors(Mapping[str, Tensor]):
 
 
 class Shapes(Mapping[str, SimpleNamespace]):
-    """Shapes of a repo's weights by name, from the files' headers alone: all that a dry run reads."""
+    """Shapes and dtypes of a repo's weights by name, from the files' headers alone: all that a dry run reads."""
 
     def __init__(self, hub: Hub, pinned: Pinned, files: Iterable[str]) -> None:
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+        """Name → shape, and dtype as safetensors spells it."""
         for name in files:
             if pinned.folder is not None:
                 tensors = SafeTensors(pinned.folder / name)
-                self.shapes |= {key: tensors.shape(key) for key in tensors}
+                self.shapes |= {key: (tensors.shape(key), tensors.dtype(key)) for key in tensors}
                 continue
             with hub.hub_errors_as_one_line(str(pinned), pinned.name, "model"):
-                header = hub.api.parse_safetensors_file_metadata(pinned.name, name, revision=pinned.commit)
-            self.shapes |= {key: tuple(tensor.shape) for key, tensor in header.tensors.items()}
+                header = hub.api.parse_safetensors_file_metadata(
+                    pinned.name, pinned.place(name), revision=pinned.commit
+                )
+            self.shapes |= {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in header.tensors.items()}
 
     def __getitem__(self, key: str) -> SimpleNamespace:
-        return SimpleNamespace(shape=self.shapes[key])
+        shape, dtype = self.shapes[key]
+        return SimpleNamespace(shape=shape, dtype=dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.shapes)
@@ -141,7 +149,7 @@ class Named(Mapping):
             return found
         rows = found.shape[0] // m
         if isinstance(found, SimpleNamespace):
-            return SimpleNamespace(shape=(rows, *found.shape[1:]))
+            return SimpleNamespace(shape=(rows, *found.shape[1:]), dtype=found.dtype)
         return found[i * rows : (i + 1) * rows]
 
     def __iter__(self) -> Iterator[str]:
@@ -222,12 +230,34 @@ def require_weights(pinned: Pinned, library: Library) -> None:
         return
     pickled = [name for name in pinned.files if name.endswith((".bin", ".pt", ".pth"))]
     wanted = "open_clip_model.safetensors" if library.name == "open_clip" else "model.safetensors"
-    if pickled:
-        raise PortError(
-            f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened: "
-            f"convert them to {wanted}"
-        )
-    raise PortError(f"{pinned} has no {wanted}")
+    if not pickled:
+        raise PortError(gguf(pinned) or f"{pinned} has no {wanted}{inside(pinned)}")
+    convert = f"convert them to {wanted}" + (f": {_saved(pinned)}" if library.name == "transformers" else "")
+    raise PortError(f"{pinned} has only pickled weights ({listed(pickled)}), which can run code when opened: {convert}")
+
+
+def gguf(pinned: Pinned) -> str:
+    """Return what is wrong with a repo that has weights of GGUF alone, and what to do; "" if it has none."""
+    files = [name for name in pinned.files if name.endswith(".gguf")]
+    how = f"convert them: {_saved(pinned, files[0])}" if files else ""
+    return f"{pinned} has only quantised GGUF weights ({listed(files)}): {how}" if files else ""
+
+
+def _saved(pinned: Pinned, file: str = "") -> str:
+    """Return how transformers saves a repo's weights as safetensors."""
+    more = f', gguf_file="{file}"' if file else ""
+    opened = f'AutoModel….from_pretrained("{pinned.name}"{more})'
+    return f"{opened}.save_pretrained(FOLDER), with the tokenizer, and name that folder"
+
+
+def inside(pinned: Pinned) -> str:
+    """Return where in its folders a repo has models or adapters, for an error; "" if it has none there."""
+    ends = ("/model.safetensors", "/model.safetensors.index.json", f"/{adapter.WEIGHTS}")
+    found = sorted({name.rsplit("/", 1)[0] for name in pinned.files if name.endswith(ends)})
+    if not found:
+        return ""
+    how = "name its own path" if pinned.folder else f"of SOURCE's, choose one with {setting('subfolder')}"
+    return f"; there is one in {listed(found)}: {how}"
 
 
 def check_shapes(
@@ -250,7 +280,8 @@ def check_shapes(
     odd += [f"{key} is {got[key]}, not {shape}" for key, shape in expected.items() if got.get(key, shape) != shape]
     if odd:
         odd += [f"{key} is unknown" for key in unknown]
-        raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}")
+        mend = ": name a copy that was saved with them" if all(each.endswith("is missing") for each in odd) else ""
+        raise PortError(f"the weights of {pinned} do not fit its config: {listed(odd)}{mend}")
 
 
 def require_finite(pinned: Pinned, tensors: Tensors) -> None:

@@ -71,11 +71,11 @@ class Hub:
         if pinned.folder is not None:
             return pinned.folder
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
-            return Path(
-                self.api.snapshot_download(
-                    pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(names)
-                )
+            patterns = [pinned.place(name) for name in names]
+            whole = self.api.snapshot_download(
+                pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=patterns
             )
+            return Path(whole) / pinned.subfolder
 
     def card(self, pinned: Pinned) -> ModelCardData:
         """Return the metadata of a repo's card; empty without a card.

@@ -1,21 +1,25 @@
 """The models of a port, from their configs and file headers alone: what opens them, and which layers pair."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import Matching, pair_sites
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
-from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
+from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
+from hf_bico.io.names import adapter_names, names_in
+from hf_bico.io.quantised import ADAPTER_MENDS, MEND, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
 
 
@@ -30,6 +34,11 @@ class RepoModel:
     """Shapes of the stored tensors, by their names in the model."""
     adapter: AdapterConfig | None = None
     """Set for an adapter, whose family, skeleton and shapes are those of its base with the adapter in it."""
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Its config, with all defaults where its library knows them."""
+    own_way: bool = False
+    """Whether its library would not open it with these tensors by itself: a wrapper left its mark on their names, or
+    an adapter lies beside them."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
         """Return the model's sites; see `Family.sites`."""
@@ -54,6 +63,8 @@ class PortModels:
     unpaired: Mapping[str, str]
     """Optional tower → why its layers cannot be paired; an error only if τ changes it."""
     device: str
+    groups: frozenset[str] = frozenset(MOVING)
+    """Kinds of tensors that move."""
 
     @property
     def each(self) -> tuple[RepoModel, RepoModel, RepoModel]:
@@ -68,9 +79,24 @@ class PortModels:
         return (*base.sites(every=True), *(site for site in top if site.weight.key in base.shapes.keys() - new))
 
     @property
+    def must(self) -> set[str]:
+        """Names of the tensors that a fine-tune must have like its base: those of the linear maps that can move."""
+        sites = (*self.base.sites(every=True), *(pair.base for pair in self.layers.moved))
+        return {s.key for site in sites for s in site.slices}
+
+    @property
     def optional_towers(self) -> set[str]:
         """Names of the towers that move only if τ changes them."""
         return {site.tower for site in self.base.sites(every=True)} - {site.tower for site in self.base.sites()}
+
+    def beside(self, vocabularies: Vocabularies | None = None) -> Beside:
+        """Return what moves beside the pairs, and the gains that they tell.
+
+        Args:
+            vocabularies: those of the base and of the target; None: embeddings meet row by row where both have as many.
+        """
+        own, theirs = (Insides(each.family, each.skeleton) for each in (self.base, self.target))
+        return beside(own, theirs, self.pairs, self.groups, vocabularies)
 
     def without(self, towers: Collection[str]) -> "PortModels":
         """Return the same models without the pairs of some towers."""
@@ -95,7 +121,10 @@ def bases(
     return (
         library,
         purpose,
-        tuple(_repo_model(*each, hub, library, purpose, family) for each in zip(pinned, folders, strict=True)),
+        tuple(
+            repo_model(each, folder, hub, library, purpose, family, mend)
+            for each, folder, mend in zip(pinned, folders, MENDS[1:], strict=False)
+        ),
     )
 
 
@@ -120,30 +149,17 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-    found = [_repo_model(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
+    mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
+    found = [
+        repo_model(each, folder, hub, library, purpose, family, mend)
+        for each, folder, mend in zip(opened, folders, mends, strict=False)
+    ]
     if adapter:
+        stored = adapter_names(Shapes(hub, pinned[0], (WEIGHTS,)), str(pinned[0]))
+        require_filled(pinned[0], stored)
         with errors_about(pinned[0]):
-            found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
+            found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
     return library, purpose, tuple(found)
-
-
-def base_of(source: Pinned, hub: Hub) -> str:
-    """Return the base that the source's adapter_config.json (with its revision) or else its card names.
-
-    Raises:
-        PortError: none is named, or several are.
-    """
-    if is_adapter(source):
-        with errors_about(source):
-            config = AdapterConfig.read(hub.fetch(source, (CONFIG,)), source.files)
-        if config.base and (Path(config.base).is_dir() or re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.base)):
-            return config.base + (f"@{config.revision}" if config.revision else "")
-    named = hub.card(source).base_model
-    names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
-    if len(names) != 1:
-        what = "names no base_model" if not names else f"names several base models ({', '.join(names)})"
-        raise PortError(f"the card of {source} {what}: say which model it was fine-tuned from with {setting('base')}")
-    return f"hf://{names[0]}"
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:
@@ -165,6 +181,10 @@ def _library_of(pinned: Pinned) -> Library:
         what = "is not a model that can be opened: it has neither open_clip_config.json nor config.json"
         if is_adapter(pinned):
             what = "is a PEFT adapter; only SOURCE may be one"
+        elif why := gguf(pinned):
+            raise PortError(why)
+        elif there := inside(pinned):
+            what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
             what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
         raise PortError(f"{pinned} {what}")
@@ -195,7 +215,7 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
     purpose = library.adapted(base, adapter.task, adapter.cls)
     skeleton = library.skeleton(base, purpose)
     last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
-    stored = Shapes(hub, pinned, (WEIGHTS,))
+    stored = adapter_names(Shapes(hub, pinned, (WEIGHTS,)), str(pinned))
     classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
     return library.adapted(base, adapter.task, adapter.cls, classes.pop()) if classes else purpose
 
@@ -208,58 +228,54 @@ def with_adapter(
     Args:
         stored: the adapter's tensors, or anything with their shapes, by their names in its file.
     """
-    whole = {name: key for key in stored if (name := stripped(key))}
+    # Embeddings that were saved with modules_to_save have two names.
+    twice = sorted(stored, key=lambda key: ".modules_to_save." not in key)
+    whole = {name: key for key in twice if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
     names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
     both = {
         found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
         for found in names.values()
     }
-    return RepoModel(pinned, base.family, base.skeleton, Named(both, names), adapter)
+    return replace(base, pinned=pinned, shapes=Named(both, names), adapter=adapter)
 
 
-def _repo_model(
-    pinned: Pinned, folder: Path, hub: Hub, library: Library, purpose: Purpose, family: str | None
+def repo_model(
+    pinned: Pinned,
+    folder: Path,
+    hub: Hub,
+    library: Library,
+    purpose: Purpose,
+    family: str | None,
+    mend: str = MEND,
 ) -> RepoModel:
+    """Return a model's insides.
+
+    Args:
+        mend: what to do if its weights are quantised.
+    """
+    stored = Shapes(hub, pinned, shards(library, pinned))
+    require_float(pinned, hub.json(pinned, library.config_file), stored, mend)
+    require_filled(pinned, stored)
+    require_merged(pinned, stored)
     with errors_about(pinned):
         skeleton = library.skeleton(folder, purpose)
         known = family_of(skeleton, family)
-        stored = Shapes(hub, pinned, shards(library, pinned))
-        return RepoModel(pinned, known, skeleton, Named(stored, library.names(skeleton, stored)))
+        names, marked = names_in(library, skeleton, stored, str(pinned))
+        beside = (folder / CONFIG).exists()
+        config: Any = getattr(skeleton, "config", None)
+        settings = config.to_dict() if config is not None else hub.json(pinned, library.config_file)
+        return RepoModel(pinned, known, skeleton, Named(stored, names), settings=settings, own_way=marked or beside)
 
 
 def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: Purpose) -> HeadLayers:
-    """Return what becomes of a classifier's layers on top; empty for models that are not classifiers."""
+    """Return what becomes of a classifier's layers on top; empty for models without a head of their own."""
     own, theirs = (each.family.head_sites(each.skeleton) for each in (base, target))
-    if not purpose.kind.classifies:
+    if not purpose.kind.has_head:
         return HeadLayers()
     gains = zip(*(each.family.head_gains(each.skeleton) for each in (base, target)), strict=False)
     lacking = tuple((a, b) for a, b in gains if a not in base.shapes or b not in target.shapes)
     return replace(head_layers(own, theirs, base.shapes, target.shapes, head), gains=lacking)
-
-
-def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
-    """Refuse weights that do not fit their config. Only the source, the first, needs the layers on top.
-
-    Args:
-        tuned: whether the first is a fine-tune; if not, no model needs them.
-
-    Raises:
-        PortError: tensors of a model are missing, of another shape, or unknown; all of them listed.
-    """
-    source = models[0] if tuned else None
-    for each in models:
-        top = each.family.on_top(each.skeleton) if each is not source else frozenset()
-        unknown = [key for key in each.shapes.stored if key not in each.shapes.used]
-        check_shapes(each.pinned, each.shapes.without(top), each.skeleton, top, unknown)
-    for each in models if library.exact else models[:1] if tuned else ():
-        lost = [
-            key
-            for key in each.shapes.stored
-            if key not in each.shapes.used and (library.exact or not each.family.left_reason(key))
-        ]
-        if lost:
-            raise PortError(f"the weights of {each.pinned} do not fit its config: {listed(lost)} is unknown")
 
 
 def pair_models(base: RepoModel, target: RepoModel, matching: Matching) -> tuple[tuple[Pair, ...], dict[str, str]]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hf_bico.core.errors import PortError, setting
@@ -53,9 +53,37 @@ class Pinned:
     """None for a repo."""
     kind: str = "model"
     """Either "model" or "dataset"."""
+    subfolder: str = ""
+    """The folder in the repo that `files` are in; "" for the repo itself. A local one is a part of `folder`."""
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"
+        name = self.place(self.name, before=True)
+        return f"{name}@{self.commit}" if self.commit else f"{name} (local folder)"
+
+    def place(self, name: str, *, before: bool = False) -> str:
+        """Return where a file of `files` lies in the repo; with `before`, a name with the subfolder after it."""
+        parts = (name, self.subfolder) if before else (self.subfolder, name)
+        return "/".join(filter(None, parts))
+
+    def inside(self, subfolder: str) -> "Pinned":
+        """Return what is in a folder of this repo, as if it were a repo.
+
+        Raises:
+            PortError: there is no such folder.
+        """
+        name = subfolder.strip("/")
+        files = tuple(file.removeprefix(f"{name}/") for file in self.files if file.startswith(f"{name}/"))
+        if not files or ".." in name.split("/"):
+            there = sorted({file.split("/")[0] for file in self.files if "/" in file})
+            raise PortError(
+                f"{self} has no folder {subfolder!r}; it has {', '.join(there) or 'none'}: name another with "
+                f"{setting('subfolder')}"
+            )
+        return replace(self, files=files, folder=self.folder and self.folder / name, subfolder=name)
+
+    def without(self, *names: str) -> "Pinned":
+        """Return the repo as if it did not have some files."""
+        return replace(self, files=tuple(file for file in self.files if file not in names))
 
 
 @contextmanager

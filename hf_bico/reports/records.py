@@ -169,6 +169,8 @@ class CalibrationRecord:
     indices: tuple[int, ...] | None = maybe()
     columns: ColumnsRecord | None = maybe()
     class_names: tuple[str, ...] | None = maybe()
+    answer: str | None = maybe()
+    """What a sample is answered with; None without labels."""
     templates: tuple[str, ...] | None = maybe()
     config: str | None = None
     """The dataset's configuration."""

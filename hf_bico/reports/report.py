@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.riders import Rode
 from hf_bico.core.transport import Left, Moved
 from hf_bico.io.changes.delta import REPORT_FILE
 from hf_bico.reports.plain import from_plain, maybe, to_plain
@@ -101,6 +102,8 @@ class Report:
     lineage: dict[str, Origin] | None
     """Role → where it came from: source, base, target and, where there were samples, dataset."""
     environment: Environment | None = maybe()
+    notes: tuple[str, ...] | None = maybe()
+    """What was read in another way than its owner may think, a line each."""
     schema: int = SCHEMA
     hf_bico: str = field(default_factory=lambda: version("hf-bico"))
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
@@ -140,6 +143,8 @@ class PortReport(Report):
     matching: MatchingRecord | None = maybe()
     head: HeadRecord
     moved: tuple[Moved, ...]
+    beside: tuple[Rode, ...] | None = maybe()
+    """What moved beside the linear maps."""
     left: tuple[Left, ...]
     roles: tuple[str, ...] | None = maybe()
     """How the roles of layers were found, model by model, where no table says them."""

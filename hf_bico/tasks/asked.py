@@ -8,11 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.collect import Scores, Side
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.notes import note
 from hf_bico.families import Contrastive, Library, Loaded, Purpose, PurposeKind
+from hf_bico.tasks.classifiers import HiddenWords, classifier_of
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.tasks.objectives import Causal, Classifier, Completion, Embedding, Objective, Seq2Seq, ZeroShot
-from hf_bico.tasks.samples import Task
+from hf_bico.tasks.objectives import Causal, Completion, Embedding, Objective, Seq2Seq, ZeroShot
+from hf_bico.tasks.samples import Task, samples_of
+from hf_bico.tasks.splits import Split
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,32 @@ def objective_of(
         return asked(side, length, task.class_names)
     if purpose.kind is PurposeKind.SEQ2SEQ:
         return Seq2Seq(side, length, task.class_names)
+    if purpose.kind is PurposeKind.MASKED_LM:
+        return HiddenWords(side, length)
     if purpose.kind is PurposeKind.FEATURES:
         return Embedding(side, length)
-    return Classifier(side, length, class_order(task.class_names, purpose.labels))
+    order = class_order(task.class_names, purpose.labels) if task.class_names else ()
+    return classifier_of(side, length, task.labels, order)
+
+
+def check_answers(asked: Asked, split: Split, name: str, indices: Sequence[int], task: Task) -> None:
+    """Refuse rows of which nothing can be asked: chats that the model's template refuses, prompts that leave no room
+    for the answer. Samples of other kinds always can.
+
+    Args:
+        name: the split's, for the error.
+
+    Raises:
+        PortError: there is one; its row is named.
+    """
+    if task.columns.kind not in (SampleKind.CHAT, SampleKind.COMPLETION):
+        return
+    for index, sample in zip(indices, samples_of(split, indices, task), strict=True):
+        try:
+            asked.objective.encode([sample])
+        except PortError as error:
+            why = error.message.removeprefix("sample 0 ")
+            raise PortError(f"row {index} of the split {name!r} {why}") from error
 
 
 def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]:
@@ -75,7 +101,9 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
     if sorted(plain[0]) == sorted(plain[1]):
         return () if plain[0] == plain[1] else tuple(plain[1].index(name) for name in plain[0])
     nameless = all(name.removeprefix("label").strip().isdigit() for name in plain[1])
-    numbers = all(name.isdigit() for name in plain[0])
+    numbers = all(name.removeprefix("label").strip().isdigit() for name in plain[0])
+    if nameless and not numbers:
+        note(f"the model's classes have no names ({model[0]} …): they are taken in the order {listed(dataset)}")
     if nameless or numbers:
         return ()
     raise PortError(

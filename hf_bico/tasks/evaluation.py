@@ -49,11 +49,15 @@ def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: b
     """
     if not fitted:
         return summed_loss(asked, samples, size)
+    losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     with torch.no_grad():
-        batches = [asked.objective.encode(some) for some in batched(samples, size)]
-        logits = torch.cat([asked.objective.answers(asked.model, batch).float().cpu() for batch in batches])
-    labels = torch.cat([batch.labels for batch in batches if batch.labels is not None])
-    return min(float(F.cross_entropy(logits / t, labels, reduction="sum")) for t in TEMPERATURES)
+        for batch in map(asked.objective.encode, batched(samples, size)):
+            right = asked.objective.wanted(batch)
+            if right is None:  # a number's least squares are its loss
+                return summed_loss(asked, samples, size)
+            logits = asked.objective.answers(asked.model, batch).float().cpu()
+            losses += torch.stack([F.cross_entropy(logits / t, right, reduction="sum") for t in TEMPERATURES]).double()
+    return float(losses.min())
 
 
 def _each(asked: Asked, samples: Iterable[Sample], size: int, run: Callable[[Encoded], Tensor]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from hf_bico.core.method import Track
 from hf_bico.core.transport import holding
 from hf_bico.core.types import Fit, Site, Tensors
-from hf_bico.families.heads import HeadKind, HeadLayers, carried, fitted, place, ridge
+from hf_bico.families.heads import HeadKind, HeadLayers, carried, fitted, fitting_of, place, solved
 from hf_bico.tasks.asked import Asked, zero_shot_head
 from hf_bico.tasks.batches import Batches, batched
 from hf_bico.tasks.objectives import Embedding, ZeroShot
@@ -141,7 +141,8 @@ class Fitted(Carried):
         if not sites:
             return {}
         encoded = [asked.objective.encode(some) for some in batched(samples, self.size)]
-        return fitted(sites, asked.model, asked.objective.loss, encoded, len(self.task.class_names))
+        fitting = fitting_of(self.task.labels.answer, len(self.task.class_names))
+        return fitted(sites, asked.model, asked.objective.loss, encoded, fitting)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ class Probed(Fixed):
                 for batch in map(objective.encode, batched(samples, self.size))
             ]
         x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-        return replace(asked, objective=replace(objective, probe=ridge(x, labels, len(self.task.class_names))))
+        fitting = fitting_of(self.task.labels.answer, len(self.task.class_names))
+        return replace(asked, objective=replace(objective, probe=solved(fitting, x, labels)))
 
 
 def make_head(kind: HeadKind, task: Task, size: int, layers: HeadLayers, own: Tensors) -> Head:

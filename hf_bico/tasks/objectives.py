@@ -11,17 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.core.alignment import Spans
-from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
 from hf_bico.families.losses import (
     logits_of_answer,
-    logits_of_classes,
     logits_of_next,
     loss_of_classes,
     loss_of_tokens,
 )
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
+from hf_bico.tasks.inputs import classes_in, device_of, images_of, labelled, on_device, pooled, tokenizer_of
 from hf_bico.tasks.scores import Score
 
 
@@ -38,6 +36,11 @@ class Objective(Protocol):
 
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return logits (m, K) of all that is asked: a row a sample, or a row a token of an answer."""
+        ...
+
+    def wanted(self, batch: Encoded) -> Tensor | None:
+        """Return the index of the right one of every row of the answers, (m,); None where answers are no logits, which
+        cannot be learnt from, nor be more or less sure."""
         ...
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
@@ -71,33 +74,36 @@ class ZeroShot:
     """One text of every class, for the text tower; empty where it stays."""
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
-        labels = _classes(samples)
-        inputs = {"images": _images(self.side, samples)}
+        labels = classes_in(samples)
+        inputs = {"images": images_of(self.side, samples)}
         if self.prompts and labels is not None:
             inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
         return Encoded(inputs, labels)
 
     def logits(self, model: Any, batch: Encoded) -> Tensor:
         """Return (n, K) scaled cosines of images to classes."""
-        batch = _on(model, batch)
+        batch = on_device(model, batch)
         pictures = self.library.image_features(model, batch.inputs["images"])
         logits = similarity(model, pictures, self.head)
         if "text" not in batch.inputs:
             return logits
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         own = self.library.text_features(model, batch.inputs["text"])
         change = (pictures * (own - self.head[labels])).sum(-1) * model.logit_scale.exp()
         return logits + F.one_hot(labels, len(self.head)) * change[:, None].to(logits)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
 
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return self.logits(model, batch)
 
+    def wanted(self, batch: Encoded) -> Tensor | None:
+        return batch.labels
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         logits = similarity(model, self.library.image_features(model, batch.inputs["images"]), self.head)
         return (logits.argmax(-1) == labels)[:, None]
 
@@ -105,47 +111,7 @@ class ZeroShot:
         return Score.of(int(per_sample.sum()), len(per_sample))
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return self.library.image_features(model, _on(model, batch).inputs["images"])
-
-
-@dataclass(frozen=True)
-class Classifier:
-    """Cross-entropy under the model's own classifier, of images or of texts."""
-
-    side: Loaded
-    max_length: int | None
-    order: tuple[int, ...] = ()
-    """For every class of the dataset the model's index of it; empty where they are the same."""
-
-    def encode(self, samples: Sequence[Any]) -> Encoded:
-        labels = _classes(samples)
-        labels = torch.tensor(self.order)[labels] if self.order and labels is not None else labels
-        if not isinstance(samples[0].inputs, str | tuple):
-            return Encoded({"pixel_values": _images(self.side, samples)}, labels)
-        encoded = replace(encode_text(_tokenizer(self.side), samples, self.max_length), labels=labels)
-        config: Any = self.side.model.config
-        if not config.is_encoder_decoder or not encoded.spans:
-            return encoded
-        later = {name: Spans(*(F.pad(part[:, :-1], (1, 0)) for part in spans)) for name, spans in encoded.spans.items()}
-        return replace(encoded, spans={**encoded.spans, "labels": later["text"]})  # its decoder reads the text, shifted
-
-    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch, labels = _labelled(model, batch)
-        return loss_of_classes(logits_of_classes(model, batch.inputs), labels)
-
-    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return logits_of_classes(model, _on(model, batch).inputs)
-
-    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        batch, labels = _labelled(model, batch)
-        return (logits_of_classes(model, batch.inputs).argmax(-1) == labels)[:, None]
-
-    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
-        return Score.of(int(per_sample.sum()), len(per_sample))
-
-    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        out = model(**_on(model, batch).inputs, output_hidden_states=True)
-        return F.normalize(_pooled(out.hidden_states[-1], batch), dim=-1)
+        return self.library.image_features(model, on_device(model, batch).inputs["images"])
 
 
 @dataclass(frozen=True)
@@ -157,10 +123,10 @@ class Causal:
     class_names: tuple[str, ...] = ()
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
-        return encode_causal(_tokenizer(self.side), samples, self.max_length, self.class_names)
+        return encode_causal(tokenizer_of(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         return logits_of_next(model, batch.inputs, labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
@@ -168,6 +134,9 @@ class Causal:
 
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _asked(*self._logits(model, batch))
+
+    def wanted(self, batch: Encoded) -> Tensor | None:
+        return None if batch.labels is None else batch.labels[:, 1:][batch.labels[:, 1:] != UNASKED]
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return (n, 3): a sample's summed loss, how many tokens were asked for, and 1 if all of them came first."""
@@ -181,8 +150,8 @@ class Causal:
         return False
 
     def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        out = model(**_on(model, batch).inputs, output_hidden_states=True, use_cache=False)
-        return F.normalize(_pooled(out.hidden_states[-1], batch), dim=-1)
+        out = model(**on_device(model, batch).inputs, output_hidden_states=True, use_cache=False)
+        return F.normalize(pooled(out.hidden_states[-1], batch), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -203,10 +172,10 @@ class Seq2Seq:
     class_names: tuple[str, ...] = ()
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
-        return encode_seq2seq(_tokenizer(self.side), samples, self.max_length, self.class_names)
+        return encode_seq2seq(tokenizer_of(self.side), samples, self.max_length, self.class_names)
 
     def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         return logits_of_answer(model, batch.inputs, labels)
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
@@ -215,6 +184,9 @@ class Seq2Seq:
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _asked(*self._logits(model, batch))
 
+    def wanted(self, batch: Encoded) -> Tensor | None:
+        return None if batch.labels is None else batch.labels[batch.labels != UNASKED]
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         return _answers(*self._logits(model, batch))
 
@@ -222,8 +194,8 @@ class Seq2Seq:
         return _language_score(per_sample, answers=True)
 
     def features(self, model: Any, batch: Encoded) -> Tensor:
-        batch = _on(model, batch)
-        return F.normalize(_pooled(model.get_encoder()(**batch.inputs).last_hidden_state, batch), dim=-1)
+        batch = on_device(model, batch)
+        return F.normalize(pooled(model.get_encoder()(**batch.inputs).last_hidden_state, batch), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -237,35 +209,38 @@ class Embedding:
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         if not isinstance(samples[0].inputs, str | tuple):
-            return Encoded({"pixel_values": _images(self.side, samples)}, _classes(samples))
+            return Encoded({"pixel_values": images_of(self.side, samples)}, classes_in(samples))
         if not isinstance(samples[0].label, int):
             samples = [replace(sample, label=None) for sample in samples]
-        return encode_text(_tokenizer(self.side), samples, self.max_length)
+        return encode_text(tokenizer_of(self.side), samples, self.max_length)
 
     def raw(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return the mean of the last layer's rows, (n, d)."""
-        batch = _on(model, batch)
-        return _pooled(model(**batch.inputs).last_hidden_state, batch)
+        batch = on_device(model, batch)
+        return pooled(model(**batch.inputs).last_hidden_state, batch)
 
     def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return the probe's logits, (n, K)."""
         assert self.probe is not None
-        weight, bias = (tensor.to(_device(model)) for tensor in self.probe)
+        weight, bias = (tensor.to(device_of(model)) for tensor in self.probe)
         return self.raw(model, batch) @ weight.T + bias
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:  # no loss without a probe: for passes that take no gradient of it
             return 0 * self.raw(model, batch).sum()
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
 
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return self.logits(model, batch)
 
+    def wanted(self, batch: Encoded) -> Tensor | None:
+        return batch.labels
+
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         if self.probe is None:
             return self.features(model, batch)
-        batch, labels = _labelled(model, batch)
+        batch, labels = labelled(model, batch)
         return (self.logits(model, batch).argmax(-1) == labels)[:, None]
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
@@ -302,49 +277,3 @@ def _language_score(per_sample: Tensor, *, answers: bool) -> Score:
     if not answers:
         return fluent
     return Score.of(int(right.sum()), len(right), "exact match", {"perplexity": fluent.value})
-
-
-def _pooled(rows: Tensor, batch: Encoded) -> Tensor:
-    """Return the means (n, d) of the rows (n, T, d) that are no padding."""
-    mask = batch.inputs.get("attention_mask")
-    if mask is None or mask.shape != rows.shape[:2]:
-        return rows.mean(1)
-    mask = mask.to(rows)[..., None]
-    return (rows * mask).sum(1) / mask.sum(1)
-
-
-def _classes(samples: Sequence[Any]) -> Tensor | None:
-    """Return the samples' classes (n,); None for samples without labels."""
-    return torch.tensor([sample.label for sample in samples]) if isinstance(samples[0].label, int) else None
-
-
-def _images(side: Loaded, samples: Sequence[Any]) -> Tensor:
-    if side.preprocess is None:
-        raise PortError(
-            "the model's repo has no image processor that can be opened (preprocessor_config.json): copy one to it"
-        )
-    return torch.stack([side.preprocess(sample.inputs) for sample in samples])
-
-
-def _tokenizer(side: Loaded) -> Any:
-    if side.tokenizer is None:
-        raise PortError(
-            "the model's repo has no tokenizer that can be opened (tokenizer.json, tokenizer_config.json): "
-            "copy one to it"
-        )
-    return side.tokenizer
-
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
-
-
-def _on(model: nn.Module, batch: Encoded) -> Encoded:
-    return batch.to(_device(model))
-
-
-def _labelled(model: nn.Module, batch: Encoded) -> tuple[Encoded, Tensor]:
-    """Return a batch on the model's device, and its labels; one without labels is asked for no loss and no score."""
-    batch = _on(model, batch)
-    assert batch.labels is not None
-    return batch, batch.labels

@@ -6,7 +6,7 @@ from pathlib import Path
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
-from hf_bico.families import Library, Purpose, PurposeKind
+from hf_bico.families import Answer, Library, Purpose, PurposeKind
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.reference import Lineage
 from hf_bico.tasks.columns import SampleKind
@@ -24,6 +24,7 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.ZERO_SHOT: (HeadKind.ZERO_SHOT,),
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
+        PurposeKind.MASKED_LM: (HeadKind.LM,),
         PurposeKind.FEATURES: (HeadKind.PROBE,) if task.class_names else (HeadKind.NONE,),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -51,6 +52,9 @@ TAKES = {
     PurposeKind.CAUSAL_LM: {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.SEQ2SEQ: {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
+    PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
+    PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
+    PurposeKind.SPANS: {SampleKind.SPAN},
 }
 """What a model is for → the kinds of samples that it can be calibrated on."""
 
@@ -96,12 +100,13 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"takes {', '.join(sorted(takes))}: name its columns with "
             f"{setting('columns')}, or another {setting('dataset')}"
         )
-    if not task.class_names and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
+    if not task.columns.labels and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
         raise PortError(
             f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
             f"with {setting('columns')} label=…"
         )
-    if purpose.labels and len(purpose.labels) != len(task.class_names):
+    _require_answer(purpose, task, lineage)
+    if purpose.labels and task.class_names and len(purpose.labels) != len(task.class_names):
         raise PortError(
             f"{lineage.source} has {len(purpose.labels)} classes, but {lineage.dataset} has "
             f"{len(task.class_names)}: name the dataset that it was fine-tuned on"
@@ -111,6 +116,45 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
             f"without labels ({setting('method_options')} label_free=1), or {setting('method')} theseus"
         )
+
+
+SAYS = {
+    Answer.CLASS: "gives one class",
+    Answer.CLASSES: "gives several classes, each by a yes or no",
+    Answer.NUMBER: "gives numbers",
+}
+"""What a classifier gives → the same in words."""
+HOW = {
+    Answer.CLASSES: 'if it was trained on several, say "problem_type": "multi_label_classification" in its config.json',
+    Answer.NUMBER: 'if it was trained on numbers, say "problem_type": "regression" in its config.json',
+}
+"""What a sample has → how a model's config says that it gives that."""
+
+
+def _require_answer(purpose: Purpose, task: Task, lineage: Lineage) -> None:
+    """Refuse labels of another kind than the model gives: under the loss of one, the other would be nonsense.
+
+    Raises:
+        PortError: one class where there are several, classes where there are numbers, and so on.
+    """
+    own, there = purpose.answer, task.labels.answer
+    if own is Answer.NUMBER and len(purpose.labels) > 1:
+        raise PortError(
+            f"{lineage.source} gives {len(purpose.labels)} numbers a sample (problem_type regression), and this "
+            "version ports models that give one"
+        )
+    if purpose.kind in (PurposeKind.ZERO_SHOT, PurposeKind.CAUSAL_LM, PurposeKind.SEQ2SEQ, PurposeKind.FEATURES):
+        own = Answer.CLASS
+    if own is None or own is there or not task.columns.labels:
+        return
+    problem = purpose.config.get("problem_type")
+    said = SAYS.get(own, f"gives {own}") + (f" (problem_type {problem})" if problem else "")
+    mend = HOW.get(there, "name other columns") if own in (Answer.CLASS, Answer.NUMBER) and not problem else ""
+    raise PortError(
+        f"{lineage.source} {said}, and {lineage.dataset} has {there} a sample ({', '.join(task.columns.labels[:3])}): "
+        + (f"{mend}, or " if mend else "")
+        + f"name the dataset that it was fine-tuned on, or its column with {setting('columns')} label=…"
+    )
 
 
 def read_bank(

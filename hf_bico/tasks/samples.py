@@ -3,32 +3,26 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from huggingface_hub import errors as hub_errors
 from PIL import UnidentifiedImageError
 from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.families import Answer, Purpose
+from hf_bico.tasks.chats import chat_of
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
+from hf_bico.tasks.labels import Labels, class_index, label_of, labels_of, reading
+from hf_bico.tasks.pictures import as_rgb, is_broken
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
 
 TEMPLATES_FILE = "zeroshot_classification_templates.txt"
-CLASSES_FILE = "classnames.txt"
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 EVAL_SPLITS = ("test", "validation", "val", "dev")
-READ_WHOLE = 200_000
-"""The most rows of a split whose labels are read to learn the classes."""
-MOST_CLASSES = 1_000
-"""The most classes that are learnt from labels; a column with more different values holds no classes."""
-SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
-"""What datasets call speakers → their roles in a chat template."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,25 @@ class Task:
     """What the samples are asked: their columns, the classes and the prompts of the zero-shot head."""
 
     columns: Columns
-    class_names: tuple[str, ...]
-    """Empty where there are no labels."""
+    labels: Labels
+    """What the labels mean, where there are any."""
     templates: tuple[str, ...]
     """Prompts with {} for the class, where the samples are images; else empty."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes; empty where there are none."""
+        return self.labels.names
+
+    def record(self) -> dict[str, Any]:
+        """Return what a report says of the task, as plain data."""
+        answer = self.labels.answer if self.columns.labels else None
+        return {
+            "columns": asdict(self.columns),
+            "class_names": self.class_names,
+            "templates": self.templates,
+            "answer": answer,
+        }
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,11 @@ class Sample:
     """A row of a dataset as a model is asked about it."""
 
     inputs: Any
-    """An image, a text, a pair of texts, the messages of a chat (role and content each), or a prompt."""
-    label: int | str | None
-    """The index of the class, the completion of the prompt, or None."""
+    """An image, a text, a pair of texts, a list of words, the messages of a chat (role and content each), or a
+    prompt."""
+    label: Any
+    """The index of the class, a number, the completion of the prompt (a text, or messages), the classes that are there
+    or those of every word, the right spans of the second text, or None."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +92,22 @@ class Draw:
         }
 
 
-def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templates: Path | None) -> Task:
+def read_task(
+    dataset: HubDataset,
+    split: Split,
+    named: Mapping[str, str],
+    templates: Path | None,
+    purpose: Purpose | None = None,
+) -> Task:
     """Return the task: columns by the features or as named, classes and prompts of the dataset or of a file.
+
+    Args:
+        purpose: what the model is for that is asked, where that is known.
 
     Raises:
         PortError: no columns that go together, no class names, a template without a place for the class.
     """
-    columns = find_columns(str(dataset.pinned), split.features, named)
+    columns = find_columns(str(dataset.pinned), split.features, named, purpose)
     prompts: tuple[str, ...] = ()
     if columns.kind is SampleKind.IMAGE:
         prompts = _templates(dataset, templates)
@@ -95,8 +115,7 @@ def read_task(dataset: HubDataset, split: Split, named: Mapping[str, str], templ
         raise PortError(
             f"{setting('templates')} are for images, but {dataset.pinned} has {columns.kind}: leave them out"
         )
-    names = _class_names(dataset, split, columns) if "label" in columns.names else ()
-    return Task(columns, names, prompts)
+    return Task(columns, labels_of(dataset, split, columns, purpose), prompts)
 
 
 def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
@@ -105,40 +124,6 @@ def _templates(dataset: HubDataset, file: Path | None) -> tuple[str, ...]:
     if not prompts or any(prompt.count("{}") != 1 or set("{}") & set(prompt.replace("{}", "")) for prompt in prompts):
         raise PortError("every prompt template needs one {} (or {c}) where the class name goes, and no other braces")
     return tuple(prompts)
-
-
-def _class_names(dataset: HubDataset, split: Split, columns: Columns) -> tuple[str, ...]:
-    """Return the class names of the feature or of a file; else the labels themselves: sorted strings, or the numbers up
-    to the largest.
-    """
-    label = columns.names["label"]
-    where = f"the labels of {dataset.pinned} ({label})"
-    mend = f"make it a ClassLabel, or put a {CLASSES_FILE} beside the data"
-    feature, names = split.features[label], dataset.text(CLASSES_FILE)
-    strings = getattr(feature, "dtype", None) in ("string", "large_string")
-    if names or getattr(feature, "names", None):
-        return tuple(name if strings else name.replace("_", " ") for name in names or feature.names)
-    if columns.kind is SampleKind.IMAGE and not strings:
-        raise PortError(f"{where} have no class names: {mend}")
-    if split.num_rows > READ_WHOLE:
-        raise PortError(
-            f"{where} have no class names, and {split.num_rows} rows are too many to learn them from: {mend}"
-        )
-    with _reading():
-        values = {value for value in split.column(label) if value is not None}
-    if not values or not all(isinstance(value, str if strings else int) for value in values):
-        raise PortError(f"{where} are no classes: name another column with {setting('columns')} label=…")
-    found = sorted(values, key=_in_order) if strings else [str(number) for number in range(max(values) + 1)]
-    if len(found) > MOST_CLASSES:
-        raise PortError(
-            f"{where} have {len(found)} different values: {mend}, or name another column with {setting('columns')}"
-        )
-    return tuple(found)
-
-
-def _in_order(name: str) -> tuple[bool, int, str]:
-    """Return a sort key: numbers by their size, before words."""
-    return not name.isdigit(), int(name) if name.isdigit() else 0, name
 
 
 def check_columns(split: Split, name: str, columns: Columns) -> None:
@@ -159,14 +144,19 @@ def classes_of(split: Split, task: Task, calibration: Calibration) -> np.ndarray
     """
     if calibration.kind == "random":
         return np.broadcast_to(0, split.num_rows)
+    if task.columns.labels and task.labels.answer is not Answer.CLASS:
+        raise PortError(
+            f"the strategy {calibration.kind} goes by the class of a sample, and these have {task.labels.answer}: use "
+            "random"
+        )
     if "label" not in task.columns.names:
         raise PortError(
             f"the strategy {calibration.kind} goes by class, and samples of {task.columns.kind} without a "
             f"label have none: use random, or name the label with {setting('columns')} label=…"
         )
-    with _reading():
+    with reading():
         labels = split.column(task.columns.names["label"])
-    return np.array([_class(task, index, label) for index, label in enumerate(labels)], dtype=np.int64)
+    return np.array([class_index(task.class_names, index, label) for index, label in enumerate(labels)], dtype=np.int64)
 
 
 def check_draw(name: str, labels: np.ndarray, task: Task, calibration: Calibration) -> None:
@@ -239,11 +229,13 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
     """
     rows = split.rows(indices, list(dict.fromkeys(task.columns.names.values())))
     for index in indices:
-        with _reading():
+        with reading():
             try:
                 row = next(rows)
-            except UnidentifiedImageError as error:
-                raise PortError(f"the image of row {index} cannot be read") from error
+            except (UnidentifiedImageError, SyntaxError, OSError) as error:
+                if task.columns.kind is not SampleKind.IMAGE or not is_broken(error):
+                    raise
+                raise PortError(f"the image of row {index} cannot be read: {' '.join(str(error).split())}") from error
             sample = _sample(task, index, row)
         yield sample
 
@@ -251,14 +243,19 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
     if kind is SampleKind.CHAT:
-        return Sample(_messages(index, values["messages"]), None)
+        return Sample(*chat_of(index, values))
     if kind is SampleKind.COMPLETION:
         return Sample(_text(index, "prompt", values["prompt"]), _text(index, "completion", values["completion"]))
-    label = _class(task, index, values["label"]) if "label" in values else None
+    if kind is SampleKind.TAGS:
+        return Sample(_words(index, values["tokens"]), label_of(task.labels, task.columns, index, values))
+    if kind is SampleKind.SPAN:
+        texts = _text(index, "question", values["question"]), _text(index, "context", values["context"])
+        return Sample(texts, label_of(task.labels, task.columns, index, values))
+    label = label_of(task.labels, task.columns, index, values)
     if kind is SampleKind.IMAGE:
         if values["image"] is None:
             raise PortError(f"row {index} has no image: name another split")
-        return Sample(values["image"].convert("RGB"), label)
+        return Sample(as_rgb(values["image"]), label)
     text = _text(index, "text", values["text"])
     return Sample((text, _text(index, "second text", values["text_pair"])) if kind is SampleKind.PAIR else text, label)
 
@@ -269,37 +266,7 @@ def _text(index: int, what: str, value: Any) -> str:
     return value
 
 
-def _messages(index: int, value: Any) -> tuple[dict[str, str], ...]:
-    """Return messages with role and content each, whatever the dataset calls them."""
-    messages = tuple(
-        {
-            "role": one.get("role") or SPEAKERS.get(one.get("from"), one.get("from")),
-            "content": one["content"] if "content" in one else one.get("value"),
-        }
-        for one in value or ()
-    )
-    if not messages or not all(isinstance(text, str) for one in messages for text in one.values()):
-        raise PortError(
-            f"row {index} has no messages, or one that is no text: leave such rows out of the dataset, or "
-            "name another split"
-        )
-    return messages
-
-
-def _class(task: Task, index: int, label: Any) -> int:
-    """Return the index of a row's class."""
-    if isinstance(label, str) and label in task.class_names:
-        return task.class_names.index(label)
-    if not isinstance(label, int) or not 0 <= label < len(task.class_names):
-        known = listed(task.class_names) if isinstance(label, str) else f"0 to {len(task.class_names) - 1}"
-        raise PortError(f"row {index} has label {label!r}; labels are {known}: name another split")
-    return int(label)
-
-
-@contextmanager
-def _reading():
-    """Turn errors of the files below into a `PortError` of one line."""
-    try:
-        yield
-    except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:
-        raise PortError(f"the dataset's rows cannot be read: {' '.join(str(error).split())}") from error
+def _words(index: int, value: Any) -> list[str]:
+    if not value or not all(isinstance(word, str) for word in value):
+        raise PortError(f"row {index} has no words: leave such rows out of the dataset, or name another split")
+    return value

@@ -1,9 +1,13 @@
 """Scores of a model, with their uncertainty."""
 
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, norm, rankdata
 from torch import Tensor
 
 
@@ -42,6 +46,30 @@ METRICS = {
             "Correlation of the cosine similarities between samples with those of the fine-tuned source; "
             "Fisher's intervals, with samples counted in place of pairs",
         ),
+        Metric(
+            "micro F1",
+            "F1 of all classes of all samples together, each given where its score is above 0; intervals from the "
+            "spread over samples",
+        ),
+        Metric("mAP", "Mean over the classes of the average precision"),
+        Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False),
+        Metric("spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False),
+        Metric(
+            "entity F1",
+            "F1 of whole entities, right in kind and place, as seqeval counts them; intervals from the spread over "
+            "samples",
+        ),
+        Metric("word accuracy", "Share of the words whose class is right; intervals from the spread over samples"),
+        Metric(
+            "masked accuracy",
+            "Share of the hidden words, one in seven, all of whose tokens the model puts first; intervals from the "
+            "spread over samples",
+        ),
+        Metric(
+            "answer F1",
+            "Mean over the samples of the F1 of an answer's words, by SQuAD's rules; intervals from the spread over "
+            "samples",
+        ),
     )
 }
 
@@ -79,12 +107,47 @@ class Score:
 
         The interval is that of a ratio of means, by the delta method.
         """
-        losses, tokens = losses.double(), tokens.double()
-        mean, n = float(losses.sum() / tokens.sum()), len(losses)
-        spread = (losses - mean * tokens).square().sum().sqrt() / tokens.sum() * (n / max(n - 1, 1)) ** 0.5
-        ends = (mean + sign * norm.ppf(0.975) * float(spread) for sign in (-1, 1))
-        value, low, high = (float(torch.tensor(x).exp()) for x in (mean, *ends))
-        return cls(value, low, high, n, "perplexity", also or {})
+        value, low, high = (float(torch.tensor(x).exp()) for x in _ratio(losses, tokens))
+        return cls(value, low, high, len(losses), "perplexity", also or {})
+
+    @classmethod
+    def ratio(cls, part: Tensor, whole: Tensor, metric: str, also: dict[str, float] | None = None) -> "Score":
+        """Return Σ part / Σ whole of what every sample has of both, (n,) each, a share; 0 where there is nothing.
+
+        The interval is that of a ratio of means, by the delta method.
+        """
+        if not float(whole.sum()):
+            return cls(0.0, 0.0, 1.0, len(whole), metric, also or {})
+        value, low, high = _ratio(part, whole)
+        return cls(value, max(low, 0.0), min(high, 1.0), len(part), metric, also or {})
+
+    @classmethod
+    def mean(cls, values: Tensor, metric: str, also: dict[str, float] | None = None) -> "Score":
+        """Return the mean of a share of every sample, (n,), with the normal interval of a mean."""
+        return cls.ratio(values, torch.ones_like(values), metric, also)
+
+    @classmethod
+    def several(cls, scores: Tensor, labels: Tensor) -> "Score":
+        """Return the micro F1 of scores (n, K), a class being given where its score is above 0, and labels (n, K); and
+        the mean over the classes, of those that any sample has, of the average precision.
+        """
+        from sklearn.metrics import average_precision_score
+
+        given, there = scores > 0, labels > 0.5
+        both, either = 2 * (given & there).sum(-1), given.sum(-1) + there.sum(-1)
+        seen = there.any(0)
+        precision = average_precision_score(there[:, seen].numpy(), scores[:, seen].numpy()) if seen.any() else 0.0
+        return cls.ratio(both, either, "micro F1", {"mAP": float(precision)})
+
+    @classmethod
+    def correlation(cls, given: Tensor, wanted: Tensor, metric: str = "pearson") -> "Score":
+        """Return Pearson's or Spearman's correlation of two (n,), the other beside it; 0 where either is constant.
+
+        The interval is Fisher's; of ranks it is a little too narrow (Bonett and Wright 2000).
+        """
+        found = {name: _correlated(*pair) for name, pair in _named_pairs(given.double(), wanted.double()).items()}
+        value = found.pop(metric)
+        return cls(value, *_fisher(value, len(given)), len(given), metric, found)
 
     @classmethod
     def agreement(cls, features: Tensor, reference: Tensor) -> "Score":
@@ -95,9 +158,65 @@ class Score:
         upper = torch.triu_indices(len(features), len(features), offset=1)
         similarities = [(f @ f.T)[*upper] for f in (_unit(features), _unit(reference))]
         r = float(torch.corrcoef(torch.stack(similarities))[0, 1].clamp(-0.999999, 0.999999))
-        z, half = float(torch.tensor(r).atanh()), norm.ppf(0.975) / max(len(features) - 3, 1) ** 0.5
-        low, high = (float(torch.tensor(z + sign * half).tanh()) for sign in (-1, 1))
-        return cls(r, low, high, len(features), "agreement")
+        return cls(r, *_fisher(r, len(features)), len(features), "agreement")
+
+
+def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float, float]:
+    """Return a ratio of sums over samples with its interval, by the delta method."""
+    part, whole = part.double(), whole.double()
+    mean, n = float(part.sum() / whole.sum()), len(part)
+    spread = (part - mean * whole).square().sum().sqrt() / whole.sum() * (n / max(n - 1, 1)) ** 0.5
+    half = norm.ppf(0.975) * float(spread)
+    return mean, mean - half, mean + half
+
+
+def _fisher(r: float, n: int) -> tuple[float, float]:
+    """Return Fisher's interval of a correlation over n samples."""
+    z, half = float(torch.tensor(r).clamp(-0.999999, 0.999999).atanh()), norm.ppf(0.975) / max(n - 3, 1) ** 0.5
+    low, high = (float(torch.tensor(z + sign * half).tanh()) for sign in (-1, 1))
+    return low, high
+
+
+def _named_pairs(a: Tensor, b: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return what each kind of correlation is taken of: the values, or their ranks."""
+    ranks = [torch.from_numpy(rankdata(each.numpy())) for each in (a, b)]
+    return {"pearson": (a, b), "spearman": (ranks[0], ranks[1])}
+
+
+def _correlated(a: Tensor, b: Tensor) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 1e-12 else 0.0
+
+
+def entity_counts(given: Sequence[str], wanted: Sequence[str]) -> tuple[int, int, int]:
+    """Return how many entities of two lists of tags (B-, I-, O) agree in kind and place, and how many each has, as
+    seqeval finds them.
+    """
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    found, there = (set(get_entities(list(tags))) for tags in (given, wanted))
+    return len(found & there), len(found), len(there)
+
+
+def answer_scores(given: str, wanted: Sequence[str]) -> tuple[float, float]:
+    """Return whether an answer is exact, and the F1 of its words, the best over the right answers, by the rules of
+    SQuAD (arXiv:1606.05250): case, punctuation and articles count for nothing. No right answer means the empty one.
+    """
+    pairs = [(_plain_words(given), _plain_words(each)) for each in wanted or [""]]
+    return max(float(a == b) for a, b in pairs), max(_overlap(a, b) for a, b in pairs)
+
+
+def _plain_words(text: str) -> list[str]:
+    kept = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", kept).split()
+
+
+def _overlap(a: Sequence[str], b: Sequence[str]) -> float:
+    if not a or not b:
+        return float(a == b)
+    shared = sum((Counter(a) & Counter(b)).values())
+    return 2 * shared / (len(a) + len(b))
 
 
 MOST = 2000

@@ -83,7 +83,12 @@ def text_seen(text: str, seed: int) -> str:
 
 def sample_seen(sample: Sample, seed: int) -> Sample:
     """Return another view of a sample; a prompt and a chat stay, for every word of theirs may be the question."""
-    return replace(sample, inputs=_seen(sample.inputs, seed, asked=isinstance(sample.label, str)))
+    return replace(sample, inputs=_seen(sample.inputs, seed, asked=_is_in_the_words(sample.label)))
+
+
+def _is_in_the_words(label: Any) -> bool:
+    """Return whether an answer depends on every word: a completion, or places of a text."""
+    return isinstance(label, str) or (isinstance(label, tuple) and any(isinstance(part, tuple) for part in label))
 
 
 def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
@@ -91,7 +96,7 @@ def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
         return image_seen(inputs, seed)
     if isinstance(inputs, str) and not asked:
         return text_seen(inputs, seed)
-    if isinstance(inputs, tuple) and all(isinstance(text, str) for text in inputs):
+    if isinstance(inputs, tuple) and not asked and all(isinstance(text, str) for text in inputs):
         return tuple(text_seen(text, seed) for text in inputs)
     return inputs
 

@@ -114,7 +114,8 @@ def open_bases(plan: Plan, run: Run) -> tuple[Session, tuple[Fingerprint, Finger
         tensors = [open_model(models.library, *each) for each in zip(sides, folders, strict=True)]
         for each, read in zip(pinned, tensors, strict=True):
             require_finite(each, read)
-        placed = Placed(open_asked(plan, folders[0]), open_asked(plan, folders[1]))
+        base, target = (open_asked(plan, *each) for each in zip(sides, folders, strict=True))
+        placed = Placed(base, target)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, _gains(plan, tensors[0]))
     weights = tensors[1].without(models.layers.target_keys)
     places = (folders[0], folders[0], folders[1])
@@ -211,7 +212,7 @@ def _report(
         "head": plan.models.head,
         "purpose": plan.models.purpose.kind,
         **drawn.record(),
-        **asdict(samples.task),
+        **samples.task.record(),
         **({"bank": to_plain(bank)} if bank else {}),
     }
     return MapsReport(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.types import Tensors
+from hf_bico.io.adapter import one_kind
 from hf_bico.io.changes.delta import open_base, open_delta
 from hf_bico.io.changes.vectors import TaskVector, check_fits, difference, vector
 from hf_bico.io.checkpoints import Named, OpenedBase, open_repo, require_finite
@@ -15,11 +16,20 @@ from hf_bico.io.writer import require_room, require_writable, staged, write_mode
 
 
 def extract(
-    source: str, base: str | None, output: Path, hub: Hub, *, trust_base: bool = False
+    source: str,
+    base: str | None,
+    output: Path,
+    hub: Hub,
+    subfolder: str | None = None,
+    source_kind: str | None = None,
+    *,
+    trust_base: bool = False,
 ) -> tuple[TaskVector, int]:
     """Save τ = source − base as one safetensors file; return it and the number of tensors that changed.
 
     Args:
+        subfolder: the folder of the source's repo that it is in.
+        source_kind: what the source is taken for where it holds both: "model", or "adapter".
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
 
     Raises:
@@ -28,7 +38,7 @@ def extract(
     if output.exists():
         raise PortError(f"{output} exists; name another with {setting('output')}")
     require_writable(output)
-    found = difference(hub.resolve(source), base, hub, trusted=trust_base)
+    found = difference(one_kind(hub.resolve(source), source_kind, subfolder), base, hub, trusted=trust_base)
     return found, found.save(output)
 
 

@@ -8,7 +8,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method
 from hf_bico.core.methods import METHODS, method_of
 from hf_bico.core.types import Signal
-from hf_bico.families import Library, Purpose, PurposeKind, Transformers
+from hf_bico.families import Answer, Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -27,8 +27,16 @@ CLASSIFIERS = {
     SampleKind.IMAGE: "ForImageClassification",
     SampleKind.TEXT: "ForSequenceClassification",
     SampleKind.PAIR: "ForSequenceClassification",
+    SampleKind.TAGS: "ForTokenClassification",
+    SampleKind.SPAN: "ForQuestionAnswering",
 }
-"""Kind of labelled samples → how the name of a model class that classifies them ends."""
+"""Kind of labelled samples → how the name of a model class that answers them ends."""
+PROBLEMS = {
+    Answer.CLASS: "single_label_classification",
+    Answer.CLASSES: "multi_label_classification",
+    Answer.NUMBER: "regression",
+}
+"""What labels mean → what transformers calls that in a config."""
 
 
 def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
@@ -84,15 +92,17 @@ def purpose_of(head: str | None, task: Task, library: Library, folder: Path) -> 
     said = library.purpose(folder)
     if not isinstance(library, Transformers):
         return said
-    if said.kind is PurposeKind.MASKED_LM and not task.class_names:
+    if said.kind is PurposeKind.MASKED_LM and not task.columns.labels:
         return library.adapted(folder, "FEATURE_EXTRACTION", None)
-    encoder = said.kind in (PurposeKind.FEATURES, PurposeKind.MASKED_LM) or said.kind.classifies
+    encoder = said.kind in (PurposeKind.FEATURES, PurposeKind.MASKED_LM) or said.kind.has_head
     alone = (said.architecture or "").endswith("EncoderModel")
     probed = head == HeadKind.PROBE
-    if not encoder or alone or probed or not task.class_names or task.columns.kind not in CLASSIFIERS:
+    if not encoder or alone or probed or not task.columns.labels or task.columns.kind not in CLASSIFIERS:
         return said
-    wanted = library.adapted(folder, None, CLASSIFIERS[task.columns.kind], len(task.class_names))
-    wanted = replace(wanted, labels=task.class_names)
+    labels = task.class_names or (("LABEL_0",) if task.labels.answer is Answer.NUMBER else ())
+    wanted = library.adapted(folder, None, CLASSIFIERS[task.columns.kind], len(labels))
+    problem = {"problem_type": PROBLEMS[task.labels.answer]} if task.labels.answer in PROBLEMS else {}
+    wanted = replace(wanted, labels=labels, config={**wanted.config, **problem})
     try:
         library.skeleton(folder, wanted)
     except PortError:  # a tower of images or texts that there is no classifier for
@@ -106,7 +116,7 @@ def base_head(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
     Raises:
         PortError: the one named is not for this model.
     """
-    if not purpose.kind.classifies:
+    if not purpose.kind.has_head:
         return head_of(named, purpose, task)
     if named not in (None, HeadKind.RIDGE):
         raise PortError(

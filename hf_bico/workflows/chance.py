@@ -5,6 +5,7 @@ from itertools import chain
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.transport import added, holding
+from hf_bico.families import Answer
 from hf_bico.families.heads import HeadKind
 from hf_bico.reports.worth import LABELS, chance_reason, may_be_chance
 from hf_bico.tasks.evaluation import per_sample
@@ -38,7 +39,8 @@ def require_learnt(session: Session, drawn: Draw, score: Callable[[], Score]) ->
 
 def judged_classes(plan: Plan) -> int:
     """Return the number of classes that the source chooses from under a head of its own; 0 where there is none."""
-    return len(plan.samples.task.class_names) if plan.models.head in JUDGED else 0
+    one = plan.samples.task.labels.answer is Answer.CLASS
+    return len(plan.samples.task.class_names) if one and plan.models.head in JUDGED else 0
 
 
 def require_better_than_chance(score: Score, plan: Plan) -> None:

@@ -1,7 +1,6 @@
 """`hf-bico check`: what a port would move and cost, and whether it is worth making. Nothing is written."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from math import prod
 from typing import Any
@@ -11,10 +10,13 @@ from huggingface_hub import errors as hub_errors
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods import Auto, method_of
+from hf_bico.core.notes import listening
 from hf_bico.core.pairing import depths_of
 from hf_bico.core.transport import Account, part_of
 from hf_bico.core.types import Pair, Tensors
+from hf_bico.families.beside import groups_of
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.aside import note_aside
 from hf_bico.io.changes.source import fetch, read_change
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
@@ -63,6 +65,12 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
             together is not an error here but the verdict.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
+    """Return all that is found; see `run`."""
     method = method_of(config.method, config.method_options)
     if isinstance(method, Auto):
         raise PortError(
@@ -70,7 +78,7 @@ def run(config: CheckConfig, hub: Hub, track: Track = untracked) -> dict[str, An
         )
     matching_of(config)
     with running.clock("resolve"):
-        pinned = resolve_models(config, hub)
+        pinned = resolve_models(config, running.hub)
     report = CheckReport(lineage=_origins(pinned))
     try:
         models, hashes, report = _move(config, pinned, method, report, running)
@@ -101,8 +109,11 @@ def _move(
     """
     with run.clock("headers"):
         library, purpose, found = repo_models(pinned, run.hub, config.family)
+        note_aside(found, purpose.kind, run.hub)
         head = HeadKind(config.head or HeadKind.TRANSPORT)
-        models = paired(library, purpose, found, head, matching_of(config), pick_device(config.device))
+        models = paired(
+            library, purpose, found, head, matching_of(config), pick_device(config.device), groups_of(config.only)
+        )
         method.check(models.pairs)
     with run.clock("download"):
         folders = [fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3)]
@@ -116,7 +127,7 @@ def _move(
             report,
             models=_models(models),
             pairs=layer_table(models.pairs),
-            task_vector=shares(change.tau, models.pairs, change.account, change.ratio),
+            task_vector=shares(change.tau, models, change.account, change.ratio),
         ),
     )
 
@@ -189,6 +200,7 @@ def _ended(
         report,
         verdict=asdict(verdict) | {"next": command},
         environment=Environment.of(device, run.clock.seconds),
+        notes=tuple(run.notes) or None,
     )
 
 
@@ -223,12 +235,12 @@ def _models(models: PortModels) -> dict[str, dict[str, Any]]:
     return {role: record(each) for role, each in zip(("source", "base", "target"), models.each, strict=True)}
 
 
-def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -> dict[str, Any]:
+def shares(tau: Tensors, models: PortModels, ledger: Account, ratio: float) -> dict[str, Any]:
     """Return where τ lies, in shares of ‖τ‖²: what moves, by role and by block of the source, and what stays, by
     reason.
     """
     moving: dict[Any, Pair] = {}
-    for pair in pairs:
+    for pair in models.pairs:
         moving.update((s, pair) for s in pair.moving)
     total = ledger.moved_norm**2 + sum(entry.norm**2 for entry in ledger.left) or 1.0
     roles, blocks = defaultdict[str, float](float), defaultdict[str, float](float)
@@ -236,6 +248,11 @@ def shares(tau: Tensors, pairs: Iterable[Pair], ledger: Account, ratio: float) -
         part = float(part_of(tau, where).norm()) ** 2 / total
         roles[site.role] += part
         blocks[_block(site.tower, site.depth)] += part
+    for rider in dict.fromkeys(ride.base for ride in models.beside().rides):
+        part = float(tau[rider.key].norm()) ** 2 / total if rider.key in tau else 0.0
+        if part:
+            roles[rider.role] += part
+            blocks[_block(rider.tower, rider.depth)] += part
     reasons: dict[str, list[float]] = defaultdict(list)
     for entry in ledger.left:
         reasons[entry.reason].append(entry.norm**2 / total)

@@ -11,14 +11,17 @@ from torch import nn
 
 from hf_bico import __version__
 from hf_bico.core.compare import Row, compare
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods import METHODS, Naive, method_of
-from hf_bico.core.transport import Difference, check_fine_tune
+from hf_bico.core.notes import listening
+from hf_bico.core.transport import check_fine_tune
 from hf_bico.families.heads import HeadKind
-from hf_bico.io.changes.source import fetch
-from hf_bico.io.checkpoints import Named, SafeTensors, require_weights
+from hf_bico.io.changes.source import fetch, open_model
+from hf_bico.io.checkpoints import require_weights
 from hf_bico.io.hub import Hub
+from hf_bico.io.models import RepoModel, repo_model
 from hf_bico.io.reference import Pinned, errors_about
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import require_room, staged
@@ -66,16 +69,22 @@ def run(config: CompareConfig, hub: Hub, track: Track = untracked) -> dict[str, 
         PortError: whatever stands in the way. What a method refuses is in its row.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
+    """Return the whole comparison; see `run`."""
     with running.clock("resolve"):
         methods, calibrations = chosen(config), calibrations_of(config)
         for alpha in config.alphas:
             check_alpha(alpha)
         if config.output is not None:
             require_room(config.output, 0)
-        plan = make_plan(config, hub, methods, calibrations[0], bank=config.bank)
+        plan = make_plan(config, running.hub, methods, calibrations[0], bank=config.bank)
         plan = replace(plan, method=Naive())  # what the methods refuse is in their rows
         methods = with_polish(methods, polish_of(config, plan.models))
-        bench = Bench(config, methods, _tuned(config, plan, calibrations, hub), running)
+        bench = Bench(config, methods, _tuned(config, plan, calibrations, running.hub), running)
     session = open_session(plan, running)
     with running.clock("compare"):
         draws = _Draws(bench, session)
@@ -194,28 +203,29 @@ class _Draws:
         if pinned is None:
             return Goal("the source's own score", session.plan.lineage.source, self.source)
         with errors_about(pinned):
-            asked = open_tuned(session, _target_tuned(self.bench, session, pinned), drawn)
+            asked = open_tuned(session, *_target_tuned(self.bench, session, pinned), drawn)
             score = workspace.once(
                 "the target's fine-tune", lambda: asdict(evaluator.score("the target's fine-tune", asked))
             )
         return Goal("the target's own fine-tune", pinned, Score(**score))
 
 
-def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> Path:
-    """Return the folder of the target's own fine-tune.
+def _target_tuned(bench: Bench, session: Session, pinned: Pinned) -> tuple[RepoModel, Path]:
+    """Return what is known of the target's own fine-tune, and its folder.
 
     Raises:
         PortError: it is no fine-tune of the target.
     """
     models = session.plan.models
     folder = fetch(models.library, pinned, bench.run.hub)
-    stored = SafeTensors.of(models.library, pinned, folder)
-    skeleton = models.library.skeleton(folder, models.purpose)
-    known = models.library.names(skeleton, stored).items()
-    names = Named(stored, {key: name for key, name in known if key in session.weights})
+    mend = f"name what it was made from with {setting('target_tuned')}"
+    model = repo_model(pinned, folder, bench.run.hub, models.library, models.purpose, bench.config.family, mend)
+    tensors = open_model(models.library, model, folder)
+    names = tensors.without(tensors.keys() - session.weights.keys())
     sites = [pair.target for pair in models.pairs]
-    check_fine_tune(Difference(names, session.weights), session.weights, sites, trusted=session.plan.trusted)
-    return folder
+    tau = Difference(names, session.weights, must=[s.key for site in sites for s in site.slices])
+    check_fine_tune(tau, session.weights, sites, trusted=session.plan.trusted)
+    return model, folder
 
 
 def _key(bench: Bench, session: Session) -> dict[str, Any]:
@@ -294,10 +304,11 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
         methods={name: method.options for name, method in bench.methods.items()},
         calibration=draws.draws,
         head=plan.models.head,
-        task=asdict(plan.samples.task),
+        task=plan.samples.task.record(),
         rows=draws.rows,
         summary=judged(summary(draws.rows), start, measured, 0 if bench.tuned else judged_classes(plan)),
         environment=Environment.of(plan.models.device, bench.run.clock.seconds),
+        notes=tuple(bench.run.notes) or None,
     )
 
 

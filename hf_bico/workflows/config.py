@@ -33,6 +33,16 @@ class DataChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceChoices:
+    """What of a source is taken."""
+
+    subfolder: str | None = option("The folder of SOURCE's repo that it is in, such as checkpoint-500.", None)
+    source_kind: str | None = option(
+        "What SOURCE is taken for where it holds both: model, or adapter [default: model].", None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
 
@@ -47,7 +57,8 @@ class ReadingChoices:
     config: str | None = option("The dataset's configuration.", None)
     split: str = option("Split that the calibration samples are drawn from.", "train")
     columns: str | None = option(
-        "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages) "
+        "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages, "
+        "tokens, tags, question, context, answers); label=a|b|c where every class has a column of its own "
         "[default: found by name and type].",
         None,
     )
@@ -207,8 +218,29 @@ class PushChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MovingChoices:
+    """Which of a fine-tune's tensors move."""
+
+    only: str | None = option(
+        "What moves: linear (the linear maps alone, as in the paper), or a list of linear, tokens (embeddings, "
+        "language-model heads), positions, patches, special (class tokens and the like), norms, biases (relative "
+        "positions) [default: all of them; of a delta or LoRA of transformers, which hold no more, linear].",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskChoices(
-    HeadChoices, MachineChoices, MatchingChoices, ScoringChoices, ReadingChoices, BaseChoices, DataChoices, ModelChoices
+    MovingChoices,
+    HeadChoices,
+    MachineChoices,
+    MatchingChoices,
+    ScoringChoices,
+    ReadingChoices,
+    SourceChoices,
+    BaseChoices,
+    DataChoices,
+    ModelChoices,
 ):
     """The choices that a port, a check and a comparison share."""
 

@@ -1,7 +1,7 @@
 """Ports between live models, for a training script: no Hub and no files are needed."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,19 +13,23 @@ from torch import Tensor, nn
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
+from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
-from hf_bico.core.transport import Difference, account, check_fine_tune
+from hf_bico.core.transport import account, check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of, told_of
 from hf_bico.families import logits as clip_logits
+from hf_bico.families.beside import MOVING, Insides, beside, groups_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.live_heads import LiveHead, live_head
 from hf_bico.families.losses import loss_of, loss_of_classes
 from hf_bico.io.hub import cached_commit
+from hf_bico.io.names import unwrapped
 from hf_bico.reports.records import (
     CalibrationRecord,
     Environment,
@@ -79,6 +83,7 @@ def port(
     matching: Matching = by_index,
     head: str = HeadKind.TRANSPORT.value,
     trust_base: bool = False,
+    only: Collection[str] = MOVING,
     family: str | None = None,
     polish: Polish | None = None,
     answers: tuple[Scores, Scores] | None = None,
@@ -93,6 +98,9 @@ def port(
         method: what does best on samples that are held out (`Auto`), unless given; the others are as for `job_of`.
         head: "transport", or "own": the target's classifier stays, and gradients are taken under either model's own.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        only: which kinds of tensors move: "linear" (always; alone it is the paper), "tokens" (embeddings and
+            language-model heads), "positions", "patches", "special" (class tokens and the like), "norms", "biases"
+            (relative positions).
         family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
         polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
         answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
@@ -104,13 +112,13 @@ def port(
             accounts for, classifiers that are built differently.
     """
     _check_kinds(tuned, base, target, method, matching)
-    method, clock, state = method or Auto(), Clock(), state_of(tuned)
+    method, clock, state = method or Auto(), Clock(), as_named(state_of(tuned), base.state_dict())
     _require_plain(base)
     pair = LivePair(state, base, target, live_head(state, base, target, head, family), trust_base, family)
-    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching)
+    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))
     known = family_of(base, family)
     sites = (*known.sites(base), *(each.base for each in pair.head.layers.moved))
-    whole = account(job.tau, job.pairs, known.left_reason, sites)
+    whole = account(job.tau, job.pairs, known.left_reason, sites, job.rides)
     method.check(job.pairs)
     with torch.enable_grad(), ExitStack() as held:
         with clock("head"):
@@ -123,15 +131,19 @@ def port(
             polish, own = polish or Polish(), answers or (None, None)
             sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]
             result = polished(result, replace(job, base=sides[0], target=sides[1]), polish, track)
+    choice = choice_of(result)
+    if choice and choice.beside is False:
+        whole = account(job.tau, job.pairs, known.left_reason, sites)
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),
-        method=MethodRecord.of(method, choice=choice_of(result)),
+        method=MethodRecord.of(method, choice=choice),
         calibration=CalibrationRecord(n=batches.samples, batches=len(batches.hashes), content_sha256=batches.sha256),
         task_vector=TaskVectorRecord.of(ratio, whole, result.moved),
         layers=layer_table(job.pairs),
         head=HeadRecord(**pair.head.record(fit), labels=labels_of(tuned) if made else None),
         moved=tuple(result.moved),
+        beside=tuple(result.rode),
         left=tuple(whole.left),
         polish=TaughtRecord.of(result.taught, polish),
         roles=told_of((known, base), (family_of(target, family), target)),
@@ -150,6 +162,7 @@ def job_of(
     scores: tuple[Scores, Scores] | None = None,
     matching: Matching = by_index,
     trust_base: bool = False,
+    only: Collection[str] = MOVING,
     family: str | None = None,
 ) -> Job:
     """Return all that a method needs of live models; `hf_bico.core.compare.compare` takes it. Classifiers stay.
@@ -170,17 +183,21 @@ def job_of(
             `class_scores`.
         matching: which block takes from which.
         trust_base: take the base for the fine-tune's even if their weights have nothing in common.
+        only: which kinds of tensors move, as for `port`.
         family: "generic" to read roles off a traced forward pass, whatever tables there are; found unless given.
 
     Raises:
         PortError: layers without a partner, a base that is not the fine-tune's, models without a loss of their own.
     """
     _require_plain(base)
-    pair = LivePair(state_of(tuned), base, target, trusted=trust_base, family=family)
-    return _job(pair, LiveSamples(calibration, loss, scores), matching)[0]
+    named = as_named(state_of(tuned), base.state_dict())
+    pair = LivePair(named, base, target, trusted=trust_base, family=family)
+    return _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))[0]
 
 
-def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job, float, LiveBatches]:
+def _job(
+    live: LivePair, samples: LiveSamples, matching: Matching, groups: frozenset[str]
+) -> tuple[Job, float, LiveBatches]:
     """Return the job, ‖τ‖/‖θ_A‖, and the samples."""
     base, target, loss = live.base, live.target, samples.loss
     losses = loss if isinstance(loss, tuple) else (loss, loss) if loss else (loss_of(base), loss_of(target))
@@ -188,7 +205,11 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     pairs = (*pair_sites(sites, theirs, matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
-    tau = Difference(*({key: state[key] for key in state if key not in own} for state in (live.tuned, before)))
+    own_insides, insides = (Insides(family_of(model, live.family), model) for model in (base, target))
+    rides, gains = beside(own_insides, insides, pairs, groups)
+    tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
+    must = {s.key for pair in pairs for s in pair.base.slices}
+    tau = told(Difference(tuned, plain, must), lambda: Difference(Folded(tuned, plain, gains), plain, must), gains)
     ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:
@@ -197,7 +218,7 @@ def _job(live: LivePair, samples: LiveSamples, matching: Matching) -> tuple[Job,
     batches = LiveBatches(samples.calibration, formats, sequences)
     scores = samples.scores or (None, None)
     sides = Side(base, losses[0], scores[0]), Side(target, losses[1], scores[1])
-    job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]))
+    job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]), rides=rides)
     return job, ratio, batches
 
 
@@ -214,6 +235,13 @@ def state_of(tuned: nn.Module | Tensors) -> Tensors:
     merged: Any = copy.deepcopy(tuned)
     narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in merged.parameters())
     return (merged.float() if narrow else merged).merge_and_unload().state_dict()
+
+
+def as_named(state: Tensors, base: Tensors) -> Tensors:
+    """Return a fine-tune's tensors by the names of its base, without the marks of wrappers such as DDP."""
+    plain = {unwrapped(key): key for key in state}
+    better = len(plain.keys() & base.keys()) > len(state.keys() & base.keys())
+    return {name: state[key] for name, key in plain.items()} if better else state
 
 
 def labels_of(tuned: nn.Module | Tensors) -> tuple[str, ...] | None:

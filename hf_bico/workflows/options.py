@@ -65,6 +65,11 @@ def flag_of(each: Field) -> str:
     return found.argument or found.flag or f"--{each.name.replace('_', '-')}"
 
 
+def help_of(config: type, name: str) -> str:
+    """Return the help of a field."""
+    return next(found.help for each, found in options_of(config) if each.name == name)
+
+
 def flags_of(config: Any) -> dict[str, str]:
     """Return what every field of a config is called on the command line, by its name."""
     return {each.name: flag_of(each) for each, _ in options_of(config)}

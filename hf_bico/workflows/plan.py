@@ -13,20 +13,27 @@ from hf_bico.core.methods import method_of
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
-from hf_bico.families import Library, Purpose
+from hf_bico.families import Library, Purpose, Transformers
+from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
+from hf_bico.families.riders import LINEAR
+from hf_bico.io.adapter import one_kind
+from hf_bico.io.aside import note_aside
+from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
+from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
-from hf_bico.io.models import PortModels, RepoModel, base_of, check_models, head_layers_of, pair_models, repo_models
+from hf_bico.io.models import PortModels, RepoModel, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
-from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, check_draw, choose, classes_of, read_task
+from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
+from hf_bico.tasks.usable import labelled
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -39,6 +46,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
 DEFAULT_N = 100
@@ -68,23 +76,6 @@ class SamplePlan:
     def n(self) -> int:
         """How many samples are drawn."""
         return self.calibration.size(len(self.task.class_names))
-
-
-@dataclass(frozen=True)
-class ScoringPlan:
-    """What models are scored on."""
-
-    name: str
-    """Name of the split."""
-    split: Split
-    n: int | None
-    """How many samples of it are drawn; None for all."""
-    seed: int
-
-    @property
-    def size(self) -> int:
-        """How many samples there are."""
-        return self.split.num_rows if self.n is None else self.n
 
 
 @dataclass(frozen=True)
@@ -136,6 +127,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     if config.output is not None:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)
+    plan = _held(plan, storage, config.only)
     if storage.form is not Form.MODEL and plan.lineage.target.folder is not None and is_wanted(config):
         raise PortError(
             f"{setting('form')} {storage.form} of a folder cannot be opened by others: push {plan.lineage.target.name} "
@@ -165,7 +157,7 @@ def make_plan(
     device, named = pick_device(config.device), parse_columns(config.columns)
     lineage = resolve(config, hub)
     library, purpose, models = repo_models(lineage.models, hub, config.family)
-    dataset, split, task = open_dataset(config, hub, lineage.dataset, named)
+    dataset, split, task = open_dataset(config, hub, lineage.dataset, named, purpose)
     head = head_of(config.head, purpose, task)
     for each in methods.values():
         require_task(purpose, task, lineage, each)
@@ -174,9 +166,12 @@ def make_plan(
     samples = SamplePlan(
         dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
-    scoring = _scoring(config, dataset, task, calibration.seed)
+    scoring = scoring_of(config, config.split, dataset, task, calibration.seed)
+    note_aside(models, purpose.kind, hub)
     with naming_the_maps(maps, lineage.base, lineage.target):
-        found = paired(library, purpose, models, head, matching_of(config, method.matching), device)
+        found = paired(
+            library, purpose, models, head, matching_of(config, method.matching), device, groups_of(config.only)
+        )
     return Plan(lineage, found, samples, method, scoring, maps, trusted=config.trust_base)
 
 
@@ -196,8 +191,10 @@ def resolve_models(config: TaskChoices, hub: Hub) -> tuple[Pinned, Pinned, Pinne
     Raises:
         PortError: any of them cannot be found, or no base is known; the target is one of the other two.
     """
-    source = hub.resolve(config.source)
-    found = source, hub.resolve(config.base or base_of(source, hub)), hub.resolve(config.target)
+    whole = hub.resolve(config.source)
+    source = one_kind(whole, config.source_kind, config.subfolder)
+    base = config.base or base_of(source, hub, whole.inside(config.subfolder) if config.subfolder else whole)
+    found = source, hub.resolve(base), hub.resolve(config.target)
     require_new_target(*found)
     return found
 
@@ -222,6 +219,23 @@ def maps_of(config: PortConfig, hub: Hub) -> StoredMaps | None:
     return found
 
 
+def _held(plan: Plan, storage: Storage, only: str | None) -> Plan:
+    """Return the plan without what its form cannot hold: PEFT's adapters hold linear maps alone.
+
+    Raises:
+        PortError: something else is asked for.
+    """
+    if storage.form is Form.MODEL or not isinstance(plan.models.library, Transformers):
+        return plan
+    others = plan.models.groups - {LINEAR}
+    if only is not None and others:
+        raise PortError(
+            f"{setting('only')} {only}: a {storage.form} of transformers holds linear maps alone; write "
+            f"{setting('form')} model for {', '.join(sorted(others))}"
+        )
+    return replace(plan, models=replace(plan.models, groups=frozenset({LINEAR})))
+
+
 def storage_of(config: FormChoices, library: Library) -> Storage:
     """Return how a port is written.
 
@@ -232,12 +246,13 @@ def storage_of(config: FormChoices, library: Library) -> Storage:
 
 
 def open_dataset(
-    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str]
+    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str], purpose: Purpose | None = None
 ) -> tuple[HubDataset, Split, Task]:
     """Return the dataset, the split that samples are drawn from, and the task."""
     dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
     split = dataset.split(config.split)
-    return dataset, split, read_task(dataset, split, named, config.templates)
+    task = read_task(dataset, split, named, config.templates, purpose)
+    return dataset, labelled(split, config.split, task), task
 
 
 def calibration_of(config: SamplingChoices) -> Calibration:
@@ -269,11 +284,13 @@ def paired(
     head: HeadKind,
     matching: Matching,
     device: str,
+    groups: frozenset[str] = frozenset(MOVING),
 ) -> PortModels:
     """Return what moves where between the models.
 
     Args:
         models: the fine-tune, the base and the target; the base in the fine-tune's place where there is none.
+        groups: kinds of tensors that move.
 
     Raises:
         PortError: weights that do not fit, layers without a partner.
@@ -293,6 +310,7 @@ def paired(
         pairs=(*pairs, *layers.moved),
         unpaired=unpaired,
         device=device,
+        groups=groups,
     )
 
 
@@ -319,22 +337,3 @@ def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
     found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
     each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))
-
-
-def _scoring(config: TaskChoices, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
-    """Return what models are scored on, which is not the split that they are calibrated on.
-
-    Raises:
-        PortError: there is no such split, or it lacks the task's columns or so many rows.
-    """
-    found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
-    found = [name for name in found if name != config.split]
-    if not found or found[0] not in dataset.splits:
-        raise PortError(
-            f"no split to evaluate on beside {config.split!r}: name one with {setting('eval_split')}; "
-            f"{dataset.pinned} has {', '.join(dataset.splits)}"
-        )
-    plan = ScoringPlan(found[0], dataset.split(found[0]), config.eval_n, seed)
-    check_columns(plan.split, plan.name, task.columns)
-    choose(plan.split, plan.name, plan.size, seed)
-    return plan

@@ -15,9 +15,12 @@ from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
 from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Statistics
+from hf_bico.core.notes import listening
+from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.families import told_of
+from hf_bico.families.riders import LINEAR
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -75,6 +78,8 @@ class CarriedOver:
     """A change carried over, as it will be written."""
 
     moved: Sequence[Moved]
+    beside: Sequence[Rode]
+    """What moved beside the linear maps."""
     shaped: Shaped
     baselines: Mapping[str, Shaped]
     """Method → its change, for what the port is measured against: the naive copy at the same α, and the paper's method
@@ -103,24 +108,30 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         PortError: whatever stands in the way; nothing is written or pushed then.
     """
     running = Run(hub, track)
+    with listening(running.notes.append):
+        return _run(config, running)
+
+
+def _run(config: PortConfig, running: Run) -> Outcome:
+    """Port, score, and write or push; see `run`."""
     with running.clock("resolve"):
-        plan = make_port_plan(config, hub)
+        plan = make_port_plan(config, running.hub)
         expected = cost(plan, search=config.alpha == AUTO, polish=polish_of(config, plan.models))
     session = open_session(plan, running)
     delivery = Delivery("port is", config.output, plan.destination)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
-        drawn = session.draw(track)
-        session, found = session.with_unlabelled().matched(config, drawn, track)
+        drawn = session.draw(running.track)
+        session, found = session.with_unlabelled().matched(config, drawn, running.track)
         workspace = Workspace(_key(config, session, drawn))
-        session = session.with_head(drawn, track)
+        session = session.with_head(drawn, running.track)
     if not config.allow_regression:
-        own = partial(score_tuned, session, drawn, evaluator_of(plan, track), workspace)
+        own = partial(score_tuned, session, drawn, evaluator_of(plan, running.track), workspace)
         require_learnt(session, drawn, lambda: own()[0])
     session, carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
     with running.clock("evaluate"):
-        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, track)
+        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
     is_nothing, classes = carried.is_nothing, judged_classes(plan)
     verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
     matching = MatchingRecord(**matching_record(config, found))
@@ -131,6 +142,7 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
         evaluation=evaluation,
         verdict=verdict,
         estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
+        notes=tuple(running.notes) or None,
     )
     refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
     if refusal:
@@ -182,7 +194,10 @@ def _carry(
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
     baselines = {"naive": Shaped(naive.delta, alpha)} | others
-    return session, CarriedOver(result.moved, shaped, baselines, search, alpha, choice_of(result), result.taught, heads)
+    choice = choice_of(result)
+    return session, CarriedOver(
+        result.moved, result.rode, shaped, baselines, search, alpha, choice, result.taught, heads
+    )
 
 
 def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Shaped]:
@@ -200,6 +215,8 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
 def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
     """Return the report of a port, without its scores, layer matching, cost and command."""
     plan, change, placed = session.plan, session.ported, session.placed
+    if carried.choice and carried.choice.beside is False:
+        change = change.accounted(replace(plan.models, groups=frozenset({LINEAR})))
     samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
     return PortReport(
@@ -207,7 +224,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         method=MethodRecord.of(plan.method, carried.alpha, carried.search, carried.choice),
         calibration=CalibrationRecord(
             **drawn.record(),
-            **asdict(samples.task),
+            **samples.task.record(),
             config=samples.dataset.config,
             bank=BankRecord.of(samples.bank),
         ),
@@ -215,6 +232,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         layers=layer_table(plan.models.pairs),
         head=HeadRecord(plan.models.head, names, placed.fit if names else None, tried=carried.heads),
         moved=tuple(carried.moved),
+        beside=tuple(carried.beside),
         left=tuple(change.account.left),
         roles=told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),

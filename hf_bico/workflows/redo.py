@@ -13,7 +13,9 @@ from hf_bico.workflows.plan import Plan
 
 READING = ("config", "columns", "streaming", "templates", "family", "layers", "skip")
 """What a command says about reading samples and models, beside what is pinned."""
-TASK = ("base", "trust_base", *READING, "split", "eval_split", "max_length", "head", "matching")
+SOURCE = ("subfolder", "source_kind")
+"""What a command says about its source, beside its name."""
+TASK = (*SOURCE, "base", "trust_base", *READING, "split", "eval_split", "max_length", "head", "matching")
 """What a check hands on to the command that comes next."""
 
 
@@ -30,7 +32,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, ("trust_base", "eval_n", "form", "rank", "energy", "dtype"))
+    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "form", "rank", "energy", "dtype"))
     words += words_of(config, ("polish", "polish_rank", "scales"))
     if plan.unlabelled:
         words += ["--unlabelled", pinned_name(plan.unlabelled.dataset.pinned), "--unlabelled-n", str(plan.unlabelled.n)]

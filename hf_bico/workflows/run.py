@@ -14,3 +14,5 @@ class Run:
     hub: Hub
     track: Track = untracked
     clock: Clock = field(default_factory=Clock)
+    notes: list[str] = field(default_factory=list)
+    """What was read in another way than its owner may think, for the report."""

@@ -10,13 +10,17 @@ from torch import Tensor
 from hf_bico.core.method import Track
 from hf_bico.core.transport import added, holding
 from hf_bico.families.heads import HeadKind, place
+from hf_bico.families.tokenizing import fit_vocabulary
 from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.forms import Shaped
+from hf_bico.io.changes.source import open_model
+from hf_bico.io.fits import borrowed
+from hf_bico.io.models import RepoModel
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.report import Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
-from hf_bico.tasks.samples import Draw, choose
+from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.config import ReadingChoices
 from hf_bico.workflows.plan import Plan
@@ -26,9 +30,7 @@ from hf_bico.workflows.session import Session, dataset_key, open_asked
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
     """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
     scoring, samples = plan.scored, plan.samples
-    split = samples.dataset.split(scoring.name, whole=scoring.n is None)
-    indices = choose(split, scoring.name, split.num_rows if scoring.n is None else scoring.n, scoring.seed)
-    return Evaluator(samples.task, scoring.name, split, indices, 4 * samples.size, track)
+    return Evaluator(samples.task, scoring.name, scoring.split, scoring.indices, 4 * samples.size, track)
 
 
 def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
@@ -92,21 +94,37 @@ def score_tuned(session: Session, drawn: Draw, evaluator: Evaluator, workspace: 
 
 
 def open_source(session: Session, drawn: Draw) -> Asked:
-    """Return the fine-tune that is ported, live; an adapter is its base with the adapter's tensors."""
-    tuned = session.ported.tuned
+    """Return the fine-tune that is ported, live, of the tensors that τ is taken of.
+
+    An adapter is its base with the adapter's tensors, and has the tokenizer that was saved with it. What a whole
+    fine-tune did not save is its base's.
+    """
+    models, tuned, folders = session.plan.models, session.ported.tuned, session.folders
     if isinstance(tuned, Adapted):
-        return open_tuned(session, session.folders[1], drawn, tuned.own)
-    return open_tuned(session, session.folders[0], drawn)
+        return open_tuned(session, models.base, folders[1], drawn, tuned.own, feeds=folders[0])
+    lacking = borrowed(models.tuned, models.base)
+    base = open_model(models.library, models.base, folders[1]) if lacking else {}
+    return open_tuned(session, models.tuned, folders[0], drawn, {key: base[key] for key in lacking})
 
 
-def open_tuned(session: Session, folder: Path, drawn: Draw, change: Mapping[str, Tensor] | None = None) -> Asked:
+def open_tuned(
+    session: Session,
+    model: RepoModel,
+    folder: Path,
+    drawn: Draw,
+    change: Mapping[str, Tensor] | None = None,
+    *,
+    feeds: Path | None = None,
+) -> Asked:
     """Return a fine-tune, live, with its own head; a model of features gets a probe of its own.
 
     Args:
-        folder: the fine-tune's, or its base's.
+        model: what is known of the model in the folder: the fine-tune, or its base.
         change: the tensors in which the fine-tune differs from the folder's model.
+        feeds: a folder whose tokenizer and processor are taken, where it has them.
     """
-    asked = open_asked(session.plan, folder)
+    asked = open_asked(session.plan, model, folder, feeds)
+    fit_vocabulary(asked.model, change or {})
     place(asked.model, change or {})
     return session.head.on_tuned(asked, drawn.samples)
 

@@ -15,16 +15,19 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
 from hf_bico.core.pairing import by_path
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
-from hf_bico.families import Library, Loaded
-from hf_bico.families.heads import HeadKind
+from hf_bico.families import Answer, Library, Loaded, PurposeKind
+from hf_bico.families.beside import vocabularies_of
+from hf_bico.families.heads import HeadKind, place
 from hf_bico.io.adapter import CONFIG
-from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, read_change
+from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
-from hf_bico.io.models import PortModels, pair_models
+from hf_bico.io.fits import borrowed
+from hf_bico.io.models import PortModels, RepoModel, pair_models
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
-from hf_bico.tasks.asked import Asked, objective_of, zero_shot_head
+from hf_bico.tasks.asked import Asked, check_answers, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
@@ -53,7 +56,7 @@ class Session:
     placed: Placed
     """The two bases: as they were opened, then with the head that gradients are taken under."""
     one_vocabulary: bool = True
-    """Whether language models of the two bases cut a text alike."""
+    """Whether the two bases cut a text alike, where that is what they answer with: tokens, or places of tokens."""
     unlabelled: Draw | None = None
     """The samples without labels, if any are taken."""
 
@@ -78,12 +81,21 @@ class Session:
 
     def job(self, drawn: Draw) -> Job:
         """Return the job that a method is given."""
-        alike = self.one_vocabulary and self.plan.models.head is not HeadKind.NONE
+        head, answer = self.plan.models.head, self.plan.samples.task.labels.answer
+        alike = self.one_vocabulary and head is not HeadKind.NONE and answer is not Answer.NUMBER
         base, target = (asked.side(self._label_free(asked), alike=alike) for asked in (self.base, self.target))
         tau: Tensors = {} if self.change is None else self.change.tau
         more = None if self.unlabelled is None else self.batches(self.unlabelled)
         batches, folds = self.batches(drawn), self.folds(drawn)
-        return Job(tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more)
+        rides = self.plan.models.beside(self.vocabularies).rides
+        return Job(
+            tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more, rides=rides
+        )
+
+    @property
+    def vocabularies(self) -> Vocabularies | None:
+        """Those of the base and of the target; None where either has none."""
+        return vocabularies_of(*(asked.loaded.tokenizer for asked in (self.base, self.target)))
 
     def folds(self, drawn: Draw) -> tuple[Fold, ...]:
         """Return the samples in two halves, each held out in turn; none of too few samples, or without a loss."""
@@ -126,7 +138,9 @@ class Session:
             samples = track(samples_of(plan.split, indices, plan.task), "Embedding candidates", len(indices))
             return embedded(self.target, samples, 4 * plan.size).numpy()
 
-        return draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        drawn = draw(plan.split, plan.name, plan.task, calibration or plan.calibration, plan.labels, features)
+        check_answers(self.target, plan.split, plan.name, drawn.indices, plan.task)
+        return drawn
 
     def with_unlabelled(self) -> "Session":
         """Return a session with the samples without labels that are to be taken, if any.
@@ -186,7 +200,7 @@ class Session:
         pairs, _ = pair_models(models.base, models.target, rule)
         models = replace(models, pairs=(*pairs, *models.layers.moved)).without(dropped)
         self.plan.method.check(models.pairs)
-        change = self.change and self.change.accounted(models)
+        change = self.change and self.change.accounted(models, self.vocabularies)
         found = {
             "paths": {tower: list(path) for tower, path in paths.items()},
             "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
@@ -225,10 +239,15 @@ def open_session(plan: Plan, run: Run) -> Session:
     with run.clock("load"):
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
-        sides = open_asked(plan, base), open_asked(plan, new)
+        sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
+        place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
+    change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
+    if plan.scoring is not None:
+        check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
     own = own_head(models, change)
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
-    alike = models.head is not HeadKind.LM or _one_vocabulary(*sides)
+    by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
+    alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
     return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
 
@@ -251,10 +270,15 @@ def _one_vocabulary(base: Asked, target: Asked) -> bool:
     return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
 
 
-def open_asked(plan: Plan, folder: Path) -> Asked:
-    """Return the model of a folder, live, with its objective."""
+def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = None) -> Asked:
+    """Return the model of a folder, live, with its objective: of the same tensors that τ is taken of.
+
+    Args:
+        feeds: a folder whose tokenizer and processor are taken, where it has them.
+    """
     models = plan.models
-    return asked_of(plan, models.library.load(folder, models.device, models.purpose))
+    state = open_model(models.library, model, folder) if model.own_way else None
+    return asked_of(plan, models.library.load(folder, models.device, models.purpose, state=state, feeds=feeds))
 
 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:
@@ -272,7 +296,7 @@ def models_key(session: Session) -> list[Any]:
     models = session.plan.models
     files = [CONFIG if model.adapter else models.library.config_file for model in models.each]
     configs = [(folder / name).read_text() for folder, name in zip(session.folders, files, strict=True)]
-    return [dict(session.hashes), *configs]
+    return [dict(session.hashes), sorted(models.groups), *configs]
 
 
 def dataset_key(pinned: Pinned) -> list[Any]:

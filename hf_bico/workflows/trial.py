@@ -17,10 +17,11 @@ from hf_bico.core.moments import Statistics
 from hf_bico.core.similarity import cka_matrix
 from hf_bico.core.transport import Moved
 from hf_bico.core.types import Fit, Pair, Tensors
+from hf_bico.families import Answer
 from hf_bico.families.heads import HeadKind
 from hf_bico.reports.verdict import Signs, Trial, signs_of
 from hf_bico.tasks.asked import Asked
-from hf_bico.tasks.evaluation import per_sample, summed_loss
+from hf_bico.tasks.evaluation import per_sample, unsure_loss
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.scoring import open_source
@@ -70,7 +71,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
         PortError: the method cannot make its maps from so few samples; a NaN.
     """
     plan, watch = session.plan, Stopwatch()
-    method, pairs, base = plan.method, plan.models.pairs, session.ported.tau.base
+    method, pairs, base = plan.method, plan.models.pairs, session.ported.base
     halves = halves_of(drawn)
     folds = [Fold(session.batches(a), partial(_held_out, session, a, b)) for a, b in (halves, halves[::-1])]
     job = replace(session.job(drawn), folds=folds)
@@ -92,7 +93,7 @@ def explore(session: Session, drawn: Draw, track: Track, matched: Mapping[str, A
     with watch("score source"):
         source, own = _source(session, drawn, halves)
         goal = per_sample(source, drawn.samples, plan.samples.size)
-    what = "errors" if plan.models.head.is_fitted else "loss"
+    what = "errors" if _counts_errors(session) else "loss"
     trial = losses and Trial(losses[0], losses[1], own, what, losses[2])
     signs = signs_of(moved, cka, paths_of(pairs, cka), trial.recovered if trial else None)
     scores: dict[str, Score | None] = {
@@ -138,12 +139,18 @@ def _source(session: Session, drawn: Draw, halves: Sequence[Draw]) -> tuple[Aske
 def loss(session: Session, asked: Asked, drawn: Draw) -> float:
     """Return the loss summed over the samples.
 
-    Under a head that is fitted to few of them it is the number of wrong answers: least squares have no likelihood.
+    Under a head that is fitted to few of them it is the number of wrong answers, or the loss at the best temperature
+    where answers are not one class a sample: least squares have no likelihood.
     """
     size = session.plan.samples.size
-    if session.plan.models.head.is_fitted:
+    if _counts_errors(session):
         return float((per_sample(asked, drawn.samples, size) == 0).sum())
-    return summed_loss(asked, drawn.samples, size)
+    return unsure_loss(asked, drawn.samples, size, fitted=session.plan.models.head.is_fitted)
+
+
+def _counts_errors(session: Session) -> bool:
+    """Return whether the trial counts wrong answers: of one class a sample, under a head that is fitted."""
+    return session.plan.models.head.is_fitted and session.plan.samples.task.labels.answer is Answer.CLASS
 
 
 def paths_of(pairs: Sequence[Pair], cka: Matrices) -> dict[str, list[int | None]]:

@@ -9,7 +9,8 @@ from hf_bico.core.method import Method
 from hf_bico.families import Purpose
 from hf_bico.io.hub import Hub
 from hf_bico.reports.records import CalibrationRecord, ColumnsRecord, Origin, UnlabelledRecord
-from hf_bico.tasks.columns import Columns, input_columns
+from hf_bico.tasks.columns import Columns, SampleKind, input_columns
+from hf_bico.tasks.labels import Labels
 from hf_bico.tasks.samples import Draw, Task, choose, draw
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
@@ -44,7 +45,7 @@ class Unlabelled:
             PortError: an image is broken, a text is empty.
         """
         none = np.broadcast_to(0, self.split.num_rows)
-        return draw(self.split, self.name, Task(self.columns, (), ()), self.calibration, none)
+        return draw(self.split, self.name, Task(self.columns, Labels(), ()), self.calibration, none)
 
     def record(self, drawn: Draw) -> UnlabelledRecord:
         """Return what a report says of the samples."""
@@ -75,6 +76,10 @@ def unlabelled_of(
         raise PortError(
             f"{setting('unlabelled')} is for classes: a language model is asked for the tokens of a text or an answer, "
             f"so that samples without them ask nothing. Add whole samples to {setting('dataset')} in its place"
+        )
+    if like.kind in (SampleKind.TAGS, SampleKind.SPAN):
+        raise PortError(
+            f"{setting('unlabelled')} is for samples that are answered as a whole, not for {like.kind}: leave it out"
         )
     if not (config.polish or method.takes_unlabelled):
         raise PortError(

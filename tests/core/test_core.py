@@ -10,11 +10,12 @@ from torch import nn
 
 from hf_bico import BiCo, Naive, PortError, port
 from hf_bico.core.collect import Side, collect, frozen
+from hf_bico.core.difference import Difference
 from hf_bico.core.linalg import polar_factor
 from hf_bico.core.moments import CrossMoment, Statistics, resampling
 from hf_bico.core.pairing import pair_sites, source_depth
 from hf_bico.core.taps import taps
-from hf_bico.core.transport import Difference, added, holding, transport
+from hf_bico.core.transport import added, holding, transport
 from hf_bico.core.types import Signal, Site, Slice, Tokens
 from hf_bico.families import family_of
 from hf_bico.tasks.scores import Score
@@ -185,7 +186,7 @@ def odd_attention():
 def test_a_fused_attention_that_does_more_is_refused():
     holder, site, x = odd_attention()
     with (
-        pytest.raises(PortError, match="plain self-attention"),
+        pytest.raises(PortError, match="plain attention"),
         frozen(holder),
         taps(holder, [site], BiCo().wanted.signals, lambda stream, rows: None),
     ):

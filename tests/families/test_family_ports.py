@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from hf_bico import BiCo, port
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import Batch, Side, collect
+from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
-from hf_bico.core.transport import Difference
 from hf_bico.core.types import Pair, Signal, Wanted
 from hf_bico.families import family_of
 
@@ -157,10 +157,12 @@ def test_ports_across_families(source, target, shape):
     model, other = a.build(exact=False), b.build(exact=False, **shape)
     tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
     batches = [Batch(a.samples(8, dtype=torch.float32), b.samples(8, dtype=torch.float32))]
-    ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss))
+    ported = port(tuned=tuned, base=model, target=other, calibration=batches, loss=(a.loss, b.loss), method=BiCo())
     blocks = {s.key for site in family_of(other).sites(other) if site.depth is not None for s in site.slices}
     unbiased = {key for key in blocks if key.endswith("bias") and key not in ported.delta}
-    assert ported.delta.keys() <= blocks | {"visual_projection.weight"} and blocks - ported.delta.keys() == unbiased
+    beside = {ride.target for ride in ported.record.beside}
+    assert ported.delta.keys() <= blocks | beside | {"visual_projection.weight"}
+    assert blocks - ported.delta.keys() == unbiased and beside
     assert not unbiased or (source, target) == ("llama", "qwen2")
     left = {entry.key for entry in ported.account.left if "no bias" in entry.reason}
     assert bool(left) == ((source, target) == ("qwen2", "llama")) and all(key.endswith("bias") for key in left)

@@ -19,7 +19,8 @@ from hf_bico.families import Loaded, family_of
 from hf_bico.families.heads import HeadKind, carried, head_layers
 from hf_bico.tasks.asked import class_order
 from hf_bico.tasks.batches import Batches
-from hf_bico.tasks.objectives import Causal, Classifier, Completion, Seq2Seq
+from hf_bico.tasks.classifiers import Classifier
+from hf_bico.tasks.objectives import Causal, Completion, Seq2Seq
 from hf_bico.tasks.samples import Sample
 from hf_bico.tasks.scores import Score, better, recovered
 

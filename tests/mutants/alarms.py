@@ -94,7 +94,7 @@ STOPS = {
     "adapters doubted": of_tests(
         source,
         "check_fine_tune",
-        lambda right: lambda tau, base, sites, trusted=False: right(tau, base, sites),
+        lambda right: lambda tau, base, sites, trusted=False, head=(): right(tau, base, sites),
         f"{GUARDS}an_adapter_is_never_doubted",
     ),
 }

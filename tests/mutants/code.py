@@ -8,7 +8,7 @@ from huggingface_hub import HfApi
 
 from hf_bico.core import chain, folds, moments, transport, walk
 from hf_bico.core import method as protocol
-from hf_bico.io import adapter, fingerprint, models, workspace, writer
+from hf_bico.io import adapter, fingerprint, fits, workspace, writer
 from hf_bico.io.changes import delta, forms, opening, vectors
 from hf_bico.io.maps import files as maps
 from hf_bico.io.maps import stored
@@ -156,7 +156,7 @@ FILES = {
         f"{CHANGES}test_adapters.py::test_an_adapter_ports_as_the_merged_model_does[llama]",
     ),
     "shapes unchecked": of_tests(
-        models,
+        fits,
         "check_shapes",
         instead(None),
         "tests/cli/test_errors.py::test_weights_that_do_not_fit_their_config",

@@ -1,6 +1,6 @@
 """All of them, by name."""
 
-from tests.mutants import alarms, choosing, code, families, keys, learning, methods, traced
+from tests.mutants import alarms, choosing, code, families, keys, learning, methods, saved, traced
 
-ROOMS = (methods, families, code, keys, alarms, learning, choosing, traced)
+ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, traced)
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -35,11 +35,11 @@ def json_of(capsys, monkeypatch, *words: str, code: int = 0) -> Any:
 
 
 def assert_refused(ran: Ran, *words: str) -> None:
-    """Exit code 2, nothing on stdout, and one line that says these words; before it nothing but stages of the work."""
+    """Exit code 2, nothing on stdout, and one line that says these words; before it stages and notes alone."""
     assert ran.code == 2, ran
     assert ran.out == ""
     *stages, error = ran.err.splitlines()
-    assert all(line.endswith(" …") for line in stages), ran.err
+    assert all(line.endswith(" …") or line.startswith("Note: ") for line in stages), ran.err
     assert error.startswith("Error: ")
     for word in words:
         assert word in error, ran.err

@@ -46,7 +46,7 @@ def accounted_for(family: Family, model: nn.Module, case: Case) -> Iterator[str]
         f"{s.key}: a site, and a reason to stay"
         for site in family.sites(model)
         for s in site.slices
-        if family.left_reason(s.key)
+        if family.left_reason(s.key) and not site.role.startswith("pool")  # which some classes do not run
     )
     blocks = {re.match(r".*?\.\d+\.", site.weight.key)[0] for site in sites if site.depth is not None}
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}

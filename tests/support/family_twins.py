@@ -228,17 +228,21 @@ READS = {
     "cross v",
     "proj",
     "text proj",
+    "pool q",
+    "pool k",
+    "pool v",
+    "pool MLP up",
     "head dense",
     "head",
 }
 INNER = {
-    r"(head\.attention\.out_proj|attn_pool\.proj)\.weight$": (0,),
-    r"attn_pool\.q\.weight$": (1,),
-    r"attn_pool\.q\.bias$": (),
+    r"head\.attention\.in_proj_weight$": (1,),
+    r"head\.attention\.out_proj\.weight$": (0,),
+    r"head\.attention\.in_proj_bias$": (),
 }
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
-WRITES = {"attention output", "MLP down", "cross attention output", "head dense"}
+WRITES = {"attention output", "MLP down", "cross attention output", "head dense", "pool output", "pool MLP down"}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
 

@@ -10,8 +10,7 @@ from support.world import CLASSES
 
 from hf_bico import PortError
 from hf_bico.io.hub import Hub
-from hf_bico.tasks import samples as data
-from hf_bico.tasks import splits
+from hf_bico.tasks import labels, splits
 from hf_bico.tasks.columns import Columns, SampleKind
 from hf_bico.tasks.samples import check_columns, choose, classes_of, read_task, samples_of
 from hf_bico.tasks.splits import HubDataset, ParquetSplit, StreamedSplit
@@ -79,8 +78,8 @@ def test_every_kind_of_sample_is_read(tmp_path, columns, classes, first, streami
             {"premise": ["a"], "hypothesis": ["bc"], "label": [0]},
         ),
         ({"prompt": ["ab"], "completion": ["c"]}, {"prompt": ["a"], "completion": ["bc"]}),
-        ({"messages": [CHAT]}, {"messages": [CHAT[:1]]}),
-        ({"messages": [CHAT]}, {"messages": [[CHAT[0], CHAT[1] | {"role": "user"}]]}),
+        ({"messages": [CHAT]}, {"messages": [CHAT[1:]]}),
+        ({"messages": [CHAT]}, {"messages": [[CHAT[0] | {"role": "system"}, CHAT[1]]]}),
     ],
 )
 def test_the_hash_is_of_the_content_alone(tmp_path, columns, changed):
@@ -123,11 +122,11 @@ def test_a_row_without_what_is_asked_is_refused(tmp_path, columns, what):
 
 def test_labels_that_are_no_classes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(PortError, match=r"\(label\) are no classes: name another column"):
-        asked(in_lines(tmp_path / "a", {"text": ["a", "b"], "label": [0.5, 1.5]}))
+        asked(in_lines(tmp_path / "a", {"text": ["a", "b"], "label": [None, None]}))
     many = {"text": ["a"] * 1200, "label": [f"{i}" for i in range(1200)]}
     with pytest.raises(PortError, match="1200 different values: make it a ClassLabel"):
         asked(in_lines(tmp_path / "b", many))
-    monkeypatch.setattr(data, "READ_WHOLE", 1000)
+    monkeypatch.setattr(labels, "READ_WHOLE", 1000)
     with pytest.raises(
         PortError, match=r"1200 rows are too many to learn them from: make it a ClassLabel, or put a class"
     ):

@@ -19,6 +19,7 @@ from hf_bico.families import LIBRARIES
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
 from hf_bico.tasks.columns import Columns, SampleKind
+from hf_bico.tasks.labels import Labels
 from hf_bico.tasks.samples import Task
 from hf_bico.workflows import align
 from hf_bico.workflows.bases import purpose_of
@@ -159,7 +160,7 @@ def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
 
 
 def task(kind: SampleKind, classes=("a", "b")) -> Task:
-    return Task(Columns(kind, {}), classes, ())
+    return Task(Columns(kind, {}), Labels(names=classes), ())
 
 
 def test_what_a_base_is_opened_for(tmp_path):

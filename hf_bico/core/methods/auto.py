@@ -33,8 +33,9 @@ CANDIDATES: tuple[Method, ...] = (
 class Auto(Method):
     """Make a port from either half of the samples with every candidate, and take what does best on the other half.
 
-    The samples pass once; every candidate is made from the same sums, and tried at every scale of `ALPHAS` by the
-    target's loss. The one that is taken is made anew from all samples.
+    What moves beside the linear maps is taken too if that does no harm there. The samples pass once; every candidate is
+    made from the same sums, and tried at every scale of `ALPHAS` by the target's loss. The one that is taken is made
+    anew from all samples.
     """
 
     name: ClassVar[str] = "auto"
@@ -77,5 +78,7 @@ class Auto(Method):
             )
         method, choice = choose(job, CANDIDATES, track)
         whole = gather(job, method.wanted, track=track) if method.wanted.views else seen
-        result = method.carry(job, whole, track)
-        return Chosen(result.delta.scaled(choice.chosen.alpha), result.moved, method=method, choice=choice)
+        result = method.carry(job if choice.beside else replace(job, rides=()), whole, track)
+        return Chosen(
+            result.delta.scaled(choice.chosen.alpha), result.moved, rode=result.rode, method=method, choice=choice
+        )

@@ -36,6 +36,12 @@ class Mask:
     def bias(self, tau: Tensor) -> Tensor:
         return agreeing(tau, self.bias_gradient)
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        return rows
+
 
 @dataclass(frozen=True)
 class GradFix(Method):
@@ -54,6 +60,10 @@ class GradFix(Method):
     @property
     def wanted(self) -> Wanted:
         return Wanted(frozenset({Signal.WEIGHT_GRADIENT}))
+
+    @property
+    def takes_along(self) -> bool:
+        return False  # a mask is no map of coordinates
 
     def check(self, pairs: Sequence[Pair]) -> None:
         require_same_shapes(self.name, pairs)

@@ -33,6 +33,12 @@ class Padding:
     def bias(self, tau: Tensor) -> Tensor:
         return F.pad(tau, (0, self.d_out - len(tau)))
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, self.d_out - rows.shape[-1]))
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        return F.pad(rows, (0, self.d_in - rows.shape[-1]))
+
 
 @dataclass(frozen=True)
 class Naive(Method):

@@ -27,7 +27,7 @@ def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Tr
                 holding(job.target.model, added(job.weights, total)),
             ):
                 seen = gather(job, method.wanted)
-        step = transport(job.tau, method.plan(job.pairs, seen), job.weights)
+        step = transport(job.tau, method.plan(job.pairs, seen), job.weights, job.rides)
         for key, change in step.delta.items():
             total[key] = change / steps if k == 0 else total[key].add_(change, alpha=1 / steps)
-    return Transported(Delta.of(total), step.moved)
+    return Transported(Delta.of(total), step.moved, rode=step.rode)

@@ -16,10 +16,11 @@ from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.method import FORWARD, Job, Passes, Track, untracked
 from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
+from hf_bico.core.riders import Ride, Rode, along, by_site
 from hf_bico.core.ridge import Regression
 from hf_bico.core.side_by_side import SideBySide
 from hf_bico.core.transport import Moved, Transported, move, require_finite
-from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Tensors, Wanted
+from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Site, Tensors, Wanted
 
 SIGNALS = {
     "both": (Signal.OUTPUT_GRADIENT, Signal.OUTPUT),
@@ -101,6 +102,7 @@ class Response(TwoSided):
                 stack.enter_context(frozen(model))
             passes = stack.enter_context(SideBySide(job, seen, self.views))
             weights = len({pair.target.weight.key for pair in job.pairs})
+            riding = _Riding(job, maps, passes, delta)
             for sites in track(passes, f"Carrying responses ({self.name})", weights):
                 layers = [maps.of(site.name) for site in sites]
                 anchors, told = zip(*(_anchor(job.tau, *layer) for layer in layers), strict=True)
@@ -111,8 +113,9 @@ class Response(TwoSided):
                     delta.write(site.weight, change.weight)
                     if site.bias is not None and change.bias is not None:
                         delta.write(site.bias, change.bias)
+                riding.after(dict(zip((site.name for site in sites), (map_ for _, map_ in layers), strict=True)))
         require_finite(delta)
-        return Transported(delta, moved)
+        return Transported(delta, moved, rode=riding.rode)
 
     def _changes(
         self, layers: Sequence[tuple[Pair, BilinearMap]], anchors: Sequence["Change"], passes: SideBySide
@@ -180,10 +183,56 @@ class _Maps:
         self.waiting: dict[str, tuple[Pair, BilinearMap]] = {}
 
     def of(self, name: str) -> tuple[Pair, BilinearMap]:
+        found = self.ahead(name)
+        del self.waiting[name]
+        return found
+
+    def ahead(self, name: str) -> tuple[Pair, BilinearMap]:
+        """Return a map that will be asked for again."""
         while name not in self.waiting:
             pair, map_ = next(self.plan)
             self.waiting[pair.target.name] = pair, map_
-        return self.waiting.pop(name)
+        return self.waiting[name]
+
+
+class _Riding:
+    """What moves beside the linear maps, put into the changed passes before they come to it.
+
+    What is made by a map's input side comes before the map runs, what by its output side after; of the first block,
+    that which no block has (embeddings) comes first of all.
+    """
+
+    def __init__(self, job: Job, maps: _Maps, passes: SideBySide, delta: Delta) -> None:
+        self.job, self.maps, self.passes, self.delta = job, maps, passes, delta
+        self.riding = by_site(job.rides)
+        self.order = [pair.target for pair in job.pairs]
+        self.place = {site.name: i for i, site in enumerate(self.order)}
+        self.rode: list[Rode] = []
+        for site in self.order:
+            early = [ride for ride in self.riding[site.name] if ride.target.depth is None and site.depth == 0]
+            if early:
+                self._ride(site.name, early, maps.ahead(site.name)[1])
+        self._before(self.order[:1])
+
+    def after(self, done: dict[str, BilinearMap]) -> None:
+        """Go on from sites that the passes are at, whose maps these are, to the next."""
+        for name, map_ in done.items():
+            self._ride(name, self.riding[name], map_)
+        last = max(self.place[name] for name in done)
+        self._before(self.order[last + 1 : last + 2])
+
+    def _before(self, sites: Sequence[Site]) -> None:
+        for site in sites:
+            rides = [ride for ride in self.riding[site.name] if ride.target.side == "in"]
+            if rides:
+                self._ride(site.name, rides, self.maps.ahead(site.name)[1])
+
+    def _ride(self, name: str, rides: Sequence[Ride], map_: BilinearMap) -> None:
+        for key, change, told in along(self.job.tau, rides, map_, self.job.weights):
+            self.delta.put(key, change)
+            self.passes.replace(key, change)
+            self.rode.append(told)
+        self.riding[name] = [ride for ride in self.riding[name] if ride not in rides]
 
 
 def _anchor(tau: Tensors, pair: Pair, map_: BilinearMap) -> tuple[Change, Moved]:

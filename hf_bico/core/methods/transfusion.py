@@ -40,6 +40,12 @@ class Permutation:
     def bias(self, tau: Tensor) -> Tensor:
         return tau if self.rows is None else tau[self.rows.to(tau.device)]
 
+    def outputs(self, rows: Tensor) -> Tensor:
+        return rows if self.rows is None else rows[..., self.rows.to(rows.device)]
+
+    def inputs(self, rows: Tensor) -> Tensor:
+        return rows if self.columns is None else rows[..., self.columns.to(rows.device)]
+
 
 @dataclass(frozen=True)
 class TransFusion(Method):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 from hf_bico.families.tables.llama import LLAMA
 
 BLOCK = (
@@ -13,12 +14,25 @@ BLOCK = (
     Layer("MLP up", "intermediate.dense", gives=MLP),
     Layer("MLP down", "output.dense", uses=MLP),
 )
+NORMS = (
+    Norm("attention.output.LayerNorm", after="attention output"),
+    Norm("output.LayerNorm", after="MLP down"),
+)
 COUNTER = {r"position_ids$": "a counter, not a weight"}
 
 BERT = FamilyLayout(
     name="bert",
     model_types=("bert", "ernie"),
-    towers=(Tower("encoder.layer", BLOCK, TEXT, heads="attention.self.num_attention_heads", required=roles(BLOCK)),),
+    towers=(
+        Tower(
+            "encoder.layer",
+            BLOCK,
+            TEXT,
+            heads="attention.self.num_attention_heads",
+            required=roles(BLOCK),
+            norms=NORMS,
+        ),
+    ),
     head=(Layer(HEAD_DENSE, "pooler.dense"), Layer(HEAD, "classifier")),
     left={
         r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary",

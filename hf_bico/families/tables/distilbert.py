@@ -1,6 +1,7 @@
 """DistilBERT."""
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 BLOCK = (
     Layer("q", "attention.q_lin", reads="attention", gives="qk"),
@@ -10,11 +11,12 @@ BLOCK = (
     Layer("MLP up", "ffn.lin1", gives=MLP),
     Layer("MLP down", "ffn.lin2", uses=MLP),
 )
+NORMS = (Norm("sa_layer_norm", after="attention output"), Norm("output_layer_norm", after="MLP down"))
 
 DISTILBERT = FamilyLayout(
     name="distilbert",
     model_types=("distilbert",),
-    towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK)),),
+    towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD_DENSE, "pre_classifier"), Layer(HEAD, "classifier")),
     left={r"^vocab_(transform|projector)\.": VOCABULARY},
 )

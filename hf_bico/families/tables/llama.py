@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
+from torch import nn
+
 from hf_bico.families.layout import HEAD, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 BLOCK = (
     Layer("q", "self_attn.q_proj", reads="attention"),
@@ -14,6 +17,26 @@ BLOCK = (
     Layer("MLP down", "mlp.down_proj", uses=MLP),
 )
 PARALLEL = tuple(replace(layer, reads="attention") if layer.reads else layer for layer in BLOCK)
+
+
+def _has(block: nn.Module, *names: str) -> bool:
+    return all(getattr(block, name, None) is not None for name in names)
+
+
+def _plain(block: nn.Module) -> bool:
+    """One norm before attention, one before the MLP; Gemma 2 and 3 norm what those give, too, OLMo 2 only that."""
+    return _has(block, "input_layernorm", "post_attention_layernorm") and not _has(block, "pre_feedforward_layernorm")
+
+
+NORMS = (
+    Norm("input_layernorm", before=("attention",), only=lambda block: _has(block, "post_attention_layernorm")),
+    Norm("post_attention_layernorm", before=("MLP",), only=_plain),
+    Norm("post_attention_layernorm", after="attention output", only=lambda block: not _plain(block)),
+    Norm("pre_feedforward_layernorm", before=("MLP",)),
+    Norm("post_feedforward_layernorm", after="MLP down"),
+    *(Norm(f"self_attn.{role}_norm", units=role) for role in "qk"),
+)
+COHERE_NORMS = (Norm("input_layernorm", before=("attention",)), *NORMS[-2:])
 
 LLAMA = FamilyLayout(
     name="llama",
@@ -36,7 +59,7 @@ LLAMA = FamilyLayout(
         "hunyuan_v1_dense",
         "seed_oss",
     ),
-    towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
+    towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD, "score", tokens=TEXT),),
 )  # the head runs on every token; the last one's scores are taken
 
@@ -44,5 +67,5 @@ COHERE = replace(
     LLAMA,
     name="cohere",
     model_types=("cohere", "cohere2"),
-    towers=(Tower("layers", PARALLEL, TEXT, required=roles(PARALLEL)),),
+    towers=(Tower("layers", PARALLEL, TEXT, required=roles(PARALLEL), norms=COHERE_NORMS),),
 )  # attention and MLP read the same rows

@@ -1,6 +1,7 @@
 """ModernBERT: fused projections, a gated MLP, rotary positions."""
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 BLOCK = (
     *(Layer(role, "attn.Wqkv", reads="attention", part=(part, 3)) for part, role in enumerate("qkv")),
@@ -9,11 +10,12 @@ BLOCK = (
     Layer("MLP up", "mlp.Wi", reads="MLP", gives=MLP, part=(1, 2)),
     Layer("MLP down", "mlp.Wo", uses=MLP),
 )
+NORMS = (Norm("attn_norm", before=("attention",)), Norm("mlp_norm", before=("MLP",)))
 
 MODERNBERT = FamilyLayout(
     name="modernbert",
     model_types=("modernbert",),
-    towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK)),),
+    towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
     head_norms=("head.norm",),
     left={r"^(head\.dense|decoder)\.": VOCABULARY},

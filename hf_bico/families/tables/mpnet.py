@@ -1,6 +1,7 @@
 """MPNet: BERT's block with names of its own, and one relative position bias that all blocks share."""
 
 from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 BLOCK = (
     Layer("q", "attention.attn.q", reads="attention", gives="qk"),
@@ -10,6 +11,7 @@ BLOCK = (
     Layer("MLP up", "intermediate.dense", gives=MLP),
     Layer("MLP down", "output.dense", uses=MLP),
 )
+NORMS = (Norm("attention.LayerNorm", after="attention output"), Norm("output.LayerNorm", after="MLP down"))
 
 MPNET = FamilyLayout(
     name="mpnet",
@@ -22,6 +24,7 @@ MPNET = FamilyLayout(
             heads="attention.attn.num_attention_heads",
             one_order=True,
             required=roles(BLOCK),
+            norms=NORMS,
         ),
     ),
     head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj"), Layer(HEAD, "^classifier")),

@@ -2,6 +2,7 @@
 
 from hf_bico.core.types import Tokens
 from hf_bico.families.layout import CROSS, HEAD, HEAD_DENSE, LABELS, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 
 def _attention(number: int, module: str, cross: str = "") -> tuple[Layer, ...]:
@@ -26,7 +27,7 @@ def _mlp(number: int) -> tuple[Layer, ...]:
     )
 
 
-def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens: Tokens) -> Tower:
+def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens: Tokens, *reads: str) -> Tower:
     return Tower(
         blocks,
         layers,
@@ -35,6 +36,7 @@ def _tower(name: str, blocks: str, layers: tuple[Layer, ...], tokens: Tokens) ->
         "layer.0.SelfAttention.n_heads",
         one_order=True,
         required=roles(layers, but=("MLP gate",)),
+        norms=tuple(Norm(f"layer.{i}.layer_norm", before=(name,)) for i, name in enumerate(reads)),
     )
 
 
@@ -44,7 +46,10 @@ DECODER = _attention(0, "SelfAttention") + _attention(1, "EncDecAttention", CROS
 T5 = FamilyLayout(
     name="t5",
     model_types=("t5", "mt5", "umt5"),
-    towers=(_tower("", "encoder.block", ENCODER, TEXT), _tower("decoder", "decoder.block", DECODER, LABELS)),
+    towers=(
+        _tower("", "encoder.block", ENCODER, TEXT, "attention", "MLP"),
+        _tower("decoder", "decoder.block", DECODER, LABELS, "attention", f"{CROSS}attention", "MLP"),
+    ),
     head=(
         Layer(HEAD_DENSE, "classification_head.dense"),
         Layer(HEAD, "classification_head.out_proj"),

@@ -6,6 +6,7 @@ from torch import nn
 
 from hf_bico.core.types import Tokens
 from hf_bico.families.layout import HEAD, MLP, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.riders import Norm
 
 
 def _plain(block: nn.Module) -> bool:
@@ -42,9 +43,30 @@ GATED = (
     *(Layer(role, "mlp.fc1", reads="MLP", gives=MLP, part=(part, 2), only=only) for role, part, only in FUSED),
 )
 
+NORMS = (
+    Norm("norm1", before=("attention",)),
+    Norm("norm2", before=("MLP",)),
+    *(Norm(path, scales="attention output") for path in ("ls1", "gamma_1")),
+    *(Norm(path, scales="MLP down") for path in ("ls2", "gamma_2")),
+)
 
-def _tokens(model: Any) -> Tokens:
-    return Tokens(model.timm_model.num_prefix_tokens, tuple(model.timm_model.patch_embed.grid_size))
+
+def tokens(model: Any) -> Tokens:
+    """Return the token layout of a timm model, wrapped by transformers or by open_clip."""
+    trunk = model.timm_model if hasattr(model, "timm_model") else model.visual.trunk
+    return Tokens(trunk.num_prefix_tokens, tuple(trunk.patch_embed.grid_size))
+
+
+POOLING = (
+    Layer("pool q", "attn_pool.q"),
+    *(
+        Layer(f"pool {role}", "attn_pool.kv", reads="pooled patches", part=(part, 2), tokens=tokens)
+        for part, role in enumerate("kv")
+    ),
+    Layer("pool output", "attn_pool.proj"),
+    Layer("pool MLP up", "attn_pool.mlp.fc1", gives=MLP),
+    Layer("pool MLP down", "attn_pool.mlp.fc2", uses=MLP),
+)
 
 
 def heads(block: Any) -> int | None:
@@ -56,10 +78,10 @@ def heads(block: Any) -> int | None:
 TIMM = FamilyLayout(
     name="timm",
     model_types=("timm_wrapper",),
-    towers=(Tower("^timm_model.blocks", BLOCK + GATED, _tokens, heads=heads, required=roles(BLOCK)),),
+    towers=(Tower("^timm_model.blocks", BLOCK + GATED, tokens, heads=heads, required=roles(BLOCK), norms=NORMS),),
+    outside=POOLING,
     head=(Layer(HEAD, "^timm_model.head"),),
     left={
-        r"^timm_model\.attn_pool\.": "the attention that pools the patches is the target's own",
         r"^timm_model\.head_dist\.": "the head of distillation is the target's own",
     },
 )

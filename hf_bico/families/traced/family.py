@@ -9,8 +9,11 @@ import torch
 from torch import nn
 
 from hf_bico.core.errors import PortError, setting
+from hf_bico.core.gains import Gain
+from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site
 from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
+from hf_bico.families.riders import riders
 from hf_bico.families.traced.examples import WORDS
 from hf_bico.families.traced.places import named_site, sites_of
 from hf_bico.families.traced.reading import Reading, read
@@ -86,6 +89,13 @@ class Traced:
         if not found:
             raise PortError(f"{type(model).__name__} has no linear map inside numbered blocks: nothing pairs")
         return found
+
+    def riders(self, model: nn.Module) -> tuple[Rider, ...]:
+        """Return what moves beside the linear maps: what lies outside the blocks and is named as it is elsewhere."""
+        return riders(model, self.sites(model, every=True), {})
+
+    def gains(self, model: nn.Module) -> tuple[Gain, ...]:
+        return ()
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return a classifier's layers outside the blocks, in the order they run; empty without one."""

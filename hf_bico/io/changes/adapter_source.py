@@ -5,20 +5,27 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from hf_bico.core.difference import Compared, Difference
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.layout import is_transposed
 from hf_bico.families.protocol import Stored
-from hf_bico.io.adapter import PREFIX, WEIGHTS, Change, read_lora, stripped
+from hf_bico.families.tokenizing import fit_vocabulary
+from hf_bico.io.adapter import PREFIX, WEIGHTS, AdapterConfig, Change, read_lora, stripped
 from hf_bico.io.changes.delta import LazyTensors
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.models import RepoModel
+from hf_bico.io.names import adapter_names
+
+BESIDE = ".base_layer.weight"
+"""How the name of a layer's own weight ends that was saved beside an adapter's factors."""
 
 
 @dataclass(frozen=True)
@@ -78,25 +85,34 @@ class Adapted(Mapping[str, Tensor]):
         return len(self.plain)
 
 
-class AdapterChange(Factored):
+class AdapterChange(Factored, Compared):
     """The task vector of an adapter: factors stay factors, and the change of what it does not touch has rank 0.
 
+    Args:
+        must: names of the tensors that the base must have in the adapter's shape; others that it holds whole, such as
+            embeddings of more tokens, are `apart` where they differ.
+
     Raises:
-        PortError: on construction, for tensors that the base lacks or has in another shape; on reading, for NaN or Inf.
+        PortError: on construction, for such tensors that differ, all of them listed; on reading, for NaN or Inf.
     """
 
-    def __init__(self, tuned: Adapted, base: Named) -> None:
-        self.tuned, self.base = tuned, base
-        odd = [
-            f"{key} is {tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
+    def __init__(self, tuned: Adapted, base: Named, must: Iterable[str]) -> None:
+        self.tuned, self.base, self.rounded = tuned, base, dict[str, float]()
+        self.apart = {
+            key: f"{tuple(tuned.plain[key].shape)} in the adapter, {tuple(tuned.shapes[key].shape)} in the base"
             for key in tuned.whole & tuned.keys() & base.keys()
             if tuned.plain[key].shape != tuned.shapes[key].shape
-        ]
-        odd += [f"{key} is only in the adapter" for key in tuned.keys() - base.keys()]
+        }
+        self.apart |= dict.fromkeys(tuned.keys() - base.keys(), "only in the adapter")
+        wanted = set(must)
+        odd = [f"{key} is {how}" for key, how in sorted(self.apart.items()) if key in wanted]
         if odd:
-            raise PortError(
-                f"not an adapter of this base; name the right one with {setting('base')}: {listed(sorted(odd))}"
-            )
+            raise PortError(f"not an adapter of this base; name the right one with {setting('base')}: {listed(odd)}")
+
+    def shared(self, key: str) -> Tensor | None:
+        if key not in self.base:
+            return None
+        return Difference({key: self.tuned[key]}, {key: self.base[key]}, must=()).shared(key)
 
     def factors(self, key: str) -> LowRank | None:
         shape, tuned = tuple(self.tuned.shapes[key].shape), self.tuned
@@ -117,13 +133,13 @@ class AdapterChange(Factored):
         return tau
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.base)
+        return (key for key in self.base if key not in self.apart)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.base
+        return key in self.base and key not in self.apart
 
     def __len__(self) -> int:
-        return len(self.base)
+        return sum(1 for _ in self)
 
 
 def open_adapted(
@@ -140,22 +156,30 @@ def open_adapted(
     Raises:
         PortError: the adapter does not fit its base, or PEFT cannot merge it.
     """
-    config, stored = source.adapter, SafeTensors(folders[0] / WEIGHTS)
+    config, stored = source.adapter, adapter_names(SafeTensors(folders[0] / WEIGHTS), str(source.pinned))
     assert config is not None  # only adapters come here
     whole = frozenset(name for name, found in source.shapes.names.items() if found.key.startswith(PREFIX))
     either = LazyTensors({key: partial(part.__getitem__, key) for part in (base.stored, stored) for key in part})
     plain = Named(either, source.shapes.names)
     if config.plain:
-        placed = {plain.names[name].key for name in whole}
+        placed = {stripped(plain.names[name].key) for name in whole}
         read = read_lora(config, stored)
-        if not read.unknown and not [key for key in stored if stripped(key) and key not in placed]:
+        all_placed = {name for key in stored if (name := stripped(key))} <= placed
+        if not read.unknown and all_placed and not _is_grown(library, source, shapes, stored):
             how = "as a DoRA, whose change is dense" if config.dora else "as factors, exact"
             empty = Adapted(plain, shapes, whole, read=how)
             return _placed(empty, library, source, read.modules)
-    state = merged(library, purpose, folders)
+    state = merged(library, purpose, source, folders)
     names = {key: Stored(key) for key in source.shapes.names}
     changed = frozenset(key for key in names if key not in base or not torch.equal(state[key], base[key].float()))
     return Adapted(Named(state, names), shapes, changed, read="merged by PEFT, which makes its change dense")
+
+
+def _is_grown(library: Library, source: RepoModel, shapes: Mapping, stored: Mapping[str, Any]) -> bool:
+    """Return whether an adapter changes a layer that has more tokens than in its base, which it has saved beside it."""
+    layers = {key.removeprefix(PREFIX).replace(BESIDE, ".weight"): key for key in stored if key.endswith(BESIDE)}
+    own = {name: stored[layers[at.key]] for name, at in library.names(source.skeleton, layers).items()}
+    return any(name in shapes and tuple(shapes[name].shape) != tuple(own[name].shape) for name in own)
 
 
 def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapping[str, Change]) -> Adapted:
@@ -190,8 +214,24 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
     return replace(adapted, products=products, magnitudes=magnitudes, biases=biases)
 
 
-def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tensors:
+def tokens_of(config: AdapterConfig, stored: Mapping[str, Any]) -> int:
+    """Return how many tokens an adapter's base must have for those that it trains one by one; 0 if there are none.
+
+    Args:
+        stored: the adapter's tensors, or anything with their shapes.
+    """
+    trained = config.data.get("trainable_token_indices") or ()
+    numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
+    rows = [stored[key].shape[0] for key in stored if key.endswith(f".token_adapter{BESIDE}")]
+    rows += [stored[key].shape[1] for key in stored if key.endswith(".lora_embedding_A")]
+    return max(rows, default=1 + max(map(int, numbers), default=-1))
+
+
+def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Sequence[Path]) -> Tensors:
     """Return the state dict of the base in folders[1] with the adapter in folders[0] merged into it by PEFT.
+
+    Args:
+        source: the adapter's insides; it may have more tokens than its base.
 
     Raises:
         PortError: PEFT is not installed, or cannot merge it.
@@ -201,6 +241,8 @@ def merged(library: Library, purpose: Purpose, folders: Sequence[Path]) -> Tenso
     except ImportError as error:
         raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
     model = library.load(folders[1], "cpu", purpose).model
+    if source.adapter is not None:
+        fit_vocabulary(model, source.shapes, tokens_of(source.adapter, SafeTensors(folders[0] / WEIGHTS)))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:

@@ -1,17 +1,25 @@
 """A port's task vector: fetched, read tensor by tensor, checked, and accounted for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hf_bico.core.errors import PortError
-from hf_bico.core.transport import Account, Difference, account, check_fine_tune, part_of
+import torch
+
+from hf_bico.core.difference import Compared, Difference
+from hf_bico.core.errors import PortError, listed
+from hf_bico.core.gains import Folded, told
+from hf_bico.core.notes import note
+from hf_bico.core.riders import Vocabularies
+from hf_bico.core.rounding import narrowest
+from hf_bico.core.transport import Account, account, check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
 from hf_bico.io.checkpoints import Named, SafeTensors, opening_files, require_finite
+from hf_bico.io.fits import borrowed
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels, RepoModel
 from hf_bico.io.reference import Pinned, errors_about
@@ -23,20 +31,23 @@ class SourceChange:
 
     tuned: Named | Adapted
     """The fine-tune's tensors."""
-    tau: Difference | AdapterChange
+    base: Named
+    """Its base's tensors, without a head that has no τ."""
+    tau: Compared
     ratio: float
     """‖τ‖/‖θ_A‖"""
     account: Account
     adapter: dict[str, Any] | None
     """The adapter's type and rank, and how it was read, for reports; None for a whole model."""
 
-    def accounted(self, models: PortModels) -> "SourceChange":
-        """Return the same change, with its account made anew for the models' pairs.
+    def accounted(self, models: PortModels, vocabularies: Vocabularies | None = None) -> "SourceChange":
+        """Return the same change, with its account made anew for the models' pairs and what moves beside them.
 
         Raises:
             PortError: nothing accounts for some tensors of τ.
         """
-        ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites)
+        rides = models.beside(vocabularies).rides
+        ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites, rides)
         return replace(self, account=ledger)
 
 
@@ -55,17 +66,35 @@ def read_change(
     """
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
+    for each, other, whose in (
+        (models.tuned, models.base, "its base's"),
+        (models.base, models.tuned, "its fine-tune's"),
+    ):
+        if lacking := sorted(borrowed(each, other)):
+            note(f"{each.pinned} was saved without {listed(lacking)}: {whose} is taken")
     whole = only_in_source(models)
-    tau = change_of(tuned.without(whole), base.without(whole))
+    tau: Compared = change_of(tuned.without(whole), base.without(whole), models.must)
+    if not isinstance(tuned, Adapted):
+        after, before, gains = tuned.without(whole), base.without(whole), models.beside().gains
+        tau = told(tau, lambda: Difference(Folded(after, before, gains), before, models.must), gains)
     require_finite(models.target.pinned, target)
     sites = [site for site in models.base_sites if site.weight.key in tau]
-    ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted))
+    head = [key for key in sorted(whole) if key in tuned and not _same(tuned, base, key)]
+    ratio = check_fine_tune(tau, base, sites, trusted=trusted or isinstance(tuned, Adapted), head=head)
     models = _without_unchanged_towers(models, tau)
     config, adapter = models.tuned.adapter, None
     if config and isinstance(tuned, Adapted):
         adapter = {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
-    change = SourceChange(tuned, tau, ratio, Account(0.0, []), adapter).accounted(models)
+    change = SourceChange(tuned, base.without(whole), tau, ratio, Account(0.0, []), adapter).accounted(models)
+    note_rounding(tau)
     return models, change, target
+
+
+def _same(tuned: Tensors, base: Tensors, key: str) -> bool:
+    """Return whether a fine-tune has a tensor of its base as it is."""
+    if key not in base or tuned[key].shape != base[key].shape:
+        return False
+    return torch.equal(tuned[key].float(), base[key].float())
 
 
 def only_in_source(models: PortModels) -> set[str]:
@@ -114,9 +143,28 @@ def open_source(
         return open_adapted(library, purpose, models[0], base, models[1].shapes, folders), base
 
 
-def change_of(tuned: Named | Adapted, base: Named) -> Difference | AdapterChange:
-    """Return τ, to be read one tensor at a time."""
-    return AdapterChange(tuned, base) if isinstance(tuned, Adapted) else Difference(tuned, base)
+def change_of(tuned: Named | Adapted, base: Named, must: Iterable[str]) -> Difference | AdapterChange:
+    """Return τ, to be read one tensor at a time.
+
+    Args:
+        must: names of the tensors that both must have in one shape; others that differ are left out of τ.
+
+    Raises:
+        PortError: such tensors differ, so that the one is no fine-tune of the other.
+    """
+    return AdapterChange(tuned, base, must) if isinstance(tuned, Adapted) else Difference(tuned, base, must)
+
+
+def note_rounding(tau: Compared) -> None:
+    """Say which tensors of a task vector that was read differ by rounding alone."""
+    if tau.rounded:
+        one = next(iter(tau.rounded))
+        kinds = narrowest(tau.tuned[one]), tau.base[one].dtype
+        dtypes = " and ".join(str(kind).removeprefix("torch.") for kind in kinds)
+        note(
+            f"{len(tau.rounded)} of {len(tau)} tensors differ from the base's by no more than the rounding between "
+            f"{dtypes} (at most {max(tau.rounded.values()):.2g}): that is no fine-tuning, and left out"
+        )
 
 
 def open_model(library: Library, model: RepoModel, folder: Path) -> Named:

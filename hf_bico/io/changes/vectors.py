@@ -13,8 +13,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.notes import note
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
+from hf_bico.io.adapter import one_kind
+from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.adapter_source import Adapted
 from hf_bico.io.changes.delta import (
     REPORT_FILE,
@@ -28,8 +31,9 @@ from hf_bico.io.changes.delta import (
 from hf_bico.io.changes.source import change_of, open_source, opening_files
 from hf_bico.io.checkpoints import SafeTensors, shards
 from hf_bico.io.fingerprint import fingerprint
+from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
-from hf_bico.io.models import base_of, check_models, repo_models
+from hf_bico.io.models import repo_models
 from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
@@ -232,8 +236,12 @@ def difference(tuned: Pinned, base: str | None, hub: Hub, *, trusted: bool = Fal
     ]
     lineage = {"source": str(tuned), "base": str(root), "source_sha256": hashes[0], "base_sha256": hashes[1]}
     mine, theirs = open_source(library, purpose, models, folders)
-    tau = change_of(mine.without(mine.keys() - theirs.keys()), theirs.without(theirs.keys() - mine.keys()))
-    check_fine_tune(tau, tau.base, models[1].sites(), trusted=trusted or isinstance(mine, Adapted))
+    sites = models[1].sites()
+    tau = change_of(mine, theirs, {s.key for site in sites for s in site.slices})
+    if tau.apart:
+        how = [f"{key} is {what}" for key, what in sorted(tau.apart.items())]
+        note(f"left out of the task vector, as fine-tune and base differ in shape there: {listed(how)}")
+    check_fine_tune(tau, tau.base, sites, trusted=trusted or isinstance(mine, Adapted))
     return TaskVector(tau, lineage)
 
 
@@ -248,7 +256,7 @@ def vector_of(
     hub = Hub(token)
     pinned = hub.resolve(at_revision(source, revision))
     if not is_delta(pinned, hub):
-        return difference(pinned, base, hub, trusted=trusted)
+        return difference(one_kind(pinned), base, hub, trusted=trusted)
     delta = open_delta(hub, pinned)
     return vector(delta, open_base(hub, delta.record, [delta], base, full=False))
 

@@ -1,0 +1,86 @@
+"""What moves beside the linear maps, between models of every family whose right answer is known."""
+
+import copy
+
+import pytest
+import torch
+from support.family_twins import CASES, Case, plain, twin
+from torch import Tensor, nn
+
+from hf_bico import BiCo, port
+from hf_bico.core.collect import Batch
+from hf_bico.core.gains import Folded
+from hf_bico.families import family_of
+
+EXACT = BiCo(rtol=1e-11)
+"""For float64 models: only what float64 itself loses is cut."""
+POST_NORM = ("bert", "roberta", "distilbert", "mpnet")
+"""Their norms give to the residual stream too, so that no layer can tell of their gains."""
+
+
+def whole_step(case: Case, model: nn.Module) -> dict[str, Tensor]:
+    """The tensors after a step of gradient descent on everything but heads, logit scales and what is not run."""
+    state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
+    top = family_of(model).on_top(model)
+    loss = case.loss(model, case.samples())
+    for key, parameter in parameters.items():
+        (gradient,) = torch.autograd.grad(loss, parameter, retain_graph=True, allow_unused=True)
+        stays = key in top or key.startswith(("text_model", "text_projection", "logit"))
+        if gradient is not None and (case.kind != "contrastive" or not stays) and key not in top:
+            state[key] = parameter.detach() - 1e-3 * gradient
+    return state
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_everything_that_changed_moves_between_permuted_twins(name):
+    case = CASES[name]
+    model = case.build()
+    other, tuned, batch = twin(model), whole_step(case, model), case.samples()
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=other,
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=EXACT,
+        head="own",
+    )
+    assert not ported.account.left
+    fine_tune = copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    with torch.no_grad():
+        before, wanted, got = (case.logits(each, case.samples(4)) for each in (model, fine_tune, ported.apply_()))
+    assert (got - wanted).norm() < 1e-9 * (wanted - before).norm()
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in POST_NORM])
+def test_a_gain_folds_into_the_layers_beside_it(name):
+    """The same function, with the base's gains; so it moves between rotated twins, where no gain could as it is."""
+    case = CASES[name]
+    model = plain(case.build())
+    gains = [
+        gain for gain in family_of(model).gains(model) if case.kind != "contrastive" or "text_model" not in gain.key
+    ]
+    step, base = whole_step(case, model), model.state_dict()
+    tuned = base | {gain.key: step[gain.key] for gain in gains}
+    folded = Folded(tuned, base, gains)
+    assert gains and all(torch.allclose(folded[gain.key], base[gain.key]) for gain in gains)
+    other, batch = twin(model, rotate=True), case.samples(64)  # more than an MLP has units
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=other,
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=EXACT,
+        head="own",
+    )
+    assert not ported.account.left
+    fine_tune, twice = copy.deepcopy(model), copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    twice.load_state_dict({key: folded[key] for key in tuned})
+    with torch.no_grad():
+        before, wanted, *found = (
+            case.logits(each, case.samples(4)) for each in (model, fine_tune, twice, ported.apply_())
+        )
+    assert all((got - wanted).norm() < 1e-6 * (wanted - before).norm() for got in found)

@@ -1,0 +1,56 @@
+"""What a class is for is told by its name, and what it takes by what transformers says of it."""
+
+import pytest
+import transformers
+
+from hf_bico import PortError
+from hf_bico.families import Answer, PurposeKind
+from hf_bico.families.purposes import of_config
+
+
+def purpose(cls: str, config: str, **options):
+    made = getattr(transformers, config)(**options)
+    made.architectures = [cls]
+    return of_config(made)
+
+
+@pytest.mark.parametrize(
+    ("cls", "config", "options", "kind", "answer"),
+    [
+        ("BertForSequenceClassification", "BertConfig", {"num_labels": 3}, "text-classification", Answer.CLASS),
+        ("BertForSequenceClassification", "BertConfig", {"num_labels": 1}, "text-classification", Answer.NUMBER),
+        (
+            "ViTForImageClassification",
+            "ViTConfig",
+            {"problem_type": "multi_label_classification"},
+            "image-classification",
+            Answer.CLASSES,
+        ),
+        ("RobertaForTokenClassification", "RobertaConfig", {}, "token-classification", Answer.WORD_CLASSES),
+        ("DistilBertForQuestionAnswering", "DistilBertConfig", {}, "question-answering", Answer.SPAN),
+        ("MarianMTModel", "MarianConfig", {}, "seq2seq", None),
+        ("Gemma3ForCausalLM", "Gemma3TextConfig", {}, "causal-lm", None),
+        ("CLIPVisionModel", "CLIPVisionConfig", {}, "features", None),
+    ],
+)
+def test_classes_are_known_by_their_names_and_configs(cls, config, options, kind, answer):
+    found = purpose(cls, config, **options)
+    assert (found.kind, found.answer) == (PurposeKind(kind), answer)
+
+
+@pytest.mark.parametrize(
+    ("cls", "config", "what"),
+    [
+        ("Wav2Vec2Model", "Wav2Vec2Config", "takes audio"),
+        ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", "takes audio"),
+        ("WhisperForConditionalGeneration", "WhisperConfig", "takes audio and text"),
+        ("LlavaForConditionalGeneration", "LlavaConfig", "takes image and text"),
+        ("Wav2Vec2ForCTC", "Wav2Vec2Config", "for a task that this version does not know"),
+        ("BertForMultipleChoice", "BertConfig", "for a task that this version does not know"),
+        ("GPT2DoubleHeadsModel", "GPT2Config", "for a task that this version does not know"),
+    ],
+)
+def test_what_cannot_be_fed_is_refused_by_name(cls, config, what):
+    with pytest.raises(PortError, match=f"a {cls} .*{what}.*; it ports") as caught:
+        purpose(cls, config)
+    assert "\n" not in str(caught.value)
