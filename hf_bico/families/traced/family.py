@@ -28,7 +28,7 @@ LEFT = {
     rf"^({'|'.join(HEADS)})\.": ON_TOP,
     r"experts?\.": "experts that are stored as one tensor, or multiplied in another way, are the target's own",
     r"\.\d+\.(.+\.)?(weight|bias)$": "no linear map of rows that the outputs depend on, as a traced forward pass shows",
-    r"": "nothing outside the numbered blocks moves where roles are read off a traced forward pass",
+    r"": "of a model without a table, what is outside the blocks moves only if its name is known",
 }
 
 
@@ -135,7 +135,7 @@ class Traced:
         doubt = f" ({', '.join(reading.refuted)} were refuted)" if reading.refuted else ""
         return (
             f"{what} has no table: the roles of {known} of its {len(sites)} linear maps are read off a traced forward "
-            f"pass and checked by permuting a tiny copy; the others pair by their names{doubt}"
+            f"pass of a tiny copy, its MLPs checked by permuting them; the others pair by their names{doubt}"
         )
 
 

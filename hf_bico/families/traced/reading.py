@@ -14,7 +14,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.traced.copies import tiny
 from hf_bico.families.traced.examples import SAMPLES, WORDS, Example, examples
 from hf_bico.families.traced.kin import plain_name
-from hf_bico.families.traced.roles import CROSS_OUT, DOWN, OUT, Inferred, identity, infer, place_of
+from hf_bico.families.traced.roles import DOWN, Inferred, identity, infer, place_of
 from hf_bico.families.traced.watch import Rows, Trace, Watch, tensors
 
 SAME, CHANGED = 1e-3, 1e-2
@@ -56,7 +56,7 @@ class Reading:
     """The tiny copy, on the meta device."""
     maps: Mapping[str, Seen]
     kept: int
-    """Claims that a permutation confirmed."""
+    """MLPs that a permutation confirmed."""
     refuted: Sequence[str] = field(default_factory=tuple)
     """Patterns of names whose role a permutation refuted."""
 
@@ -183,38 +183,41 @@ def _spaces(trace: Trace) -> dict[str, tuple[str, bool]]:
 def _confirmed(
     copy: nn.Module, shown: Sequence[Example], trace: Trace, found: dict[str, Inferred]
 ) -> tuple[int, tuple[str, ...]]:
-    """Take away the roles that a permutation refutes, and return how many claims are left and which were not.
+    """Take away the roles of MLPs that a permutation refutes; return how many MLPs are left, and which are not.
 
-    The units of an MLP are permuted, where it writes them and where it reads them; the values of an attention are
-    doubled, and halved where they are read. Nothing may change; halving alone must change something.
+    Their units are permuted where they are read and where they are written, which may change nothing; where they are
+    written alone, which must change something. What attention takes needs no check: it was called with it.
     """
     kept, refuted = 0, []
-    claims: dict[str, list[str]] = defaultdict(list)
+    claims: dict[str, dict[str, list[str]]] = defaultdict(dict)
     for name, own in found.items():
-        if own.parts.keys() & {DOWN, OUT, CROSS_OUT}:
-            claims[plain_name(name)].append(name)
+        if DOWN in own.parts:
+            claims[plain_name(name)][name] = [up for up in found if found[up].hidden == name and up != name]
     before = _outputs(copy, shown)
-    for pattern, names in claims.items():
-        mlp = DOWN in found[names[0]].parts
-        if not mlp:
-            continue
-        writers = {name: [up for up in found if found[up].hidden == name and up != name] for name in names}
-        with _held(copy, [*writers, *(up for ups in writers.values() for up in ups)]) as weights:
-            for down, ups in writers.items():
-                _permute(weights, trace, found, down, ups, read_too=False)
-            alone = _outputs(copy, shown)
-        with _held(copy, [*writers, *(up for ups in writers.values() for up in ups)]) as weights:
-            for down, ups in writers.items():
-                _permute(weights, trace, found, down, ups, read_too=True)
-            both = _outputs(copy, shown)
+    for pattern, mlps in claims.items():
+        both, alone = (_permuted(copy, shown, trace, found, mlps, read_too=read_too) for read_too in (True, False))
         if apart(before, both) < SAME and apart(before, alone) > CHANGED:
-            kept += len(names)
+            kept += len(mlps)
             continue
         refuted.append(pattern)
-        for down, ups in writers.items():
-            for each in (down, *ups):
-                found[each] = Inferred()
+        found |= {each: Inferred() for down, ups in mlps.items() for each in (down, *ups)}
     return kept, tuple(refuted)
+
+
+def _permuted(
+    copy: nn.Module,
+    shown: Sequence[Example],
+    trace: Trace,
+    found: Mapping[str, Inferred],
+    mlps: Mapping[str, Sequence[str]],
+    *,
+    read_too: bool,
+) -> list[Tensor]:
+    """Return a copy's outputs with the units of MLPs permuted."""
+    with _held(copy, [*mlps, *(up for ups in mlps.values() for up in ups)]) as weights:
+        for down, ups in mlps.items():
+            _permute(weights, trace, found, down, ups, read_too=read_too)
+        return _outputs(copy, shown)
 
 
 def _permute(

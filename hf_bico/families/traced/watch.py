@@ -210,6 +210,7 @@ class Watch(TorchFunctionMode):
             if fused is not None and fused.numel()
             else [kwargs[f"{n}_proj_weight"] for n in ("q", "k", "v")]
         )
+        plain = parts[0] is fused  # apart, the taps cannot watch them
         inside: list[Tensor] = []
         for number, (weight, x) in enumerate(zip(parts, (q, k, v), strict=True)):
             own = self.weight(weight)
@@ -219,7 +220,7 @@ class Watch(TorchFunctionMode):
                 _mark(y, "_rows", Rows(number * width, (number + 1) * width, 3 * width))
             if own is not None:
                 if weight is not fused or not inside:
-                    read = Read(x, y, trail_of(x), False, True, self.run)
+                    read = Read(x, y, trail_of(x), False, plain, self.run)
                     self.trace.reads.setdefault(own.name, []).append(read)
                 _mark(y, "_trail", Trail(frozenset({own.name})))
             inside.append(y)
@@ -227,7 +228,7 @@ class Watch(TorchFunctionMode):
         self._attend(inside[0], inside[1], inside[2], mixed)
         own = self.weight(out)
         if own is not None:
-            self.trace.reads.setdefault(own.name, []).append(Read(q, made[0], trail_of(mixed), False, True, self.run))
+            self.trace.reads.setdefault(own.name, []).append(Read(q, made[0], trail_of(mixed), False, plain, self.run))
             _mark(made[0], "_trail", Trail(frozenset({own.name})))
         return made
 

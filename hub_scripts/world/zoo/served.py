@@ -36,7 +36,7 @@ whisper wav2vec2 hubert llava qwen2_vl qwen2_5_vl qwen3_vl blip idefics3
 """Types of high use."""
 MORE = """
 arcee bamba big_bird bitnet blip-2 camembert canine cohere2 convbert convnextv2 cvt data2vec-audio data2vec-text
-data2vec-vision dbrx deberta dinov2_with_registers dinov3_vit efficientnet ernie ernie4_5 esm eurobert exaone4
+data2vec-vision deberta dinov2_with_registers dinov3_vit efficientnet ernie ernie4_5 esm eurobert exaone4
 falcon_h1 falcon_mamba flaubert fnet focalnet funnel glm glm4 gpt_neo gpt_oss gptj granitemoe helium hunyuan_v1_dense
 ijepa idefics2 internvl jamba layoutlm led lfm2 lilt longformer luke m2m_100 mamba mamba2 mbart megatron-bert
 metaclip_2 ministral3 mistral3 mobilebert mobilenet_v2 mobilevit mpt mra mvp nemotron nystromformer olmo olmo3
@@ -196,14 +196,20 @@ def _loss(shown: list[Example]) -> Any:
 
 def page(rows: list[Row]) -> str:
     """Return the page of all rows."""
-    served = [row for row in rows if row.by != "refused"]
+    served = sum(" maps, " in row.result for row in rows)
+    total = len(rows)
+    tables, refused = (sum(row.by == by for row in rows) for by in ("table", "refused"))
     return f"""# Model types
 
-Written by `python -m hub_scripts.world.zoo.served`, which ports a tiny random pair of every type between two widths.
-{len(served)} of {len(rows)} types are served, {sum(row.by == "table" for row in rows)} of them by a table; the others
-are refused in one line. *Roles* counts the linear maps in blocks of the type's default config whose role is known; the
-others pair by name. *Law*: permuting the units of every MLP of a tiny copy, as the roles say, changes nothing. *Moves*
-is the share of the parameters of the default config that linear maps in blocks, and a classifier, have.
+Written by `python -m hub_scripts.world.zoo.served`, which ports a tiny random pair of every type between two widths,
+where its config can be made narrower, else between two models of one. {served} of {total} types are served;
+{tables} have a table. {refused} are refused in one line, and {total - served - refused} are taken, but the port of the
+tiny pair ends in the line that is shown.
+
+*Roles* counts the linear maps in blocks of the type's default config whose role is known; the others pair by name.
+*Law*: permuting the units of every MLP of a tiny copy, as the roles say, changes nothing; it is refuted where a norm of
+units or a convolution lies between, and there the layers pair by name. *Moves* is the share of the parameters of the
+default config that linear maps in blocks, and a classifier, have.
 
 | type | class | by | roles | law | moves | a port between two widths |
 |---|---|---|---|---|---|---|
