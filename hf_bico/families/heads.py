@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Loss, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.moments import Statistics
+from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.ridge import ridge_classifier, ridge_labels, ridge_regression
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
@@ -41,6 +41,8 @@ class HeadKind(StrEnum):
     """Text features of the classes."""
     LM = "lm"
     """The target's own language-model head."""
+    COSINE = "cosine"
+    """None: the model's features are compared by their cosines."""
     NONE = "none"
     """None: the model outputs features."""
     OWN = "own"
@@ -146,12 +148,7 @@ def carried(
     first = links[:1]
     with torch.no_grad():
         seen = fill(Statistics(first, Wanted(frozenset({Signal.INPUT}))), base, target, first, batches)
-    moment = seen[links[0], Signal.INPUT]
-    try:
-        factor, fit = moment.procrustes(rtol=CUT)
-    except ValueError as error:
-        raise PortError(f"the head's input: {error}") from error
-    reads = (moment.energy_a / moment.energy_b) ** 0.5 * factor
+    reads, fit = _reads(seen[links[0], Signal.INPUT])
     made: dict[str, Tensor] = {}
     for (a, b), after in zip(links, [*links[1:], None], strict=True):
         weight = a.weight.of(head[a.weight.key]).float()
@@ -165,6 +162,33 @@ def carried(
             made[b.bias.key] = keep @ (a.bias.of(head[a.bias.key]).float() if a.bias else torch.zeros(a.d_out))
         reads = keep
     return made, fit
+
+
+def _reads(moment: CrossMoment) -> tuple[Tensor, Fit]:
+    """Return s R (d_B, d_A) of the rows that a head reads.
+
+    Raises:
+        PortError: they determine nothing.
+    """
+    try:
+        factor, fit = moment.procrustes(rtol=CUT)
+    except ValueError as error:
+        raise PortError(f"the head's input: {error}") from error
+    return (moment.energy_a / moment.energy_b) ** 0.5 * factor, fit
+
+
+def carried_layer(weight: Tensor, moment: CrossMoment) -> tuple[Tensor, Fit]:
+    """Return a single layer's weight (d_out, d_B), carried as `carried` does, and the fit of its map.
+
+    Args:
+        weight: (d_out, d_A)
+        moment: of its input.
+
+    Raises:
+        PortError: the samples determine nothing there.
+    """
+    reads, fit = _reads(moment)
+    return weight @ reads.to(weight).T, fit
 
 
 def _units(after: Tensor, wanted: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.types import Site
+from hf_bico.families.sentences import Sentence
 
 
 class Family(Protocol):
@@ -92,6 +93,8 @@ class Purpose:
     """Entries of the source's config about its head."""
     architecture: str | None = None
     """The source's class, used for the other models too where they are of the same type."""
+    sentence: Sentence | None = None
+    """What sentence-transformers put behind a model of features."""
 
     @property
     def answer(self) -> Answer | None:

@@ -103,7 +103,7 @@ class Shapes(Mapping[str, SimpleNamespace]):
 
     def __init__(self, hub: Hub, pinned: Pinned, files: Iterable[str]) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for name in files:
+        for name in (f"{pinned.within}/{name}".removeprefix("/") for name in files):
             if pinned.folder is not None:
                 tensors = SafeTensors(pinned.folder / name)
                 self.shapes |= {key: tensors.shape(key) for key in tensors}

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
 from hf_bico.core.errors import PortError, setting
+from hf_bico.io.nested import flattened, linked, real_names
 from hf_bico.io.reference import Pinned, Reference
 
 
@@ -53,14 +55,14 @@ class Hub:
         ref = Reference.parse(text)
         if ref.folder is not None:
             files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
-            return Pinned(ref.name, None, files, ref.folder, kind)
+            return flattened(Pinned(ref.name, None, files, ref.folder, kind))
         if constants.HF_HUB_OFFLINE and (cached := of_cache(ref, kind)):
-            return cached
+            return flattened(cached)
         with self.hub_errors_as_one_line(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
-        return Pinned(ref.name, info.sha, _files(info), kind=kind)
+        return flattened(Pinned(ref.name, info.sha, _files(info), kind=kind))
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """Fetch those of the files `names` that a repo has, and return the folder that holds them.
@@ -68,6 +70,9 @@ class Hub:
         Raises:
             PortError: they cannot be fetched or saved.
         """
+        if pinned.within:
+            folder = self.fetch(replace(pinned, within=""), real_names(pinned.within, names))
+            return linked(folder, pinned.within, names)
         if pinned.folder is not None:
             return pinned.folder
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):

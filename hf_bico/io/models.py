@@ -10,9 +10,10 @@ from torch import nn
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.types import Pair, Site
-from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families import Family, Library, Purpose, PurposeKind, Transformers, family_of, library_of
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
+from hf_bico.families.sentences import said_in, sentence_of
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, check_shapes, require_weights, shards
 from hf_bico.io.hub import Hub
@@ -120,11 +121,22 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
+        purpose = _with_sentence(purpose, pinned[0], hub)
     found = [_repo_model(*each, hub, library, purpose, family) for each in zip(opened, folders, strict=True)]
     if adapter:
         with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], Shapes(hub, pinned[0], (WEIGHTS,)), library)
     return library, purpose, tuple(found)
+
+
+def _with_sentence(purpose: Purpose, pinned: Pinned, hub: Hub) -> Purpose:
+    """Return the purpose of a model of features with what sentence-transformers put behind it, if anything.
+
+    Raises:
+        PortError: there is a module that is not known.
+    """
+    names = said_in(pinned.files) if purpose.kind is PurposeKind.FEATURES else ()
+    return replace(purpose, sentence=sentence_of(hub.fetch(pinned, names))) if names else purpose
 
 
 def base_of(source: Pinned, hub: Hub) -> str:
@@ -238,16 +250,17 @@ def head_layers_of(base: RepoModel, target: RepoModel, head: HeadKind, purpose: 
     return replace(head_layers(own, theirs, base.shapes, target.shapes, head), gains=lacking)
 
 
-def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
+def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True, *, headed: bool = True) -> None:
     """Refuse weights that do not fit their config. Only the source, the first, needs the layers on top.
 
     Args:
         tuned: whether the first is a fine-tune; if not, no model needs them.
+        headed: whether anything reads them; a model of features may lack its pooler.
 
     Raises:
         PortError: tensors of a model are missing, of another shape, or unknown; all of them listed.
     """
-    source = models[0] if tuned else None
+    source = models[0] if tuned and headed else None
     for each in models:
         top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]

@@ -53,6 +53,8 @@ class Pinned:
     """None for a repo."""
     kind: str = "model"
     """Either "model" or "dataset"."""
+    within: str = ""
+    """The folder of the repo in which the model lies; its files are named as if they lay at the top."""
 
     def __str__(self) -> str:
         return f"{self.name}@{self.commit}" if self.commit else f"{self.name} (local folder)"

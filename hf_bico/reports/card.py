@@ -37,6 +37,10 @@ class Opening:
     @classmethod
     def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
         """Return how the model of a repo is opened; without a repo, that of the folder in which the card lies."""
+        if purpose.sentence is not None:
+            load = "from sentence_transformers import SentenceTransformer\n\n"
+            load += f'model = SentenceTransformer("{repo or "."}")'
+            return cls("sentence-transformers", "sentence-similarity", load)
         return cls(
             library.name,
             library.task_type(purpose),

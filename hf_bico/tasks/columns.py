@@ -22,6 +22,7 @@ class SampleKind(StrEnum):
     COMPLETION = "prompt and completion"
     TAGS = "words and tags"
     SPAN = "question and context"
+    TOGETHER = "texts that belong together"
 
 
 ROLES = {
@@ -33,13 +34,18 @@ ROLES = {
     SampleKind.PLAIN: ("text",),
     SampleKind.TAGS: ("tokens", "tags"),
     SampleKind.SPAN: ("question", "context", "answers"),
+    SampleKind.TOGETHER: ("anchor", "positive"),
 }
 """The columns of every kind of sample, in the order in which the kinds are tried."""
 
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 """What a message calls its speaker and its content."""
 
-SUITS = {PurposeKind.TOKEN_CLASSES: SampleKind.TAGS, PurposeKind.SPANS: SampleKind.SPAN}
+SUITS = {
+    PurposeKind.TOKEN_CLASSES: SampleKind.TAGS,
+    PurposeKind.SPANS: SampleKind.SPAN,
+    PurposeKind.FEATURES: SampleKind.TOGETHER,
+}
 """What a model is for → the kind of samples that is tried first."""
 TOKEN_NAMES = ("tokens", "words")
 TAG_NAMES = ("ner_tags", "tags", "labels", "ner")
@@ -55,6 +61,15 @@ PAIR_NAMES = (
     ("question", "sentence"),
     ("question", "passage"),
     ("query", "passage"),
+)
+SCORE_NAMES = ("score", "similarity_score", "similarity")
+TOGETHER_NAMES = (
+    ("anchor", "positive"),
+    ("query", "positive"),
+    ("question", "answer"),
+    ("query", "answer"),
+    ("query", "passage"),
+    ("sentence1", "sentence2"),
 )
 PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
 COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
@@ -116,7 +131,7 @@ def find_columns(
     classed = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
     order = sorted(ROLES, key=lambda kind: kind is SampleKind.COMPLETION) if classed else ROLES
     order = sorted(order, key=lambda kind: kind is SampleKind.PLAIN)
-    first = SUITS.values() if purpose is None else [SUITS.get(purpose.kind)]
+    first = (SampleKind.TAGS, SampleKind.SPAN) if purpose is None else [SUITS.get(purpose.kind)]
     order = sorted(order, key=lambda kind: kind not in first)
     for kind in order:
         if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
@@ -208,6 +223,8 @@ class _Table:
         lists = [name for name, feature in types if isinstance(element(feature), datasets.ClassLabel)]
         taken = set(self.named.values())
         known = [name for name in LABEL_NAMES if name in self.features and name not in taken]
+        if not known and self.purpose is not None and self.purpose.answer in (None, Answer.NUMBER):
+            known = [name for name in SCORE_NAMES if name in self.features and name not in taken]
         label = self.one("label", classes or lists or known)
         return {} if label is None else {"label": label}
 
@@ -243,6 +260,14 @@ def _tags(table: _Table) -> dict[str, str] | None:
     fitting = [name for name, feature in table.features.items() if name != tokens and _fits("tags", feature)]
     tags = table.one("tags", next(([name] for name in TAG_NAMES if name in fitting), fitting))
     return None if tokens is None or tags is None else {"tokens": tokens, "tags": tags}
+
+
+def _together(table: _Table) -> dict[str, str] | None:
+    named = {role: table.named[role] for role in ("anchor", "positive") if role in table.named}
+    if len(named) == 2:
+        return named
+    found = [names for names in TOGETHER_NAMES if set(names) <= set(table.strings(names))]
+    return None if named or not found or table.label() else {"anchor": found[0][0], "positive": found[0][1]}
 
 
 def _span(table: _Table) -> dict[str, str] | None:
@@ -314,6 +339,7 @@ FINDERS = {
     SampleKind.PLAIN: _plain,
     SampleKind.TAGS: _tags,
     SampleKind.SPAN: _span,
+    SampleKind.TOGETHER: _together,
 }
 
 

@@ -51,6 +51,13 @@ METRICS = {
             "F1 of all classes of all samples together, each given where its score is above 0; intervals from the "
             "spread over samples",
         ),
+        Metric(
+            "MRR@10",
+            "Mean over the samples of the reciprocal rank of a text's own partner among those of all samples, 0 beyond "
+            "10; intervals from the spread over samples",
+        ),
+        Metric("recall@1", "Share of the texts whose own partner comes first"),
+        Metric("recall@10", "Share of the texts whose own partner is among the first ten"),
         Metric("mAP", "Mean over the classes of the average precision"),
         Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False),
         Metric("spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False),
@@ -138,6 +145,20 @@ class Score:
         seen = there.any(0)
         precision = average_precision_score(there[:, seen].numpy(), scores[:, seen].numpy()) if seen.any() else 0.0
         return cls.ratio(both, either, "micro F1", {"mAP": float(precision)})
+
+    @classmethod
+    def retrieval(cls, queries: Tensor, texts: Tensor) -> "Score":
+        """Return the mean of the reciprocal rank of every query's own text among all texts, by the cosines of unit
+        features (n, d) each; 0 beyond rank 10. Beside it the shares whose own text comes first, and among ten.
+        """
+        ranks = []
+        for first, some in zip(range(0, len(queries), MOST), queries.split(MOST), strict=True):
+            cosines = some @ texts.T
+            own = cosines[torch.arange(len(some)), torch.arange(first, first + len(some))]
+            ranks.append((cosines > own[:, None]).sum(-1) + 1)
+        rank = torch.cat(ranks).float()
+        recall = {f"recall@{k}": float((rank <= k).float().mean()) for k in (1, 10)}
+        return cls.mean((rank <= 10) / rank, "MRR@10", recall)
 
     @classmethod
     def correlation(cls, given: Tensor, wanted: Tensor, metric: str = "pearson") -> "Score":

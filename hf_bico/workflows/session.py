@@ -228,7 +228,8 @@ def open_session(plan: Plan, run: Run) -> Session:
         require_new_weights(hashes, pinned[2])
         sides = open_asked(plan, base), open_asked(plan, new)
     own = own_head(models, change)
-    head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
+    dense = models.purpose.sentence.layers(tuned) if models.purpose.sentence else ()
+    head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own, dense)
     by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
     alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)

@@ -218,7 +218,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(what, why, folders, tmp_path
     ("change", "why"),
     [
         ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter's change cannot be ported.*LORA, ADALORA"),
-        ({"task_type": "TOKEN_CLS"}, "TOKEN_CLS is for a task"),
+        ({"task_type": "MULTIPLE_CHOICE"}, "MULTIPLE_CHOICE is for a task"),
     ],
 )
 def test_a_kind_that_cannot_be_ported_is_refused_by_name(change, why, folders, tmp_path):
