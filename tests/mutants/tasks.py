@@ -8,6 +8,7 @@ ASKED = "tests/tasks/test_classifiers.py::test_"
 READ = "tests/tasks/test_labels.py::test_"
 OPENS = "tests/workflows/test_sentences.py::test_sentence_transformers_opens_the_port"
 DENSE = f"{OPENS}[{{'dense': True, 'prompt': 'query: '}}-scored]"
+TOGETHER = DENSE.replace("scored", "together")
 
 MUTANTS = {
     "several labels summed over the classes": of_tests(
@@ -42,7 +43,7 @@ MUTANTS = {
         embeddings.Together,
         "prompts",
         lambda right: property(lambda self: ("", "")),
-        DENSE.replace("scored", "together"),
+        TOGETHER,
     ),
     "a Dense layer of other coordinates": of_tests(
         heads, "carried_layer", then(lambda made: (made[0].roll(1, 1), made[1])), DENSE
