@@ -142,8 +142,8 @@ def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalRes
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").title(),
-        metric_type=ported.metric.replace(" ", "_"),
-        metric_name=ported.metric.capitalize(),
+        metric_type=METRICS[ported.metric].hub or ported.metric.replace(" ", "_"),
+        metric_name=METRICS[ported.metric].title,
         metric_value=round(ported.value, 6),
         dataset_type="local" if dataset.local else dataset.name,
         dataset_name=dataset.name,

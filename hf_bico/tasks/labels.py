@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.families import Answer, Purpose
 from hf_bico.families.feeding import UNASKED, Span
-from hf_bico.tasks.columns import Columns, SampleKind, element, is_list
+from hf_bico.tasks.kinds import Columns, SampleKind, element, is_list
 from hf_bico.tasks.splits import HubDataset, Split
 
 CLASSES_FILE = "classnames.txt"

@@ -22,6 +22,13 @@ class Metric:
     """Whether more is better."""
     share: bool = True
     """Whether it is a share, shown in per cent."""
+    hub: str = ""
+    """What the Hub calls it, where that is not its own name."""
+
+    @property
+    def title(self) -> str:
+        """Its name at the beginning of a line."""
+        return self.name[:1].upper() + self.name[1:]
 
     def show(self, value: float) -> str:
         """Return a value as readers see it."""
@@ -50,6 +57,7 @@ METRICS = {
             "micro F1",
             "F1 of all classes of all samples together, each given where its score is above 0; intervals from the "
             "spread over samples",
+            hub="f1",
         ),
         Metric(
             "MRR@10",
@@ -59,12 +67,15 @@ METRICS = {
         Metric("recall@1", "Share of the texts whose own partner comes first"),
         Metric("recall@10", "Share of the texts whose own partner is among the first ten"),
         Metric("mAP", "Mean over the classes of the average precision"),
-        Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False),
-        Metric("spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False),
+        Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False, hub="pearsonr"),
+        Metric(
+            "spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False, hub="spearmanr"
+        ),
         Metric(
             "entity F1",
             "F1 of whole entities, right in kind and place, as seqeval counts them; intervals from the spread over "
             "samples",
+            hub="f1",
         ),
         Metric("word accuracy", "Share of the words whose class is right; intervals from the spread over samples"),
         Metric(
@@ -76,6 +87,7 @@ METRICS = {
             "answer F1",
             "Mean over the samples of the F1 of an answer's words, by SQuAD's rules; intervals from the spread over "
             "samples",
+            hub="f1",
         ),
     )
 }
