@@ -7,8 +7,7 @@ from tests.mutants.changes import instead, of_tests, then
 ASKED = "tests/tasks/test_classifiers.py::test_"
 READ = "tests/tasks/test_labels.py::test_"
 OPENS = "tests/workflows/test_sentences.py::test_sentence_transformers_opens_the_port"
-DENSE = f"{OPENS}[{{'dense': True, 'prompt': 'query: '}}-scored]"
-TOGETHER = DENSE.replace("scored", "together")
+DENSE, TOGETHER = f"{OPENS}[scored dense]", f"{OPENS}[together dense]"
 
 MUTANTS = {
     "several labels summed over the classes": of_tests(

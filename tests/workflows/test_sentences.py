@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset, Features, Value
+from huggingface_hub import HfApi
 from support.repos import texts
 from support.tasks import write_sentences
 
@@ -33,19 +34,31 @@ def write_pairs(folder, kind: str):
     return folder
 
 
-def ported(root, out, **changed):
+def ported(root, out, source=None, **changed):
     config = {"base": str(root / "base"), "n": 66, "method": "bico", "allow_regression": True, "output": out}
     config |= {"method_options": ("rtol=1e-6",)}
-    return run(PortConfig(*(str(root / part) for part in ("ft", "plus", "task")), **config | changed), Hub())
+    names = source or str(root / "ft"), *(str(root / part) for part in ("plus", "task"))
+    return run(PortConfig(*names, **config | changed), Hub())
 
 
-@pytest.mark.parametrize("kind", ["scored", "together"])
-@pytest.mark.parametrize("shape", [{}, {"dense": True, "prompt": "query: "}, {"nested": True}], ids=str)
+DENSE = {"dense": True, "prompt": "query: "}
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        pytest.param("scored", {}, id="scored"),
+        pytest.param("scored", DENSE, id="scored dense"),
+        pytest.param("together", DENSE, id="together dense"),
+        pytest.param("together", {"nested": True}, id="together nested"),
+    ],
+)
 def test_sentence_transformers_opens_the_port(tmp_path, kind, shape):
     library = pytest.importorskip("sentence_transformers")
     root = write_sentences(tmp_path, **shape)
     write_pairs(root / "task", kind)
-    outcome = ported(root, tmp_path / "out")
+    source = published(root, kind) if shape.get("nested") else None
+    outcome = ported(root, tmp_path / "out", source)
     theirs, ours = (library.SentenceTransformer(str(root / part), device="cpu") for part in ("ft", "out"))
     assert ours.prompts == theirs.prompts and [type(m) for m in ours] == [type(m) for m in theirs]
     a, b = (torch.tensor(model.encode(texts("test"))) for model in (theirs, ours))
@@ -56,6 +69,14 @@ def test_sentence_transformers_opens_the_port(tmp_path, kind, shape):
     assert scores["ported"]["metric"] == {"scored": "spearman", "together": "MRR@10"}[kind]
     assert scores["ported"]["value"] == pytest.approx(own_score(ours, root, kind), abs=0.02)
     assert 'SentenceTransformer("' in (tmp_path / "out" / "README.md").read_text()
+
+
+def published(root, kind: str) -> str:
+    """The fine-tune as a repo of the Hub."""
+    repo, api = f"demo/sentences-{kind}", HfApi()
+    api.create_repo(repo)
+    api.upload_folder(folder_path=root / "ft", repo_id=repo)
+    return repo
 
 
 def own_score(model, root, kind: str) -> float:
