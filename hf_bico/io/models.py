@@ -92,7 +92,7 @@ def bases(
     library = _library(pinned)
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
     with errors_about(pinned[0]):
-        purpose = purpose_of(library, folders[0])
+        purpose = _with_sentence(purpose_of(library, folders[0]), pinned[0], hub)
     return (
         library,
         purpose,

@@ -11,9 +11,10 @@ from hf_bico.core.collect import Scores, Side
 from hf_bico.core.errors import PortError
 from hf_bico.families import Answer, Contrastive, Library, Loaded, Purpose, PurposeKind
 from hf_bico.families.sentences import PLAIN
-from hf_bico.tasks.classifiers import HiddenWords, classifier_of
+from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.embeddings import Embedding, Similar, Together
+from hf_bico.tasks.hidden import HiddenWords
 from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task
 
