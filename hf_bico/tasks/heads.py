@@ -13,7 +13,8 @@ from hf_bico.core.moments import CrossMoment
 from hf_bico.core.transport import holding
 from hf_bico.core.types import Fit, Site, Tensors
 from hf_bico.families.feeding import Encoded
-from hf_bico.families.heads import HeadKind, HeadLayers, carried, carried_layer, fitted, fitting_of, place, solved
+from hf_bico.families.fitting import fitting_of, solved
+from hf_bico.families.heads import HeadKind, HeadLayers, carried, carried_layer, fitted, place
 from hf_bico.families.sentences import Dense
 from hf_bico.tasks.asked import Asked, zero_shot_head
 from hf_bico.tasks.batches import Batches, batched
