@@ -17,7 +17,7 @@ from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Statistics
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
-from hf_bico.families.sentences import HOLDS
+from hf_bico.families.sentences import HOLDS, sentence_of
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -264,11 +264,18 @@ def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[s
 
 
 def _write_sentence(stage: Path, session: Session) -> None:
-    """Write what sentence-transformers put behind the fine-tune, in place of what is behind the target."""
+    """Write what sentence-transformers put behind the fine-tune, in place of what is behind the target; of one without
+    such modules the target's stay, with the model at the top.
+    """
     sentence, objective = session.plan.models.purpose.sentence, session.target.objective
-    if sentence is None or not isinstance(objective, Embedding):
+    if not isinstance(objective, Embedding):
         return
     config: Any = session.target.model.config
+    if sentence is None:
+        own = sentence_of(session.folders[2]) if session.plan.lineage.target.within else None
+        if own is not None:
+            own.write(stage, config.hidden_size, own.layers(session.folders[2]))
+        return
     for path in [path for path in stage.glob("*/*") if HOLDS.fullmatch(path.relative_to(stage).as_posix())]:
         path.unlink()
     sentence.write(stage, config.hidden_size, objective.dense)
