@@ -3,11 +3,10 @@
 A fine-tune's new head is not in its base, so there is no τ to move; the head itself is carried, or made anew.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,11 @@ from torch import Tensor, nn
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Loss, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.moments import Statistics
-from hf_bico.core.ridge import ridge_classifier, ridge_labels, ridge_regression
+from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
-from hf_bico.families.feeding import UNASKED, Encoded
-from hf_bico.families.protocol import Answer
+from hf_bico.families.feeding import Encoded
+from hf_bico.families.fitting import Fitting, solved
 
 LAST = "head"
 """Role of a classifier's last layer; its outputs are the classes."""
@@ -41,6 +39,8 @@ class HeadKind(StrEnum):
     """Text features of the classes."""
     LM = "lm"
     """The target's own language-model head."""
+    COSINE = "cosine"
+    """None: the model's features are compared by their cosines."""
     NONE = "none"
     """None: the model outputs features."""
     OWN = "own"
@@ -146,12 +146,7 @@ def carried(
     first = links[:1]
     with torch.no_grad():
         seen = fill(Statistics(first, Wanted(frozenset({Signal.INPUT}))), base, target, first, batches)
-    moment = seen[links[0], Signal.INPUT]
-    try:
-        factor, fit = moment.procrustes(rtol=CUT)
-    except ValueError as error:
-        raise PortError(f"the head's input: {error}") from error
-    reads = (moment.energy_a / moment.energy_b) ** 0.5 * factor
+    reads, fit = _reads(seen[links[0], Signal.INPUT])
     made: dict[str, Tensor] = {}
     for (a, b), after in zip(links, [*links[1:], None], strict=True):
         weight = a.weight.of(head[a.weight.key]).float()
@@ -167,6 +162,33 @@ def carried(
     return made, fit
 
 
+def _reads(moment: CrossMoment) -> tuple[Tensor, Fit]:
+    """Return s R (d_B, d_A) of the rows that a head reads.
+
+    Raises:
+        PortError: they determine nothing.
+    """
+    try:
+        factor, fit = moment.procrustes(rtol=CUT)
+    except ValueError as error:
+        raise PortError(f"the head's input: {error}") from error
+    return (moment.energy_a / moment.energy_b) ** 0.5 * factor, fit
+
+
+def carried_layer(weight: Tensor, moment: CrossMoment) -> tuple[Tensor, Fit]:
+    """Return a single layer's weight (d_out, d_B), carried as `carried` does, and the fit of its map.
+
+    Args:
+        weight: (d_out, d_A)
+        moment: of its input.
+
+    Raises:
+        PortError: the samples determine nothing there.
+    """
+    reads, fit = _reads(moment)
+    return weight @ reads.to(weight).T, fit
+
+
 def _units(after: Tensor, wanted: int) -> Tensor:
     """Return a 0/1 matrix (wanted, d) that keeps a layer's units, those with the largest weights in `after` (·, d)."""
     d = after.shape[1]
@@ -174,67 +196,6 @@ def _units(after: Tensor, wanted: int) -> Tensor:
     keep = torch.zeros(wanted, d)
     keep[torch.arange(len(chosen)), chosen] = 1
     return keep
-
-
-class Fitting(NamedTuple):
-    """How a head's last layer is fitted in closed form."""
-
-    rows: Callable[[Tensor, Encoded], tuple[Tensor, Tensor]]
-    """Its input (n, T, d) of a batch → the rows (m, d) that are asked for, and what each is to give, (m,) or (m, K)."""
-    solve: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    """Those of all samples → W (K, d) and b (K,)."""
-
-
-def fitting_of(answer: Answer | None, classes: int) -> Fitting:
-    """Return how the head of a model is fitted.
-
-    Args:
-        classes: how many there are, where samples or words have one each.
-    """
-    if answer is Answer.CLASSES:
-        return Fitting(_of_samples, ridge_labels)
-    if answer is Answer.NUMBER:
-        return Fitting(_of_samples, lambda x, y: ridge_regression(x, y[:, None]))
-    if answer is Answer.SPAN:
-        return Fitting(_of_ends, _solve_ends)
-    one = partial(ridge_classifier, classes=classes)
-    return Fitting(_of_words if answer is Answer.WORD_CLASSES else _of_samples, one)
-
-
-def _of_samples(rows: Tensor, batch: Encoded) -> tuple[Tensor, Tensor]:
-    return _read(rows, batch), _labels(batch)
-
-
-def _of_words(rows: Tensor, batch: Encoded) -> tuple[Tensor, Tensor]:
-    labels = _labels(batch).to(rows.device)
-    asked = labels != UNASKED
-    return rows[asked], labels[asked]
-
-
-def _of_ends(rows: Tensor, batch: Encoded) -> tuple[Tensor, Tensor]:
-    """Return every token but padding, with 1 where it is the first and where it is the last of the answer."""
-    labels = _labels(batch).to(rows.device)
-    wanted = torch.zeros(*rows.shape[:2], 2, device=rows.device)
-    for end in range(2):
-        wanted[torch.arange(len(rows)), labels[:, end], end] = 1
-    asked = batch.inputs["attention_mask"].to(rows.device) != 0
-    return rows[asked], wanted[asked]
-
-
-def _solve_ends(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a ridge regression of the ends of answers, scaled so that a right end is on average as far above the mean
-    as the right one of as many classes as a text has tokens."""
-    weight, bias = ridge_regression(x, y)
-    logits = x.float() @ weight.T + bias
-    right = y > 0
-    above = (logits[right].mean() - logits.mean()).clamp_min(1e-12)
-    scale = (torch.tensor(2 * len(y) / max(float(right.sum()), 1.0)).log() + 2) / above
-    return scale * weight, scale * bias
-
-
-def _labels(batch: Encoded) -> Tensor:
-    assert batch.labels is not None  # heads are fitted for tasks with labels only
-    return batch.labels
 
 
 def fitted(
@@ -274,26 +235,6 @@ def fitted(
     if last.bias:
         made[last.bias.key] = bias
     return made
-
-
-def _read(rows: Tensor, batch: Encoded) -> Tensor:
-    """Return the rows (n, d) of (n, T, d) that a classifier answers from: of a text's tokens, the last real one's."""
-    if rows.shape[1] == 1:
-        return rows[:, 0]
-    mask = batch.inputs["attention_mask"].to(rows.device)
-    return rows[torch.arange(len(rows)), mask.sum(1) - 1]
-
-
-def solved(fitting: Fitting, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return W (K, d) and b (K,) of a layer fitted to rows x (m, d).
-
-    Raises:
-        PortError: the features are all alike.
-    """
-    try:
-        return fitting.solve(x, y)
-    except ValueError as error:
-        raise PortError(f"no head can be fitted: {error}") from error
 
 
 def place(model: nn.Module, tensors: Tensors) -> None:

@@ -25,7 +25,7 @@ EXTRA = re.compile(
     r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
     r"chat_template|preprocessor_config|processor_config|generation_config|"
     r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
-    r"|1_Pooling/config\.json"
+    r"|\d+_\w+/(config\.json|model\.safetensors)"
 )
 """Names of the files that a model opens with, besides its config and weights."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site, Tensors
+from hf_bico.families.sentences import Sentence
 
 
 class Family(Protocol):
@@ -102,6 +103,8 @@ class Purpose:
     """Entries of the source's config about its head."""
     architecture: str | None = None
     """The source's class, used for the other models too where they are of the same type."""
+    sentence: Sentence | None = None
+    """What sentence-transformers put behind a model of features."""
 
     @property
     def answer(self) -> Answer | None:

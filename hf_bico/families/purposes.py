@@ -77,12 +77,13 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
     Raises:
         PortError: the class is for a task that is not known.
     """
-    name = name or _architecture(config)
+    stored, name = name is None, name or _architecture(config)
     kind = kind_of(name)
     if kind is None:
         known = ", ".join(f"…{end}" for end in KINDS)
         raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
-    _require_text_or_images(config, name)
+    if stored:  # what a live model takes is its script's to give
+        _require_text_or_images(config, name)
     if config.model_type in CONTRASTIVE and kind is PurposeKind.FEATURES:
         return Purpose(PurposeKind.ZERO_SHOT, architecture=name)
     if kind is PurposeKind.FEATURES and config.is_encoder_decoder and not name.endswith("EncoderModel"):
@@ -104,6 +105,7 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
         PortError: the task is not known.
     """
     own = _architecture(config)
+    _require_text_or_images(config, own)
     end = PEFT_TASKS.get(task) if task else cls or own
     kind = kind_of(end) if end else None
     if kind is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.notes import note
+from hf_bico.io.nested import flattened
 from hf_bico.io.reference import Pinned
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -83,7 +84,7 @@ def one_kind(pinned: Pinned, kind: str | None = None, subfolder: str | None = No
     Raises:
         PortError: there is none of that kind, or no such folder.
     """
-    pinned = pinned.inside(subfolder) if subfolder else pinned
+    pinned = flattened(pinned.inside(subfolder)) if subfolder else pinned
     if kind not in (None, *SOURCE_KINDS):
         raise PortError(f"{setting('source_kind')} {kind}: give {' or '.join(SOURCE_KINDS)}")
     whole = [name for name in pinned.files if MODEL.fullmatch(name)]

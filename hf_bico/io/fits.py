@@ -8,16 +8,17 @@ from hf_bico.io.checkpoints import check_shapes
 from hf_bico.io.models import RepoModel
 
 
-def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True) -> None:
+def check_models(library: Library, models: tuple[RepoModel, ...], tuned: bool = True, *, headed: bool = True) -> None:
     """Refuse weights that do not fit their config. Only the source, the first, needs the layers on top.
 
     Args:
         tuned: whether the first is a fine-tune; if not, no model needs them.
+        headed: whether anything reads them; a model of features may lack its pooler.
 
     Raises:
         PortError: tensors of a model are missing, of another shape, or unknown; all of them listed.
     """
-    source = models[0] if tuned else None
+    source = models[0] if tuned and headed else None
     for each in models:
         top = each.family.on_top(each.skeleton) if each is not source else frozenset()
         unknown = [key for key in each.shapes.stored if key not in each.shapes.used]

@@ -22,6 +22,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
 from hf_bico.core.errors import PortError, setting
+from hf_bico.io.nested import flattened, linked
 from hf_bico.io.reference import Pinned, Reference
 
 
@@ -53,14 +54,14 @@ class Hub:
         ref = Reference.parse(text)
         if ref.folder is not None:
             files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
-            return Pinned(ref.name, None, files, ref.folder, kind)
+            return flattened(Pinned(ref.name, None, files, ref.folder, kind))
         if constants.HF_HUB_OFFLINE and (cached := of_cache(ref, kind)):
-            return cached
+            return flattened(cached)
         with self.hub_errors_as_one_line(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
-        return Pinned(ref.name, info.sha, _files(info), kind=kind)
+        return flattened(Pinned(ref.name, info.sha, _files(info), kind=kind))
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """Fetch those of the files `names` that a repo has, and return the folder that holds them.
@@ -68,8 +69,10 @@ class Hub:
         Raises:
             PortError: they cannot be fetched or saved.
         """
-        if pinned.folder is not None:
-            return pinned.folder
+        folder = pinned.folder or self._downloaded(pinned, names)
+        return linked(folder, names, pinned.above) if pinned.above else folder
+
+    def _downloaded(self, pinned: Pinned, names: Iterable[str]) -> Path:
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
             patterns = [pinned.place(name) for name in names]
             whole = self.api.snapshot_download(

@@ -11,10 +11,11 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.pairing import Matching, pair_sites
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.types import Pair, Site
-from hf_bico.families import Family, Library, Purpose, Transformers, family_of, library_of
+from hf_bico.families import Family, Library, Purpose, PurposeKind, Transformers, family_of, library_of
 from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.protocol import Stored
+from hf_bico.families.sentences import said_in, sentence_of
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
@@ -117,7 +118,7 @@ def bases(
     library = _library(pinned)
     folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
     with errors_about(pinned[0]):
-        purpose = purpose_of(library, folders[0])
+        purpose = _with_sentence(purpose_of(library, folders[0]), pinned[0], hub)
     return (
         library,
         purpose,
@@ -149,6 +150,7 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
+        purpose = _with_sentence(purpose, pinned[0], hub)
     mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
     found = [
         repo_model(each, folder, hub, library, purpose, family, mend)
@@ -160,6 +162,16 @@ def repo_models(
         with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
     return library, purpose, tuple(found)
+
+
+def _with_sentence(purpose: Purpose, pinned: Pinned, hub: Hub) -> Purpose:
+    """Return the purpose of a model of features with what sentence-transformers put behind it, if anything.
+
+    Raises:
+        PortError: there is a module that is not known.
+    """
+    names = said_in(pinned.files) if purpose.kind is PurposeKind.FEATURES else ()
+    return replace(purpose, sentence=sentence_of(hub.fetch(pinned, names))) if names else purpose
 
 
 def _library(pinned: Sequence[Pinned]) -> Library:

@@ -55,15 +55,20 @@ class Pinned:
     """Either "model" or "dataset"."""
     subfolder: str = ""
     """The folder in the repo that `files` are in; "" for the repo itself. A local one is a part of `folder`."""
+    above: tuple[str, ...] = field(default=(), repr=False)
+    """Those of `files` that are not in it but in the folder above, as if they were in it; see `io/nested.py`."""
 
     def __str__(self) -> str:
-        name = self.place(self.name, before=True)
+        name = "/".join(filter(None, (self.name, self._outer if self.above else self.subfolder)))
         return f"{name}@{self.commit}" if self.commit else f"{name} (local folder)"
 
-    def place(self, name: str, *, before: bool = False) -> str:
-        """Return where a file of `files` lies in the repo; with `before`, a name with the subfolder after it."""
-        parts = (name, self.subfolder) if before else (self.subfolder, name)
-        return "/".join(filter(None, parts))
+    @property
+    def _outer(self) -> str:
+        return self.subfolder.rpartition("/")[0]
+
+    def place(self, name: str) -> str:
+        """Return where a file of `files` lies in the repo."""
+        return "/".join(filter(None, (self._outer if name in self.above else self.subfolder, name)))
 
     def inside(self, subfolder: str) -> "Pinned":
         """Return what is in a folder of this repo, as if it were a repo.
@@ -71,15 +76,17 @@ class Pinned:
         Raises:
             PortError: there is no such folder.
         """
-        name = subfolder.strip("/")
-        files = tuple(file.removeprefix(f"{name}/") for file in self.files if file.startswith(f"{name}/"))
+        name, there, folder = subfolder.strip("/"), self.files, self.folder
+        if self.above:
+            there, folder = tuple(map(self.place, there)), folder and folder.parent
+        files = tuple(file.removeprefix(f"{name}/") for file in there if file.startswith(f"{name}/"))
         if not files or ".." in name.split("/"):
-            there = sorted({file.split("/")[0] for file in self.files if "/" in file})
+            folders = sorted({file.split("/")[0] for file in there if "/" in file})
             raise PortError(
-                f"{self} has no folder {subfolder!r}; it has {', '.join(there) or 'none'}: name another with "
+                f"{self} has no folder {subfolder!r}; it has {', '.join(folders) or 'none'}: name another with "
                 f"{setting('subfolder')}"
             )
-        return replace(self, files=files, folder=self.folder and self.folder / name, subfolder=name)
+        return replace(self, files=files, folder=folder and folder / name, subfolder=name, above=())
 
     def without(self, *names: str) -> "Pinned":
         """Return the repo as if it did not have some files."""

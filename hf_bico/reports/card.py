@@ -37,6 +37,10 @@ class Opening:
     @classmethod
     def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
         """Return how the model of a repo is opened; without a repo, that of the folder in which the card lies."""
+        if purpose.sentence is not None:
+            load = "from sentence_transformers import SentenceTransformer\n\n"
+            load += f'model = SentenceTransformer("{repo or "."}")'
+            return cls("sentence-transformers", "sentence-similarity", load)
         return cls(
             library.name,
             library.task_type(purpose),
@@ -138,8 +142,8 @@ def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalRes
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").title(),
-        metric_type=ported.metric.replace(" ", "_"),
-        metric_name=ported.metric.capitalize(),
+        metric_type=METRICS[ported.metric].hub or ported.metric.replace(" ", "_"),
+        metric_name=METRICS[ported.metric].title,
         metric_value=round(ported.value, 6),
         dataset_type="local" if dataset.local else dataset.name,
         dataset_name=dataset.name,

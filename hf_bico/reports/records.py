@@ -283,6 +283,8 @@ class HeadRecord:
     """Names of the classes of a live fine-tune."""
     tried: dict[str, float] | None = maybe()
     """Kind of head → its loss on held-out samples, summed, where one was chosen."""
+    behind: str | None = maybe()
+    """What sentence-transformers put behind the model, in words."""
 
 
 @dataclass(frozen=True)

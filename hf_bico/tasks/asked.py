@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from hf_bico.core.collect import Scores, Side
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.notes import note
-from hf_bico.families import Contrastive, Library, Loaded, Purpose, PurposeKind
-from hf_bico.tasks.classifiers import HiddenWords, classifier_of
+from hf_bico.families import Answer, Contrastive, Library, Loaded, Purpose, PurposeKind
+from hf_bico.families.sentences import PLAIN
+from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.tasks.objectives import Causal, Completion, Embedding, Objective, Seq2Seq, ZeroShot
+from hf_bico.tasks.embeddings import Embedding, Similar, Together
+from hf_bico.tasks.hidden import HiddenWords
+from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task, samples_of
 from hf_bico.tasks.splits import Split
 
@@ -63,7 +66,12 @@ def objective_of(
     if purpose.kind is PurposeKind.MASKED_LM:
         return HiddenWords(side, length)
     if purpose.kind is PurposeKind.FEATURES:
-        return Embedding(side, length)
+        sentence = purpose.sentence or PLAIN
+        if task.columns.kind is SampleKind.TOGETHER:
+            return Together(side, length, sentence=sentence)
+        if task.columns.kind is SampleKind.PAIR and task.labels.answer is Answer.NUMBER:
+            return Similar(side, length, sentence=sentence, most=max(task.labels.most, 1.0))
+        return Embedding(side, length, sentence=sentence)
     order = class_order(task.class_names, purpose.labels) if task.class_names else ()
     return classifier_of(side, length, task.labels, order)
 

@@ -9,12 +9,17 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.method import Track
+from hf_bico.core.moments import CrossMoment
 from hf_bico.core.transport import holding
 from hf_bico.core.types import Fit, Site, Tensors
-from hf_bico.families.heads import HeadKind, HeadLayers, carried, fitted, fitting_of, place, solved
+from hf_bico.families.feeding import Encoded
+from hf_bico.families.fitting import fitting_of, solved
+from hf_bico.families.heads import HeadKind, HeadLayers, carried, carried_layer, fitted, place
+from hf_bico.families.sentences import Dense
 from hf_bico.tasks.asked import Asked, zero_shot_head
 from hf_bico.tasks.batches import Batches, batched
-from hf_bico.tasks.objectives import Embedding, ZeroShot
+from hf_bico.tasks.embeddings import Embedding
+from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.tasks.samples import Sample, Task
 
 Samples = Sequence[Sample]
@@ -146,18 +151,54 @@ class Fitted(Carried):
 
 
 @dataclass(frozen=True)
-class Probed(Fixed):
+class Behind(Fixed):
+    """What sentence-transformers puts behind a model of features: its linear layers, the first of them carried."""
+
+    dense: tuple[Dense, ...]
+    """The fine-tune's."""
+
+    def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
+        if not self.dense:
+            return Placed(base, target)
+        moment = CrossMoment()
+        for batch in track(Batches(samples, (base.objective, target.objective), self.size), "Carrying the head", 0):
+            with torch.no_grad():
+                a, b = (_bare(asked, part) for asked, part in ((base, batch.base), (target, batch.target)))
+            moment.add(a[:, None], b[:, None])
+        made, fit = carried_layer(self.dense[0].weight, moment)
+        first = replace(self.dense[0], weight=made)
+        return Placed(_with_dense(base, self.dense), _with_dense(target, (first, *self.dense[1:])), fit=fit)
+
+    def on_tuned(self, tuned: Asked, samples: Samples) -> Asked:
+        return _with_dense(tuned, self.dense) if self.dense else tuned
+
+
+def _bare(asked: Asked, batch: Encoded) -> Tensor:
+    assert isinstance(asked.objective, Embedding)
+    return asked.objective.bare(asked.model, batch).float().cpu()
+
+
+def _with_dense(asked: Asked, dense: tuple[Dense, ...]) -> Asked:
+    assert isinstance(asked.objective, Embedding)
+    return replace(asked, objective=replace(asked.objective, dense=dense))
+
+
+@dataclass(frozen=True)
+class Probed(Behind):
     """A linear probe of a model of features, fitted to the samples on the body as it is."""
 
     def place(self, base: Asked, target: Asked, samples: Samples, track: Track) -> Placed:
-        return Placed(self._with_probe(base, samples), self._with_probe(target, samples))
+        placed = super().place(base, target, samples, track)
+        assert placed.base is not None
+        own, theirs = (self._with_probe(asked, samples) for asked in (placed.base, placed.target))
+        return replace(placed, base=own, target=theirs)
 
     @contextmanager
     def for_body(self, placed: Placed, samples: Samples) -> Iterator[tuple[Asked, dict[str, Tensor]]]:
         yield self._with_probe(placed.target, samples), placed.tensors
 
     def on_tuned(self, tuned: Asked, samples: Samples) -> Asked:
-        return self._with_probe(tuned, samples)
+        return self._with_probe(super().on_tuned(tuned, samples), samples)
 
     def _with_probe(self, asked: Asked, samples: Samples) -> Asked:
         objective = asked.objective
@@ -172,17 +213,21 @@ class Probed(Fixed):
         return replace(asked, objective=replace(objective, probe=solved(fitting, x, labels)))
 
 
-def make_head(kind: HeadKind, task: Task, size: int, layers: HeadLayers, own: Tensors) -> Head:
+def make_head(
+    kind: HeadKind, task: Task, size: int, layers: HeadLayers, own: Tensors, dense: tuple[Dense, ...] = ()
+) -> Head:
     """Return the head of a kind.
 
     Args:
         size: samples in a batch.
         layers: what becomes of each layer of a classifier.
         own: the fine-tune's layers on top that are carried whole.
+        dense: its linear layers behind the pooling.
     """
     if kind is HeadKind.TRANSPORT:
         return Carried(kind, task, size, layers, own)
     if kind is HeadKind.RIDGE:
         return Fitted(kind, task, size, layers, own)
-    plain = {HeadKind.PROBE: Probed, HeadKind.ZERO_SHOT: Prompted}.get(kind, Fixed)
-    return plain(kind, task, size)
+    if kind in (HeadKind.PROBE, HeadKind.COSINE, HeadKind.NONE):
+        return (Probed if kind is HeadKind.PROBE else Behind)(kind, task, size, dense)
+    return (Prompted if kind is HeadKind.ZERO_SHOT else Fixed)(kind, task, size)

@@ -12,7 +12,7 @@ from huggingface_hub import errors as hub_errors
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.families import Answer, Purpose
 from hf_bico.families.feeding import UNASKED, Span
-from hf_bico.tasks.columns import Columns, SampleKind, element, is_list
+from hf_bico.tasks.kinds import Columns, SampleKind, element, is_list
 from hf_bico.tasks.splits import HubDataset, Split
 
 CLASSES_FILE = "classnames.txt"
@@ -31,6 +31,8 @@ class Labels:
     """Of the classes, in the dataset's order; empty where there are none."""
     hot: bool = False
     """Whether several classes come as a yes or no for each."""
+    most: float = 1.0
+    """The largest number."""
     may_lack: bool = False
     """Whether there are texts without the answer to their question."""
 
@@ -60,7 +62,7 @@ def labels_of(dataset: HubDataset, split: Split, columns: Columns, purpose: Purp
         hot = reader.is_hot(element(feature))
         return Labels(Answer.CLASSES, reader.hot_names() if hot else reader.names(element(feature)), hot)
     if getattr(feature, "names", None) is None and _is_number(feature, purpose):
-        return Labels(Answer.NUMBER)
+        return Labels(Answer.NUMBER, most=max(reader.numbers(), default=1.0))
     return Labels(Answer.CLASS, reader.names(feature))
 
 
@@ -109,6 +111,11 @@ class _Reader:
             rows = self.split.column(self.column)
         for row in rows:
             yield from (single(value) for value in (row if isinstance(row, list) else [row]) if value is not None)
+
+    def numbers(self) -> Iterator[float]:
+        """Yield all numbers; none of a split that is too large to be read for them."""
+        if self.split.num_rows <= READ_WHOLE:
+            yield from (value for value in self.values() if isinstance(value, int | float))
 
     def names(self, feature: Any, *, plain: bool = False) -> tuple[str, ...]:
         """Return the class names of a feature or of a file; else the labels themselves: sorted strings, or the numbers

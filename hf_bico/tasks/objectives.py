@@ -4,14 +4,14 @@ An objective is bound to one model (its tokenizer, its head); the models of a po
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq, encode_text
+from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq
 from hf_bico.families.losses import (
     logits_of_answer,
     logits_of_next,
@@ -19,7 +19,7 @@ from hf_bico.families.losses import (
     loss_of_tokens,
 )
 from hf_bico.families.protocol import Contrastive, Loaded, similarity
-from hf_bico.tasks.inputs import classes_in, device_of, images_of, labelled, on_device, pooled, tokenizer_of
+from hf_bico.tasks.inputs import classes_in, images_of, labelled, on_device, pooled, tokenizer_of
 from hf_bico.tasks.scores import Score
 
 
@@ -196,60 +196,6 @@ class Seq2Seq:
     def features(self, model: Any, batch: Encoded) -> Tensor:
         batch = on_device(model, batch)
         return F.normalize(pooled(model.get_encoder()(**batch.inputs).last_hidden_state, batch), dim=-1)
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """A model of features alone: under a linear probe if the samples have classes, else by its cosine similarities."""
-
-    side: Loaded
-    max_length: int | None
-    probe: tuple[Tensor, Tensor] | None = None
-    """W (K, d) and b (K,), once they are fitted."""
-
-    def encode(self, samples: Sequence[Any]) -> Encoded:
-        if not isinstance(samples[0].inputs, str | tuple):
-            return Encoded({"pixel_values": images_of(self.side, samples)}, classes_in(samples))
-        if not isinstance(samples[0].label, int):
-            samples = [replace(sample, label=None) for sample in samples]
-        return encode_text(tokenizer_of(self.side), samples, self.max_length)
-
-    def raw(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return the mean of the last layer's rows, (n, d)."""
-        batch = on_device(model, batch)
-        return pooled(model(**batch.inputs).last_hidden_state, batch)
-
-    def logits(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return the probe's logits, (n, K)."""
-        assert self.probe is not None
-        weight, bias = (tensor.to(device_of(model)) for tensor in self.probe)
-        return self.raw(model, batch) @ weight.T + bias
-
-    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        if self.probe is None:  # no loss without a probe: for passes that take no gradient of it
-            return 0 * self.raw(model, batch).sum()
-        batch, labels = labelled(model, batch)
-        return loss_of_classes(self.logits(model, batch), labels)
-
-    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return self.logits(model, batch)
-
-    def wanted(self, batch: Encoded) -> Tensor | None:
-        return batch.labels
-
-    def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        if self.probe is None:
-            return self.features(model, batch)
-        batch, labels = labelled(model, batch)
-        return (self.logits(model, batch).argmax(-1) == labels)[:, None]
-
-    def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
-        if self.probe is None:
-            return Score.agreement(per_sample, per_sample if reference is None else reference)
-        return Score.of(int(per_sample.sum()), len(per_sample))
-
-    def features(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return F.normalize(self.raw(model, batch), dim=-1)
 
 
 def similarity_scores(objective: Objective, bank: Encoded, model: nn.Module) -> Callable[[nn.Module, Encoded], Tensor]:

@@ -25,7 +25,7 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
         PurposeKind.MASKED_LM: (HeadKind.LM,),
-        PurposeKind.FEATURES: (HeadKind.PROBE,) if task.class_names else (HeadKind.NONE,),
+        PurposeKind.FEATURES: (_of_features(task),),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
     if named is not None and named not in choices:
@@ -33,6 +33,12 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
             f"{setting('head')} {named} is not for a model of {purpose.kind}; there it is {' or '.join(choices)}"
         )
     return HeadKind(named) if named else choices[0]
+
+
+def _of_features(task: Task) -> HeadKind:
+    if task.class_names:
+        return HeadKind.PROBE
+    return HeadKind.COSINE if task.is_paired else HeadKind.NONE
 
 
 TOKENIZERS = {
@@ -51,7 +57,7 @@ TAKES = {
     PurposeKind.TEXT_CLASSES: {SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.CAUSAL_LM: {SampleKind.PLAIN, SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.SEQ2SEQ: {SampleKind.COMPLETION, SampleKind.TEXT, SampleKind.PAIR},
-    PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE},
+    PurposeKind.FEATURES: {SampleKind.TEXT, SampleKind.PAIR, SampleKind.PLAIN, SampleKind.IMAGE, SampleKind.TOGETHER},
     PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
     PurposeKind.SPANS: {SampleKind.SPAN},
@@ -111,7 +117,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{lineage.source} has {len(purpose.labels)} classes, but {lineage.dataset} has "
             f"{len(task.class_names)}: name the dataset that it was fine-tuned on"
         )
-    if purpose.kind is PurposeKind.FEATURES and not task.class_names and method.needs_loss:
+    if purpose.kind is PurposeKind.FEATURES and not (task.class_names or task.is_paired) and method.needs_loss:
         raise PortError(
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
             f"without labels ({setting('method_options')} label_free=1), or {setting('method')} theseus"
@@ -144,7 +150,7 @@ def _require_answer(purpose: Purpose, task: Task, lineage: Lineage) -> None:
             "version ports models that give one"
         )
     if purpose.kind in (PurposeKind.ZERO_SHOT, PurposeKind.CAUSAL_LM, PurposeKind.SEQ2SEQ, PurposeKind.FEATURES):
-        own = Answer.CLASS
+        own = there if purpose.kind is PurposeKind.FEATURES and task.is_paired else Answer.CLASS
     if own is None or own is there or not task.columns.labels:
         return
     problem = purpose.config.get("problem_type")

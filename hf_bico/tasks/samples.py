@@ -40,6 +40,12 @@ class Task:
         """The classes; empty where there are none."""
         return self.labels.names
 
+    @property
+    def is_paired(self) -> bool:
+        """Whether two texts are compared, each by itself: they belong together, or have a score."""
+        scored = self.columns.kind is SampleKind.PAIR and self.labels.answer is Answer.NUMBER
+        return scored or self.columns.kind is SampleKind.TOGETHER
+
     def record(self) -> dict[str, Any]:
         """Return what a report says of the task, as plain data."""
         answer = self.labels.answer if self.columns.labels else None
@@ -251,6 +257,8 @@ def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     if kind is SampleKind.SPAN:
         texts = _text(index, "question", values["question"]), _text(index, "context", values["context"])
         return Sample(texts, label_of(task.labels, task.columns, index, values))
+    if kind is SampleKind.TOGETHER:
+        return Sample((_text(index, "anchor", values["anchor"]), _text(index, "positive", values["positive"])), None)
     label = label_of(task.labels, task.columns, index, values)
     if kind is SampleKind.IMAGE:
         if values["image"] is None:

@@ -22,6 +22,13 @@ class Metric:
     """Whether more is better."""
     share: bool = True
     """Whether it is a share, shown in per cent."""
+    hub: str = ""
+    """What the Hub calls it, where that is not its own name."""
+
+    @property
+    def title(self) -> str:
+        """Its name at the beginning of a line."""
+        return self.name[:1].upper() + self.name[1:]
 
     def show(self, value: float) -> str:
         """Return a value as readers see it."""
@@ -50,14 +57,25 @@ METRICS = {
             "micro F1",
             "F1 of all classes of all samples together, each given where its score is above 0; intervals from the "
             "spread over samples",
+            hub="f1",
         ),
+        Metric(
+            "MRR@10",
+            "Mean over the samples of the reciprocal rank of a text's own partner among those of all samples, 0 beyond "
+            "10; intervals from the spread over samples",
+        ),
+        Metric("recall@1", "Share of the texts whose own partner comes first"),
+        Metric("recall@10", "Share of the texts whose own partner is among the first ten"),
         Metric("mAP", "Mean over the classes of the average precision"),
-        Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False),
-        Metric("spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False),
+        Metric("pearson", "Pearson's correlation with the labels; Fisher's intervals", share=False, hub="pearsonr"),
+        Metric(
+            "spearman", "Spearman's rank correlation with the labels; Fisher's intervals", share=False, hub="spearmanr"
+        ),
         Metric(
             "entity F1",
             "F1 of whole entities, right in kind and place, as seqeval counts them; intervals from the spread over "
             "samples",
+            hub="f1",
         ),
         Metric("word accuracy", "Share of the words whose class is right; intervals from the spread over samples"),
         Metric(
@@ -69,6 +87,7 @@ METRICS = {
             "answer F1",
             "Mean over the samples of the F1 of an answer's words, by SQuAD's rules; intervals from the spread over "
             "samples",
+            hub="f1",
         ),
     )
 }
@@ -138,6 +157,20 @@ class Score:
         seen = there.any(0)
         precision = average_precision_score(there[:, seen].numpy(), scores[:, seen].numpy()) if seen.any() else 0.0
         return cls.ratio(both, either, "micro F1", {"mAP": float(precision)})
+
+    @classmethod
+    def retrieval(cls, queries: Tensor, texts: Tensor) -> "Score":
+        """Return the mean of the reciprocal rank of every query's own text among all texts, by the cosines of unit
+        features (n, d) each; 0 beyond rank 10. Beside it the shares whose own text comes first, and among ten.
+        """
+        ranks = []
+        for first, some in zip(range(0, len(queries), MOST), queries.split(MOST), strict=True):
+            cosines = some @ texts.T
+            own = cosines[torch.arange(len(some)), torch.arange(first, first + len(some))]
+            ranks.append((cosines > own[:, None]).sum(-1) + 1)
+        rank = torch.cat(ranks).float()
+        recall = {f"recall@{k}": float((rank <= k).float().mean()) for k in (1, 10)}
+        return cls.mean((rank <= 10) / rank, "MRR@10", recall)
 
     @classmethod
     def correlation(cls, given: Tensor, wanted: Tensor, metric: str = "pearson") -> "Score":

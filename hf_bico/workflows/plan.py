@@ -13,7 +13,7 @@ from hf_bico.core.methods import method_of
 from hf_bico.core.pairing import Matching, by_index, read_matching, subset
 from hf_bico.core.search import AUTO
 from hf_bico.core.transport import check_scale
-from hf_bico.families import Library, Purpose, Transformers
+from hf_bico.families import Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.riders import LINEAR
@@ -297,7 +297,7 @@ def paired(
     """
     tuned, base, target = models
     layers = head_layers_of(base, target, head, purpose)
-    check_models(library, models, tuned is not base)
+    check_models(library, models, tuned is not base, headed=purpose.kind is not PurposeKind.FEATURES)
     pairs, unpaired = pair_models(base, target, matching)
     return PortModels(
         library=library,

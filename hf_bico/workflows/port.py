@@ -21,6 +21,7 @@ from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.families import told_of
 from hf_bico.families.riders import LINEAR
+from hf_bico.families.sentences import HOLDS, sentence_of
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -46,6 +47,7 @@ from hf_bico.reports.records import (
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
+from hf_bico.tasks.embeddings import Embedding
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.config import PortConfig
@@ -217,7 +219,8 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
     plan, change, placed = session.plan, session.ported, session.placed
     if carried.choice and carried.choice.beside is False:
         change = change.accounted(replace(plan.models, groups=frozenset({LINEAR})))
-    samples, names = plan.samples, tuple(pair.target.name for pair in plan.models.layers.carried)
+    samples, sentence = plan.samples, plan.models.purpose.sentence
+    names = tuple(pair.target.name for pair in plan.models.layers.carried) or (sentence.dense if sentence else ())
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)
     return PortReport(
         lineage=origins(plan.lineage, session.hashes),
@@ -230,7 +233,13 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         ),
         task_vector=replace(vector, written=Written.of(carried.shaped, plan.storage.form)),
         layers=layer_table(plan.models.pairs),
-        head=HeadRecord(plan.models.head, names, placed.fit if names else None, tried=carried.heads),
+        head=HeadRecord(
+            plan.models.head,
+            names,
+            placed.fit if names else None,
+            tried=carried.heads,
+            behind=sentence.says if sentence else None,
+        ),
         moved=tuple(carried.moved),
         beside=tuple(carried.beside),
         left=tuple(change.account.left),
@@ -263,8 +272,30 @@ def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[s
     models, target, folder = plan.models, plan.lineage.target, session.folders[2]
     with holding(model, added(session.weights, shaped.delta, shaped.alpha)), session.target_as_it_is(drawn) as (_, own):
         head = {key: tensor.clone() for key, tensor in own.items()}
-    base = OpenedBase(target, models.library, models.purpose, folder, session.weights, model)
+    purpose = replace(models.purpose, sentence=None)
+    base = OpenedBase(target, models.library, purpose, folder, session.weights, model)
     if plan.storage.form is Form.MODEL:
         write_model(stage, base, shaped.delta, shaped.alpha, head)
+        _write_sentence(stage, session)
         return None
-    return write_delta(stage, base, shaped, head, [b.weight.key for _, b in models.pairs if b.weight.transposed])
+    found = write_delta(stage, base, shaped, head, [b.weight.key for _, b in models.pairs if b.weight.transposed])
+    _write_sentence(stage, session)
+    return found
+
+
+def _write_sentence(stage: Path, session: Session) -> None:
+    """Write what sentence-transformers put behind the fine-tune, in place of what is behind the target; of one without
+    such modules the target's stay, with the model at the top.
+    """
+    sentence, objective = session.plan.models.purpose.sentence, session.target.objective
+    if not isinstance(objective, Embedding):
+        return
+    config: Any = session.target.model.config
+    if sentence is None:
+        own = sentence_of(session.folders[2]) if session.plan.lineage.target.above else None
+        if own is not None:
+            own.write(stage, config.hidden_size, own.layers(session.folders[2]))
+        return
+    for path in [path for path in stage.glob("*/*") if HOLDS.fullmatch(path.relative_to(stage).as_posix())]:
+        path.unlink()
+    sentence.write(stage, config.hidden_size, objective.dense)

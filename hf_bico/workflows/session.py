@@ -245,7 +245,8 @@ def open_session(plan: Plan, run: Run) -> Session:
     if plan.scoring is not None:
         check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
     own = own_head(models, change)
-    head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own)
+    dense = models.purpose.sentence.layers(tuned) if models.purpose.sentence else ()
+    head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own, dense)
     by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
     alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)

@@ -219,6 +219,7 @@ def test_a_file_that_is_not_what_it_says_is_refused(what, why, folders, tmp_path
     [
         ({"peft_type": "PREFIX_TUNING"}, "PREFIX_TUNING adapter's change cannot be ported.*LORA, ADALORA"),
         ({"task_type": "QUESTION_ANS"}, "is for question-answering, but"),
+        ({"task_type": "MULTIPLE_CHOICE"}, "MULTIPLE_CHOICE is for a task"),
     ],
 )
 def test_a_kind_that_cannot_be_ported_is_refused_by_name(change, why, folders, tmp_path):

@@ -1,5 +1,6 @@
 """Tiny models with heads of every kind, and datasets that ask them: a base, its fine-tune, and the base's twin."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import datasets
 import torch
 import transformers
 from datasets import ClassLabel, List, Value
+from safetensors.torch import save_file
 from support import tokenizers_at_hand
 from support.family_twins import gradient_step, twin
 from support.repos import ROWS, _scale, case_of, texts
@@ -123,11 +125,15 @@ def model_of(kind: str, tokenizer: Any) -> nn.Module:
     torch.manual_seed(0)
     own = KINDS[kind]
     options = case_of("bert", tokenizer.vocab_size).options | own.options
-    model = getattr(transformers, own.cls)(transformers.BertConfig(**options)).double().eval()
+    return _spread(getattr(transformers, own.cls)(transformers.BertConfig(**options)).double().eval())
+
+
+def _spread(model: nn.Module) -> nn.Module:
+    """Make a model's features differ from text to text."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=1.0 if "embed" in name else parameter.shape[-1] ** -0.5)
+                parameter.normal_(std=1.0 if "embed" in name else 2 * parameter.shape[-1] ** -0.5)
     return model
 
 
@@ -149,4 +155,62 @@ def write_world(root: Path, kind: str) -> Path:
     model.float().save_pretrained(root / "ft")
     for folder in ("base", "ft", "plus"):
         tokenizer.save_pretrained(root / folder)
+    return root
+
+
+def write_sentences(root: Path, *, dense: bool = False, nested: bool = False, prompt: str = "") -> Path:
+    """Write `base`, its fine-tune `ft` as sentence-transformers does, and `plus`, the base's twin."""
+    torch.manual_seed(0)
+    tokenizer, rows = words(), texts("train")
+    options = case_of("bert", tokenizer.vocab_size).options
+    config = transformers.BertConfig(**options)
+    model: Any = _spread(transformers.BertModel(config, add_pooling_layer=False).double().eval())
+    inputs = dict(tokenizer(rows, padding=True, return_tensors="pt"))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    wanted = torch.randn(len(rows), options["hidden_size"], dtype=torch.float64)
+    stepped = gradient_step(
+        model, lambda m, batch: (m(**batch).last_hidden_state[:, 0] * wanted).sum(), inputs, step=1.0
+    )
+    change = {key: stepped[key] - tensor for key, tensor in before.items()}
+    scale = _scale(before, change)
+    for folder, each in (("base", model), ("plus", twin(model))):
+        each.float().save_pretrained(root / folder)
+        tokenizer.save_pretrained(root / folder)
+        each.double()
+    model.load_state_dict({key: tensor + scale * change[key] for key, tensor in before.items()})
+    place = root / "ft" / ("0_Transformer" if nested else "")
+    model.float().save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    kinds = ["Transformer", "Pooling", *["Dense"] * dense, "Normalize"]
+    places = [f"{k}_{kind}" if k or nested else "" for k, kind in enumerate(kinds)]
+    width = options["hidden_size"]
+    files: dict[str, Any] = {
+        "modules.json": [
+            {"idx": k, "name": str(k), "path": place, "type": f"sentence_transformers.models.{kind}"}
+            for k, (place, kind) in enumerate(zip(places, kinds, strict=True))
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            "pooling_mode_cls_token": True,
+            "pooling_mode_mean_tokens": False,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": {"query": prompt},
+            "default_prompt_name": "query" if prompt else None,
+        },
+    }
+    if dense:
+        layer = nn.Linear(width, 8)
+        files["2_Dense/config.json"] = {
+            "in_features": width,
+            "out_features": 8,
+            "bias": True,
+            "activation_function": "torch.nn.modules.activation.Tanh",
+        }
+        (root / "ft" / "2_Dense").mkdir()
+        named = {"linear.weight": layer.weight.detach(), "linear.bias": layer.bias.detach()}
+        save_file(named, root / "ft" / "2_Dense" / "model.safetensors")
+    for name, data in files.items():
+        (root / "ft" / name).parent.mkdir(exist_ok=True)
+        (root / "ft" / name).write_text(json.dumps(data))
     return root

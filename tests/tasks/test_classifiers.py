@@ -19,8 +19,9 @@ from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.ridge import ridge_labels
 from hf_bico.core.types import Signal, Wanted
-from hf_bico.families import family_of
-from hf_bico.families.feeding import UNASKED, Span
+from hf_bico.families import Answer, family_of
+from hf_bico.families.feeding import UNASKED, Encoded, Span
+from hf_bico.families.fitting import fitting_of
 from hf_bico.families.losses import loss_of
 from hf_bico.families.marked import encode_hidden, encode_spans, encode_words
 from hf_bico.tasks.batches import Batches
@@ -198,3 +199,43 @@ def test_classes_in_another_order_are_the_models(worlds):
     _, _, samples, objective = worlds["several"]
     turned = replace(objective, order=(1, 2, 3, 0))
     assert torch.equal(turned.encode(samples).labels[:, [1, 2, 3, 0]], objective.encode(samples).labels)
+
+
+@pytest.mark.parametrize("answer", [Answer.CLASS, Answer.CLASSES, Answer.NUMBER, Answer.WORD_CLASSES, Answer.SPAN])
+def test_a_fitted_head_answers_what_its_rows_say(answer):
+    """Rows that hold the answer, noise beside it: the head that is fitted to them gives it back."""
+    n, tokens, d = 60, 7, 9
+    generator = torch.Generator().manual_seed(0)
+    pooled = answer in (Answer.CLASS, Answer.CLASSES, Answer.NUMBER)
+    rows = 0.05 * torch.randn(n, 1 if pooled else tokens, d, generator=generator)
+    mask, labels = torch.ones(n, tokens, dtype=torch.long), torch.arange(n) % 3
+    mask[:, -1] = 0
+    if answer is Answer.CLASSES:
+        labels = (torch.rand(n, 3, generator=generator) > 0.5).float()
+        rows[:, 0, :3] += labels
+    elif answer is Answer.NUMBER:
+        labels = torch.randn(n, generator=generator)
+        rows[:, 0, 0] += labels
+    elif answer is Answer.SPAN:
+        labels = torch.stack([torch.arange(n) % 3, 3 + torch.arange(n) % 3], dim=1)
+        for end in range(2):
+            rows[torch.arange(n), labels[:, end], end] += 1
+    elif answer is Answer.WORD_CLASSES:
+        labels = torch.randint(0, 3, (n, tokens), generator=generator)
+        rows[..., :3] += F.one_hot(labels, 3)
+        labels[:, ::2] = UNASKED
+    else:
+        rows[:, 0, :3] += F.one_hot(labels, 3)
+    fitting = fitting_of(answer, 3)
+    weight, bias = fitting.solve(*fitting.rows(rows, Encoded({"attention_mask": mask}, labels)))
+    logits = rows @ weight.T + bias
+    if answer is Answer.NUMBER:
+        assert torch.corrcoef(torch.stack([logits[:, 0, 0], labels]))[0, 1] > 0.98
+    elif answer is Answer.CLASSES:
+        assert torch.equal(logits[:, 0] > 0, labels > 0)
+    elif answer is Answer.SPAN:
+        assert torch.equal(logits.argmax(1), labels)
+    else:
+        asked = labels != UNASKED
+        given = logits.argmax(-1) if answer is Answer.WORD_CLASSES else logits[:, 0].argmax(-1)
+        assert torch.equal(given[asked], labels[asked])

@@ -4,6 +4,7 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
+from hf_bico.families import Purpose, PurposeKind
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns, input_columns, parse_columns
 
 S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
@@ -56,6 +57,17 @@ FOUND = {
     "answers": ({"question": S, "answer": S}, SampleKind.COMPLETION, "prompt=question completion=answer"),
     "summaries": ({"dialogue": S, "summary": S, "id": S}, SampleKind.COMPLETION, "prompt=dialogue completion=summary"),
     "rated completions": ({"prompt": S, "completion": S, "label": B}, SampleKind.COMPLETION, "prompt completion"),
+    "several labels": ({"text": S, "labels": List(CLASS)}, SampleKind.TEXT, "text label=labels"),
+    "entities": (
+        {"id": S, "tokens": List(S), "pos_tags": List(CLASS), "ner_tags": List(CLASS)},
+        SampleKind.TAGS,
+        "tokens tags=ner_tags",
+    ),
+    "answers in a context": (
+        {"id": S, "title": S, "context": S, "question": S, "answers": {"text": List(S), "answer_start": List(I)}},
+        SampleKind.SPAN,
+        "question context answers",
+    ),
     "classed answers": ({"question": S, "answer": S, "label": CLASS}, SampleKind.TEXT, "text=question label"),
 }
 
@@ -138,6 +150,46 @@ def test_doubt_is_an_error_that_lists_the_columns(features, named, what):
     assert "\n" not in message
     for name, feature in features.items():
         assert f"{name} ({feature.dtype if isinstance(feature, Value) else type(feature).__name__})" in message
+
+
+FEATURES = Purpose(PurposeKind.FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("features", "purpose", "kind", "names"),
+    [
+        (
+            {"sentence1": S, "sentence2": S, "score": F},
+            FEATURES,
+            "text pair",
+            "text=sentence1 text_pair=sentence2 label=score",
+        ),
+        ({"anchor": S, "positive": S, "negative": S}, FEATURES, "texts that belong together", "anchor positive"),
+        ({"question": S, "answer": S}, FEATURES, "texts that belong together", "anchor=question positive=answer"),
+        (
+            {"question": S, "answer": S},
+            Purpose(PurposeKind.CAUSAL_LM),
+            "prompt and completion",
+            "prompt=question completion=answer",
+        ),
+        (
+            {"sentence1": S, "sentence2": S, "label": CLASS},
+            FEATURES,
+            "text pair",
+            "text=sentence1 text_pair=sentence2 label",
+        ),
+        ({"text": S, "score": F}, Purpose(PurposeKind.CAUSAL_LM), "plain text", "text"),
+        ({"text": S, "score": F}, Purpose(PurposeKind.TEXT_CLASSES, ("LABEL_0",)), "text", "text label=score"),
+        (
+            {"tokens": List(S), "ner_tags": List(I), "text": S, "label": CLASS},
+            Purpose(PurposeKind.TEXT_CLASSES, ("a", "b")),
+            "text",
+            "text label",
+        ),
+    ],
+)
+def test_what_suits_the_model_is_tried_first(features, purpose, kind, names):
+    assert find_columns("org/data", Features(features), {}, purpose) == Columns(SampleKind(kind), roles(names))
 
 
 def test_columns_are_read_from_the_command_line():

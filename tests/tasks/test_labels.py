@@ -115,7 +115,7 @@ def test_answers_to_questions(tmp_path):
         (TEXTS | {"label": [0.5, None, 1.0]}, NUMBER, "row 1 has label None, which is no number"),
     ],
     ids=["fine", "two", "short", "tags", "order", "none"],
-)  # fmt: skip
+)
 def test_labels_that_do_not_go_together_are_refused(tmp_path, columns, asks, what):
     if what is None:
         read(tmp_path / "set", columns, asks)
@@ -134,7 +134,7 @@ def test_labels_that_do_not_go_together_are_refused(tmp_path, columns, asks, wha
         ({"label": [0.5, 1.0, 2.0]}, purpose(problem="regression"), "gives 3 numbers a sample"),
     ],
     ids=["one of several", "several of one", "numbers of classes", "classes of a number", "three numbers"],
-)  # fmt: skip
+)
 def test_labels_of_another_kind_than_the_models_are_refused(tmp_path, columns, asks, what):
     task, _ = read(tmp_path / "set", TEXTS | columns, asks)
     hub = Hub()

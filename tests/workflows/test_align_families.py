@@ -160,7 +160,7 @@ def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
 
 
 def task(kind: SampleKind, classes=("a", "b")) -> Task:
-    return Task(Columns(kind, {}), Labels(names=classes), ())
+    return Task(Columns(kind, {"label": "label"} if classes else {}), Labels(names=classes), ())
 
 
 def test_what_a_base_is_opened_for(tmp_path):

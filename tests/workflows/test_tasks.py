@@ -3,7 +3,9 @@
 import pytest
 import torch
 import transformers
-from support.tasks import KINDS, asked, task_of, words, write_world
+from huggingface_hub import HfApi, ModelCard
+from support.commands import hf_bico
+from support.tasks import KINDS, TAGS, asked, task_of, words, write_world
 
 from hf_bico.io.hub import Hub
 from hf_bico.tasks.scores import METRICS
@@ -26,6 +28,30 @@ def worlds(tmp_path_factory):
 def ported(root, out, **changed):
     config = {"base": str(root / "base"), "n": 66, "method": "bico", "allow_regression": True, "output": out}
     return run(PortConfig(*(str(root / part) for part in ("ft", "plus", "task")), **config | changed), Hub())
+
+
+def test_a_port_goes_from_hub_to_hub(worlds, capsys, monkeypatch):
+    root, api = worlds("tags"), HfApi()
+    for part in ("base", "ft", "plus", "task"):
+        kind = "dataset" if part == "task" else "model"
+        api.create_repo(f"demo/tags-{part}", repo_type=kind)
+        api.upload_folder(folder_path=root / part, repo_id=f"demo/tags-{part}", repo_type=kind)
+    words = [
+        "port",
+        "demo/tags-ft",
+        "--base",
+        "demo/tags-base",
+        "--to",
+        "demo/tags-plus",
+        "--dataset",
+        "demo/tags-task",
+    ]
+    ran = hf_bico(capsys, monkeypatch, *words, "--method", "naive", "--push-to", "demo/tags-port", "--allow-regression")
+    assert ran.code == 0, ran.err
+    told = ModelCard.load("demo/tags-port").data
+    assert (told.pipeline_tag, told.eval_results[0].metric_type) == ("token-classification", "f1")
+    tagged = transformers.pipeline("token-classification", "demo/tags-port")("a port of Paris")
+    assert {each["entity"] for each in tagged} <= set(TAGS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

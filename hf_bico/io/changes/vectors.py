@@ -16,6 +16,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.notes import note
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
+from hf_bico.families import PurposeKind
 from hf_bico.io.adapter import one_kind
 from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.adapter_source import Adapted
@@ -228,7 +229,7 @@ def difference(tuned: Pinned, base: str | None, hub: Hub, *, trusted: bool = Fal
     """
     root = hub.resolve(base or base_of(tuned, hub))
     library, purpose, models = repo_models((tuned, root), hub, None)
-    check_models(library, models)
+    check_models(library, models, headed=purpose.kind is not PurposeKind.FEATURES)
     folders = [hub.fetch(pinned, opening_files(library, pinned)) for pinned in (tuned, root)]
     hashes = [
         fingerprint(SafeTensors(*(folder / name for name in shards(library, pinned))), full=True).full or ""
