@@ -46,6 +46,10 @@ class Rows(StrEnum):
     """Tokens that both vocabularies have."""
 
 
+LEAST = 0.5
+"""The least share of the samples' rows that a map must explain to carry anything along; see docs/method.md."""
+
+
 @dataclass(frozen=True)
 class Rider:
     """A tensor outside the linear maps, and the linear map whose change carries it."""
@@ -221,7 +225,7 @@ def along(
     tau: Tensors, rides: Iterable[Ride], map_: Map, shapes: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor, Rode]]:
     """Yield (name, change of the target's tensor, what is told of it) of what a map carries along; unchanged tensors
-    are left out.
+    are left out, and those that the map knows too little of.
 
     Args:
         shapes: name → anything with the target's tensor's `shape`.
@@ -229,7 +233,7 @@ def along(
     for ride in rides:
         key, change = change_of(tau, ride, map_)
         name = next((key for key in ride.target.keys if key in shapes), None)
-        if name is None or change is None or not change.any():
+        if name is None or change is None or not change.any() or trust(map_, ride.target.side) < LEAST:
             continue
         norm = float(change.norm())
         told = Rode(key, name, ride.target.role, norm, parted(ride, change)[0])
@@ -279,10 +283,7 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
 
 def trust(map_: Map, side: At) -> float:
     """Return the share of the samples' rows that one side of a map explains, (Σσ)² / (‖A‖² ‖B‖²); 1 where nothing was
-    fitted.
-
-    Between twins it is 1. Elsewhere a vector that is moved whole does harm, a patch's kernel above all: it is told the
-    pixels exactly, and gives every token the map's error (docs/method.md has the figures).
+    fitted, and between twins.
     """
     fit = map_.output_fit if side == "out" else map_.input_fit
     return 1.0 if fit is None else max(0.0, 1.0 - fit.residual)

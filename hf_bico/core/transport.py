@@ -1,7 +1,7 @@
 """Task vectors: read, checked, carried to the target's coordinates, accounted for, and added."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
@@ -52,13 +52,25 @@ class Left:
     norm: float
 
 
+STAYED = "no map knows enough to carry it along, or the method leaves it, or it did harm on held-out samples"
+
+
 @dataclass(frozen=True)
 class Account:
     """What becomes of all of τ: what the pairs take (once, however many layers of B it goes to) and what stays."""
 
     moved_norm: float
-    """‖τ‖ of what the pairs take."""
+    """‖τ‖ of what the pairs take, and of what moves along."""
     left: list[Left]
+    beside: Mapping[str, float] = field(default_factory=dict)
+    """Name of what is to move along → its ‖τ‖ in rows that have a partner."""
+
+    def after(self, rode: Iterable[Rode]) -> "Account":
+        """Return the account once it is known what moved along."""
+        moved = {each.source for each in rode}
+        stayed = [Left(key, STAYED, norm) for key, norm in self.beside.items() if norm and key not in moved]
+        rest = self.moved_norm**2 - sum(entry.norm**2 for entry in stayed)
+        return Account(max(rest, 0.0) ** 0.5, [*self.left, *stayed])
 
     @property
     def moved_share(self) -> float:
@@ -182,11 +194,11 @@ def account(
         for a, b in pairs
         if a.bias is not None and b.bias is None
     }
-    left, orphans, beside = list[Left](), [], set[str]()
+    left, orphans, beside = list[Left](), [], dict[str, float]()
     taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     for ride in rides:
-        beside.update(ride.base.keys)
         norm, rest = _parted(tau, ride)
+        beside |= dict.fromkeys(ride.base.keys, 0.0) | {change_of(tau, ride)[0]: norm}
         taken, left = taken + norm**2, [*left, *rest]
     for key in tau:
         if key in keys or key in beside:
@@ -199,7 +211,7 @@ def account(
             left.append(Left(key, reason, norm))
     if orphans:
         raise PortError(f"nothing accounts for {listed(orphans)} of the task vector")
-    return Account(taken**0.5, [*left, *_left_apart(tau, left_reason, beside)])
+    return Account(taken**0.5, [*left, *_left_apart(tau, left_reason, beside)], beside)
 
 
 def _parted(tau: Tensors, ride: Ride) -> tuple[float, list[Left]]:

@@ -131,9 +131,7 @@ def port(
             polish, own = polish or Polish(), answers or (None, None)
             sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]
             result = polished(result, replace(job, base=sides[0], target=sides[1]), polish, track)
-    choice = choice_of(result)
-    if choice and choice.beside is False:
-        whole = account(job.tau, job.pairs, known.left_reason, sites)
+    choice, whole = choice_of(result), whole.after(result.rode)
     record = PortReport(
         live=True,
         lineage=lineage_of(tuned, base, target),

@@ -171,6 +171,11 @@ def _write_delta(stage: Path, result: LiveResult, form: LiveForm, hub: Hub) -> t
     if library is None or not library.weights(pinned.files):
         raise PortError(f"{pinned} is no model with safe weights, which a delta needs: write form='model'")
     storage = form.storage(library.name)
+    if (others := [row.target for row in result.report.beside or ()]) and isinstance(library, Transformers):
+        raise PortError(
+            f"a {storage.form} of transformers holds linear maps alone, and {listed(others)} moved too: port with "
+            f"{setting('only')} linear, or write {setting('form')} model"
+        )
     with naming_classes(result) if result.is_transformers else nullcontext():
         purpose = of_model(target)
     base = open_repo(hub, pinned, library, purpose, model=target)

@@ -20,7 +20,6 @@ from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.families import told_of
-from hf_bico.families.riders import LINEAR
 from hf_bico.families.sentences import HOLDS, sentence_of
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
@@ -217,8 +216,7 @@ def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:
 def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedOver, run: Run) -> PortReport:
     """Return the report of a port, without its scores, layer matching, cost and command."""
     plan, change, placed = session.plan, session.ported, session.placed
-    if carried.choice and carried.choice.beside is False:
-        change = change.accounted(replace(plan.models, groups=frozenset({LINEAR})))
+    change = replace(change, account=change.account.after(carried.beside))
     samples, sentence = plan.samples, plan.models.purpose.sentence
     names = tuple(pair.target.name for pair in plan.models.layers.carried) or (sentence.dense if sentence else ())
     vector = TaskVectorRecord.of(change.ratio, change.account, carried.moved, change.adapter)

@@ -38,6 +38,7 @@ def test_a_cell_is_a_port(world):
         calibration=job.batches(),
         loss=tuple(map(cells.class_loss, heads)),
         method=BiCo(),
+        only=["linear"],
     )
     assert bico["score"] == cells.accuracy(ported.apply_(), "m-y", "digits")
     assert gradfix["score"] is None

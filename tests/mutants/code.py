@@ -247,7 +247,7 @@ TOLD = {
         compare,
         "_mean",
         given(lambda draws, name: (draws[:1], name)),
-        f"{COMPARED}a_probe_has_a_goal_of_its_own_in_every_draw",
+        f"{COMPARED}a_probe_has_its_own_goal_in_every_draw",
     ),
     "a compared method without its own options": of_tests(
         compare,

@@ -38,14 +38,14 @@ def layer_dropped(right):
 
 
 def ones(right):
-    return lambda self, sites, signal, y, *shown: right(
-        self, sites, signal, torch.ones_like(y) if signal is types.Signal.OUTPUT_GRADIENT else y, *shown
+    return lambda self, sites, signal, run, y, *shown: right(
+        self, sites, signal, run, torch.ones_like(y) if signal is types.Signal.OUTPUT_GRADIENT else y, *shown
     )
 
 
 def input_as_its_gradient(right):
-    return lambda self, stream, rows: right(
-        self, stream, torch.ones_like(rows) if stream.signal is types.Signal.INPUT_GRADIENT else rows
+    return lambda self, stream, run, rows: right(
+        self, stream, run, torch.ones_like(rows) if stream.signal is types.Signal.INPUT_GRADIENT else rows
     )
 
 
@@ -77,11 +77,11 @@ def transposed(right):
 
 
 def queries_for_all(right):
-    def wrong(self, sites, signal, y, *shown):
+    def wrong(self, sites, signal, run, y, *shown):
         if len(sites) == 1:
-            return right(self, sites, signal, y, *shown)
+            return right(self, sites, signal, run, y, *shown)
         third = y.shape[-1] // len(sites)
-        return right(self, sites, signal, y[..., :third].repeat(1, 1, len(sites)), *shown)
+        return right(self, sites, signal, run, y[..., :third].repeat(1, 1, len(sites)), *shown)
 
     return wrong
 

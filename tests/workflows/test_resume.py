@@ -114,7 +114,13 @@ def of_another_method(plan):
 
 
 INPUTS = {
-    "models": (of_hashes("base"), of_folder(0), of_folder(1), of_folder(2)),
+    "models": (
+        of_hashes("base"),
+        of_models(lambda models: replace(models, groups=frozenset())),
+        of_folder(0),
+        of_folder(1),
+        of_folder(2),
+    ),
     "method": (
         of_plan(of_another_method),
         of_plan(of_method),

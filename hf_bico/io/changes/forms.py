@@ -151,7 +151,7 @@ def _rounded(delta: Tensors, alpha: float, dtype: torch.dtype) -> tuple[Delta, d
         if alpha and len(change.shape) > 1:
             errors[key] = float(lost.norm()) / (abs(alpha) * float(change.norm()))
         if float(kept.norm()):
-            made.write(Slice(key), kept)
+            _keep(made, key, kept)
     return made, errors
 
 
@@ -169,11 +169,19 @@ def as_products(delta: Tensors, rank: int | None, energy: float | None) -> tuple
         elif len(change.shape) == 2:
             found, error = truncated(change, rank, energy)
         else:
-            made.write(Slice(key), change)
+            _keep(made, key, change)
             continue
-        made.write(Slice(key), found)
+        _keep(made, key, found)
         cuts.append(Cut(key, found.rank, error))
     return made, cuts
+
+
+def _keep(made: Delta, key: str, change: Tensor | LowRank) -> None:
+    """Write a whole tensor's change."""
+    if isinstance(change, LowRank):
+        made.write(Slice(key), change)
+    else:
+        made.put(key, change)
 
 
 def _changes(delta: Tensors) -> Iterable[tuple[str, Any, bool]]:
