@@ -98,9 +98,11 @@ class Folded(Mapping[str, Tensor]):
 class Told(Compared):
     """A task vector, and what it is where its gains are told by the linear maps (`Folded`)."""
 
-    def __init__(self, tau: Compared, folded: Tensors, gains: Iterable[Gain]) -> None:
+    def __init__(self, tau: Compared, folded: Tensors, gains: Sequence[Gain]) -> None:
         self.tau, self.folded = tau, folded
         self.tuned, self.base, self.apart, self.rounded = tau.tuned, tau.base, tau.apart, tau.rounded
+        self.gains = frozenset(gain.key for gain in gains)
+        """Names of those that are told so, where they do not move as they are."""
         self.sides = {
             key: (gain.side, gain.key)
             for gain in gains

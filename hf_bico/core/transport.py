@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.gains import through
+from hf_bico.core.gains import Told, through
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.riders import Ride, Rode, along, by_site, change_of, parted
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
@@ -198,7 +198,8 @@ def account(
     taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     for ride in rides:
         norm, rest = _parted(tau, ride)
-        beside |= dict.fromkeys(ride.base.keys, 0.0) | {change_of(tau, ride)[0]: norm}
+        known = isinstance(tau, Told) and ride.base.key in tau.gains  # it moves, whatever becomes of the ride
+        beside |= dict.fromkeys(ride.base.keys, 0.0) | {change_of(tau, ride)[0]: 0.0 if known else norm}
         taken, left = taken + norm**2, [*left, *rest]
     for key in tau:
         if key in keys or key in beside:

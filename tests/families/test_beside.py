@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from hf_bico import BiCo, port
 from hf_bico.core.collect import Batch
 from hf_bico.core.gains import Folded
+from hf_bico.core.methods import Naive
+from hf_bico.core.pairing import pair_sites
+from hf_bico.core.riders import parted
+from hf_bico.core.transport import STAYED
 from hf_bico.families import family_of
+from hf_bico.families.beside import Insides, beside, vocabularies_of
 
 EXACT = BiCo(rtol=1e-11)
 """For float64 models: only what float64 itself loses is cut."""
@@ -84,3 +89,69 @@ def test_a_gain_folds_into_the_layers_beside_it(name):
             case.logits(each, case.samples(4)) for each in (model, fine_tune, twice, ported.apply_())
         )
     assert all((got - wanted).norm() < 1e-6 * (wanted - before).norm() for got in found)
+
+
+@pytest.mark.parametrize("name", ["vit", "timm-pool", "bert", "gpt2", "gemma2", "t5"])
+def test_the_naive_copy_to_the_base_itself_is_the_fine_tune(name):
+    case = CASES[name]
+    model, tuned, batch = case.build(), whole_step(case, case.build()), case.samples(4)
+    top = family_of(model).on_top(model)
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=copy.deepcopy(model),
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=Naive(),
+        head="own",
+    )
+    state = ported.apply_().state_dict()
+    assert all(torch.allclose(state[key], tuned[key]) for key in tuned if key not in top)
+
+
+def test_between_unrelated_models_nothing_moves_along():
+    """The maps explain too little of the samples; what stays says so."""
+    case = CASES["vit"]
+    model, tuned, batch = case.build(), whole_step(case, case.build()), case.samples()
+    ported = port(
+        tuned=tuned,
+        base=model,
+        target=case.build(seed=1),
+        calibration=[Batch(batch, batch)],
+        loss=case.loss,
+        method=BiCo(),
+        head="own",
+    )
+    stayed = {entry.key for entry in ported.account.left if entry.reason == STAYED}
+    assert {"vit.embeddings.cls_token", "vit.embeddings.patch_embeddings.projection.weight"} <= stayed
+    assert not stayed & {row.source for row in ported.record.beside} and ported.account.moved_share < 1
+
+
+def test_tokens_meet_by_name():
+    """Rows of embeddings go to the rows of the same tokens; those that the target lacks are told as left."""
+    case = CASES["bert"]
+    model = case.build()
+    tokenizers = [Words("[CLS] a b c d", cls_token="[CLS]"), Words("d <s> c a e", cls_token="<s>")]
+    ends = [Insides(family_of(model), each) for each in (model, case.build(seed=1))]
+    pairs = pair_sites(*(side.family.sites(side.model) for side in ends))
+    ride = next(
+        ride
+        for ride in beside(*ends, pairs, {"tokens"}, vocabularies_of(*tokenizers)).rides
+        if ride.base.role == "token embeddings"
+    )
+    here = torch.arange(5.0)[:, None] + 1  # of [CLS] a b c d
+    rows = ride.meet(torch.cat([here, torch.zeros(len(model.get_input_embeddings().weight) - 5, 1)]))
+    assert rows[:5, 0].tolist() == [5, 1, 4, 2, 0] and not rows[5:].any()
+    assert parted(ride, torch.ones_like(model.get_input_embeddings().weight))[1] == len(rows) - 4
+
+
+class Words:
+    """As much of a tokenizer as a vocabulary is."""
+
+    def __init__(self, words: str, **special: str) -> None:
+        self.words = words.split()
+        for name, word in special.items():
+            setattr(self, name, word)
+
+    def get_vocab(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words)}

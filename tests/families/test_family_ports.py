@@ -162,7 +162,7 @@ def test_ports_across_families(source, target, shape):
     unbiased = {key for key in blocks if key.endswith("bias") and key not in ported.delta}
     beside = {ride.target for ride in ported.record.beside}
     assert ported.delta.keys() <= blocks | beside | {"visual_projection.weight"}
-    assert blocks - ported.delta.keys() == unbiased and beside
+    assert blocks - ported.delta.keys() == unbiased
     assert not unbiased or (source, target) == ("llama", "qwen2")
     left = {entry.key for entry in ported.account.left if "no bias" in entry.reason}
     assert bool(left) == ((source, target) == ("qwen2", "llama")) and all(key.endswith("bias") for key in left)

@@ -210,7 +210,7 @@ def test_ports_to_another_width_and_depth():
         tuned = {key: tensor + 0.01 for key, tensor in small.state_dict().items()}
         losses = tuple(loss_under(head_of(model.config.d_model)) for model in (small, large))
         ported = port(tuned=tuned, base=small, target=large, calibration=calibration(8, 4), loss=losses, method=BiCo())
-        assert {*moving(large), "shared.weight"} <= ported.delta.keys()
+        assert {*moving(large)} <= ported.delta.keys()
         assert all(change.norm() > 0 for change in ported.delta.values())
 
 
