@@ -14,7 +14,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
-from hf_bico.families.riders import Norm, gains, riders
+from hf_bico.families.riders import EMBEDDED, PLACED, Norm, attribute, gains, riders
 
 TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
 """Tokens of a text; every batch says which of them meet."""
@@ -31,8 +31,6 @@ GAIN = "a norm's gain is diagonal, not a vector of the space"
 SCALE = "a LayerScale's gain is diagonal, not a vector of the space"
 VOCABULARY = "the language-model head belongs to the target's vocabulary"
 SPECIAL_TOKENS = r"(^|\.)(cls|class|dist|distillation|mask|reg|register)_?(token|tokens|embedding)$"
-POSITIONS = r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$"
-EMBEDDINGS = r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$"
 COMMON = {
     r"(^|\.|_)(layer_?norm|layrnorm|norm|ln)(_?\w+)?\.(weight|bias|gamma|beta)$": GAIN,
     r"(^|\.)\w*(LayerNorm|_layrnorm|layernorm)\w*\.(weight|bias)$": GAIN,
@@ -40,10 +38,10 @@ COMMON = {
     r"(patch_embed\w*|conv1)\.(\w+\.)*(weight|bias)$": "the patch convolution is the target's own",
     SPECIAL_TOKENS: "special tokens are the target's own",
     r"(^|\.)(head\.probe|attn_pool\.latent)$": "the probe that pools the patches is the target's own",
-    POSITIONS: "position embeddings belong to the target's grid",
+    PLACED: "position embeddings belong to the target's grid",
     r"relative_attention_bias\.weight$": "relative position biases are scores of heads, not vectors of the space",
     r"token_type_embeddings\.weight$": "segment embeddings are the target's own",
-    EMBEDDINGS: "token embeddings belong to the target's vocabulary",
+    EMBEDDED: "token embeddings belong to the target's vocabulary",
     r"(^|\.)lm_head\.": VOCABULARY,
     r"(^|\.)position_ids$": "a counter, not a weight",
     r"(^|\.)(rotary_emb\.)?(original_)?inv_freq$": "rotary frequencies are no weights",
@@ -264,7 +262,7 @@ def _site(
     block: nn.Module, layer: Layer, prefix: str, name: str, depth: int | None, tokens: Tokens, tower: Tower
 ) -> list[Site]:
     """Return a layer of a block as a site; none where the block lacks it."""
-    module = _attribute(block, layer.path)
+    module = attribute(block, layer.path)
     weight = module if isinstance(module, nn.Parameter) else getattr(module, layer.weight, None)
     if not isinstance(weight, nn.Parameter) or (layer.only and not layer.only(block)):
         return []
@@ -299,7 +297,7 @@ def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | No
     """Return the hidden coordinates `what` of a block; None where they cannot be permuted."""
     if not what or what == MLP:
         return Hidden(f"{name} {what}") if what else None
-    heads = tower.heads(block) if callable(tower.heads) else tower.heads and _attribute(block, tower.heads)
+    heads = tower.heads(block) if callable(tower.heads) else tower.heads and attribute(block, tower.heads)
     cross = what.startswith(CROSS)
     order = tower.name if tower.one_order and not cross else name
     return Hidden(f"{name} {what}", heads, f"{order} {CROSS * cross}attention".strip()) if heads else None
@@ -317,13 +315,3 @@ def _place(model: nn.Module, path: str) -> str | None:
         if name == whole or (whole == path and name.endswith(f".{path}"))
     ]
     return min(names, key=lambda name: name.count("."), default=None)
-
-
-def _attribute(block: nn.Module, path: str) -> Any:
-    """Return the module or attribute at a path below a block; None where there is none."""
-    found: Any = block
-    for part in path.split("."):
-        found = found[int(part)] if part.isdigit() and isinstance(found, nn.ModuleList) else getattr(found, part, None)
-        if found is None:
-            return None
-    return found

@@ -17,8 +17,11 @@ GROUPS = (TOKENS, POSITIONS, PATCHES, SPECIAL, NORMS, BIASES)
 LINEAR = "linear"
 """What the linear maps are called there; they always move."""
 
+EMBEDDED = r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$"
+PLACED = r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$"
+"""Names of token embeddings, and of positions."""
 OUTSIDE: Mapping[str, tuple[str, str]] = {
-    r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$": (TOKENS, "token embeddings"),
+    EMBEDDED: (TOKENS, "token embeddings"),
     r"(^|\.)lm_head\.weight$": (TOKENS, "language-model head"),
     r"(^|\.)(cls|class)_?(token|embedding)$": (SPECIAL, "class token"),
     r"(^|\.)(dist|distillation)_?token$": (SPECIAL, "distillation token"),
@@ -26,7 +29,7 @@ OUTSIDE: Mapping[str, tuple[str, str]] = {
     r"(^|\.)mask_token$": (SPECIAL, "mask token"),
     r"(^|\.)(head\.probe|attn_pool\.latent)$": (SPECIAL, "pooling probe"),
     r"token_type_embeddings\.weight$": (SPECIAL, "segments"),
-    r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$": (POSITIONS, "positions"),
+    PLACED: (POSITIONS, "positions"),
     r"(patch_embed\w*\.(\w+\.)*(proj\w*)?|patch_embedding|conv1)\.?(weight|bias)$": (PATCHES, "patches"),
     r"relative_attention_bias\.weight$": (BIASES, "relative positions"),
 }
@@ -107,7 +110,7 @@ def gains(model: nn.Module, sites: Sequence[Site], norms: Mapping[str, Sequence[
             own = tuple(site.bias for site in layers if site.bias is not None)
             side: At = "in" if norm.before else "out"
             found.append(
-                Gain(key, side, weights, () if norm.before else own, bias, offset_of(_attribute(block, norm.path)))
+                Gain(key, side, weights, () if norm.before else own, bias, offset_of(attribute(block, norm.path)))
             )
         key = next((key for key, _ in model.named_parameters() if re.search(POOL_NORM, key)), "")
         ups = [site.weight for site in tower.outside if site.role == "pool MLP up"]
@@ -263,7 +266,7 @@ def _beside(norm: Norm, site: Site) -> bool:
 
 def _names(block: nn.Module, path: str, prefix: str) -> tuple[str | None, str | None]:
     """Return the full names of a gain and of its bias; None where there is none."""
-    module = _attribute(block, path)
+    module = attribute(block, path)
     if isinstance(module, nn.Parameter):
         return prefix, None
     own = dict(module.named_parameters(recurse=False)) if isinstance(module, nn.Module) else {}
@@ -271,11 +274,13 @@ def _names(block: nn.Module, path: str, prefix: str) -> tuple[str | None, str | 
     return f"{prefix}.{gain}" if gain else None, f"{prefix}.bias" if "bias" in own else None
 
 
-def _attribute(block: nn.Module, path: str) -> Any:
-    """Return the module or parameter at a path below a block; None where there is none."""
+def attribute(block: nn.Module, path: str) -> Any:
+    """Return the module or attribute at a path below a block; None where there is none."""
     found: Any = block
     for part in path.split("."):
         found = found[int(part)] if part.isdigit() and isinstance(found, nn.ModuleList) else getattr(found, part, None)
+        if found is None:
+            return None
     return found
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from hf_bico.core.transport import Left, Moved
+from hf_bico.core.account import Left
+from hf_bico.core.transport import Moved
 from hf_bico.core.types import INPUTS, Fit, Signal
 from hf_bico.families import Library, Purpose, PurposeKind
 from hf_bico.families.purposes import TASKS, kind_of

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from hf_bico.core.account import Account
 from hf_bico.core.choice import Choice
 from hf_bico.core.meter import peak_memory
 from hf_bico.core.method import Method
 from hf_bico.core.methods.polished import Polish
 from hf_bico.core.search import Search
-from hf_bico.core.transport import Account, Moved, Taught
+from hf_bico.core.transport import Moved, Taught
 from hf_bico.core.types import Fit, Pair
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.changes.forms import Cut, Form, Shaped

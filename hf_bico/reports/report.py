@@ -10,9 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from hf_bico.core.account import Left
 from hf_bico.core.errors import PortError
 from hf_bico.core.riders import Rode
-from hf_bico.core.transport import Left, Moved
+from hf_bico.core.transport import Moved
 from hf_bico.io.changes.delta import REPORT_FILE
 from hf_bico.reports.plain import from_plain, maybe, to_plain
 from hf_bico.reports.records import (

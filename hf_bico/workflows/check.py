@@ -7,12 +7,13 @@ from typing import Any
 
 from huggingface_hub import errors as hub_errors
 
+from hf_bico.core.account import Account
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods import Auto, method_of
 from hf_bico.core.notes import listening
 from hf_bico.core.pairing import depths_of
-from hf_bico.core.transport import Account, part_of
+from hf_bico.core.transport import part_of
 from hf_bico.core.types import Pair, Tensors
 from hf_bico.families.beside import groups_of
 from hf_bico.families.heads import HeadKind

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.account import account
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
@@ -20,7 +21,7 @@ from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
-from hf_bico.core.transport import account, check_fine_tune
+from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of, told_of
 from hf_bico.families import logits as clip_logits

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.account import Account
 from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta
-from hf_bico.core.transport import Account, Moved, added, holding
+from hf_bico.core.transport import Moved, added, holding
 from hf_bico.io.hub import Hub
 from hf_bico.reports.records import Measured
 from hf_bico.reports.report import PortReport

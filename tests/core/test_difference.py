@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from hf_bico.core.account import account
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening, note, noted
 from hf_bico.core.rounding import is_rounding
-from hf_bico.core.transport import account, check_fine_tune
+from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Site, Slice, Tokens
 
 SITE = Site("q", "q", 0, Slice("q.weight"), None, 8, 8, "q", Tokens(1))

@@ -8,12 +8,12 @@ from support.family_twins import CASES, Case, plain, twin
 from torch import Tensor, nn
 
 from hf_bico import BiCo, port
+from hf_bico.core.account import STAYED
 from hf_bico.core.collect import Batch
 from hf_bico.core.gains import Folded
 from hf_bico.core.methods import Naive
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.riders import parted
-from hf_bico.core.transport import STAYED
 from hf_bico.families import family_of
 from hf_bico.families.beside import Insides, beside, vocabularies_of
 

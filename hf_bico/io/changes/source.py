@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from hf_bico.core.account import Account, account
 from hf_bico.core.difference import Compared, Difference
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.notes import note
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.rounding import narrowest
-from hf_bico.core.transport import Account, account, check_fine_tune, part_of
+from hf_bico.core.transport import check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
