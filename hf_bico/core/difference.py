@@ -64,13 +64,16 @@ class Difference(Compared):
 
     Args:
         must: names of the tensors that both must have, in one shape; None: all.
+        stored: whether the fine-tune's numbers are as they were stored; else they were computed, and none is rounding.
 
     Raises:
         PortError: on construction, for such tensors that differ, all of them listed; on reading, for NaN or Inf.
     """
 
-    def __init__(self, tuned: Tensors, base: Tensors, must: Iterable[str] | None = None) -> None:
-        self.tuned, self.base = tuned, base
+    def __init__(
+        self, tuned: Tensors, base: Tensors, must: Iterable[str] | None = None, *, stored: bool = True
+    ) -> None:
+        self.tuned, self.base, self.stored = tuned, base, stored
         self.apart, self.rounded = apart(tuned, base), dict[str, float]()
         wanted = set(self.apart if must is None else must)
         odd = [f"{key} is {how}" for key, how in sorted(self.apart.items()) if key in wanted]

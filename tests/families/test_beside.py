@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from hf_bico import BiCo, port
 from hf_bico.core.account import STAYED
 from hf_bico.core.collect import Batch
-from hf_bico.core.gains import Folded
+from hf_bico.core.difference import Difference
+from hf_bico.core.gains import Folded, Gain
 from hf_bico.core.methods import Naive
 from hf_bico.core.pairing import pair_sites
 from hf_bico.core.riders import parted
+from hf_bico.core.types import Slice
 from hf_bico.families import family_of
 from hf_bico.families.beside import Insides, beside, vocabularies_of
 
@@ -155,3 +157,13 @@ class Words:
 
     def get_vocab(self) -> dict[str, int]:
         return {word: row for row, word in enumerate(self.words)}
+
+
+def test_a_small_change_of_a_gain_is_no_rounding():
+    """In bfloat16, where a gain's step is as small as half a step of a weight."""
+    base = {"norm.weight": torch.full((4,), 1.0), "layer.weight": torch.randn(3, 4)}
+    base = {key: tensor.bfloat16() for key, tensor in base.items()}
+    tuned = base | {"norm.weight": torch.full((4,), 1 - 2.0**-8).bfloat16()}
+    gain = Gain("norm.weight", "in", (Slice("layer.weight"),))
+    tau = Difference(Folded(tuned, base, [gain]), base, stored=False)
+    assert torch.allclose(tau["layer.weight"], -(2.0**-8) * base["layer.weight"].float())
