@@ -91,7 +91,7 @@ class Difference(Compared):
         tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
         if not tau.isfinite().all():
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
-        if tau.any() and is_rounding(tuned, base):
+        if self.stored and tau.any() and is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())
             tau = torch.zeros_like(tau)
         return tau

@@ -208,7 +208,11 @@ def _job(
     rides, gains = beside(own_insides, insides, pairs, groups)
     tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
     must = {s.key for pair in pairs for s in pair.base.slices}
-    tau = told(Difference(tuned, plain, must), lambda: Difference(Folded(tuned, plain, gains), plain, must), gains)
+    tau = told(
+        Difference(tuned, plain, must),
+        lambda: Difference(Folded(tuned, plain, gains), plain, must, stored=False),
+        gains,
+    )
     ratio = check_fine_tune(tau, before, sites, trusted=live.trusted)
     formats = BatchFormat.of(base, moves_padding=loss is None), BatchFormat.of(target, moves_padding=loss is None)
     if formats[0].device != formats[1].device:

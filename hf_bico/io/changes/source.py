@@ -77,7 +77,7 @@ def read_change(
     tau: Compared = change_of(tuned.without(whole), base.without(whole), models.must)
     if not isinstance(tuned, Adapted):
         after, before, gains = tuned.without(whole), base.without(whole), models.beside().gains
-        tau = told(tau, lambda: Difference(Folded(after, before, gains), before, models.must), gains)
+        tau = told(tau, lambda: Difference(Folded(after, before, gains), before, models.must, stored=False), gains)
     require_finite(models.target.pinned, target)
     sites = [site for site in models.base_sites if site.weight.key in tau]
     head = [key for key in sorted(whole) if key in tuned and not _same(tuned, base, key)]
