@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hf_bico.core.errors import PortError
 from hf_bico.core.notes import note
 from hf_bico.families.feeding import KNOWN
 
@@ -15,6 +16,9 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
 
     Args:
         classifies: whether the model answers from the last token that is no padding.
+
+    Raises:
+        PortError: a classifier with a decoder reads a text at its end token, and the tokenizer adds none.
     """
     most = positions(model.config)
     if most is not None and tokenizer.model_max_length > most:
@@ -26,6 +30,11 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if not classifies:
         return
+    if getattr(model.config, "is_encoder_decoder", False) and tokenizer.eos_token_id not in tokenizer("a")["input_ids"]:
+        raise PortError(
+            f"a {type(model).__name__} reads a text at its end token, and its tokenizer adds none: save it with one "
+            "that does"
+        )
     if tokenizer.pad_token_id is None:
         chosen = padding_of(tokenizer, model.config)
         if chosen is not None:

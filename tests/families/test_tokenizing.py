@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from support.family_twins import CASES
 from support.little import llama
 from support.tokenizers_at_hand import byte_bpe, unigram, word_piece
 
@@ -33,6 +34,13 @@ def test_a_classifier_without_a_padding_token_answers_as_it_does_for_each_text_a
         together = model(**{k: v for k, v in batch.inputs.items() if k != "token_type_ids"}).logits
     assert torch.allclose(alone, together, atol=1e-5)
     assert len(lines) == 1 and "no padding token" in lines[0]
+
+
+def test_a_classifier_that_reads_the_end_token_needs_one():
+    model = CASES["t5-classifier"].skeleton()
+    with pytest.raises(PortError, match="reads a text at its end token, and its tokenizer adds none"):
+        suit_tokenizer(byte_bpe(bos=True), model, classifies=True)
+    suit_tokenizer(unigram(), model, classifies=True)
 
 
 def test_the_padding_token_of_a_tokenizer_or_else_of_a_model_is_kept():
