@@ -30,7 +30,10 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if not classifies:
         return
-    if getattr(model.config, "is_encoder_decoder", False) and tokenizer.eos_token_id not in tokenizer("a")["input_ids"]:
+    if (
+        getattr(model.config, "is_encoder_decoder", False)
+        and model.config.eos_token_id not in tokenizer("a")["input_ids"]
+    ):
         raise PortError(
             f"a {type(model).__name__} reads a text at its end token, and its tokenizer adds none: save it with one "
             "that does"

@@ -40,6 +40,7 @@ def test_a_classifier_that_reads_the_end_token_needs_one():
     model = CASES["t5-classifier"].skeleton()
     with pytest.raises(PortError, match="reads a text at its end token, and its tokenizer adds none"):
         suit_tokenizer(byte_bpe(bos=True), model, classifies=True)
+    model.config.eos_token_id = unigram().eos_token_id
     suit_tokenizer(unigram(), model, classifies=True)
 
 
