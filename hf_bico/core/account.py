@@ -74,9 +74,9 @@ def account(
     left, orphans, beside = list[Left](), [], dict[str, float]()
     taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
     for ride in rides:
-        norm, rest = _parted(tau, ride)
+        key, norm, rest = _parted(tau, ride)
         known = isinstance(tau, Told) and ride.base.key in tau.gains  # it moves, whatever becomes of the ride
-        beside |= dict.fromkeys(ride.base.keys, 0.0) | {change_of(tau, ride)[0]: 0.0 if known else norm}
+        beside |= dict.fromkeys(ride.base.keys, 0.0) | {key: 0.0 if known else norm}
         taken, left = taken + norm**2, [*left, *rest]
     for key in tau:
         if key in keys or key in beside:
@@ -92,14 +92,14 @@ def account(
     return Account(taken**0.5, [*left, *_left_apart(tau, left_reason, beside)], beside)
 
 
-def _parted(tau: Tensors, ride: Ride) -> tuple[float, list[Left]]:
-    """Return ‖τ‖ of a tensor's rows that have a partner, and those that have none."""
+def _parted(tau: Tensors, ride: Ride) -> tuple[str, float, list[Left]]:
+    """Return a tensor's name, ‖τ‖ of its rows that have a partner, and those that have none."""
     key, change = change_of(tau, ride)
     if change is None:
-        return 0.0, []
+        return key, 0.0, []
     norm, (share, lost) = float(change.norm()), parted(ride, change)
     why = f"{lost} of its rows ({ride.base.role}) have no partner in the target"
-    return norm * share**0.5, [Left(key, why, norm * (1 - share) ** 0.5)] if lost else []
+    return key, norm * share**0.5, [Left(key, why, norm * (1 - share) ** 0.5)] if lost else []
 
 
 def _left_apart(tau: Tensors, left_reason: Callable[[str], str | None], beside: Collection[str]) -> Iterator[Left]:

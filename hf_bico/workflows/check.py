@@ -120,6 +120,7 @@ def _move(
         folders = [fetch(library, each, run.hub) for each in run.track(pinned, "Downloading", 3)]
     with run.clock("task vector"):
         models, change, _ = read_change(models, folders, trusted=config.trust_base)
+        change = change.accounted(models)
     hashes = hashes_of(library, pinned, folders)
     return (
         models,

@@ -42,20 +42,22 @@ class SourceChange:
     """The adapter's type and rank, and how it was read, for reports; None for a whole model."""
 
     def accounted(self, models: PortModels, vocabularies: Vocabularies | None = None) -> "SourceChange":
-        """Return the same change, with its account made anew for the models' pairs and what moves beside them.
+        """Return the same change with its account, for the models' pairs and what moves beside them; all of τ is read.
 
         Raises:
             PortError: nothing accounts for some tensors of τ.
         """
         rides = models.beside(vocabularies).rides
         ledger = account(self.tau, models.pairs, models.base.family.left_reason, models.base_sites, rides)
+        note_rounding(self.tau)  # all of τ has been read
         return replace(self, account=ledger)
 
 
 def read_change(
     models: PortModels, folders: Sequence[Path], *, trusted: bool = False
 ) -> tuple[PortModels, SourceChange, Named]:
-    """Return the models without the towers that τ does not change, the source's change, and the target's tensors.
+    """Return the models without the towers that τ does not change, the source's change, not yet `accounted`, and the
+    target's tensors.
 
     Args:
         folders: those of the fine-tune, the base and the target.
@@ -86,9 +88,7 @@ def read_change(
     config, adapter = models.tuned.adapter, None
     if config and isinstance(tuned, Adapted):
         adapter = {"type": config.kind, "rank": config.data.get("r"), "read": tuned.read}
-    change = SourceChange(tuned, base.without(whole), tau, ratio, Account(0.0, []), adapter).accounted(models)
-    note_rounding(tau)
-    return models, change, target
+    return models, SourceChange(tuned, base.without(whole), tau, ratio, Account(0.0, []), adapter), target
 
 
 def _same(tuned: Tensors, base: Tensors, key: str) -> bool:
