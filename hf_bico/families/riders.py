@@ -63,17 +63,11 @@ class Norm:
     @property
     def role(self) -> str:
         """What it is; partners have the same role."""
-        reads = self.before[0].removesuffix(" up") if self.before else ""
-        return next(
-            told
-            for told, known in (
-                (f"norm before {reads}", reads),
-                (f"norm after {self.after}", self.after),
-                (f"scale of {self.scales}", self.scales),
-                (f"norm of {self.units}", self.units),
-            )
-            if known
-        )
+        if self.before:
+            return f"norm before {self.before[0].removesuffix(' up')}"
+        if self.after:
+            return f"norm after {self.after}"
+        return f"scale of {self.scales}" if self.scales else f"norm of {self.units}"
 
 
 def riders(model: nn.Module, sites: Sequence[Site], norms: Mapping[str, Sequence[Norm]]) -> tuple[Rider, ...]:

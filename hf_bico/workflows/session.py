@@ -59,6 +59,8 @@ class Session:
     """Whether the two bases cut a text alike, where that is what they answer with: tokens, or places of tokens."""
     unlabelled: Draw | None = None
     """The samples without labels, if any are taken."""
+    vocabularies: Vocabularies | None = None
+    """Those of the base and of the target; None where either has none, or where bases alone are aligned."""
 
     @property
     def base(self) -> Asked:
@@ -91,11 +93,6 @@ class Session:
         return Job(
             tau, self.plan.models.pairs, base, target, self.weights, batches, folds, unlabelled=more, rides=rides
         )
-
-    @property
-    def vocabularies(self) -> Vocabularies | None:
-        """Those of the base and of the target; None where either has none."""
-        return vocabularies_of(*(asked.loaded.tokenizer for asked in (self.base, self.target)))
 
     def folds(self, drawn: Draw) -> tuple[Fold, ...]:
         """Return the samples in two halves, each held out in turn; none of too few samples, or without a loss."""
@@ -241,7 +238,8 @@ def open_session(plan: Plan, run: Run) -> Session:
         require_new_weights(hashes, pinned[2])
         sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
         place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
-    change = change.accounted(models, vocabularies_of(*(asked.loaded.tokenizer for asked in sides)))
+    vocabularies = vocabularies_of(*(asked.loaded.tokenizer for asked in sides))
+    change = change.accounted(models, vocabularies)
     if plan.scoring is not None:
         check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
     own = own_head(models, change)
@@ -250,7 +248,7 @@ def open_session(plan: Plan, run: Run) -> Session:
     by_token = models.head is HeadKind.LM or models.purpose.kind is PurposeKind.SPANS
     alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
-    return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike)
+    return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike, vocabularies=vocabularies)
 
 
 def own_head(models: PortModels, change: SourceChange) -> dict[str, Tensor]:
