@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import gc
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from hf_bico import BiCo, Naive, PortError, port
 from hf_bico.core.chain import gather
 from hf_bico.families import Family, family_of
+from hf_bico.families.purposes import TASKS, of_config
 from hf_bico.families.traced import Traced
 from hf_bico.families.traced.copies import random_model, shrunk
 from hf_bico.families.traced.examples import SAMPLES, Example, examples
@@ -72,14 +75,19 @@ class Row:
     roles: str = ""
     law: str = ""
     share: float | None = None
-    """Of the parameters, that move."""
+    """Of the parameters, that move by maps or along with them."""
     result: str = ""
     """What came of a port between two widths."""
+    tasks: tuple[str, ...] = ()
+    """The Hub's names of what classes of the type can be ported for."""
+    roles_of: tuple[str, ...] = ()
+    """Every tower's roles in blocks: types with the same ones pair."""
 
-    def line(self) -> str:
-        """Return the row as the page has it."""
+    def line(self, group: str | None = None) -> str:
+        """Return the row as the page has it, with the letter of the types that it pairs with."""
         share = "" if self.share is None else f"{100 * self.share:.0f} %"
-        return f"| `{self.kind}` | {self.cls} | {self.by} | {self.roles} | {self.law} | {share} | {self.result} |"
+        cells = [f"`{self.kind}`", self.cls, self.by, self.roles, self.law, share, self.result, ", ".join(self.tasks)]
+        return f"| {' | '.join(cells if group is None else [*cells, group])} |"
 
 
 def class_of(kind: str) -> tuple[type[nn.Module], Any] | None:
@@ -129,10 +137,39 @@ def _ported(kind: str, model: nn.Module) -> Row:
     family = family_of(model)
     sites = family.sites(model)
     moved = {s.key for site in (*sites, *family.head_sites(model)) for s in site.slices}
+    moved |= {key for rider in family.riders(model) for key in rider.keys} | {gain.key for gain in family.gains(model)}
     sizes = {key: p.numel() for key, p in model.named_parameters()}
     share = sum(size for key, size in sizes.items() if key in moved) / sum(sizes.values())
     by = "traced" if isinstance(family, Traced) else "table"
-    return Row(kind, type(model).__name__, by, *_known(family, model, sites), share, _result(type(model), model.config))
+    result = _result(type(model), model.config)
+    known = _known(family, model, sites)
+    return Row(kind, type(model).__name__, by, *known, share, result, tasks_of(kind), _signature(family, model, sites))
+
+
+def tasks_of(kind: str) -> tuple[str, ...]:
+    """Return the Hub's names of the tasks that a type has classes for, of those that are served."""
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto import modeling_auto
+
+    found = set()
+    for name in vars(modeling_auto):
+        if re.fullmatch(r"MODEL(_FOR_\w+)?_MAPPING_NAMES", name):
+            given = getattr(modeling_auto, name).get(kind, ())
+            for cls in given if isinstance(given, list | tuple) else [given]:
+                with suppress(PortError):
+                    found.add(TASKS[of_config(CONFIG_MAPPING[kind](architectures=[cls])).kind])
+    return tuple(task for task in dict.fromkeys(TASKS.values()) if task in found)
+
+
+def _signature(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[str, ...]:
+    """Return every tower's roles in blocks, with what it reads."""
+    towers: dict[str, set[str]] = {}
+    for site in sites:
+        if site.depth is not None:
+            towers.setdefault(f"{site.tower} {'texts' if site.tokens.sequence else 'rows'}".strip(), set()).add(
+                site.role
+            )
+    return tuple(f"{tower}: {', '.join(sorted(roles))}" for tower, roles in sorted(towers.items()))
 
 
 def _known(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[str, str]:
@@ -194,8 +231,20 @@ def _loss(shown: list[Example]) -> Any:
     return loss
 
 
+def groups(rows: list[Row]) -> dict[str, list[str]]:
+    """Return the types that pair with each other, by the number of their group; the largest groups first."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        if row.roles_of:
+            alike.setdefault(row.roles_of, []).append(row.kind)
+    large = sorted((kinds for kinds in alike.values() if len(kinds) > 1), key=len, reverse=True)
+    return {str(number): kinds for number, kinds in enumerate(large, 1)}
+
+
 def page(rows: list[Row]) -> str:
     """Return the page of all rows."""
+    alike = groups(rows)
+    group = {kind: number for number, kinds in alike.items() for kind in kinds}
     served = sum(" maps, " in row.result for row in rows)
     total = len(rows)
     tables, refused = (sum(row.by == by for row in rows) for by in ("table", "refused"))
@@ -209,11 +258,14 @@ tiny pair ends in the line that is shown.
 *Roles* counts the linear maps in blocks of the type's default config whose role is known; the others pair by name.
 *Law*: permuting the units of every MLP of a tiny copy, as the roles say, changes nothing; it is refuted where a norm of
 units or a convolution lies between, and there the layers pair by name. *Moves* is the share of the parameters of the
-default config that linear maps in blocks, and a classifier, have.
+default config that moves, by maps of its own or along with them. *Tasks* are those that the type has a class for and
+that a port is scored by. Types of one *group* have the same roles in their blocks and pair with each other; every type
+pairs with itself.
 
-| type | class | by | roles | law | moves | a port between two widths |
-|---|---|---|---|---|---|---|
-""" + "".join(f"{row.line()}\n" for row in rows)
+{"".join(f"- group {number}: {', '.join(f'`{kind}`' for kind in kinds)}{chr(10)}" for number, kinds in alike.items())}
+| type | class | by | roles | law | moves | a port between two widths | tasks | group |
+|---|---|---|---|---|---|---|---|---|
+""" + "".join(f"{row.line(group.get(row.kind, ''))}\n" for row in rows)
 
 
 def rows_of(kinds: list[str]) -> Iterator[Row]:
