@@ -230,6 +230,17 @@ class MovingChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenChoices:
+    """Whether tokens of the fine-tune come along."""
+
+    add_tokens: bool = option(
+        "Add the tokens that SOURCE added to its base's tokenizer to the new base's too, with a chat template that "
+        "uses them.",
+        False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskChoices(
     MovingChoices,
     HeadChoices,
@@ -250,6 +261,7 @@ class PortConfig(
     PushChoices,
     OutputChoices,
     FormChoices,
+    TokenChoices,
     PolishChoices,
     MapChoices,
     MethodChoices,
