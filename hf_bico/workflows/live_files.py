@@ -131,7 +131,9 @@ def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> Non
     target: Any = result.target
     before = result.target.state_dict()
     head = {key: tensor.to(before[key]) for key, tensor in result.head.items()}
-    state = before | dict(added(before, result.delta, alpha)) | head
+    changed = dict(added(before, result.delta, alpha)) | head
+    places = {before[key].data_ptr(): tensor for key, tensor in changed.items()}  # a tied tensor has several names
+    state = {key: changed.get(key, places.get(tensor.data_ptr(), tensor)) for key, tensor in before.items()}
     if result.is_transformers:
         with naming_classes(result):
             target.save_pretrained(stage, state_dict=state)
