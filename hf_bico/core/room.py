@@ -24,9 +24,9 @@ class Room:
         added token is what its row is beyond its base's mean, and moves as any other.
         """
         wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        mean = wide[torch.tensor(self.known, device=rows.device)].mean(0).to(rows.dtype)
+        mean = wide[torch.tensor(self.known, dtype=torch.long, device=rows.device)].mean(0).to(rows.dtype)
         made = mean.expand(self.count, *mean.shape).clone()
         kept = min(len(rows), self.count)
         made[:kept] = rows[:kept]
-        made[torch.tensor(self.places, device=rows.device)] = mean
+        made[torch.tensor(self.places, dtype=torch.long, device=rows.device)] = mean
         return made

@@ -11,6 +11,7 @@ from tokenizers import AddedToken
 from torch import nn
 
 from hf_bico import BiCo, PortError, port
+from hf_bico.core.account import STAYED
 from hf_bico.core.collect import Batch
 from hf_bico.core.notes import noted
 from hf_bico.families import family_of
@@ -103,6 +104,20 @@ def test_tokens_that_the_target_has_keep_its_rows():
     }
     assert ported.tokenizer.convert_tokens_to_ids(NEW) == [ROWS + 1, ROWS, ROWS + 2]
     assert torch.equal(ported.apply_().lm_head.weight[ROWS], row)
+    target = padded(twin(model), ROWS + 3)
+    ported = ported_onto(case, tuned, model, target, (more(*NEW), byte_bpe(), more(*NEW)))
+    assert ported.target.state_dict().keys() == ported.apply_().state_dict().keys() and len(ported.tokenizer) == 503
+
+
+def test_between_unrelated_models_they_start_at_the_mean_of_the_others():
+    """No map knows enough to carry their rows, and that is told."""
+    case = CASES["llama"]
+    model = case.build(vocab_size=ROWS)
+    ported = ported_onto(case, tuned_of(case, model), model, case.build(vocab_size=ROWS, seed=1), method=BiCo())
+    stayed = {entry.key for entry in ported.account.left if entry.reason == STAYED}
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= stayed
+    rows = ported.apply_().lm_head.weight
+    assert torch.allclose(rows[ROWS:], rows[:ROWS].mean(0).expand(3, -1))
 
 
 def test_a_saved_port_is_opened_with_its_tokens(tmp_path):
