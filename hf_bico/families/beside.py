@@ -28,7 +28,7 @@ class Insides(NamedTuple):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of its tensors, by name."""
-        found = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        found = {name: tuple(p.shape) for name, p in self.model.named_parameters(remove_duplicate=False)}
         if self.room is not None:
             found |= {key: (self.room.count, *found[key][1:]) for key in self.token_keys & found.keys()}
         return found

@@ -15,6 +15,7 @@ from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
 from hf_bico.families.riders import EMBEDDED, PLACED, Norm, attribute, gains, riders
+from hf_bico.families.word_heads import WORD_DENSE
 
 TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
 """Tokens of a text; every batch says which of them meet."""
@@ -164,6 +165,8 @@ class FamilyLayout:
 
     def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
         """Return the layers on top as a class runs them: on every token where every token is answered for."""
+        if type(model).__name__.endswith("ForMaskedLM"):
+            return ()
         every_token = "ForTokenClassification", "ForQuestionAnswering"
         if not any(each in type(model).__name__ for each in every_token):
             return self.head
@@ -185,6 +188,16 @@ class FamilyLayout:
 ON_TOP = "the head is the target's own, if it is not carried whole"
 HEAD, HEAD_DENSE = "head", "head dense"
 """Roles in a classifier: its last layer, which outputs the scores, and the one before it."""
+
+
+def words_through(path: str, only: str = "") -> tuple[Layer, ...]:
+    """Return the layer between the blocks and the rows of the vocabulary, of a head that scores words.
+
+    Args:
+        path: its full name.
+        only: the end of the name of the classes that run it so; "" for all that have it.
+    """
+    return (Layer(WORD_DENSE, f"^{path}", tokens=TEXT, runs=lambda model: type(model).__name__.endswith(only)),)
 
 
 def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:

@@ -17,6 +17,7 @@ from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.new_tokens import NewTokens
 from hf_bico.families.protocol import Stored
 from hf_bico.families.sentences import said_in, sentence_of
+from hf_bico.families.word_heads import WORD_DENSE
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
@@ -43,8 +44,9 @@ class RepoModel:
     an adapter lies beside them."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
-        """Return the model's sites; see `Family.sites`."""
-        return self.family.sites(self.skeleton, every=every)
+        """Return the model's sites; see `Family.sites`. A head that scores words may be missing, and is borrowed."""
+        found = self.family.sites(self.skeleton, every=every)
+        return tuple(site for site in found if site.role != WORD_DENSE or site.weight.key in self.shapes)
 
 
 @dataclass(frozen=True, kw_only=True)

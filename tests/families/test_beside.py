@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from support.family_twins import CASES, Case, plain, twin
+from support.family_twins import CASES, GROUPED, Case, plain, twin
+from support.word_heads import WORDS_HIDDEN
 from torch import Tensor, nn
 
 from hf_bico import BiCo, port
@@ -55,9 +56,10 @@ def carried(
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_everything_that_changed_moves_between_permuted_twins(name):
-    case = CASES[name]
+@pytest.mark.parametrize(
+    "case", [*CASES.values(), *WORDS_HIDDEN.values()], ids=[*CASES, *(f"{n} words" for n in WORDS_HIDDEN)]
+)
+def test_everything_that_changed_moves_between_permuted_twins(case):
     model = case.build()
     other, tuned, batch = twin(model), whole_step(case, model), case.samples()
     ported = carried(case, model, other, tuned, batch)
@@ -102,6 +104,15 @@ def test_the_naive_copy_to_the_base_itself_is_the_fine_tune(name):
     ported = carried(case, model, copy.deepcopy(model), tuned, batch, Naive())
     state = ported.apply_().state_dict()
     assert all(torch.allclose(state[key], tuned[key]) for key in tuned if key not in top)
+
+
+def test_a_bias_of_word_scores_moves_as_it_is():
+    """Phi's, which its head has without a layer before it."""
+    case = Case("PhiForCausalLM", "PhiConfig", GROUPED, "causal")
+    model, tuned, batch = case.build(), whole_step(case, case.build()), case.samples(4)
+    ported = carried(case, model, copy.deepcopy(model), tuned, batch, Naive())
+    assert torch.allclose(ported.apply_().lm_head.bias, tuned["lm_head.bias"])
+    assert not torch.equal(tuned["lm_head.bias"], model.lm_head.bias)
 
 
 def test_between_unrelated_models_nothing_moves_along():
