@@ -133,7 +133,9 @@ def port(
     _require_plain(base)
     method, clock, groups = method or Auto(), Clock(), groups_of(only)
     state, known = as_named(state_of(tuned), base.state_dict()), family_of(base, family)
-    pair = LivePair(state, base, target, live_head(state, base, target, head, family), trust_base, family)
+    on_top = live_head(state, base, target, head, family)
+    others = on_top.layers.told(known.final_gain(base), state, base.state_dict())
+    pair = LivePair({**state, **others}, base, target, on_top.telling(others), trust_base, family)
     words = live_words(state, pair.insides, tokenizers, groups, adding=add_tokens)
     with torch.enable_grad(), ExitStack() as held:
         for side in words.sides:

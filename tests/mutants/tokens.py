@@ -1,13 +1,15 @@
-"""Wrong ways with tokens that a fine-tune added, each with the tests that must notice it."""
+"""Wrong ways with added tokens and with heads, each with the tests that must notice it."""
 
 from contextlib import nullcontext
 
 from hf_bico.core import room
-from hf_bico.families import new_tokens
+from hf_bico.families import heads, new_tokens, riders
 from hf_bico.workflows import live, port
 from tests.mutants.changes import given, instead, of_tests
 
 LIVE, PORTED = "tests/families/test_new_tokens.py::test_", "tests/workflows/test_added_tokens.py::test_"
+BESIDE = "tests/families/test_beside.py::test_"
+TELLS = f"{BESIDE}a_head_that_is_carried_tells_of_the_norm_before_it"
 TWIN = f"{LIVE}added_tokens_mean_in_a_twin_what_they_mean_in_the_fine_tune"
 
 MUTANTS = {
@@ -43,5 +45,11 @@ MUTANTS = {
         "_join",
         lambda right: lambda tokenizer, tokens: (tokenizer.add_tokens([t.content for t in tokens]), tokenizer)[1],
         f"{LIVE}a_saved_port_is_opened_with_its_tokens",
+    ),
+    "masked-language heads stay": of_tests(
+        riders, "word_head", instead(()), f"{BESIDE}everything_that_changed_moves_between_permuted_twins[bert words]"
+    ),
+    "a head that is carried knows nothing of the norm before it": of_tests(
+        heads, "into_head", instead({}), *(f"{TELLS}[{name}]" for name in ("vit", "gpt2-classifier", "modernbert"))
     ),
 }

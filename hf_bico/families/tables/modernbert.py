@@ -29,6 +29,7 @@ MODERNBERT = FamilyLayout(
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
     outside=words_through("head.dense", "ForMaskedLM"),
     head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
+    final="final_norm",
     head_norms=("head.norm",),
     left={r"^(head\.dense|decoder)\.": VOCABULARY},
 )

@@ -79,6 +79,8 @@ def read_change(
     ):
         if lacking := sorted(borrowed(each, other)):
             note(f"{each.pinned} was saved without {listed(lacking)}: {whose} is taken")
+    if not isinstance(tuned, Adapted):
+        tuned = tuned.holding(models.layers.told(models.base.family.final_gain(models.base.skeleton), tuned, base))
     whole = only_in_source(models)
     tau: Compared = change_of(tuned.without(whole), base.without(whole), models.must)
     if not isinstance(tuned, Adapted):
