@@ -278,7 +278,7 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
         return []
     owner, _, path = place.rpartition(".")
     tokens = layer.tokens(model) if callable(layer.tokens) else layer.tokens
-    return _site(
+    found = _site(
         model.get_submodule(owner),
         replace(layer, path=path, tokens=tokens),
         owner,
@@ -287,6 +287,7 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
         tokens or SINGLE,
         Tower("", (), SINGLE, layer.tower),
     )
+    return [replace(site, on_top=site.role in (HEAD, HEAD_DENSE, WORD_DENSE)) for site in found]
 
 
 def _site(

@@ -100,7 +100,7 @@ def test_a_gain_folds_into_the_layers_beside_it(name):
 
 @pytest.mark.parametrize("name", FINAL)
 def test_a_head_that_is_carried_tells_of_the_norm_before_it(name):
-    """Between rotated twins, where no gain moves as it is; class tokens are nearly alike, and determine less of a head."""
+    """Between rotated twins, where no gain moves as it is; class tokens are alike, and determine less of a head."""
     case, generator = CASES[name], torch.Generator().manual_seed(6)
     model = plain(case.build())
     gain, state = family_of(model).final_gain(model), model.state_dict()
