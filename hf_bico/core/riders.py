@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_bico.core.difference import Compared
 from hf_bico.core.gains import through
 from hf_bico.core.linalg import grid_resample
-from hf_bico.core.sides import whole_side
+from hf_bico.core.sides import matrix, whole_side
 from hf_bico.core.types import At, Map, Pair, Tensors, Tokens
 
 
@@ -282,8 +282,7 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
             return map_.scale * rows.reshape(shape)
         rest = shape[:axis] if axis == -1 else shape[1:]
         return map_.scale * trust(map_, ride.target.side) * side(rows).reshape(*rest, -1).movedim(-1, axis)
-    one = torch.eye(ride.base.width, dtype=tau.dtype, device=tau.device)
-    squares = side(one).T.square().to(tau)
+    squares = matrix(map_, ride.target.side, ride.base.width).square().to(tau)
     if kind is Kind.HEADS:
         return map_.scale * tau @ _pooled(ride, squares).sum((1, 3)).T * ride.target.heads / len(squares)
     if kind is Kind.UNITS:

@@ -207,8 +207,8 @@ class Site:
     tower: str = ""
     """Which of the model's stacks of blocks it is in; depths count within one."""
     on_top: bool = False
-    """Whether it lies behind a model's features, which scores without labels are taken of, so that no gradient of theirs
-    reaches it."""
+    """Whether it lies behind a model's features, which scores without labels are taken of, so that no gradient of
+    theirs reaches it."""
 
     def stream(self, signal: Signal) -> Stream:
         """Return the stream of a signal at this site."""
