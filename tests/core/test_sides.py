@@ -17,8 +17,10 @@ PADDED = torch.cat([ORDER, torch.zeros(3, D)])
 
 @pytest.mark.parametrize(
     ("factor", "permuted"),
-    [(None, True), (ORDER, True), (ORDER @ CENTRED, True), (PADDED, True), (ORDER[:9], True)]
-    + [(TURN, False), (TURN @ CENTRED, False), (ORDER @ TURN[:, :9] @ TURN[:, :9].T, False)],
+    [
+        *((factor, True) for factor in (None, ORDER, ORDER @ CENTRED, PADDED, ORDER[:9])),
+        *((factor, False) for factor in (TURN, TURN @ CENTRED, ORDER @ TURN[:, :9] @ TURN[:, :9].T)),
+    ],
 )
 @pytest.mark.parametrize("side", ["out", "in"])
 def test_a_side_is_the_matrix_that_its_rows_are_multiplied_by(factor, permuted, side):
