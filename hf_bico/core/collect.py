@@ -119,9 +119,12 @@ def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], ba
         signals = {signal: signal for signal in plain}
         _pass(seen, base, target, pairs, batch, signals, _labelled if labelled else _unlabelled)
     if Signal.LABEL_FREE_GRADIENT in seen.wanted.signals:
+        below, above = ([pair for pair in pairs if pair.target.on_top is on_top] for on_top in (False, True))
+        if above:
+            _pass(seen, base, target, above, batch, {Signal.OUTPUT: Signal.LABEL_FREE_GRADIENT}, _unlabelled)
         watched = {Signal.OUTPUT_GRADIENT: Signal.LABEL_FREE_GRADIENT}
         for draw in range(seen.wanted.draws):
-            n = _pass(seen, base, target, pairs, batch, watched, _label_free(seen.samples, draw))
+            n = _pass(seen, base, target, below, batch, watched, _label_free(seen.samples, draw))
         seen.samples += n
 
 

@@ -62,12 +62,8 @@ class Folded(Mapping[str, Tensor]):
         return bool((self.ratio(gain) != 1).any())
 
     def ratio(self, gain: Gain) -> Tensor:
-        """Return γ_ft / γ of those entries that fold, else 1; float32 or wider."""
-        wide = torch.promote_types(self.base[gain.key].dtype, torch.float32)
-        after, before = (side[gain.key].to(wide) + gain.offset for side in (self.tuned, self.base))
-        ratio = after.to(before.device) / before
-        folds = ratio.isfinite() & (ratio <= MOST) & (ratio >= 1 / MOST)
-        return torch.where(folds, ratio, torch.ones_like(ratio))
+        """Return γ_ft / γ of those entries that fold, else 1."""
+        return ratio_of(self.tuned, self.base, gain)
 
     def __getitem__(self, key: str) -> Tensor:
         tensor = self.tuned[key]
@@ -93,6 +89,42 @@ class Folded(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.tuned)
+
+
+def ratio_of(tuned: Tensors, base: Tensors, gain: Gain) -> Tensor:
+    """Return γ_ft / γ of those entries of a gain that fold, else 1; float32 or wider."""
+    wide = torch.promote_types(base[gain.key].dtype, torch.float32)
+    after, before = (side[gain.key].to(wide) + gain.offset for side in (tuned, base))
+    ratio = after.to(before.device) / before
+    folds = ratio.isfinite() & (ratio <= MOST) & (ratio >= 1 / MOST)
+    return torch.where(folds, ratio, torch.ones_like(ratio))
+
+
+def into_head(tuned: Tensors, base: Tensors, gain: Gain) -> dict[str, Tensor]:
+    """Return the tensors in which a fine-tune changes to the same function with its base's final norm, where a head
+    that is carried whole is all that reads it: W diag(γ_ft / γ), and b + W β_ft − W diag(γ_ft / γ) β.
+
+    A head may read several such rows next to one another. Without a bias b, the norm's β is what gives W β_ft.
+
+    Args:
+        gain: the norm's, with the head's first layer.
+    """
+    ratio, (part,) = ratio_of(tuned, base, gain), gain.weights
+    before = part.of(tuned[part.key]).to(ratio)
+    after = before * ratio.repeat(before.shape[1] // len(ratio))
+    made = {part.key: _wide(tuned[part.key]).to(ratio)}
+    part.put(made[part.key], after)
+    made[gain.key] = torch.where((ratio != 1).to(tuned[gain.key].device), base[gain.key], tuned[gain.key])
+    if gain.bias is None:
+        return made
+    shift, own = (side[gain.bias].to(ratio) for side in (tuned, base))
+    if not gain.biases:
+        return made | {gain.bias: shift / ratio}
+    (where,) = gain.biases
+    reads = before.shape[1] // len(ratio)
+    made[where.key] = _wide(tuned[where.key]).to(ratio)
+    where.put(made[where.key], where.of(made[where.key]) + before @ shift.repeat(reads) - after @ own.repeat(reads))
+    return made | {gain.bias: base[gain.bias]}
 
 
 class Told(Compared):

@@ -16,7 +16,7 @@ from torch import Tensor
 from hf_bico.core.difference import Compared
 from hf_bico.core.gains import through
 from hf_bico.core.linalg import grid_resample
-from hf_bico.core.sides import whole_side
+from hf_bico.core.sides import matrix, whole_side
 from hf_bico.core.types import At, Map, Pair, Tensors, Tokens
 
 
@@ -33,6 +33,8 @@ class Kind(StrEnum):
     """A number a head: (R ∘ R) pooled to heads."""
     UNITS = "units"
     """A gain of a head's units that all heads share: (R ∘ R) pooled to units."""
+    NUMBERS = "numbers"
+    """A number a row, which lies in no coordinates: it moves as it is."""
 
 
 class Rows(StrEnum):
@@ -184,9 +186,9 @@ def _meeting(
     here: Rider, there: Rider, a: tuple[int, ...], b: tuple[int, ...], vocabularies: Vocabularies | None
 ) -> tuple[bool, Meet | None]:
     """Return whether any rows of two tensors of these shapes meet, and how; None where they are the same rows."""
-    if here.kind is not Kind.VECTORS:
+    if here.kind not in (Kind.VECTORS, Kind.NUMBERS):
         return True, None
-    n_a, n_b = _count(a, here.axis), _count(b, there.axis)
+    n_a, n_b = _count(a, here), _count(b, there)
     if there.rows is Rows.TOKENS and vocabularies is not None:
         own, theirs = vocabularies
         shared = [(theirs[token], row) for token, row in own.items() if token in theirs]
@@ -209,8 +211,15 @@ def _meeting(
     return len(rows) > 0, Picked(n_b, rows + there.first, rows + here.first)
 
 
-def _count(shape: tuple[int, ...], axis: int) -> int:
-    return int(torch.Size(shape).numel() // shape[axis])
+def _count(shape: tuple[int, ...], rider: Rider) -> int:
+    return int(torch.Size(shape).numel() // (1 if rider.kind is Kind.NUMBERS else shape[rider.axis]))
+
+
+def _rows(rider: Rider, tensor: Tensor) -> Tensor:
+    """Return a tensor as rows in the map's coordinates, (n, d); of numbers, (n, 1)."""
+    if rider.kind is Kind.NUMBERS:
+        return tensor.reshape(-1, 1)
+    return tensor.movedim(rider.axis, -1).reshape(-1, tensor.shape[rider.axis])
 
 
 def by_site(rides: Iterable[Ride]) -> dict[str, list[Ride]]:
@@ -256,7 +265,7 @@ def parted(ride: Ride, tau: Tensor) -> tuple[float, int]:
     """Return the share of ‖τ‖² in rows that have a partner in the target, and how many changed rows have none."""
     if not isinstance(ride.meet, Picked):
         return 1.0, 0
-    sizes = tau.movedim(ride.base.axis, -1).reshape(-1, tau.shape[ride.base.axis]).square().sum(1)
+    sizes = _rows(ride.base, tau).square().sum(1)
     kept = sizes[ride.meet.here.to(sizes.device)]
     lost = int((sizes > 0).sum() - (kept > 0).sum())
     return (float(kept.sum() / sizes.sum()), lost) if lost else (1.0, 0)
@@ -266,14 +275,14 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
     """Return a tensor's change τ_A in the target's coordinates, of the target's shape."""
     kind, axis = ride.base.kind, ride.base.axis
     side = whole_side(map_, ride.target.side)
-    if kind in (Kind.VECTORS, Kind.KERNEL):
-        rows = tau.movedim(axis, -1)
-        rows = resized(rows, shape[2:]) if kind is Kind.KERNEL else rows.reshape(-1, rows.shape[-1])
+    if kind in (Kind.VECTORS, Kind.KERNEL, Kind.NUMBERS):
+        rows = resized(tau.movedim(axis, -1), shape[2:]) if kind is Kind.KERNEL else _rows(ride.base, tau)
         rows = ride.meet(rows) if ride.meet is not None else rows
+        if kind is Kind.NUMBERS:
+            return map_.scale * rows.reshape(shape)
         rest = shape[:axis] if axis == -1 else shape[1:]
         return map_.scale * trust(map_, ride.target.side) * side(rows).reshape(*rest, -1).movedim(-1, axis)
-    one = torch.eye(ride.base.width, dtype=tau.dtype, device=tau.device)
-    squares = side(one).T.square().to(tau)
+    squares = matrix(map_, ride.target.side, ride.base.width).square().to(tau)
     if kind is Kind.HEADS:
         return map_.scale * tau @ _pooled(ride, squares).sum((1, 3)).T * ride.target.heads / len(squares)
     if kind is Kind.UNITS:

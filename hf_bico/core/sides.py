@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_bico.core.types import At, Map
+from hf_bico.core.types import At, BilinearMap, Map
 
 BLIND = 1e-2
 """What a map makes of a unit vector that it knows nothing of is shorter."""
@@ -27,7 +27,17 @@ def whole_side(map_: Map, side: At) -> Callable[[Tensor], Tensor]:
     return moved
 
 
+def matrix(map_: Map, side: At, width: int) -> Tensor:
+    """Return what `whole_side` does to rows (…, width) as a matrix (d_B, width), on the device where the map lies."""
+    factor = (map_.left if side == "out" else map_.right) if isinstance(map_, BilinearMap) else None
+    if factor is None:
+        return whole_side(map_, side)(torch.eye(width, dtype=torch.float64)).T
+    there, here = factor.shape
+    blind = factor.sum(1).norm() < BLIND * here**0.5
+    return factor + 1 / (there * here) ** 0.5 if blind else factor
+
+
 def permutes(map_: Map, side: At, width: int) -> bool:
     """Return whether one side of a map (width,) does no more than permute, pad and crop coordinates."""
-    squares = whole_side(map_, side)(torch.eye(width, dtype=torch.float64)).square()
+    squares = matrix(map_, side, width).square()
     return bool((torch.minimum(squares, (1 - squares).abs()) < BLIND).all())

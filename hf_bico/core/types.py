@@ -37,7 +37,8 @@ class Signal(Enum):
     WEIGHTED_GRADIENT = "weighted output gradient"
     """‖X‖ G / √‖G‖ row by row: longer with the row's input, and damped, lest a few samples outweigh all others."""
     LABEL_FREE_GRADIENT = "label-free output gradient"
-    """∂⟨c, s⟩/∂Y for random cotangents c on scores s that do not depend on the task; the same c for A and B."""
+    """∂⟨c, s⟩/∂Y for random cotangents c on scores s that do not depend on the task; the same c for A and B. Of a layer
+    behind what the scores are taken of (`Site.on_top`), Y itself."""
     WEIGHT_GRADIENT = "weight gradient"
     """∂L/∂W of B alone."""
     WEIGHT = "weight"
@@ -205,6 +206,9 @@ class Site:
     """The hidden coordinates that its inputs are; None as above."""
     tower: str = ""
     """Which of the model's stacks of blocks it is in; depths count within one."""
+    on_top: bool = False
+    """Whether it lies behind a model's features, which scores without labels are taken of, so that no gradient of
+    theirs reaches it."""
 
     def stream(self, signal: Signal) -> Stream:
         """Return the stream of a signal at this site."""

@@ -7,7 +7,8 @@ from torch import nn
 
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.gains import Gain, folding
-from hf_bico.core.riders import Ride, Vocabularies, pair_riders
+from hf_bico.core.riders import Ride, Rows, Vocabularies, pair_riders
+from hf_bico.core.room import Room
 from hf_bico.core.types import Pair
 from hf_bico.families.protocol import Family
 from hf_bico.families.riders import GROUPS, LINEAR, NORMS
@@ -21,6 +22,21 @@ class Insides(NamedTuple):
 
     family: Family
     model: nn.Module
+    room: Room | None = None
+    """The rows that its embeddings will have, where tokens are added to its vocabulary."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its tensors, by name."""
+        found = {name: tuple(p.shape) for name, p in self.model.named_parameters(remove_duplicate=False)}
+        if self.room is not None:
+            found |= {key: (self.room.count, *found[key][1:]) for key in self.token_keys & found.keys()}
+        return found
+
+    @property
+    def token_keys(self) -> set[str]:
+        """The names of its tensors that have a row for every token."""
+        return {key for rider in self.family.riders(self.model) if rider.rows is Rows.TOKENS for key in rider.keys}
 
 
 class Beside(NamedTuple):
@@ -44,8 +60,7 @@ def beside(
         vocabularies: as for `pair_riders`.
     """
     own, theirs = ([each for each in side.family.riders(side.model) if each.group in groups] for side in (base, target))
-    shapes, there = ({name: p.shape for name, p in side.model.named_parameters()} for side in (base, target))
-    rides = pair_riders(own, theirs, pairs, (shapes, there), vocabularies)
+    rides = pair_riders(own, theirs, pairs, (base.shapes, target.shapes), vocabularies)
     moving = {part for pair in pairs for part in pair.moving}
     return Beside(rides, folding(base.family.gains(base.model), moving) if NORMS in groups else ())
 
@@ -56,20 +71,23 @@ SPECIAL = {"cls_token": "cls", "bos_token": "cls", "sep_token": "sep", "eos_toke
 """Attribute of a tokenizer → what its token is for: BERT's [CLS] meets RoBERTa's <s>."""
 
 
-def vocabularies_of(base: Any, target: Any) -> Vocabularies | None:
+def vocabularies_of(base: Any, target: Any, named: Collection[str] = ()) -> Vocabularies | None:
     """Return the rows of both models' tokens, special ones by what they are for; None where a tokenizer has no
     vocabulary.
+
+    Args:
+        named: special tokens that go by their names all the same.
     """
     if not all(hasattr(each, "get_vocab") for each in (base, target)):
         return None
-    return _vocabulary(base), _vocabulary(target)
+    return _vocabulary(base, named), _vocabulary(target, named)
 
 
-def _vocabulary(tokenizer: Any) -> dict[str, int]:
+def _vocabulary(tokenizer: Any, named: Collection[str]) -> dict[str, int]:
     found: dict[str, int] = tokenizer.get_vocab()
     for attribute, purpose in SPECIAL.items():
         token = getattr(tokenizer, attribute, None)
-        if token in found and f"\0{purpose}" not in found:
+        if token in found and token not in named and f"\0{purpose}" not in found:
             found[f"\0{purpose}"] = found.pop(token)
     return found
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Loss, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.gains import Gain, into_head
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
@@ -77,6 +78,20 @@ class HeadLayers:
         """Names of the target's tensors that are carried whole or made."""
         sites = (*(pair.target for pair in self.carried), *self.made)
         return {s.key for site in sites for s in site.slices} | {b for _, b in self.gains}
+
+    def told(self, final: Gain | None, tuned: Tensors, base: Tensors) -> dict[str, Tensor]:
+        """Return the fine-tune's tensors that are others where the head that is carried tells what was learnt of the
+        norm before it; see `into_head`.
+
+        Args:
+            final: the gain that gives to the head's first layer, if one is known.
+        """
+        if final is None or not self.carried or self.carried[0].base.weight not in final.weights:
+            return {}
+        known = {final.key, *([] if final.bias is None else [final.bias])}
+        needed = known | {part.key for part in (*final.weights, *final.biases)}
+        alike = known <= base.keys() and needed <= tuned.keys() and tuned[final.key].shape == base[final.key].shape
+        return into_head(tuned, base, final) if alike else {}
 
     def gain(self, head: Tensors, shapes: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the target's gains by name, float32: the fine-tune's where shapes agree, else a fresh norm's."""

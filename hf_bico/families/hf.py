@@ -106,7 +106,7 @@ class Transformers:
             )
         tokenizer, processor = (
             next(filter(None, (each(at) for at in (feeds, folder) if at)), None)
-            for each in (partial(_tokenizer, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES), _processor)
+            for each in (partial(tokenizer_in, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES), _processor)
         )
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
         if tokenizer is not None:
@@ -264,7 +264,7 @@ def _preprocess(processor: Any) -> Any:
     return lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
-def _tokenizer(folder: Path, *, spaced: bool = False) -> Any:
+def tokenizer_in(folder: Path, *, spaced: bool = False) -> Any:
     """Return a repo's tokenizer; None if it cannot be opened.
 
     Args:

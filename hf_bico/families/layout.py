@@ -14,7 +14,8 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
-from hf_bico.families.riders import EMBEDDED, PLACED, Norm, attribute, gains, riders
+from hf_bico.families.riders import EMBEDDED, PLACED, Norm, attribute, gains, offset_of, riders
+from hf_bico.families.word_heads import WORD_DENSE
 
 TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
 """Tokens of a text; every batch says which of them meet."""
@@ -122,6 +123,9 @@ class FamilyLayout:
     """A classifier's layers on top, in the order they run, the last with role "head"; a new base may lack them."""
     head_norms: tuple[str, ...] = ()
     """Norms among them, which are not linear: the ends of their names."""
+    final: str = ""
+    """Pattern of the end of the name of the norm behind the blocks whose output a head reads, and nothing else; of
+    several the last counts."""
     left: Mapping[str, str] = field(default_factory=dict)
     """Pattern of a name → why such a tensor stays behind, besides `COMMON`."""
 
@@ -164,6 +168,8 @@ class FamilyLayout:
 
     def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
         """Return the layers on top as a class runs them: on every token where every token is answered for."""
+        if type(model).__name__.endswith("ForMaskedLM"):
+            return ()
         every_token = "ForTokenClassification", "ForQuestionAnswering"
         if not any(each in type(model).__name__ for each in every_token):
             return self.head
@@ -172,6 +178,21 @@ class FamilyLayout:
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         """Return the names of the parameters of norms within the classifier."""
         return tuple(key for key, _ in model.named_parameters() for name in self.head_norms if f".{name}." in f".{key}")
+
+    def final_gain(self, model: nn.Module) -> Gain | None:
+        """Return the gain that gives to the head's first layer, and to nothing else; None where none is known."""
+        first, *_ = (*self.head_sites(model), None)
+        norms = [
+            (name, norm)
+            for name, norm in model.named_modules()
+            if self.final and re.search(rf"(^|\.)({self.final})$", name) and getattr(norm, "weight", None) is not None
+        ]
+        pooled = any(site.role.startswith("pool") for site in self.sites(model))
+        if first is None or not norms or pooled:
+            return None
+        (name, norm), own = norms[-1], () if first.bias is None else (first.bias,)
+        bias = f"{name}.bias" if getattr(norm, "bias", None) is not None else None
+        return Gain(f"{name}.weight", "in", (first.weight,), own, bias, offset_of(norm))
 
     def left_reason(self, key: str) -> str | None:
         """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
@@ -185,6 +206,16 @@ class FamilyLayout:
 ON_TOP = "the head is the target's own, if it is not carried whole"
 HEAD, HEAD_DENSE = "head", "head dense"
 """Roles in a classifier: its last layer, which outputs the scores, and the one before it."""
+
+
+def words_through(path: str, only: str = "") -> tuple[Layer, ...]:
+    """Return the layer between the blocks and the rows of the vocabulary, of a head that scores words.
+
+    Args:
+        path: its full name.
+        only: the end of the name of the classes that run it so; "" for all that have it.
+    """
+    return (Layer(WORD_DENSE, f"^{path}", tokens=TEXT, runs=lambda model: type(model).__name__.endswith(only)),)
 
 
 def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:
@@ -247,7 +278,7 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
         return []
     owner, _, path = place.rpartition(".")
     tokens = layer.tokens(model) if callable(layer.tokens) else layer.tokens
-    return _site(
+    found = _site(
         model.get_submodule(owner),
         replace(layer, path=path, tokens=tokens),
         owner,
@@ -256,6 +287,7 @@ def _outside(model: nn.Module, layer: Layer) -> list[Site]:
         tokens or SINGLE,
         Tower("", (), SINGLE, layer.tower),
     )
+    return [replace(site, on_top=site.role in (HEAD, HEAD_DENSE, WORD_DENSE)) for site in found]
 
 
 def _site(

@@ -26,6 +26,10 @@ class LiveHead:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     """The fine-tune's tensors that are carried whole, as they have no τ; on the CPU."""
 
+    def telling(self, tensors: Tensors) -> "LiveHead":
+        """Return the same with others of the fine-tune's tensors in place of those that it carries."""
+        return replace(self, tensors={key: tensors.get(key, own).detach().cpu() for key, own in self.tensors.items()})
+
     def record(self, fit: Fit | None) -> dict[str, Any]:
         """Return what a report says of the head, as plain JSON data."""
         names = [pair.target.name for pair in self.layers.carried]

@@ -53,6 +53,10 @@ class Family(Protocol):
         """Return the names of the parameters of norms within the classifier."""
         ...
 
+    def final_gain(self, model: nn.Module) -> Gain | None:
+        """Return the gain that gives to the head's first layer, and to nothing else; None where none is known."""
+        ...
+
     def left_reason(self, key: str) -> str | None:
         """Return why a tensor outside the sites stays behind; None if the family cannot account for it."""
         ...

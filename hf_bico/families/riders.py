@@ -10,6 +10,7 @@ from torch import nn
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Kind, Rider, Rows
 from hf_bico.core.types import At, Site, Tokens
+from hf_bico.families.word_heads import word_head
 
 TOKENS, POSITIONS, PATCHES, SPECIAL, NORMS, BIASES = "tokens", "positions", "patches", "special", "norms", "biases"
 """What kinds of tensors are called where they are chosen."""
@@ -78,12 +79,11 @@ def riders(model: nn.Module, sites: Sequence[Site], norms: Mapping[str, Sequence
         norms: tower → those of its blocks.
     """
     towers = [_Tower(model, name, stack, norms.get(name, ())) for name, stack in _stacks(sites).items()]
-    parameters = dict(model.named_parameters())
-    aliases = _aliases(model)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     found = [
         rider
-        for key, parameter in parameters.items()
-        for rider in _outside(model, towers, key, parameter, aliases.get(key, ()))
+        for first, *others in _names_of(model)
+        for rider in _outside(model, towers, first, parameters[first], tuple(others))
     ]
     inside = [rider for tower in towers for rider in _inside(model, tower, parameters)]
     return (*found, *inside)
@@ -163,6 +163,12 @@ def _outside(
     """Yield a tensor outside the blocks, if it is of a kind that moves."""
     if re.search(POOL_NORM, key):
         yield from _pool_norm(towers, key)
+        return
+    beyond = [site for tower in towers for site in tower.outside]
+    if in_head := list(
+        word_head(key, parameter, tied, beyond, towers[-1].ends[1] if towers and towers[-1].ends else None)
+    ):
+        yield from in_head
         return
     group, role = next((known for pattern, known in OUTSIDE.items() if re.search(pattern, key)), ("", ""))
     last = bool(re.search(LAST_NORM, key)) and not re.search(rf"{FIRST_NORM}|{ON_TOP}", key)
@@ -278,12 +284,12 @@ def attribute(block: nn.Module, path: str) -> Any:
     return found
 
 
-def _aliases(model: nn.Module) -> dict[str, tuple[str, ...]]:
-    """Return the other names of tied parameters, by the first."""
+def _names_of(model: nn.Module) -> list[list[str]]:
+    """Return the names of every parameter; of those of tied embeddings, the one that says so is the first."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    return {first: tuple(others) for first, *others in names.values()}
+    return [sorted(found, key=lambda name: not re.search(EMBEDDED, name)) for found in names.values()]
 
 
 def _first(model: nn.Module, key: str) -> int:

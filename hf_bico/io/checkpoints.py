@@ -1,6 +1,7 @@
 """Model repos on disk: tensors are read lazily and never unpickled, and no two whole models are held at once."""
 
 import json
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -138,7 +139,7 @@ class Named(Mapping):
         names: name in the model → where it lies in the files.
     """
 
-    def __init__(self, stored: Mapping, names: Mapping[str, Stored]) -> None:
+    def __init__(self, stored: Any, names: Mapping[str, Stored]) -> None:
         self.stored, self.names = stored, names
 
     def __getitem__(self, key: str):
@@ -170,6 +171,11 @@ class Named(Mapping):
         """Return the same tensors without some, by their names in the model."""
         dropped = set(keys)
         return Named(self.stored, {key: name for key, name in self.names.items() if key not in dropped})
+
+    def holding(self, tensors: Tensors) -> "Named":
+        """Return the same tensors with some in place of those in the files, by their names in the model."""
+        place: Any = {self.names[key].key: tensor for key, tensor in tensors.items()}
+        return Named(ChainMap(place, self.stored), self.names) if place else self
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ from hf_bico.core.types import Pair, Site
 from hf_bico.families import Family, Library, Purpose, PurposeKind, Transformers, family_of, library_of
 from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
+from hf_bico.families.new_tokens import NewTokens
 from hf_bico.families.protocol import Stored
 from hf_bico.families.sentences import said_in, sentence_of
+from hf_bico.families.word_heads import WORD_DENSE
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
@@ -42,8 +44,9 @@ class RepoModel:
     an adapter lies beside them."""
 
     def sites(self, *, every: bool = False) -> tuple[Site, ...]:
-        """Return the model's sites; see `Family.sites`."""
-        return self.family.sites(self.skeleton, every=every)
+        """Return the model's sites; see `Family.sites`. A head that scores words may be missing, and is borrowed."""
+        found = self.family.sites(self.skeleton, every=every)
+        return tuple(site for site in found if site.role != WORD_DENSE or site.weight.key in self.shapes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,8 @@ class PortModels:
     device: str
     groups: frozenset[str] = frozenset(MOVING)
     """Kinds of tensors that move."""
+    new: NewTokens | None = None
+    """Tokens that are added to the target's vocabulary."""
 
     @property
     def each(self) -> tuple[RepoModel, RepoModel, RepoModel]:
@@ -96,8 +101,17 @@ class PortModels:
         Args:
             vocabularies: those of the base and of the target; None: embeddings meet row by row where both have as many.
         """
-        own, theirs = (Insides(each.family, each.skeleton) for each in (self.base, self.target))
-        return beside(own, theirs, self.pairs, self.groups, vocabularies)
+        return beside(*self.insides, self.pairs, self.groups, vocabularies)
+
+    @property
+    def insides(self) -> tuple[Insides, Insides]:
+        """The insides of the base and of the target, with the rows that added tokens have."""
+        rooms = self.new.rooms if self.new else (None, None)
+        base, target = (
+            Insides(each.family, each.skeleton, room)
+            for each, room in zip((self.base, self.target), rooms, strict=True)
+        )
+        return base, target
 
     def without(self, towers: Collection[str]) -> "PortModels":
         """Return the same models without the pairs of some towers."""

@@ -109,15 +109,15 @@ class Paired(Embedding):
         if isinstance(samples[0].inputs, str):  # a general text, which nothing is asked about
             return super().encode(samples)
         texts = [
-            replace(sample, inputs=prompt + sample.inputs[side], label=None)
-            for side, prompt in enumerate(self.prompts)
+            replace(sample, inputs=self.prompts[side > 0] + sample.inputs[side], label=None)
+            for side in range(len(samples[0].inputs))
             for sample in samples
         ]
         return replace(self._cut(texts), labels=self.labels(samples))
 
     @property
     def prompts(self) -> tuple[str, str]:
-        """What the first and the second texts begin with."""
+        """What the first texts begin with, and the others."""
         return self.sentence.prompt, self.sentence.prompt
 
     def labels(self, samples: Sequence[Any]) -> Tensor | None:
@@ -166,26 +166,39 @@ class Similar(Paired):
 
 @dataclass(frozen=True)
 class Together(Paired):
-    """Cross-entropy of a text's own partner among those of the batch; scored by its rank among those of all samples."""
+    """Cross-entropy of a text's own partner among those of the batch and all of their hard negatives, as in
+    sentence-transformers' MultipleNegativesRankingLoss; scored by its rank among the partners of all samples.
+    """
 
     @property
     def prompts(self) -> tuple[str, str]:
         return self.sentence.query, self.sentence.document
 
+    def labels(self, samples: Sequence[Any]) -> Tensor | None:
+        """Return the place of every text's partner among the others."""
+        return torch.arange(len(samples))
+
+    def _parts(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
+        """Return unit features of the n first texts, and of all others: (n, d), and their partners first, (m, d)."""
+        batch, labels = labelled(model, batch)
+        features, n = F.normalize(self.raw(model, batch), dim=-1), len(labels)
+        return features[:n], features[n:]
+
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
-        first, second = self.sides(model, batch)
-        return SHARP * first @ second.T
+        first, others = self._parts(model, batch)
+        return SHARP * first @ others.T
 
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        logits = self.answers(model, batch)
-        return loss_of_classes(logits, torch.arange(len(logits), device=logits.device))
+        batch, labels = labelled(model, batch)
+        return loss_of_classes(self.answers(model, batch), labels)
 
     def wanted(self, batch: Encoded) -> Tensor | None:
-        return torch.arange(len(batch) // 2)
+        return batch.labels
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
-        """Return (n, 2 d): the features of both texts."""
-        return torch.cat(self.sides(model, batch), dim=-1)
+        """Return (n, 2 d): the features of a text and of its partner."""
+        first, others = self._parts(model, batch)
+        return torch.cat([first, others[: len(first)]], dim=-1)
 
     def score(self, per_sample: Tensor, reference: Tensor | None = None) -> Score:
         return Score.retrieval(*per_sample.chunk(2, dim=-1))

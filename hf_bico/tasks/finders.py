@@ -1,11 +1,13 @@
 """Finds the columns of every kind of sample in a dataset, by their types and well-known names."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import datasets
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.notes import note
 from hf_bico.families import Answer, Purpose, PurposeKind
 from hf_bico.tasks.kinds import SampleKind, element, fits, is_chat, is_numeric, is_string, parted, plain_name, type_name
 
@@ -33,6 +35,7 @@ TOGETHER_NAMES = (
     ("query", "passage"),
     ("sentence1", "sentence2"),
 )
+NEGATIVE_NAMES = re.compile(r"(hard_)?neg(ative)?s?(_\d+)?")
 PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
 COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
 MESSAGES_NAMES = ("messages", "conversations", "conversation")
@@ -154,13 +157,29 @@ def _tags(table: Table) -> dict[str, str] | None:
 def _together(table: Table) -> dict[str, str] | None:
     named = {role: table.named[role] for role in ("anchor", "positive") if role in table.named}
     if len(named) == 2:
-        return named
+        return named | _negatives(table)
     found = [names for names in TOGETHER_NAMES if set(names) <= set(table.strings(names))]
     return (
         None
         if named or not found or table.label() or table.scores()
-        else {"anchor": found[0][0], "positive": found[0][1]}
+        else {"anchor": found[0][0], "positive": found[0][1]} | _negatives(table)
     )
+
+
+def _negatives(table: Table) -> dict[str, str]:
+    """Return the columns of texts that are like the anchor and do not belong to it: those named, or of their usual name
+    where none of the roles is named; and say which others there may be.
+    """
+    likely = [name for name in table.features if NEGATIVE_NAMES.fullmatch(name)]
+    found = parted(table.named["negative"], table.features) if "negative" in table.named else []
+    if not table.named:
+        found = [name for name in likely if is_string(table.features[name])]
+    if unused := [name for name in likely if name not in (*found, *table.named.values())]:
+        note(
+            f"{listed(unused)} of {table.where} may be hard negatives, and is not used: name columns of one text each "
+            f"with {setting('columns')} negative=a|b"
+        )
+    return {"negative": found[0]} if len(found) == 1 else {f"negative {name}": name for name in found}
 
 
 def _span(table: Table) -> dict[str, str] | None:

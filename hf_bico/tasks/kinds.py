@@ -31,7 +31,7 @@ ROLES = {
     SampleKind.PLAIN: ("text",),
     SampleKind.TAGS: ("tokens", "tags"),
     SampleKind.SPAN: ("question", "context", "answers"),
-    SampleKind.TOGETHER: ("anchor", "positive"),
+    SampleKind.TOGETHER: ("anchor", "positive", "negative"),
 }
 """The columns of every kind of sample, in the order in which the kinds are tried."""
 
@@ -45,7 +45,8 @@ class Columns:
 
     kind: SampleKind
     names: Mapping[str, str]
-    """Role → column; where every class has a column of its own, the role of each is "label" and the column's name."""
+    """Role → column; where every class, or each of several negatives, has a column of its own, its role is "label", or
+    "negative", and the column's name."""
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -62,8 +62,8 @@ class Sample:
     """A row of a dataset as a model is asked about it."""
 
     inputs: Any
-    """An image, a text, a pair of texts, a list of words, the messages of a chat (role and content each), or a
-    prompt."""
+    """An image, a text, a pair of texts (an anchor, its positive, its negatives), a list of words, the messages of a
+    chat (role and content each), or a prompt."""
     label: Any
     """The index of the class, a number, the completion of the prompt (a text, or messages), the classes that are there
     or those of every word, the right spans of the second text, or None."""
@@ -258,7 +258,7 @@ def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
         texts = _text(index, "question", values["question"]), _text(index, "context", values["context"])
         return Sample(texts, label_of(task.labels, task.columns, index, values))
     if kind is SampleKind.TOGETHER:
-        return Sample((_text(index, "anchor", values["anchor"]), _text(index, "positive", values["positive"])), None)
+        return Sample(tuple(_text(index, role, value) for role, value in values.items()), None)
     label = label_of(task.labels, task.columns, index, values)
     if kind is SampleKind.IMAGE:
         if values["image"] is None:

@@ -58,8 +58,8 @@ class ReadingChoices:
     split: str = option("Split that the calibration samples are drawn from.", "train")
     columns: str | None = option(
         "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages, "
-        "tokens, tags, question, context, answers, anchor, positive); label=a|b|c where every class has a column of "
-        "its own [default: found by name and type].",
+        "tokens, tags, question, context, answers, anchor, positive, negative); label=a|b|c where every class has a "
+        "column of its own, negative=a|b of several [default: found by name and type].",
         None,
     )
     streaming: bool = option("Read only the first rows of files that are not parquet, in place of all.", False)
@@ -230,6 +230,17 @@ class MovingChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenChoices:
+    """Whether tokens of the fine-tune come along."""
+
+    add_tokens: bool = option(
+        "Add the tokens that SOURCE added to its base's tokenizer to the new base's too, with a chat template that "
+        "uses them.",
+        False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskChoices(
     MovingChoices,
     HeadChoices,
@@ -250,6 +261,7 @@ class PortConfig(
     PushChoices,
     OutputChoices,
     FormChoices,
+    TokenChoices,
     PolishChoices,
     MapChoices,
     MethodChoices,

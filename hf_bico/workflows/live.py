@@ -21,6 +21,7 @@ from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
+from hf_bico.core.riders import Vocabularies
 from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Tensors
 from hf_bico.families import family_of, told_of
@@ -28,7 +29,9 @@ from hf_bico.families import logits as clip_logits
 from hf_bico.families.beside import MOVING, Insides, beside, groups_of
 from hf_bico.families.heads import HeadKind
 from hf_bico.families.live_heads import LiveHead, live_head
+from hf_bico.families.live_words import live_words
 from hf_bico.families.losses import loss_of, loss_of_classes
+from hf_bico.families.new_tokens import with_room
 from hf_bico.io.hub import cached_commit
 from hf_bico.io.names import unwrapped
 from hf_bico.reports.records import (
@@ -61,6 +64,14 @@ class LivePair:
     """Whether the base is taken for the fine-tune's whatever their weights say."""
     family: str | None = None
     """The family that was asked for by name, if any."""
+    vocabularies: Vocabularies | None = None
+    """Those of the base and of the target, where their tokenizers were given."""
+
+    @property
+    def insides(self) -> tuple[Insides, Insides]:
+        """The insides of the base and of the target."""
+        base, target = (Insides(family_of(model, self.family), model) for model in (self.base, self.target))
+        return base, target
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,8 @@ def port(
     family: str | None = None,
     polish: Polish | None = None,
     answers: tuple[Scores, Scores] | None = None,
+    tokenizers: tuple[Any, Any, Any] | None = None,
+    add_tokens: bool = False,
     track: Track = untracked,
 ) -> Ported:
     """Carry `tuned − base` over to `target`, which is left as it is until `apply_`.
@@ -106,6 +119,10 @@ def port(
         polish: how the port is trained further, as `Polish(steps=100)`; not at all unless given.
         answers: each model's logits (n, K) of a batch, for a polish towards the fine-tune's own answers; it is towards
             the labels unless they are given.
+        tokenizers: those of the fine-tune, of the base and of the target. Rows of embeddings meet by token then; else
+            the n-th meets the n-th, where there are as many.
+        add_tokens: give the target the tokens that the fine-tune added to its base's tokenizer. It gets their rows with
+            `apply_`; the tokenizer with them is `Ported.tokenizer`, and is saved with the port.
         track: shows the stages as they pass; quiet unless given.
 
     Raises:
@@ -113,15 +130,21 @@ def port(
             accounts for, classifiers that are built differently.
     """
     _check_kinds(tuned, base, target, method, matching)
-    method, clock, state = method or Auto(), Clock(), as_named(state_of(tuned), base.state_dict())
     _require_plain(base)
-    pair = LivePair(state, base, target, live_head(state, base, target, head, family), trust_base, family)
-    job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups_of(only))
-    known = family_of(base, family)
-    sites = (*known.sites(base), *(each.base for each in pair.head.layers.moved))
-    whole = account(job.tau, job.pairs, known.left_reason, sites, job.rides)
-    method.check(job.pairs)
+    method, clock, groups = method or Auto(), Clock(), groups_of(only)
+    state, known = as_named(state_of(tuned), base.state_dict()), family_of(base, family)
+    on_top = live_head(state, base, target, head, family)
+    others = on_top.layers.told(known.final_gain(base), state, base.state_dict())
+    pair = LivePair({**state, **others}, base, target, on_top.telling(others), trust_base, family)
+    words = live_words(state, pair.insides, tokenizers, groups, adding=add_tokens)
     with torch.enable_grad(), ExitStack() as held:
+        for side in words.sides:
+            held.enter_context(with_room(side))
+        pair = replace(pair, vocabularies=words.vocabularies)
+        job, ratio, batches = _job(pair, LiveSamples(calibration, loss, scores), matching, groups)
+        sites = (*known.sites(base), *(each.base for each in pair.head.layers.moved))
+        whole = account(job.tau, job.pairs, known.left_reason, sites, job.rides)
+        method.check(job.pairs)
         with clock("head"):
             made, fit = held.enter_context(pair.head.on(job, track))
         with clock("calibrate"):
@@ -148,7 +171,7 @@ def port(
         roles=told_of((known, base), (family_of(target, family), target)),
         environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
     )
-    return Ported(target, result.delta, made, result.moved, whole, record)
+    return Ported(target, result.delta, made, result.moved, whole, record, words.added)
 
 
 def job_of(
@@ -204,8 +227,7 @@ def _job(
     pairs = (*pair_sites(sites, theirs, matching), *live.head.layers.moved)
     before = base.state_dict()
     own = live.head.tensors
-    own_insides, insides = (Insides(family_of(model, live.family), model) for model in (base, target))
-    rides, gains = beside(own_insides, insides, pairs, groups)
+    rides, gains = beside(*live.insides, pairs, groups, live.vocabularies)
     tuned, plain = ({key: state[key] for key in state if key not in own} for state in (live.tuned, before))
     must = {s.key for pair in pairs for s in pair.base.slices}
     tau = told(

@@ -17,7 +17,9 @@ from hf_bico.core.low_rank import Delta
 from hf_bico.core.transport import added, check_scale
 from hf_bico.families import Transformers, family_of, library_of
 from hf_bico.families.layout import is_transposed
+from hf_bico.families.live_words import Added
 from hf_bico.families.purposes import of_model
+from hf_bico.io.aside import no_place, write_tokens
 from hf_bico.io.changes.forms import Form, Shaped, Storage
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase, open_repo
@@ -65,6 +67,8 @@ class LiveResult:
     delta: Delta
     head: Mapping[str, Tensor]
     report: PortReport
+    added_tokens: Added | None = None
+    """The tokens that it adds, if any; the target has rows for them."""
 
     @property
     def is_transformers(self) -> bool:
@@ -100,6 +104,8 @@ def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub:
     stage.mkdir()
     check_scale(form.alpha)
     storage, report = form.storage(), result.report
+    if result.added_tokens is not None and storage.form is not Form.MODEL:
+        raise PortError(no_place(storage.form))
     scores = report.scores or ()
     told = without_other_models(scores, form.alpha, storage.cuts)
     if len(told) < len(scores):
@@ -125,11 +131,15 @@ def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> Non
     target: Any = result.target
     before = result.target.state_dict()
     head = {key: tensor.to(before[key]) for key, tensor in result.head.items()}
-    state = before | dict(added(before, result.delta, alpha)) | head
+    changed = dict(added(before, result.delta, alpha)) | head
+    places = {before[key].data_ptr(): tensor for key, tensor in changed.items()}  # a tied tensor has several names
+    state = {key: changed.get(key, places.get(tensor.data_ptr(), tensor)) for key, tensor in before.items()}
     if result.is_transformers:
         with naming_classes(result):
             target.save_pretrained(stage, state_dict=state)
         _copy_extra(stage, result, hub)
+        if result.added_tokens is not None:
+            write_tokens(stage, result.added_tokens.tokenizer, result.added_tokens.new)
         return
     held: set[int] = set()
     for key, tensor in state.items():  # safetensors takes no two names of one storage

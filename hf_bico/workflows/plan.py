@@ -16,9 +16,9 @@ from hf_bico.core.transport import check_scale
 from hf_bico.families import Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
-from hf_bico.families.riders import LINEAR
+from hf_bico.families.riders import LINEAR, TOKENS
 from hf_bico.io.adapter import one_kind
-from hf_bico.io.aside import note_aside
+from hf_bico.io.aside import new_tokens_of, no_place, note_aside
 from hf_bico.io.base_names import base_of
 from hf_bico.io.changes.forms import Form, Storage
 from hf_bico.io.checkpoints import pick_device
@@ -117,7 +117,15 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     maps = maps_of(config, hub)
     method = maps or method_of(config.method, config.method_options)
     check_alpha(config.alpha)
-    plan = make_plan(config, hub, {method.name: method}, calibration_of(config), bank=config.bank, maps=maps)
+    plan = make_plan(
+        config,
+        hub,
+        {method.name: method},
+        calibration_of(config),
+        bank=config.bank,
+        maps=maps,
+        adding=config.add_tokens,
+    )
     with naming_the_maps(maps, plan.lineage.base, plan.lineage.target):
         method.check(plan.models.pairs)
     check_search(config.alpha, plan.models.head)
@@ -128,6 +136,8 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)
     plan = _held(plan, storage, config.only)
+    if config.add_tokens:
+        plan = replace(plan, models=_with_new_tokens(plan.models, storage, hub))
     if storage.form is not Form.MODEL and plan.lineage.target.folder is not None and is_wanted(config):
         raise PortError(
             f"{setting('form')} {storage.form} of a folder cannot be opened by others: push {plan.lineage.target.name} "
@@ -147,8 +157,12 @@ def make_plan(
     *,
     bank: Path | None,
     maps: StoredMaps | None = None,
+    adding: bool = False,
 ) -> Plan:
     """Return the plan that a port, a check and a comparison share; its method is the first of the methods.
+
+    Args:
+        adding: whether tokens are to be added to the target's tokenizer.
 
     Raises:
         PortError: whatever is wrong, before any heavy work. Pairs are left to the `check` of each method.
@@ -167,7 +181,7 @@ def make_plan(
         dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
     scoring = scoring_of(config, config.split, dataset, task, calibration.seed)
-    note_aside(models, purpose.kind, hub)
+    note_aside(models, purpose.kind, hub, adding=adding)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(
             library, purpose, models, head, matching_of(config, method.matching), device, groups_of(config.only)
@@ -234,6 +248,19 @@ def _held(plan: Plan, storage: Storage, only: str | None) -> Plan:
             f"{setting('form')} model for {', '.join(sorted(others))}"
         )
     return replace(plan, models=replace(plan.models, groups=frozenset({LINEAR})))
+
+
+def _with_new_tokens(models: PortModels, storage: Storage, hub: Hub) -> PortModels:
+    """Return the models with the tokens that the target is to be given.
+
+    Raises:
+        PortError: there are none, or the form or the kinds of tensors that move have no place for them.
+    """
+    if storage.form is not Form.MODEL:
+        raise PortError(no_place(storage.form))
+    if TOKENS not in models.groups:
+        raise PortError(f"{setting('add_tokens')} moves rows of embeddings: let {setting('only')} name {TOKENS} too")
+    return replace(models, new=new_tokens_of(models, hub))
 
 
 def storage_of(config: FormChoices, library: Library) -> Storage:

@@ -20,7 +20,9 @@ from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.families import told_of
+from hf_bico.families.hf import tokenizer_in
 from hf_bico.families.sentences import HOLDS, sentence_of
+from hf_bico.io.aside import write_tokens
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -157,7 +159,7 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     """Return all that statistics and scores depend on, apart from rounding."""
     plan, more = session.plan, session.unlabelled
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
-    method += [asdict(polish_of(config, plan.models))]
+    method += [asdict(polish_of(config, plan.models)), config.add_tokens]
     return {
         "hf_bico": __version__,
         "models": models_key(session),
@@ -274,6 +276,8 @@ def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[s
     base = OpenedBase(target, models.library, purpose, folder, session.weights, model)
     if plan.storage.form is Form.MODEL:
         write_model(stage, base, shaped.delta, shaped.alpha, head)
+        if models.new:
+            write_tokens(stage, models.new.join(tokenizer_in(folder)), models.new)
         _write_sentence(stage, session)
         return None
     found = write_delta(stage, base, shaped, head, [b.weight.key for _, b in models.pairs if b.weight.transposed])

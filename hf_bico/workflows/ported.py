@@ -1,6 +1,7 @@
 """The result of a port between live models: to be applied, evaluated, saved and pushed."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.transport import Moved, added, holding
+from hf_bico.families.live_words import Added
+from hf_bico.families.new_tokens import make_room, with_room
 from hf_bico.io.hub import Hub
 from hf_bico.reports.records import Measured
 from hf_bico.reports.report import PortReport
@@ -37,6 +40,8 @@ class Ported:
     """What of τ moved, what was left, and why."""
     record: PortReport = field(repr=False)
     """How it was made."""
+    added_tokens: Added | None = field(default=None, repr=False)
+    """The tokens that it adds to the target's vocabulary, if any."""
     scores: list[Measured] = field(default_factory=list)
     """What `evaluate` measured."""
     applied: list[float] = field(default_factory=list, repr=False)
@@ -48,6 +53,16 @@ class Ported:
         environment, seconds, and scores if any were measured."""
         return replace(self.record, scores=tuple(self.scores)).to_json()
 
+    @property
+    def tokenizer(self) -> Any:
+        """The target's tokenizer with the tokens that the port adds; None if it adds none."""
+        return self.added_tokens.tokenizer if self.added_tokens else None
+
+    @property
+    def _roomy(self) -> AbstractContextManager[None]:
+        """The target with rows for added tokens, while a block runs."""
+        return with_room(self.added_tokens.side) if self.added_tokens else nullcontext()
+
     def tensors(self, alpha: float = 1.0) -> dict[str, Tensor]:
         """Return the tensors of the target that change, by state-dict name in its own dtype: θ_B + α τ_B, and the head.
 
@@ -57,8 +72,10 @@ class Ported:
             PortError: a scale or a sum that is NaN or Inf; the port is in the target already.
         """
         self._require_unapplied()
-        state = self.target.state_dict()
-        return dict(added(state, self.delta, alpha)) | {key: tensor.to(state[key]) for key, tensor in self.head.items()}
+        with self._roomy:
+            state = self.target.state_dict()
+            changed = dict(added(state, self.delta, alpha))
+        return changed | {key: tensor.to(state[key]) for key, tensor in self.head.items()}
 
     def _require_unapplied(self) -> None:
         if self.applied:
@@ -73,6 +90,8 @@ class Ported:
         Returns:
             The target, which now knows the task and is a warm start for training.
         """
+        if self.added_tokens and not self.applied:
+            make_room(self.added_tokens.side)
         state = self.target.state_dict()
         with torch.no_grad():
             for key, tensor in added(state, self.delta, alpha):
@@ -97,7 +116,8 @@ class Ported:
         """
         with frozen(self.target) as target, torch.no_grad():
             without = Measured(metric, float(score(target)), without_port=True)
-            with holding(target, self.tensors(alpha).items()):
+            tensors = self.tensors(alpha)
+            with self._roomy, holding(target, tensors.items()):
                 ported = Measured(metric, float(score(target)), alpha)
         for found in (without, ported):
             self.scores[:] = [each for each in self.scores if each.label != found.label]
@@ -167,5 +187,7 @@ class Ported:
     def _send(self, delivery: Delivery, form: LiveForm, scores: Mapping[str, float] | None, hub: Hub) -> str | None:
         self._require_unapplied()
         told = [*self.scores, *(Measured(name, float(value)) for name, value in (scores or {}).items())]
-        result = LiveResult(self.target, self.delta, self.head, replace(self.record, scores=tuple(told)))
-        return delivery.send(lambda stage, repo: fill(stage, repo, result, form, hub), hub)
+        report = replace(self.record, scores=tuple(told))
+        result = LiveResult(self.target, self.delta, self.head, report, self.added_tokens)
+        with self._roomy:
+            return delivery.send(lambda stage, repo: fill(stage, repo, result, form, hub), hub)

@@ -32,7 +32,8 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "form", "rank", "energy", "dtype"))
+    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "only", "add_tokens"))
+    words += words_of(config, ("form", "rank", "energy", "dtype"))
     words += words_of(config, ("polish", "polish_rank", "scales"))
     if plan.unlabelled:
         words += ["--unlabelled", pinned_name(plan.unlabelled.dataset.pinned), "--unlabelled-n", str(plan.unlabelled.n)]

@@ -21,6 +21,7 @@ from hf_bico.core.types import Tensors
 from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
 from hf_bico.families.heads import HeadKind, place
+from hf_bico.families.new_tokens import make_room
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
@@ -236,9 +237,11 @@ def open_session(plan: Plan, run: Run) -> Session:
     with run.clock("load"):
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
-        sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
+        sides = _sides(plan, folders)
         place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
-    vocabularies = vocabularies_of(*(asked.loaded.tokenizer for asked in sides))
+    vocabularies = (models.new.vocabularies if models.new else vocabularies_of)(
+        *(asked.loaded.tokenizer for asked in sides)
+    )
     change = change.accounted(models, vocabularies)
     if plan.scoring is not None:
         check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
@@ -249,6 +252,22 @@ def open_session(plan: Plan, run: Run) -> Session:
     alike = not by_token or _one_vocabulary(*sides)
     weights = target.without(models.layers.target_keys)
     return Session(plan, folders, hashes, change, weights, head, Placed(*sides), alike, vocabularies=vocabularies)
+
+
+def _sides(plan: Plan, folders: Sequence[Path]) -> tuple[Asked, Asked]:
+    """Return the base and the target, live; with rows for added tokens, which the fine-tune's tokenizer tells the base.
+
+    Args:
+        folders: those of the source, the base and the target.
+    """
+    models = plan.models
+    base = open_asked(plan, models.base, folders[1], folders[0] if models.new else None)
+    target = open_asked(plan, models.target, folders[2])
+    if models.new is not None:
+        models.new.join(target.loaded.tokenizer)
+        for asked, side in zip((base, target), models.insides, strict=True):
+            make_room(side._replace(model=asked.model), asked.loaded.tokenizer)
+    return base, target
 
 
 def own_head(models: PortModels, change: SourceChange) -> dict[str, Tensor]:

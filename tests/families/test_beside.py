@@ -4,14 +4,15 @@ import copy
 
 import pytest
 import torch
-from support.family_twins import CASES, Case, plain, twin
+from support.family_twins import CASES, GROUPED, Case, gradient_step, plain, twin
+from support.word_heads import WORDS_HIDDEN
 from torch import Tensor, nn
 
 from hf_bico import BiCo, port
 from hf_bico.core.account import STAYED
 from hf_bico.core.collect import Batch
 from hf_bico.core.difference import Difference
-from hf_bico.core.gains import Folded, Gain
+from hf_bico.core.gains import Folded, Gain, into_head
 from hf_bico.core.method import Method
 from hf_bico.core.methods import Naive
 from hf_bico.core.pairing import pair_sites
@@ -23,6 +24,8 @@ from hf_bico.workflows.ported import Ported
 
 EXACT = BiCo(rtol=1e-11)
 """For float64 models: only what float64 itself loses is cut."""
+FINAL = ("vit", "deit", "dinov2", "timm", "gpt2-classifier", "llama-classifier", "modernbert", "t5-classifier")
+"""Classifiers whose head is all that reads the norm behind the blocks."""
 POST_NORM = ("bert", "roberta", "distilbert", "mpnet")
 """Their norms give to the residual stream too, so that no layer can tell of their gains."""
 
@@ -55,9 +58,10 @@ def carried(
     )
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_everything_that_changed_moves_between_permuted_twins(name):
-    case = CASES[name]
+@pytest.mark.parametrize(
+    "case", [*CASES.values(), *WORDS_HIDDEN.values()], ids=[*CASES, *(f"{n} words" for n in WORDS_HIDDEN)]
+)
+def test_everything_that_changed_moves_between_permuted_twins(case):
     model = case.build()
     other, tuned, batch = twin(model), whole_step(case, model), case.samples()
     ported = carried(case, model, other, tuned, batch)
@@ -94,6 +98,32 @@ def test_a_gain_folds_into_the_layers_beside_it(name):
     assert all((got - wanted).norm() < 1e-6 * (wanted - before).norm() for got in found)
 
 
+@pytest.mark.parametrize("name", FINAL)
+def test_a_head_that_is_carried_tells_of_the_norm_before_it(name):
+    """Between rotated twins, where no gain moves as it is; class tokens are alike, and determine less of a head."""
+    case, generator = CASES[name], torch.Generator().manual_seed(6)
+    model = plain(case.build())
+    gain, state = family_of(model).final_gain(model), model.state_dict()
+    top = {s.key for site in family_of(model).head_sites(model) for s in site.slices}
+    for key in filter(None, (gain.key, gain.bias, *top)):
+        noise = torch.randn(state[key].shape, generator=generator, dtype=torch.float64)
+        state = state | {key: state[key] + (1.0 if key in top else 0.2) * noise}
+    under = copy.deepcopy(model)  # the base under the head that it is asked with: the step lies in what the maps see
+    under.load_state_dict(state | into_head(state, model.state_dict(), gain))
+    moved = {s.key for site in family_of(model).sites(model) for s in site.slices}
+    batch = case.samples(96)
+    step = gradient_step(under, case.loss, batch)
+    tuned = {key: step[key] if key in moved else tensor for key, tensor in state.items()}
+    words = {"calibration": [Batch(batch, batch)], "loss": case.loss, "method": EXACT}
+    ported = port(tuned=tuned, base=model, target=twin(model, rotate=True), **words)
+    assert gain.key not in {entry.key for entry in ported.account.left}
+    fine_tune = copy.deepcopy(model)
+    fine_tune.load_state_dict(tuned)
+    with torch.no_grad():
+        before, wanted, got = (case.logits(each, case.samples(4)) for each in (model, fine_tune, ported.apply_()))
+    assert (got - wanted).norm() < (5e-3 if case.kind == "image" else 1e-5) * (wanted - before).norm()
+
+
 @pytest.mark.parametrize("name", ["vit", "timm-pool", "bert", "gpt2", "gemma2", "t5"])
 def test_the_naive_copy_to_the_base_itself_is_the_fine_tune(name):
     case = CASES[name]
@@ -102,6 +132,15 @@ def test_the_naive_copy_to_the_base_itself_is_the_fine_tune(name):
     ported = carried(case, model, copy.deepcopy(model), tuned, batch, Naive())
     state = ported.apply_().state_dict()
     assert all(torch.allclose(state[key], tuned[key]) for key in tuned if key not in top)
+
+
+def test_a_bias_of_word_scores_moves_as_it_is():
+    """Phi's, which its head has without a layer before it."""
+    case = Case("PhiForCausalLM", "PhiConfig", GROUPED, "causal")
+    model, tuned, batch = case.build(), whole_step(case, case.build()), case.samples(4)
+    ported = carried(case, model, copy.deepcopy(model), tuned, batch, Naive())
+    assert torch.allclose(ported.apply_().lm_head.bias, tuned["lm_head.bias"])
+    assert not torch.equal(tuned["lm_head.bias"], model.lm_head.bias)
 
 
 def test_between_unrelated_models_nothing_moves_along():

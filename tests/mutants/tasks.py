@@ -44,6 +44,12 @@ MUTANTS = {
         lambda right: property(lambda self: ("", "")),
         TOGETHER,
     ),
+    "hard negatives left out": of_tests(
+        embeddings.Together,
+        "_parts",
+        then(lambda parts: (parts[0], parts[1][: len(parts[0])])),
+        "tests/workflows/test_sentences.py::test_the_loss_of_texts_that_belong_together_is_the_librarys_own[2]",
+    ),
     "a Dense layer of other coordinates": of_tests(
         heads, "carried_layer", then(lambda made: (made[0].roll(1, 1), made[1])), DENSE
     ),

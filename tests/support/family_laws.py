@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Signal, Site
 from hf_bico.families import Family
+from hf_bico.families.word_heads import WORD_DENSE
 
 GATED = [name for name, case in CASES.items() if any(site.role == "MLP gate" for site in all_sites(case.build()))]
 ONE_STACK = [
@@ -46,7 +47,7 @@ def accounted_for(family: Family, model: nn.Module, case: Case) -> Iterator[str]
         f"{s.key}: a site, and a reason to stay"
         for site in family.sites(model)
         for s in site.slices
-        if family.left_reason(s.key) and not site.role.startswith("pool")  # which some classes do not run
+        if family.left_reason(s.key) and not site.role.startswith(("pool", WORD_DENSE))  # which some classes do not run
     )
     blocks = {re.match(r".*?\.\d+\.", site.weight.key)[0] for site in sites if site.depth is not None}
     linear = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}

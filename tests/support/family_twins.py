@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hf_bico.core.types import Hidden, Site
 from hf_bico.families import Family, family_of
 from hf_bico.families.layout import HEAD, HEAD_DENSE
+from hf_bico.families.word_heads import WORD_DENSE
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
 """No other side of a tensor outside the sites is as long as the residual stream is wide."""
@@ -48,7 +49,7 @@ class Case:
     config: str
     options: dict[str, Any]
     kind: str
-    """image, text, causal, seq2seq, or contrastive."""
+    """image, text, causal, seq2seq, contrastive, or words: a label of every token."""
 
     def skeleton(self, **options: Any) -> nn.Module:
         own = self.options | options
@@ -81,7 +82,8 @@ class Case:
         if self.kind in ("image", "contrastive"):
             images = torch.randn(n, 3, 16, 16, generator=generator, dtype=torch.float64).to(dtype)
             return images, ids[0] if self.kind == "contrastive" else torch.arange(n) % CLASSES
-        return ids[0], torch.arange(n) % CLASSES if self.kind == "text" else ids[1, :, :4]
+        labels = {"text": torch.arange(n) % CLASSES, "words": ids[1]}
+        return ids[0], labels.get(self.kind, ids[1, :, :4])
 
     def logits(self, model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         """(…, classes) scores; batch: (what goes in, labels[, attention mask])."""
@@ -116,7 +118,7 @@ def _vision(cls: str, config: str = "", **options: Any) -> Case:
     return Case(cls, config or cls.split("For")[0] + "Config", VISION | options, "image")
 
 
-def _text(cls: str, kind: str = "text", options: dict[str, Any] = TEXT, **more: Any) -> Case:
+def text_case(cls: str, kind: str = "text", options: dict[str, Any] = TEXT, **more: Any) -> Case:
     return Case(cls, cls.split("For")[0].removesuffix("LMHeadModel") + "Config", options | more, kind)
 
 
@@ -186,23 +188,23 @@ CASES = {
     "clip-text": Case("CLIPTextModelWithProjection", "CLIPTextConfig", TEXT | {"projection_dim": CLASSES}, "text"),
     "siglip": _both("SiglipModel", "SiglipConfig", "contrastive"),
     "siglip-classifier": _both("SiglipForImageClassification", "SiglipConfig", "image"),
-    "bert": _text("BertForSequenceClassification"),
-    "roberta": _text("RobertaForSequenceClassification"),
-    "distilbert": _text("DistilBertForSequenceClassification", options=DISTIL),
-    "mpnet": _text("MPNetForSequenceClassification"),
-    "modernbert": _text("ModernBertForSequenceClassification", cls_token_id=1, sep_token_id=END),
-    "t5": _text("T5ForConditionalGeneration", "seq2seq", T5),
-    "t5-gated": _text("T5ForConditionalGeneration", "seq2seq", T5 | GATED),
-    "t5-classifier": _text("T5ForSequenceClassification", options=T5 | GATED),
-    "gpt2": _text("GPT2LMHeadModel", "causal", GPT2),
-    "gpt2-classifier": _text("GPT2ForSequenceClassification", options=GPT2),
-    "llama": _text("LlamaForCausalLM", "causal", GROUPED),
-    "llama-classifier": _text("LlamaForSequenceClassification", options=GROUPED),
-    "mistral": _text("MistralForCausalLM", "causal", GROUPED, tie_word_embeddings=True),
-    "qwen2": _text("Qwen2ForCausalLM", "causal", GROUPED),
-    "qwen3": _text("Qwen3ForCausalLM", "causal", GROUPED),
-    "gemma": _text("GemmaForCausalLM", "causal", GROUPED),
-    "gemma2": _text("Gemma2ForCausalLM", "causal", GROUPED),
+    "bert": text_case("BertForSequenceClassification"),
+    "roberta": text_case("RobertaForSequenceClassification"),
+    "distilbert": text_case("DistilBertForSequenceClassification", options=DISTIL),
+    "mpnet": text_case("MPNetForSequenceClassification"),
+    "modernbert": text_case("ModernBertForSequenceClassification", cls_token_id=1, sep_token_id=END),
+    "t5": text_case("T5ForConditionalGeneration", "seq2seq", T5),
+    "t5-gated": text_case("T5ForConditionalGeneration", "seq2seq", T5 | GATED),
+    "t5-classifier": text_case("T5ForSequenceClassification", options=T5 | GATED),
+    "gpt2": text_case("GPT2LMHeadModel", "causal", GPT2),
+    "gpt2-classifier": text_case("GPT2ForSequenceClassification", options=GPT2),
+    "llama": text_case("LlamaForCausalLM", "causal", GROUPED),
+    "llama-classifier": text_case("LlamaForSequenceClassification", options=GROUPED),
+    "mistral": text_case("MistralForCausalLM", "causal", GROUPED, tie_word_embeddings=True),
+    "qwen2": text_case("Qwen2ForCausalLM", "causal", GROUPED),
+    "qwen3": text_case("Qwen3ForCausalLM", "causal", GROUPED),
+    "gemma": text_case("GemmaForCausalLM", "causal", GROUPED),
+    "gemma2": text_case("Gemma2ForCausalLM", "causal", GROUPED),
     "gemma3": Case("Gemma3ForCausalLM", "Gemma3TextConfig", GROUPED, "causal"),
 }
 """By name, a model of every family and of every shape that one has."""
@@ -234,6 +236,7 @@ READS = {
     "pool MLP up",
     "head dense",
     "head",
+    WORD_DENSE,
 }
 INNER = {
     r"head\.attention\.in_proj_weight$": (1,),
@@ -242,7 +245,15 @@ INNER = {
 }
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
-WRITES = {"attention output", "MLP down", "cross attention output", "head dense", "pool output", "pool MLP down"}
+WRITES = {
+    "attention output",
+    "MLP down",
+    "cross attention output",
+    "head dense",
+    "pool output",
+    "pool MLP down",
+    WORD_DENSE,
+}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
 

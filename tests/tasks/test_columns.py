@@ -4,6 +4,7 @@ import pytest
 from datasets import ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
+from hf_bico.core.notes import noted
 from hf_bico.families import Purpose, PurposeKind
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns, input_columns, parse_columns
 
@@ -164,7 +165,12 @@ FEATURES = Purpose(PurposeKind.FEATURES)
             "text pair",
             "text=sentence1 text_pair=sentence2 label=score",
         ),
-        ({"anchor": S, "positive": S, "negative": S}, FEATURES, "texts that belong together", "anchor positive"),
+        (
+            {"anchor": S, "positive": S, "negative": S},
+            FEATURES,
+            "texts that belong together",
+            "anchor positive negative",
+        ),
         ({"question": S, "answer": S}, FEATURES, "texts that belong together", "anchor=question positive=answer"),
         (
             {"question": S, "answer": S},
@@ -190,6 +196,24 @@ FEATURES = Purpose(PurposeKind.FEATURES)
 )
 def test_what_suits_the_model_is_tried_first(features, purpose, kind, names):
     assert find_columns("org/data", Features(features), {}, purpose) == Columns(SampleKind(kind), roles(names))
+
+
+@pytest.mark.parametrize(
+    ("others", "named", "found", "said"),
+    [
+        (("negative_1", "negative_2"), {}, ["negative negative_1", "negative negative_2"], ()),
+        (("far", "hard_neg"), {"negative": "far|hard_neg"}, ["negative far", "negative hard_neg"], ()),
+        (("negative",), {"anchor": "anchor", "positive": "positive"}, [], ("negative",)),
+        (("negatives",), {}, [], ("negatives",)),
+    ],
+)
+def test_hard_negatives_are_used_or_said(others, named, found, said):
+    features = {"anchor": S, "positive": S} | {name: List(S) if name == "negatives" else S for name in others}
+    with noted() as lines:
+        columns = find_columns("org/data", Features(features), named, FEATURES)
+    assert [role for role in columns.names if "negative" in role] == found
+    assert [columns.names[role] for role in found] == [role.split()[-1] for role in found]
+    assert [line.split(" of org/data")[0] for line in lines] == list(said)
 
 
 def test_columns_are_read_from_the_command_line():

@@ -8,7 +8,11 @@ from support.repos import texts
 from support.tasks import write_sentences
 
 from hf_bico import PortError
+from hf_bico.families.protocol import Loaded
+from hf_bico.families.sentences import Sentence
 from hf_bico.io.hub import Hub
+from hf_bico.tasks.embeddings import Together
+from hf_bico.tasks.samples import Sample
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
 
@@ -16,7 +20,7 @@ S = Value("string")
 COLUMNS = {
     "plain": {"text": S},
     "scored": {"sentence1": S, "sentence2": S, "score": Value("float32")},
-    "together": {"anchor": S, "positive": S},
+    "together": {"anchor": S, "positive": S, "negative": S},
 }
 
 
@@ -27,7 +31,7 @@ def write_pairs(folder, kind: str):
         found = texts(split)
         beginnings = [" ".join(text.split()[:3]) for text in found]
         values = [found, [*found[1:], found[0]], [5.0 * (k % 6) / 5 for k in range(len(found))]]
-        values = [beginnings, found] if kind == "together" else values
+        values = [beginnings, found, [*found[1:], found[0]]] if kind == "together" else values
         columns = dict(zip(COLUMNS[kind], values, strict=False))
         table = Dataset.from_dict(columns, features=Features(COLUMNS[kind]))
         table.to_parquet(folder / "data" / f"{split}-0.parquet")
@@ -101,3 +105,23 @@ def test_what_is_behind_a_model_and_not_known_is_refused(tmp_path):
     with pytest.raises(PortError, match=r"modules.json has LSTM, which this version does not know; it ports Transf"):
         ported(root, tmp_path / "out", method_options=("label_free=1",))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("negatives", [0, 1, 2])
+def test_the_loss_of_texts_that_belong_together_is_the_librarys_own(tmp_path, negatives):
+    """Of a batch's own negatives too, whoever of its texts they were found for."""
+    library = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    model = library.SentenceTransformer(str(write_sentences(tmp_path) / "ft"), device="cpu").eval()
+    found = texts("train")
+    rows = [(" ".join(text.split()[:3]), text, *found[k + 3 :][:negatives]) for k, text in enumerate(found[:6])]
+    judge = MultipleNegativesRankingLoss(model)
+    inner = model[0].auto_model
+    asked = Together(Loaded(inner, None, model.tokenizer), None, sentence=Sentence(("cls",)))
+    with torch.no_grad():
+        wanted = judge([model.preprocess(list(column)) for column in zip(*rows, strict=True)], None)
+        batch = asked.encode([Sample(row, None) for row in rows])
+        got, features = asked.loss(inner, batch), asked.per_sample(inner, batch)
+    assert float(got) == pytest.approx(len(rows) * float(wanted), rel=1e-5)
+    assert features.shape == (6, 48) and asked.answers(inner, batch).shape == (6, 6 * (1 + negatives))

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles, words_through
 from hf_bico.families.riders import Norm
 from hf_bico.families.tables.llama import LLAMA
 
@@ -33,6 +33,7 @@ BERT = FamilyLayout(
             norms=NORMS,
         ),
     ),
+    outside=words_through("cls.predictions.transform.dense"),
     head=(Layer(HEAD_DENSE, "pooler.dense"), Layer(HEAD, "classifier")),
     left={
         r"(^|\.)cls\.": "the masked-language head belongs to the target's vocabulary",
@@ -45,8 +46,23 @@ ROBERTA = FamilyLayout(
     name="roberta",
     model_types=("roberta", "xlm-roberta", "camembert"),
     towers=BERT.towers,
+    outside=words_through("lm_head.dense"),
     head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj"), Layer(HEAD, "^classifier")),
     left={r"pooler\.dense\.": "no classifier reads the pooler", **COUNTER},
 )
 
-NOMIC = replace(BERT, name="nomic", model_types=("nomic_bert",), towers=LLAMA.towers)  # Llama's blocks, read both ways
+NOMIC = replace(
+    BERT,
+    name="nomic",
+    model_types=("nomic_bert",),
+    towers=tuple(
+        replace(
+            tower,
+            norms=(
+                Norm("post_attention_layernorm", after="attention output"),
+                Norm("post_mlp_layernorm", after="MLP down"),
+            ),
+        )
+        for tower in LLAMA.towers
+    ),
+)  # Llama's blocks, read both ways, their norms behind what is added

@@ -31,4 +31,5 @@ DINOV2 = FamilyLayout(
         ),
     ),
     head=(Layer(HEAD, "classifier"),),
+    final="layernorm",
 )

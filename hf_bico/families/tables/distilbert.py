@@ -1,6 +1,17 @@
 """DistilBERT."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.layout import (
+    HEAD,
+    HEAD_DENSE,
+    MLP,
+    TEXT,
+    VOCABULARY,
+    FamilyLayout,
+    Layer,
+    Tower,
+    roles,
+    words_through,
+)
 from hf_bico.families.riders import Norm
 
 BLOCK = (
@@ -17,6 +28,7 @@ DISTILBERT = FamilyLayout(
     name="distilbert",
     model_types=("distilbert",),
     towers=(Tower("transformer.layer", BLOCK, TEXT, heads="attention.n_heads", required=roles(BLOCK), norms=NORMS),),
+    outside=words_through("vocab_transform"),
     head=(Layer(HEAD_DENSE, "pre_classifier"), Layer(HEAD, "classifier")),
     left={r"^vocab_(transform|projector)\.": VOCABULARY},
 )

@@ -20,4 +20,5 @@ GPT2 = FamilyLayout(
     model_types=("gpt2",),
     towers=(Tower("h", BLOCK, TEXT, heads="attn.num_heads", required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD, "score", tokens=TEXT), Layer(HEAD, "classifier", tokens=TEXT)),
+    final="ln_f",
 )

@@ -61,6 +61,7 @@ LLAMA = FamilyLayout(
     ),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
     head=(Layer(HEAD, "score", tokens=TEXT),),
+    final="norm",
 )  # the head runs on every token; the last one's scores are taken
 
 COHERE = replace(

@@ -1,6 +1,17 @@
 """ModernBERT: fused projections, a gated MLP, rotary positions."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, VOCABULARY, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.layout import (
+    HEAD,
+    HEAD_DENSE,
+    MLP,
+    TEXT,
+    VOCABULARY,
+    FamilyLayout,
+    Layer,
+    Tower,
+    roles,
+    words_through,
+)
 from hf_bico.families.riders import Norm
 
 BLOCK = (
@@ -16,7 +27,9 @@ MODERNBERT = FamilyLayout(
     name="modernbert",
     model_types=("modernbert",),
     towers=(Tower("layers", BLOCK, TEXT, required=roles(BLOCK), norms=NORMS),),
+    outside=words_through("head.dense", "ForMaskedLM"),
     head=(Layer(HEAD_DENSE, "head.dense"), Layer(HEAD, "classifier")),
+    final="final_norm",
     head_norms=("head.norm",),
     left={r"^(head\.dense|decoder)\.": VOCABULARY},
 )

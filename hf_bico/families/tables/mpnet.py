@@ -1,6 +1,6 @@
 """MPNet: BERT's block with names of its own, and one relative position bias that all blocks share."""
 
-from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles
+from hf_bico.families.layout import HEAD, HEAD_DENSE, MLP, TEXT, FamilyLayout, Layer, Tower, roles, words_through
 from hf_bico.families.riders import Norm
 
 BLOCK = (
@@ -27,6 +27,7 @@ MPNET = FamilyLayout(
             norms=NORMS,
         ),
     ),
+    outside=words_through("lm_head.dense"),
     head=(Layer(HEAD_DENSE, "classifier.dense"), Layer(HEAD, "classifier.out_proj"), Layer(HEAD, "^classifier")),
     left={r"pooler\.dense\.": "no classifier reads the pooler"},
 )

@@ -55,4 +55,5 @@ T5 = FamilyLayout(
         Layer(HEAD, "classification_head.out_proj"),
         Layer(HEAD, "^classifier"),
     ),
+    final="final_layer_norm",
 )

@@ -81,6 +81,7 @@ TIMM = FamilyLayout(
     towers=(Tower("^timm_model.blocks", BLOCK + GATED, tokens, heads=heads, required=roles(BLOCK), norms=NORMS),),
     outside=POOLING,
     head=(Layer(HEAD, "^timm_model.head"),),
+    final="timm_model.(norm|fc_norm)",
     left={
         r"^timm_model\.head_dist\.": "the head of distillation is the target's own",
     },

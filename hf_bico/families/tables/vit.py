@@ -23,6 +23,7 @@ VIT = FamilyLayout(
         ),
     ),
     head=(Layer(HEAD, "classifier"),),
+    final="layernorm",
     left={
         r"pooler\.dense\.": "no classifier reads the pooler",
         r"^decoder\.": "what paints masked patches is the target's own",
@@ -38,5 +39,6 @@ DEIT = FamilyLayout(
         ),
     ),
     head=VIT.head,
+    final=VIT.final,
     left={r"^(cls|distillation)_classifier\.": "the two heads of distillation are the target's own", **VIT.left},
 )

@@ -122,6 +122,9 @@ class Traced:
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
         return ()
 
+    def final_gain(self, model: nn.Module) -> None:
+        return None
+
     def left_reason(self, key: str) -> str:
         """Return why a tensor that belongs to no site stays behind; there is always a reason."""
         return next(reason for pattern, reason in LEFT.items() if re.search(pattern, key))

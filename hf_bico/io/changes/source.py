@@ -18,6 +18,7 @@ from hf_bico.core.transport import check_fine_tune, part_of
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
 from hf_bico.families.heads import LAST
+from hf_bico.families.new_tokens import roomy
 from hf_bico.io.changes.adapter_source import Adapted, AdapterChange, open_adapted
 from hf_bico.io.checkpoints import Named, SafeTensors, opening_files, require_finite
 from hf_bico.io.fits import borrowed
@@ -69,12 +70,17 @@ def read_change(
     """
     tuned, base = open_source(models.library, models.purpose, models.each, folders)
     target = open_model(models.library, models.target, folders[2])
+    base, target = (
+        weights.holding(roomy(side, weights)) for side, weights in zip(models.insides, (base, target), strict=True)
+    )
     for each, other, whose in (
         (models.tuned, models.base, "its base's"),
         (models.base, models.tuned, "its fine-tune's"),
     ):
         if lacking := sorted(borrowed(each, other)):
             note(f"{each.pinned} was saved without {listed(lacking)}: {whose} is taken")
+    if not isinstance(tuned, Adapted):
+        tuned = tuned.holding(models.layers.told(models.base.family.final_gain(models.base.skeleton), tuned, base))
     whole = only_in_source(models)
     tau: Compared = change_of(tuned.without(whole), base.without(whole), models.must)
     if not isinstance(tuned, Adapted):
