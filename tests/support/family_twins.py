@@ -234,11 +234,14 @@ READS = {
     "pool MLP up",
     "head dense",
     "head",
+    "router",
+    "shared gate",
 }
 INNER = {
     r"head\.attention\.in_proj_weight$": (1,),
     r"head\.attention\.out_proj\.weight$": (0,),
     r"head\.attention\.in_proj_bias$": (),
+    r"self_attn\.[qk]_norm\.weight$": (),
 }
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
@@ -296,14 +299,14 @@ def turned(
 
     done = set()
     for site in sites:
-        writes = site.role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
+        role = re.sub(r"^(expert \d+|shared) (?=MLP)", "", site.role)
+        writes = role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
         out = side(site.hidden_out, writes, site.role == HEAD_DENSE, site.d_out)
-        into = side(site.hidden_in, site.role in READS, site.role == HEAD and deep, site.d_in)
-        weight = site.weight.of(state[site.weight.key])
-        weight.copy_(out @ weight @ into.T)
+        into = side(site.hidden_in, role in READS, site.role == HEAD and deep, site.d_in)
+        tensor = state[site.weight.key]
+        site.weight.put(tensor, out @ site.weight.of(tensor) @ into.T)
         if site.bias:
-            bias = site.bias.of(state[site.bias.key])
-            bias.copy_(out @ bias)
+            site.bias.put(state[site.bias.key], out @ site.bias.of(state[site.bias.key]))
         done |= {s.key for s in site.slices}
     for key, tensor in state.items():
         if key.endswith("relative_attention_bias.weight"):
