@@ -28,7 +28,9 @@ def match_experts(
     routers = [pair for pair in pairs if pair.target.role == ROUTER]
     if not routers:
         return tuple(pairs)
-    seen = fill(Statistics(routers, Wanted(frozenset({Signal.TRAFFIC}))), base, target, routers, batches())
+    seen = fill(
+        Statistics(routers, Wanted(frozenset({Signal.TRAFFIC}))), base, target, routers, batches(), labelled=False
+    )
     found = {}
     for pair in routers:
         cross = seen[pair, Signal.TRAFFIC].centred().cross

@@ -1,14 +1,9 @@
-"""Tiny mixtures of experts, and the same functions with their experts in another order."""
+"""Tiny mixtures of experts."""
 
-import copy
 from typing import Any
 
-import torch
-from support.family_twins import GROUPED, Case, turned
-from torch import Tensor, nn
-
-from hf_bico.core.pairing import ROUTER
-from hf_bico.families import family_of
+from support.family_twins import GROUPED, Case
+from torch import nn
 
 EXPERTS = 4
 
@@ -33,26 +28,9 @@ MIXTURES = {
         "causal",
     ),
     "qwen3_moe": Mixture("Qwen3MoeForCausalLM", "Qwen3MoeConfig", CHOSEN | NARROW | {"norm_topk_prob": True}, "causal"),
-    "olmoe": Mixture("OlmoeForCausalLM", "OlmoeConfig", CHOSEN | {"num_attention_heads": 3, "num_key_value_heads": 3}, "causal"),
+    "olmoe": Mixture(
+        "OlmoeForCausalLM", "OlmoeConfig", CHOSEN | {"num_attention_heads": 3, "num_key_value_heads": 3}, "causal"
+    ),
     "granitemoe": Mixture("GraniteMoeForCausalLM", "GraniteMoeConfig", CHOSEN, "causal"),
     "gpt_oss": Mixture("GptOssForCausalLM", "GptOssConfig", CHOSEN, "causal"),
 }
-
-
-def shuffled(model: nn.Module, state: dict[str, Tensor], *, rotate: bool = False, seed: int = 2) -> dict[str, Tensor]:
-    """A model's tensors, or a change of them, in other coordinates, with every layer's experts in another order."""
-    state = turned(model, state, rotate=rotate, seed=seed)
-    sites = family_of(model).sites(model)
-    for router in (site for site in sites if site.role == ROUTER):
-        experts = [site for site in sites if site.expert is not None and site.depth == router.depth]
-        order = torch.randperm(router.d_out)
-        for key in {s.key for site in (router, *experts) for s in site.slices}:
-            state[key] = state[key][order]
-    return state
-
-
-def shuffled_twin(model: nn.Module, *, rotate: bool = False) -> nn.Module:
-    """The same function; see `shuffled`."""
-    other = copy.deepcopy(model)
-    other.load_state_dict(shuffled(model, model.state_dict(), rotate=rotate))
-    return other

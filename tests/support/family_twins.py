@@ -12,6 +12,7 @@ import transformers
 from support.twins import rotation_fixing_ones
 from torch import Tensor, nn
 
+from hf_bico.core.pairing import ROUTER
 from hf_bico.core.types import Hidden, Site
 from hf_bico.families import Family, family_of
 from hf_bico.families.layout import HEAD, HEAD_DENSE
@@ -280,7 +281,7 @@ def turned(
     """A model's tensors, or a change of them, in other coordinates of the same function.
 
     The residual stream is permuted or rotated; heads, units of a head and units of an MLP are permuted as far as the
-    sites say that they can be.
+    sites say that they can be, and so is every layer's stack of experts.
     """
     torch.manual_seed(seed)
     order = torch.eye(WIDTH, dtype=torch.float64)[torch.randperm(WIDTH)]
@@ -317,6 +318,15 @@ def turned(
             for axis in (axis for axis in known if tensor.shape[axis] == WIDTH):
                 tensor = torch.tensordot(q, tensor.double(), dims=([1], [axis])).movedim(0, axis).to(tensor)
             state[key] = tensor
+    for router in (site for site in sites if site.role == ROUTER):
+        experts = [
+            site
+            for site in sites
+            if site.expert is not None and site.depth == router.depth and site.tower == router.tower
+        ]
+        order = torch.randperm(router.d_out)
+        for key in {s.key for site in (router, *experts) for s in site.slices}:
+            state[key] = state[key][order]
     return state
 
 
