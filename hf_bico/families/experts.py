@@ -16,8 +16,10 @@ ROUTES = re.compile(r"\.(gate|router)(\.\w+)*\.weight$")
 """The end of the name of a router's weight, beside its experts."""
 APART = {"wi": UP, "wo": DOWN, "w1": GATE, "w2": DOWN, "w3": UP, "up_proj": UP, "gate_proj": GATE, "down_proj": DOWN}
 """Names of the linear layers of an expert that is a module of its own."""
-NAMED = re.compile(r"(^|\.)experts\.")
-"""In the name of an expert's weights."""
+NAMED, LAST = re.compile(r"(^|\.)experts\."), re.compile(r"(^|\.)experts$")
+"""In the name of an expert's weights, and at the end of that of what holds them."""
+CORRECTION = "e_score_correction_bias"
+"""What DeepSeek's routers add to the scores of experts when they choose."""
 
 
 def with_experts(model: nn.Module, sites: Sequence[Site]) -> tuple[Site, ...]:
@@ -29,9 +31,8 @@ def with_experts(model: nn.Module, sites: Sequence[Site]) -> tuple[Site, ...]:
         PortError: experts without a router.
     """
     found = list(sites)
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] != "experts" or (name and not _is_known(module)):
-            continue
+    for prefix in known_experts(model):
+        name, module = prefix[:-1], model.get_submodule(prefix[:-1])
         beside = f"{name.rpartition('.')[0]}."
         count = len(next(module.parameters())) if _is_stack(module) else len(list(module.children()))
         router = next(
@@ -49,19 +50,22 @@ def with_experts(model: nn.Module, sites: Sequence[Site]) -> tuple[Site, ...]:
             raise PortError(
                 f"the experts {name} of a {type(model).__name__} have no router of {count} outputs beside them"
             )
-        found = [site for site in found if not site.weight.key.startswith(f"{name}.")]
         at = found.index(router)
-        router = replace(router, name=_named(router, ROUTER), role=ROUTER, known=True)
+        bias = router.bias or _correction(model, router)
+        router = replace(router, name=_named(router, ROUTER), role=ROUTER, bias=bias, known=True)
         own = _stacked(name, module, router) if _is_stack(module) else _apart(name, module, router)
         found[at : at + 1] = [router, *sorted(own, key=lambda site: site.role.endswith(DOWN))]
     return tuple(found)
 
 
+def known_experts(model: nn.Module) -> tuple[str, ...]:
+    """Return the beginnings of the names of experts' weights, where it is known how they are stored."""
+    return tuple(f"{name}." for name, module in model.named_modules() if LAST.search(name) and _is_known(module))
+
+
 def unknown_experts(model: nn.Module) -> list[str]:
     """Return the names of experts' weights that are stored in another way than is known."""
-    known = tuple(
-        f"{name}." for name, module in model.named_modules() if name.endswith("experts") and _is_known(module)
-    )
+    known = known_experts(model)
     return [name for name, _ in model.named_parameters() if NAMED.search(name) and not name.startswith(known)]
 
 
@@ -81,6 +85,12 @@ def _is_apart(module: nn.Module) -> bool:
     """Return whether every child of a module is an expert of linear layers whose names are known."""
     names = [{own for own, part in each.named_modules() if isinstance(part, nn.Linear)} for each in module.children()]
     return len(names) > 1 and all(each and each == names[0] and each <= APART.keys() for each in names)
+
+
+def _correction(model: nn.Module, router: Site) -> Slice | None:
+    """Return what is added to a router's outputs where experts are chosen; None if nothing is."""
+    beside = router.weight.key.removesuffix("weight")
+    return Slice(beside + CORRECTION) if hasattr(model.get_submodule(beside[:-1]), CORRECTION) else None
 
 
 def _named(like: Site, role: str) -> str:

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from support.family_twins import GROUPED, Case
+import torch
+from support.family_twins import GROUPED, T5, Case
 from torch import nn
 
 EXPERTS = 4
@@ -14,6 +15,8 @@ class Mixture(Case):
     def skeleton(self, **options: Any) -> nn.Module:
         model = super().skeleton(**options)
         model.config._experts_implementation = "eager"
+        for router in (module for module in model.modules() if hasattr(module, "expert_capacity")):
+            router.dtype = torch.float64
         return model
 
 
@@ -34,3 +37,36 @@ MIXTURES = {
     "granitemoe": Mixture("GraniteMoeForCausalLM", "GraniteMoeConfig", CHOSEN, "causal"),
     "gpt_oss": Mixture("GptOssForCausalLM", "GptOssConfig", CHOSEN, "causal"),
 }
+LATENT = {
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "q_lora_rank": 12,
+    "kv_lora_rank": 10,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 4,
+    "v_head_dim": 6,
+    "head_dim": 4,
+    "num_key_value_heads": 4,
+}
+MAMBA = {
+    "num_hidden_layers": 4,
+    "attn_layer_period": 2,
+    "attn_layer_offset": 1,
+    "expert_layer_period": 2,
+    "expert_layer_offset": 1,
+    "mamba_dt_rank": 3,
+    "mamba_d_state": 4,
+}
+SWITCH = {
+    "num_experts": EXPERTS,
+    "num_sparse_encoder_layers": 1,
+    "num_sparse_decoder_layers": 1,
+    "expert_capacity": 64,
+}
+TRACED = {
+    "deepseek_v3": Mixture("DeepseekV3ForCausalLM", "DeepseekV3Config", CHOSEN | NARROW | LATENT, "causal"),
+    "jamba": Mixture("JambaForCausalLM", "JambaConfig", CHOSEN | MAMBA, "causal"),
+    "switch": Mixture("SwitchTransformersForConditionalGeneration", "SwitchTransformersConfig", T5 | SWITCH, "seq2seq"),
+}
+"""Those of no table."""

@@ -237,6 +237,9 @@ READS = {
     "head",
     "router",
     "shared gate",
+    "self_attn.q_a_proj",
+    "self_attn.kv_a_proj_with_mqa",
+    "mamba.in_proj",
 }
 INNER = {
     r"head\.attention\.in_proj_weight$": (1,),
@@ -246,7 +249,15 @@ INNER = {
 }
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
-WRITES = {"attention output", "MLP down", "cross attention output", "head dense", "pool output", "pool MLP down"}
+WRITES = {
+    "attention output",
+    "MLP down",
+    "cross attention output",
+    "head dense",
+    "pool output",
+    "pool MLP down",
+    "mamba.out_proj",
+}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
 
@@ -296,7 +307,11 @@ def turned(
         if hidden is not None:
             return torch.eye(width, dtype=torch.float64)[orders[hidden.name]]
         turn = order if in_head else q
-        return torch.block_diag(*[turn] * (width // WIDTH)) if residual else torch.eye(width, dtype=torch.float64)
+        return (
+            torch.block_diag(*[turn] * (width // WIDTH))
+            if residual and width >= WIDTH
+            else torch.eye(width, dtype=torch.float64)
+        )
 
     done = set()
     for site in sites:
@@ -319,15 +334,22 @@ def turned(
                 tensor = torch.tensordot(q, tensor.double(), dims=([1], [axis])).movedim(0, axis).to(tensor)
             state[key] = tensor
     for router in (site for site in sites if site.role == ROUTER):
-        experts = [
-            site
-            for site in sites
-            if site.expert is not None and site.depth == router.depth and site.tower == router.tower
-        ]
-        order = torch.randperm(router.d_out)
-        for key in {s.key for site in (router, *experts) for s in site.slices}:
-            state[key] = state[key][order]
+        experts = [site for site in sites if site.expert is not None and site.depth == router.depth]
+        experts = [site for site in experts if site.tower == router.tower]
+        _reorder(state, router, experts, torch.randperm(router.d_out))
     return state
+
+
+def _reorder(state: dict[str, Tensor], router: Site, experts: list[Site], order: Tensor) -> None:
+    """Put a layer's experts, in a stack or in modules of their own, and the router's rows in another order."""
+    by_role = {site.role: site for site in experts}
+    for key in {s.key for site in (router, *experts) for s in site.slices if site is router or s.at is not None}:
+        state[key] = state[key][order]
+    before = dict(state)
+    for site in experts:
+        if site.weight.at is None:
+            other = by_role[site.role.replace(str(site.expert), str(int(order[site.expert])), 1)]
+            state[site.weight.key] = before[other.weight.key]
 
 
 def _orders(sites: tuple[Site, ...]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -348,5 +370,6 @@ def gradient_step(
     keys = {s.key for site in family_of(model).sites(model, every=every) for s in site.slices}
     state = model.state_dict()
     parameters = {key: p for key, p in model.named_parameters() if key in keys}
-    gradients = dict(zip(parameters, torch.autograd.grad(loss(model, batch), list(parameters.values())), strict=True))
+    found = torch.autograd.grad(loss(model, batch), list(parameters.values()), materialize_grads=True)
+    gradients = dict(zip(parameters, found, strict=True))
     return {key: tensor - step * gradients.get(key, 0) for key, tensor in state.items()}

@@ -130,7 +130,7 @@ class Traced:
         reading, sites, what = self.reading(model), self.sites(model), type(model).__name__
         if reading is None:
             return f"{what}: no tiny copy of it runs, so its {len(sites)} linear maps pair by their names"
-        known = sum(site.role in reading.roles for site in sites)
+        known = sum(site.role in reading.roles or site.known or site.expert is not None for site in sites)
         doubt = f" ({', '.join(reading.refuted)} were refuted)" if reading.refuted else ""
         return (
             f"{what} has no table: the roles of {known} of its {len(sites)} linear maps are read off a traced forward "
