@@ -8,7 +8,9 @@ from scipy.optimize import linear_sum_assignment
 
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Side
+from hf_bico.core.errors import listed
 from hf_bico.core.moments import Statistics
+from hf_bico.core.notes import note
 from hf_bico.core.pairing import ROUTER, expert_role
 from hf_bico.core.types import Pair, Signal, Site, Wanted
 
@@ -58,3 +60,12 @@ def _matched(pair: Pair, order: list[int] | None, own: dict[tuple[tuple[str, int
     number = order[target.expert]
     role = expert_role(number, target.role.removeprefix(expert_role(target.expert, "")))
     return Pair(own[_layer(base), role], replace(target, expert=number))
+
+
+def note_unreached(pairs: Sequence[Pair], seen: Statistics) -> None:
+    """Say which experts no row of the samples is sent to by both models: what was changed in them cannot move."""
+    if missed := seen.unreached(pairs):
+        note(
+            f"the samples reach too few experts: {listed(missed)} get no row in both models, so that their changes "
+            "stay behind; more samples reach more"
+        )

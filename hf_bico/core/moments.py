@@ -88,7 +88,7 @@ class CrossMoment:
         """
         if self.cross is None or self.total_a is None or self.total_b is None:
             raise ValueError("there are no calibration samples")
-        if self.known or self._is_empty:
+        if self.known or self.is_empty:
             return self
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
@@ -119,14 +119,15 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        if self._is_empty:
+        if self.is_empty:
             return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)
         other = None if fill is None else fill.cross
         factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
         return factor, self.fit(factor, rank, nuclear)
 
     @property
-    def _is_empty(self) -> bool:
+    def is_empty(self) -> bool:
+        """Whether it is an expert's, and no rows met."""
         return self.sparse and self.cross is not None and not self.cross.any()
 
     def fit(self, factor: Tensor, rank: int, inner: float) -> Fit:
@@ -170,6 +171,14 @@ class Statistics:
     def __getitem__(self, key: tuple[Pair, Signal]) -> CrossMoment:
         pair, signal = key
         return self._moments[pair.streams(signal)]
+
+    def unreached(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the names of B's experts that no row reaches in both models, so that their changes stay."""
+        outputs = (Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.OUTPUT, Signal.LABEL_FREE_GRADIENT)
+        watched = next((signal for signal in outputs if signal in self.wanted.signals), None)
+        experts = [pair for pair in pairs if watched and pair.target.expert is not None and not pair.target.gives]
+        missed = [pair.target.name for pair in experts if watched and self[pair, watched].is_empty]
+        return list(dict.fromkeys(name.partition(" MLP")[0] for name in missed))
 
     def partners(self, stream: Stream) -> list[Stream]:
         """Return A's streams that meet the stream `stream` of B."""

@@ -16,7 +16,7 @@ from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
-from hf_bico.core.experts import match_experts
+from hf_bico.core.experts import match_experts, note_unreached
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
@@ -127,6 +127,7 @@ def port(
             made, fit = held.enter_context(pair.head.on(job, track))
         with clock("calibrate"):
             seen = gather(job, method.wanted, track=track)
+            note_unreached(job.pairs, seen)
         with clock("move"):
             result = carry(job, method, seen, track=track)
         with clock("polish"):
