@@ -32,16 +32,8 @@ class CrossMoment:
     rows: int = 0
     removed: float = 0.0
     """Frobenius norm of what centring subtracted from the cross-moment."""
-    known: bool = False
-    """Whether the two sides' coordinates are the same things: no rows are counted then, and R is the identity."""
     sparse: bool = False
     """Whether it is no mistake if no rows meet (an expert's that neither model sends any): R is zero then."""
-
-    @classmethod
-    def identity(cls, d: int) -> "CrossMoment":
-        """Return the moment of coordinates (d,) that are the same things on both sides."""
-        one, nothing = torch.eye(d, dtype=torch.float64), torch.zeros(d)
-        return cls(False, one, nothing, nothing, float(d), float(d), known=True)
 
     @classmethod
     def empty(cls, d_b: int, d_a: int, *, weighted: bool) -> "CrossMoment":
@@ -55,8 +47,6 @@ class CrossMoment:
         P is (T_B, T_A) or (n, T_B, T_A). B's rows that meet nothing (padding) do not count. As bᵀ(P a) = (Pᵀ b)ᵀ a,
         the side with more tokens is resized: fewer rows, the same moments.
         """
-        if self.known:
-            return
         dtype = torch.promote_types(a.dtype, torch.float32)
         a, b = a.to(dtype), b.to(dtype)
         resized, rows = a, b.shape[0] * b.shape[1]
@@ -88,7 +78,7 @@ class CrossMoment:
         """
         if self.cross is None or self.total_a is None or self.total_b is None:
             raise ValueError("there are no calibration samples")
-        if self.known or self.is_empty:
+        if self.is_empty:
             return self
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
@@ -246,8 +236,6 @@ def _moment(pair: Pair, signal: Signal) -> CrossMoment:
     """Return the moment that rows of a pair's signal are to be added to."""
     a, b = pair
     weighted = signal is Signal.WEIGHTED_INPUT
-    if b.known and signal not in INPUTS | {Signal.TRAFFIC}:
-        return CrossMoment.identity(b.d_out)
     if b.expert is not None and (signal not in INPUTS or b.hidden_in is not None):
         sides = (b.d_in, a.d_in) if signal in INPUTS else (b.d_out, a.d_out)
         return CrossMoment.empty(*sides, weighted=weighted)

@@ -70,7 +70,7 @@ class TwoSided(Method):
             factor, fit = last[streams]
             streams = pair.streams(left or Signal.OUTPUT)
             if streams not in given:  # a layer's experts, too, and give parts of one sum
-                given = {streams: self._side(pair, seen, left)}
+                given = {streams: (None, None) if pair.target.known else self._side(pair, seen, left)}
             out, out_fit = given[streams]
             yield pair, BilinearMap(out, factor, out_fit, fit)
 
