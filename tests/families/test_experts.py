@@ -22,6 +22,7 @@ from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
 from hf_bico.core.notes import noted
 from hf_bico.core.pairing import ROUTER, pair_sites
+from hf_bico.core.taps import taps
 from hf_bico.core.types import Signal, Slice, Wanted
 from hf_bico.families import family_of
 from hf_bico.families.hf import Transformers
@@ -99,6 +100,28 @@ def test_the_naive_copy_and_outputs_follow_the_match_too():
         delta = carried(case, model, other, tuned, method=method).delta
         experts = [key for key in delta if "router" in key or (isinstance(method, Naive) and "experts" in key)]
         assert distance({key: delta[key] for key in experts}, {key: expected[key] for key in experts}) < 1e-9
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("mixtral", 2), ("gpt_oss", 2), ("switch", 1)])
+def test_an_expert_sees_the_rows_that_its_router_sends_it_where_they_are(name, chosen):
+    case = ALL[name]
+    model, rows = case.build(), {}
+    sites = [
+        site for site in family_of(model).sites(model) if site.depth == 1 and (site.known or site.expert is not None)
+    ]
+    sites = [site for site in sites if site.tower == sites[0].tower]
+    wanted = {Signal.INPUT, Signal.OUTPUT, Signal.OUTPUT_GRADIENT}
+    with taps(model, sites, wanted, lambda stream, x: rows.update({stream._replace(run=0): x}), 8):
+        case.loss(model, case.samples(8)).backward()
+    router, *experts = sites
+    picked = rows[router.stream(Signal.OUTPUT)].topk(chosen).indices
+    for site in (site for site in experts if not site.gives):
+        sent, weight = (picked == site.expert).any(-1), site.weight.of(model.state_dict()[site.weight.key])
+        right = rows[router.stream(Signal.INPUT)] @ weight.T * sent[..., None]
+        assert sent.any() and torch.allclose(rows[site.stream(Signal.OUTPUT)], right)
+        assert not rows[site.stream(Signal.OUTPUT_GRADIENT)][~sent].any()
+    for site in (site for site in experts if site.gives):
+        assert torch.equal(rows[site.stream(Signal.INPUT)].any(-1), (picked == site.expert).any(-1))
 
 
 def test_weight_gradients_of_experts_are_autograds():

@@ -76,7 +76,7 @@ MIXTURES = {
         routing.Picked,
         "spread",
         lambda right: lambda self, rows: right(self._replace(at=torch.arange(len(rows))), rows),
-        f"{TWIN}[mixtral-False]",
+        f"{EXPERTS}an_expert_sees_the_rows_that_its_router_sends_it_where_they_are[mixtral-2]",
     ),
     "a router's rows stay": of_tests(
         types.Slice,
