@@ -72,7 +72,7 @@ def account(
         if a.bias is not None and b.bias is None
     }
     left, orphans, beside = list[Left](), [], dict[str, float]()
-    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in moved)
+    taken = sum(float(part_of(tau, s).norm()) ** 2 for s in sorted(moved, key=lambda each: each.key))
     for ride in rides:
         key, norm, rest = _parted(tau, ride)
         known = isinstance(tau, Told) and ride.base.key in tau.gains  # it moves, whatever becomes of the ride

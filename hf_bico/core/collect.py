@@ -147,6 +147,8 @@ def _pass(
     inputs: dict[tuple[str, int], Tensor] = {}
     met: set[Stream] = set()
     sites = {pair.target.name: pair.target for pair in pairs}
+    given = {(site.stream(Signal.OUTPUT_GRADIENT).name, site.expert): site for site in sites.values()}
+    loose = _loose(pairs, signals)
 
     def meet(stream: Stream, there: Tensor) -> None:
         kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
@@ -154,6 +156,8 @@ def _pass(
             own = Stream(stream.signal, partner.name, stream.run)
             met.add(own)
             if own not in waiting:
+                if own._replace(run=0) in loose:
+                    continue
                 raise _unlike_runs(stream, own)
             seen.add(partner, kept, waiting[own], there, batch.meeting)
         if Signal.WEIGHT_GRADIENT not in signals:
@@ -161,14 +165,23 @@ def _pass(
         if stream.signal is Signal.INPUT:
             inputs[stream.name, stream.run] = there
         elif stream.signal is Signal.OUTPUT_GRADIENT:
-            seen.gradients[stream.name].add(inputs[sites[stream.name].space, stream.run], there)
+            site = given.get((stream.name, stream.run)) or given[stream.name, None]
+            run = stream.run if site.expert is None else 0  # that of an expert's outputs is its number
+            seen.gradients[site.name].add(inputs[site.space, run], there)
 
     both = {Signal.INPUT, Signal.OUTPUT_GRADIENT} if Signal.WEIGHT_GRADIENT in signals else set()
     with taps(target.model, sites.values(), rows | both, meet, samples_in(batch.target)):
         run(target, batch.target)
-    if odd := next((stream for stream in waiting if stream.run and stream not in met), None):
+    alone = (stream for stream in waiting if stream.run and stream not in met)
+    if odd := next((stream for stream in alone if stream._replace(run=0) not in loose), None):
         raise _unlike_runs(odd, next(iter(met), odd))
     return len(next(iter(waiting.values()), ()))
+
+
+def _loose(pairs: list[Pair], signals: Iterable[Signal]) -> set[Stream]:
+    """Return the streams of experts alone: either model may send an expert no rows of a batch."""
+    each = [(site.expert is None, site.stream(signal)) for pair in pairs for site in pair for signal in signals]
+    return {stream for whole, stream in each if not whole} - {stream for whole, stream in each if whole}
 
 
 def _unlike_runs(more: Stream, fewer: Stream) -> PortError:

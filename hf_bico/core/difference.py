@@ -75,12 +75,16 @@ class Difference(Compared):
     ) -> None:
         self.tuned, self.base, self.stored = tuned, base, stored
         self.apart, self.rounded = apart(tuned, base), dict[str, float]()
+        self._last: tuple[str, Tensor] | None = None
+        """The stack of a layer's experts that was read last: they are read one after the other."""
         wanted = set(self.apart if must is None else must)
         odd = [f"{key} is {how}" for key, how in sorted(self.apart.items()) if key in wanted]
         if odd:
             raise PortError(f"not a fine-tune of this base; name the right one with {setting('base')}: {listed(odd)}")
 
     def __getitem__(self, key: str) -> Tensor:
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
         if key in self.apart:
             raise KeyError(key)
         tuned, base = self.tuned[key], self.base[key]
@@ -94,6 +98,8 @@ class Difference(Compared):
         if self.stored and tau.any() and is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())
             tau = torch.zeros_like(tau)
+        if tau.ndim == 3:
+            self._last = key, tau
         return tau
 
     def shared(self, key: str) -> Tensor | None:

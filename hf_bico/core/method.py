@@ -213,3 +213,13 @@ def require_same_shapes(name: str, pairs: Sequence[Pair]) -> None:
     ]
     if unequal:
         raise PortError(f"{name} needs layers of equal shapes: {listed(unequal)}")
+
+
+def require_one_mlp(name: str, pairs: Sequence[Pair]) -> None:
+    """Refuse experts for a method whose passes go side by side through both models, as no two send them the same rows.
+
+    Raises:
+        PortError: there are some.
+    """
+    if any(pair.target.expert is not None for pair in pairs):
+        raise PortError(f"{name} follows every row through every layer, and experts see some rows each: choose another")

@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError
 from hf_bico.core.gradients import WeightGradient, merge_sums
 from hf_bico.core.linalg import grid_resample, polar_factor
-from hf_bico.core.types import ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
+from hf_bico.core.types import INPUTS, ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
 
 
 @dataclass
@@ -32,6 +32,14 @@ class CrossMoment:
     rows: int = 0
     removed: float = 0.0
     """Frobenius norm of what centring subtracted from the cross-moment."""
+    sparse: bool = False
+    """Whether it is no mistake if no rows meet (an expert's that neither model sends any): R is zero then."""
+
+    @classmethod
+    def empty(cls, d_b: int, d_a: int, *, weighted: bool) -> "CrossMoment":
+        """Return the moment of no rows, of coordinates (d_b,) and (d_a,)."""
+        d_b, d_a = d_b + weighted, d_a + weighted
+        return cls(weighted, torch.zeros(d_b, d_a), torch.zeros(d_a), torch.zeros(d_b), sparse=True)
 
     def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
         """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P as `resample` where rows do not meet one to one.
@@ -70,6 +78,8 @@ class CrossMoment:
         """
         if self.cross is None or self.total_a is None or self.total_b is None:
             raise ValueError("there are no calibration samples")
+        if self.is_empty:
+            return self
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
             cross = self.cross[:-1, :-1]
@@ -99,9 +109,16 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
+        if self.is_empty:
+            return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)
         other = None if fill is None else fill.cross
         factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
         return factor, self.fit(factor, rank, nuclear)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is an expert's, and no rows met."""
+        return self.sparse and self.cross is not None and not self.cross.any()
 
     def fit(self, factor: Tensor, rank: int, inner: float) -> Fit:
         """Return how good an orthogonal map is.
@@ -134,7 +151,7 @@ class Statistics:
         for pair in pairs:
             for signal in self.wanted.signals & ROWS:
                 streams = pair.streams(signal)
-                self._moments[streams] = CrossMoment(weighted=signal is Signal.WEIGHTED_INPUT)
+                self._moments[streams] = _moment(pair, signal)
                 self._layouts[streams] = layouts = pair.base.tokens, pair.target.tokens
                 if layouts not in self._resample:
                     self._resample[layouts] = resampling(*layouts)
@@ -144,6 +161,14 @@ class Statistics:
     def __getitem__(self, key: tuple[Pair, Signal]) -> CrossMoment:
         pair, signal = key
         return self._moments[pair.streams(signal)]
+
+    def unreached(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the names of B's experts that no row reaches in both models, so that their changes stay."""
+        outputs = (Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.OUTPUT, Signal.LABEL_FREE_GRADIENT)
+        watched = next((signal for signal in outputs if signal in self.wanted.signals), None)
+        experts = [pair for pair in pairs if watched and pair.target.expert is not None and not pair.target.gives]
+        missed = [pair.target.name for pair in experts if watched and self[pair, watched].is_empty]
+        return list(dict.fromkeys(name.partition(" MLP")[0] for name in missed))
 
     def partners(self, stream: Stream) -> list[Stream]:
         """Return A's streams that meet the stream `stream` of B."""
@@ -205,6 +230,16 @@ class Statistics:
         self.samples += other.samples
         for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
             merge_sums(mine, theirs)
+
+
+def _moment(pair: Pair, signal: Signal) -> CrossMoment:
+    """Return the moment that rows of a pair's signal are to be added to."""
+    a, b = pair
+    weighted = signal is Signal.WEIGHTED_INPUT
+    if b.expert is not None and (signal not in INPUTS or b.hidden_in is not None):
+        sides = (b.d_in, a.d_in) if signal in INPUTS else (b.d_out, a.d_out)
+        return CrossMoment.empty(*sides, weighted=weighted)
+    return CrossMoment(weighted=weighted)
 
 
 def _require_met(a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, resample: Tensor | None) -> None:

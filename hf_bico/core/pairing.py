@@ -10,6 +10,13 @@ from hf_bico.core.types import Pair, Site
 
 Blocks = Sequence[int | None]
 """For every block of B the block of A that it takes over from; None where nothing is moved."""
+ROUTER = "router"
+"""Role of the linear map whose outputs are a layer's experts."""
+
+
+def expert_role(number: int | None, part: str) -> str:
+    """Return the role of one of an expert's maps; experts are paired by their numbers until they are matched."""
+    return f"expert {number} {part}"
 
 
 class Matching(Protocol):
@@ -216,6 +223,7 @@ def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matchin
     """
     source, target = list(source), list(target)
     blocks = matched(source, target, matching)
+    require_like_experts(source, target, blocks)
     by_place = {(s.tower, s.role, s.depth): s for s in source}
     taken = {(s.tower, s.role) for s in target}
     pairs, misses = [], []
@@ -240,3 +248,26 @@ def pair_sites(source: Iterable[Site], target: Iterable[Site], matching: Matchin
     if not pairs:
         raise PortError("nothing is left to move: no block of the target takes one of the source")
     return tuple(pairs)
+
+
+def require_like_experts(source: Iterable[Site], target: Iterable[Site], blocks: Mapping[str, Blocks]) -> None:
+    """Refuse layers with other numbers of experts than their partners', which cannot be matched one to one.
+
+    Raises:
+        PortError: there are some, all of them listed.
+    """
+    own, theirs = (
+        {(site.tower, site.depth): site.d_out for site in sites if site.role == ROUTER} for sites in (source, target)
+    )
+    odd = [
+        f"{f'{tower} block {depth}'.strip()} of the target has {_experts(there)}, its partner {_experts(here)}"
+        for tower, path in blocks.items()
+        for depth, block in enumerate(path)
+        if block is not None and (there := theirs.get((tower, depth), 0)) != (here := own.get((tower, block), 0))
+    ]
+    if odd:
+        raise PortError(f"experts are matched one to one, and an MLP is none of them: {listed(odd)}")
+
+
+def _experts(count: int) -> str:
+    return f"{count} experts" if count else "one MLP"

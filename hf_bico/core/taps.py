@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.routing import FOLLOWED, Picked, Routing
 from hf_bico.core.types import Signal, Site, Stream
 
 Emit = Callable[[Stream, Tensor], None]
@@ -42,7 +42,7 @@ def taps(
             them listed.
     """
     mode = Taps(model, sites, signals, emit, samples)
-    with mode, _checkpointing_off(model):
+    with mode, _checkpointing_off(model), _one_by_one(model):
         yield
     if mode.due:
         missing = ", ".join(sorted(f"{s.name} ({s.signal.value})" for s in mode.due))
@@ -65,6 +65,34 @@ def _checkpointing_off(model: nn.Module) -> Iterator[None]:
             module.grad_checkpointing = True
 
 
+@contextmanager
+def _one_by_one(model: nn.Module) -> Iterator[None]:
+    """Have experts run one after the other while the block runs; transformers else multiplies by all of them at once,
+    where no expert's rows can be told from another's.
+    """
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    fast = [config for config in configs.values() if getattr(config, _EXPERTS, None) not in (None, "eager")]
+    before = [getattr(config, _EXPERTS) for config in fast]
+    for config in fast:
+        setattr(config, _EXPERTS, "eager")
+    try:
+        yield
+    finally:
+        for config, kind in zip(fast, before, strict=True):
+            setattr(config, _EXPERTS, kind)
+
+
+_EXPERTS = "_experts_implementation"
+"""The attribute of transformers' configs that says how experts are run."""
+
+
+class Run(NamedTuple):
+    """Which run of a weight in a pass it is, and which of the batch's rows it sees; None: all."""
+
+    number: int
+    rows: Picked | None = None
+
+
 class Taps(TorchFunctionMode):
     """Sees every call that multiplies rows by a watched weight."""
 
@@ -75,14 +103,20 @@ class Taps(TorchFunctionMode):
         self.signals, self.emit, self.samples = frozenset(signals), emit, samples
         parameters = dict(model.named_parameters(remove_duplicate=False))
         self.watched: dict[int, list[Site]] = defaultdict(list)
-        for site in sites:
-            self.watched[id(parameters[site.weight.key])].append(site)
+        self.stacks: dict[int, dict[int, list[Site]]] = defaultdict(lambda: defaultdict(list))
+        """Those that hold a matrix for every expert: id → number → the sites there."""
+        for site in (every := list(sites)):
+            own, at = id(parameters[site.weight.key]), site.weight.at
+            (self.watched[own] if at is None else self.stacks[own][at]).append(site)
+        self.routing = Routing() if any(site.expert is not None for site in every) else None
         self.turned: dict[int, Tensor] = {}
         """Watched weights the other way round (`W.T`), which lie at the same ids in `watched` while they are held."""
         self.runs: dict[int, int] = defaultdict(int)
         self.starts: dict[int, tuple[Tensor, Tensor]] = {}
-        self.due = {s.stream(g) for s in chain(*self.watched.values()) for g in self.signals}
-        self.streams, self.done = frozenset(self.due), set[Stream]()
+        self.due = {s.stream(g) for s in every if s.expert is None for g in self.signals}
+        self.whole = frozenset(self.due)
+        self.streams = frozenset(s.stream(g) for s in every for g in self.signals)
+        self.done = set[Stream]()
 
     def __torch_function__(
         self,
@@ -105,8 +139,21 @@ class Taps(TorchFunctionMode):
             self.turned[id(turned)] = turned
             self.watched[id(turned)] = self.watched[id(args[0])]
             return turned
+        if self.routing is not None and func in FOLLOWED:
+            return self._followed(self.routing, func, *args, **kwargs)
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
         return self._watch(sites, func, *args, **kwargs) if sites else func(*args, **kwargs)
+
+    def _followed(self, routing: Routing, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do what a call does, and remember which expert's matrix it took out of a stack, or whose rows of a batch."""
+        made = func(*args, **kwargs)
+        stack = self.stacks.get(id(args[0]))
+        if stack is None:
+            routing.follow(func, made, args)
+        elif func is Tensor.__getitem__ and torch.is_tensor(args[1]) and args[1].ndim == 0:
+            self.turned[id(made)] = made
+            self.watched[id(made)] = stack[int(args[1])]
+        return made
 
     def _projected(self, x: Tensor, weight: Tensor, bias: Tensor | None, parts: range) -> Tensor:
         """Return x W_iᵀ + b_i of some of the three parts of a packed q, k and v side by side, (…, parts · d).
@@ -138,7 +185,8 @@ class Taps(TorchFunctionMode):
         self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         key = id(sites[0])
-        run, self.runs[key] = self.runs[key], self.runs[key] + 1
+        picked = None if self.routing is None or sites[0].expert is None else self.routing.rows_of(sites, x)
+        run, self.runs[key] = Run(self.runs[key], picked), self.runs[key] + 1
         if self.signals & _GRADIENTS and not x.requires_grad:
             x = self._start(x)
         self._seen(sites[0].stream(Signal.INPUT), run, x)
@@ -146,6 +194,7 @@ class Taps(TorchFunctionMode):
             _hook(x, partial(self._input_gradient, sites[0], run, x.detach()))
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, run, y)
+        self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
         if self.signals & _AT_OUTPUT:
             _hook(y, partial(self._output_gradient, sites, run, x.detach()))
         return y
@@ -156,12 +205,16 @@ class Taps(TorchFunctionMode):
             self.starts[id(x)] = (x, x.detach().requires_grad_())
         return self.starts[id(x)][1]
 
-    def _seen(self, stream: Stream, run: int, rows: Tensor) -> None:
-        at = stream._replace(run=run)
-        if stream in self.streams and at not in self.done:
+    def _seen(self, stream: Stream, run: Run, rows: Tensor) -> None:
+        at, rows = stream._replace(run=run.number), rows.detach()
+        if stream not in self.streams or at in self.done:
+            return
+        if run.rows is None:
             self.due.discard(stream)
-            self.done.add(at)
-            self.emit(at, self.by_sample(rows.detach()))
+        elif stream in self.whole:
+            return  # all rows of what experts read are their router's to show
+        self.done.add(at)
+        self.emit(at, self.by_sample(rows if run.rows is None else run.rows.spread(rows)))
 
     def by_sample(self, rows: Tensor) -> Tensor:
         """Return rows (n, T, d), also of a model that flattens samples and tokens into one axis, and of pixels.
@@ -176,13 +229,13 @@ class Taps(TorchFunctionMode):
             raise PortError(f"{len(rows)} rows of {samples} samples cannot be told apart: give samples of one size")
         return torch.unflatten(rows, 0, (samples, -1))
 
-    def _input_gradient(self, site: Site, run: int, x: Tensor, gradient: Tensor) -> None:
+    def _input_gradient(self, site: Site, run: Run, x: Tensor, gradient: Tensor) -> None:
         self._seen(site.stream(Signal.INPUT_GRADIENT), run, gradient)
         if Signal.WEIGHTED_INPUT in self.signals:
             weight = gradient.norm(dim=-1, keepdim=True).sqrt()
             self._seen(site.stream(Signal.WEIGHTED_INPUT), run, torch.cat([weight * x, weight], dim=-1))
 
-    def _output_gradient(self, sites: Sequence[Site], run: int, x: Tensor, gradient: Tensor) -> None:
+    def _output_gradient(self, sites: Sequence[Site], run: Run, x: Tensor, gradient: Tensor) -> None:
         self._outputs(sites, Signal.OUTPUT_GRADIENT, run, gradient)
         if Signal.WEIGHTED_GRADIENT in self.signals:
             length = x.norm(dim=-1, keepdim=True)
@@ -192,13 +245,14 @@ class Taps(TorchFunctionMode):
         self,
         sites: Sequence[Site],
         signal: Signal,
-        run: int,
+        run: Run,
         y: Tensor,
         shown: Callable[[Tensor], Tensor] = lambda own: own,
     ) -> None:
         """Emit each site's own part of a fused weight's output, or of the gradient there."""
         for site in sites if signal in self.signals else ():
-            self._seen(site.stream(signal), run, shown(site.weight.outputs(y)))
+            own = run if site.expert is None else run._replace(number=site.expert)
+            self._seen(site.stream(signal), own, shown(site.weight.outputs(y)))
 
 
 def _root(rows: Tensor) -> Tensor:
@@ -214,8 +268,10 @@ _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__}
 """Calls that multiply rows (their first argument) by a weight (their second)."""
 _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
 """Calls that do so to every pixel, where their kernel is one number."""
-_TURNS: frozenset[Any] = frozenset({Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose})  # type: ignore[attr-defined]
-"""Calls that turn a weight round."""
+_TURNS: frozenset[Any] = frozenset(
+    {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose, Tensor.type, Tensor.float, Tensor.to}  # type: ignore[attr-defined]
+)
+"""Calls that turn a weight round, or give it in another dtype."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
 

@@ -43,13 +43,15 @@ class Signal(Enum):
     """∂L/∂W of B alone."""
     WEIGHT = "weight"
     """W itself, of A and B."""
+    TRAFFIC = "traffic"
+    """softmax(Y) of a router: how it shares a row among its experts."""
 
 
 INPUTS = frozenset({Signal.INPUT, Signal.INPUT_GRADIENT, Signal.WEIGHTED_INPUT})
 """Signals at a site's input; sites of the same `space` share them."""
-ROWS = INPUTS | {Signal.OUTPUT, Signal.OUTPUT_GRADIENT, Signal.WEIGHTED_GRADIENT, Signal.LABEL_FREE_GRADIENT}
+ROWS = frozenset(Signal) - {Signal.WEIGHT, Signal.WEIGHT_GRADIENT}
 """Signals that are rows of a batch, and meet in a cross-moment."""
-GRADIENTS = frozenset(Signal) - {Signal.INPUT, Signal.OUTPUT, Signal.WEIGHT}
+GRADIENTS = frozenset(Signal) - {Signal.INPUT, Signal.OUTPUT, Signal.WEIGHT, Signal.TRAFFIC}
 """Signals that need a backward pass."""
 OF_LOSS = frozenset(
     {
@@ -90,7 +92,8 @@ class Slice:
     """Where a site's parameter lies in a state dict.
 
     A fused projection holds several sites in the rows of one tensor; a weight that multiplies from the right
-    (`x @ W`, d_in × d_out) is stored transposed; one of a 1 × 1 convolution is (d_out, d_in, 1, 1).
+    (`x @ W`, d_in × d_out) is stored transposed; one of a 1 × 1 convolution is (d_out, d_in, 1, 1); those of a layer's
+    experts can lie on one another in a stack (experts, d_out, d_in), their biases in (experts, d_out).
     """
 
     key: str
@@ -99,6 +102,10 @@ class Slice:
     transposed: bool = False
     every: int | None = None
     """The number of rows after which the site's come again, head by head (GPT-NeoX, BLOOM); None: they come once."""
+    at: int | None = None
+    """The number of the matrix or vector in a stack; None where there is no stack."""
+    order: tuple[int, ...] | None = None
+    """The stored row that each of the site's rows is (a router's, whose experts were matched); None: as stored."""
 
     def of(self, tensor: Part) -> Part:
         """Return the site's own part of `tensor`: (d_out, d_in) of a weight, (d_out,) of a bias; a view, if its rows
@@ -114,7 +121,9 @@ class Slice:
     def put(self, tensor: Tensor, part: Tensor) -> None:
         """Write the site's own part of `tensor`, in place; `part` is as `of` gives it."""
         matrix = self._matrix(tensor)
-        if self.rows is None or self.every is None:
+        if self.order is not None:
+            matrix[list(self.order)] = part.to(matrix)
+        elif self.rows is None or self.every is None:
             self._own(matrix).copy_(part)
         else:
             length = self.rows[1] - self.rows[0]
@@ -128,13 +137,17 @@ class Slice:
 
     def outputs(self, y: Tensor) -> Tensor:
         """Return the site's own part of what a fused weight gives, (…, d_out) of (…, rows of the weight)."""
-        return y if self.rows is None else self._own(y.movedim(-1, 0)).movedim(0, -1)
+        whole = self.rows is None and self.order is None
+        return y if whole else self._own(y.movedim(-1, 0)).movedim(0, -1)
 
     def _matrix(self, tensor: Tensor) -> Tensor:
-        flat = tensor.flatten(1) if tensor.ndim > 2 else tensor
+        own = tensor if self.at is None else tensor[self.at]
+        flat = own.flatten(1) if own.ndim > 2 else own
         return flat.T if self.transposed else flat
 
     def _own(self, matrix: Tensor) -> Tensor:
+        if self.order is not None:
+            return matrix[list(self.order)]
         if self.rows is None or self.every is None:
             return matrix if self.rows is None else matrix[slice(*self.rows)]
         return torch.unflatten(matrix, 0, (-1, self.every))[:, slice(*self.rows)].flatten(0, 1)
@@ -209,10 +222,18 @@ class Site:
     on_top: bool = False
     """Whether it lies behind a model's features, which scores without labels are taken of, so that no gradient of
     theirs reaches it."""
+    gives: str = ""
+    """Name of its output, where several sites give parts of one sum (a layer's experts): they share an output map."""
+    expert: int | None = None
+    """The number of the expert that it is a map of: such a map sees only the rows that are sent to the expert. Of a
+    pair both sites have A's number."""
+    known: bool = False
+    """Whether its n-th output is the same thing in both models (a router's, of experts that are matched), so that the
+    output map is the identity."""
 
     def stream(self, signal: Signal) -> Stream:
         """Return the stream of a signal at this site."""
-        return Stream(signal, self.space if signal in INPUTS else self.name)
+        return Stream(signal, self.space if signal in INPUTS else self.gives or self.name)
 
     @property
     def slices(self) -> tuple[Slice, ...]:

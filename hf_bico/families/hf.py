@@ -3,8 +3,8 @@
 import json
 import logging
 import re
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -77,12 +77,16 @@ class Transformers:
             kinds[isinstance(change, WeightConverter)].append(change)
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         found: dict[str, Stored] = {}
+        stacks: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
         for key in stored:
             renamed, converted = rename_source_key(key, *kinds, model.base_model_prefix, own)
+            if converted is not None and (place := _in_stack(key, converted, kinds[1])) is not None:
+                stacks[renamed][place] = key
+                continue
             for part, name in _parts(model, key, renamed, converted, kinds[1]):
                 if tied.get(name, name) in own:
                     found.setdefault(tied.get(name, name), Stored(key, part))
-        return found
+        return found | {name: _stack(parts) for name, parts in stacks.items() if name in own}
 
     def load(
         self,
@@ -167,6 +171,27 @@ class Transformers:
         )
         reads_all = config.model_type == "siglip"
         return got["input_ids"], got["attention_mask"].bool() | reads_all
+
+
+def _in_stack(key: str, converted: str, converters: Sequence[Any]) -> tuple[int, int] | None:
+    """Return (expert, number of its part) of a stored tensor that transformers puts on a stack; None of any other."""
+    change = next(each for each in converters if converted in each.source_patterns)
+    kinds = [(type(op).__name__, getattr(op, "dim", None)) for op in change.operations]
+    parts, number = len(change.source_patterns), re.search(re.escape(converted).replace(r"\*", r"(\d+)"), key)
+    if (
+        kinds != [("MergeModulelist", 0), ("Concatenate", 1)][: 1 + (parts > 1)]
+        or number is None
+        or not number.groups()
+    ):
+        return None
+    return int(number[1]), change.source_patterns.index(converted)
+
+
+def _stack(parts: Mapping[tuple[int, int], str]) -> Stored:
+    """Return where a stack lies, whose parts are stored by (expert, number of the part)."""
+    experts = sorted({expert for expert, _ in parts})
+    rows = tuple(tuple(key for at, key in sorted(parts.items()) if at[0] == expert) for expert in experts)
+    return Stored(rows[0][0], stack=rows)
 
 
 def _parts(

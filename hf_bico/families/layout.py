@@ -14,6 +14,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
+from hf_bico.families.experts import with_experts
 from hf_bico.families.riders import EMBEDDED, PLACED, Norm, attribute, gains, offset_of, riders
 from hf_bico.families.word_heads import WORD_DENSE
 
@@ -82,6 +83,8 @@ class Layer:
     """Name of the weight in the module."""
     tower: str = ""
     """Outside the blocks: the tower that it belongs to."""
+    known: bool = False
+    """Whether its n-th output is the same thing in every model: the gate of a shared expert."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,7 @@ class FamilyLayout:
         found = [site for tower in towers for site in _tower_sites(model, tower)]
         if not found:
             raise PortError(f"{type(model).__name__} has no blocks like those of {self.name}")
+        found = list(with_experts(model, found))
         return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
@@ -321,13 +325,14 @@ def _site(
             _hidden(name, layer.gives, block, tower),
             _hidden(name, layer.uses, block, tower),
             tower.name,
+            known=layer.known,
         )
     ]
 
 
 def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | None:
     """Return the hidden coordinates `what` of a block; None where they cannot be permuted."""
-    if not what or what == MLP:
+    if not what or what.endswith(MLP):
         return Hidden(f"{name} {what}") if what else None
     heads = tower.heads(block) if callable(tower.heads) else tower.heads and attribute(block, tower.heads)
     cross = what.startswith(CROSS)

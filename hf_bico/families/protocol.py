@@ -139,6 +139,18 @@ class Stored(NamedTuple):
     key: str
     part: tuple[int, int] = (0, 1)
     """(i, m): it is the i-th of m equal parts of the rows, from 0."""
+    stack: tuple[tuple[str, ...], ...] = ()
+    """Of a layer's experts that are stored apart: for each, in order, the names of those whose rows lie on one another;
+    `key` is the first."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of all that it is read from."""
+        return tuple(key for each in self.stack for key in each) or (self.key,)
+
+    def renamed(self, name: Callable[[str], str]) -> "Stored":
+        """Return the same place in files with other names."""
+        return Stored(name(self.key), self.part, tuple(tuple(map(name, each)) for each in self.stack))
 
 
 class Contrastive(Protocol):

@@ -33,6 +33,7 @@ OUTSIDE: Mapping[str, tuple[str, str]] = {
     PLACED: (POSITIONS, "positions"),
     r"(patch_embed\w*\.(\w+\.)*(proj\w*)?|patch_embedding|conv1)\.?(weight|bias)$": (PATCHES, "patches"),
     r"relative_attention_bias\.weight$": (BIASES, "relative positions"),
+    r"\.self_attn\.sinks$": (BIASES, "attention sinks"),
 }
 """Pattern of a name → group and role of a tensor; partners have the same role."""
 FIRST_NORM = r"(embed\w*\.(LayerNorm|norm)|pre_layrnorm|ln_pre|norm_pre)\.(weight|bias)$"
@@ -215,14 +216,16 @@ def _pool_norm(towers: Sequence[_Tower], key: str) -> Iterator[Rider]:
 
 
 def _relative(tower: _Tower, key: str, parameter: nn.Parameter, role: str) -> Iterator[Rider]:
-    """Yield biases of attention by the distance of two tokens, (buckets, heads): of one block, or of all."""
+    """Yield biases of attention by the distance of two tokens, (buckets, heads), of one block or of all; or a block's
+    sinks, (heads,).
+    """
     inside = re.match(rf"{re.escape(tower.place)}\.(\d+)\.", key)
     depth = int(inside[1]) if inside else 0
     on = tower.layer(depth, "q")
-    if on is not None and parameter.ndim == 2 and on.d_out % parameter.shape[1] == 0:
-        shared = depth == 0  # T5 keeps in the first block what all blocks use
+    if on is not None and parameter.ndim <= 2 and on.d_out % parameter.shape[-1] == 0:
+        shared = depth == 0 and parameter.ndim == 2  # T5 keeps in the first block what all blocks use
         place = None if shared else depth
-        heads = parameter.shape[1]
+        heads = parameter.shape[-1]
         yield Rider(role, BIASES, key, Kind.HEADS, on.name, width=on.d_out, heads=heads, tower=tower.name, depth=place)
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,7 +144,9 @@ class Named(Mapping):
 
     def __getitem__(self, key: str):
         """Return the tensor, or an object with its `shape` where only shapes are known."""
-        name, (i, m) = self.names[key]
+        name, (i, m), stack = self.names[key]
+        if stack:
+            return _stacked(self.stored, stack)
         found = self.stored[name]
         if m == 1:
             return found
@@ -165,7 +167,7 @@ class Named(Mapping):
     @cached_property
     def used(self) -> frozenset[str]:
         """The names in the files that the model has a tensor for."""
-        return frozenset(stored.key for stored in self.names.values())
+        return frozenset(key for stored in self.names.values() for key in stored.keys)
 
     def without(self, keys: Iterable[str]) -> "Named":
         """Return the same tensors without some, by their names in the model."""
@@ -176,6 +178,15 @@ class Named(Mapping):
         """Return the same tensors with some in place of those in the files, by their names in the model."""
         place: Any = {self.names[key].key: tensor for key, tensor in tensors.items()}
         return Named(ChainMap(place, self.stored), self.names) if place else self
+
+
+def _stacked(stored: Mapping, stack: Sequence[Sequence[str]]):
+    """Return the matrices of a layer's experts as one tensor (experts, d_out, d_in), or an object with its `shape`."""
+    first = [stored[key] for key in stack[0]]
+    if isinstance(first[0], SimpleNamespace):
+        rows = sum(each.shape[0] for each in first)
+        return SimpleNamespace(shape=(len(stack), rows, *first[0].shape[1:]), dtype=first[0].dtype)
+    return torch.stack([torch.cat([stored[key] for key in names]) for names in stack])
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from hf_bico.families import Family, Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.beside import MOVING, Beside, Insides, beside
 from hf_bico.families.heads import LAST, HeadKind, HeadLayers, head_layers
 from hf_bico.families.new_tokens import NewTokens
-from hf_bico.families.protocol import Stored
 from hf_bico.families.sentences import said_in, sentence_of
 from hf_bico.families.word_heads import WORD_DENSE
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
@@ -258,10 +257,11 @@ def with_adapter(
     twice = sorted(stored, key=lambda key: ".modules_to_save." not in key)
     whole = {name: key for key in twice if (name := stripped(key))}
     own = library.names(base.skeleton, whole)
-    names = dict(base.shapes.names) | {name: Stored(whole[found.key], found.part) for name, found in own.items()}
+    names = dict(base.shapes.names) | {name: found.renamed(whole.__getitem__) for name, found in own.items()}
     both = {
-        found.key: (base.shapes.stored if found.key in base.shapes.used else stored)[found.key]
+        key: (base.shapes.stored if key in base.shapes.used else stored)[key]
         for found in names.values()
+        for key in found.keys
     }
     return replace(base, pinned=pinned, shapes=Named(both, names), adapter=adapter)
 

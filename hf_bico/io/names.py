@@ -45,7 +45,7 @@ def names_in(library: Library, model: nn.Module, stored: Collection[str], what: 
         plain = _by_plain_name(stored, more)
         if plain.keys() == set(stored):
             continue
-        found = {name: Stored(plain[at.key], at.part) for name, at in library.names(model, plain).items()}
+        found = {name: at.renamed(plain.__getitem__) for name, at in library.names(model, plain).items()}
         if len(wanted & found.keys()) > len(wanted & best.keys()):
             best, marks = found, _marks(plain)
     if marks:

@@ -59,6 +59,10 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     require_room(config.output, 0)
     found = paired(library, purpose, (models[0], *models), head, matching_of(config), device)
     method.check(found.pairs)
+    if any(pair.target.expert is not None for pair in found.pairs):
+        raise PortError(
+            "the maps of experts cannot be kept: which of them meet is found anew by every port; port at once"
+        )
     if head is HeadKind.RIDGE:
         top = models[0].family.head_sites(models[0].skeleton)
         found = replace(found, layers=replace(found.layers, fresh=top[len(found.layers.moved) :]))

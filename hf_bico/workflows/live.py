@@ -16,6 +16,7 @@ from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
+from hf_bico.core.experts import match_experts, note_unreached
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
@@ -149,6 +150,7 @@ def port(
             made, fit = held.enter_context(pair.head.on(job, track))
         with clock("calibrate"):
             seen = gather(job, method.wanted, track=track)
+            note_unreached(job.pairs, seen)
         with clock("move"):
             result = carry(job, method, seen, track=track)
         with clock("polish"):
@@ -243,6 +245,7 @@ def _job(
     batches = LiveBatches(samples.calibration, formats, sequences)
     scores = samples.scores or (None, None)
     sides = Side(base, losses[0], scores[0]), Side(target, losses[1], scores[1])
+    pairs = match_experts(*sides, pairs, lambda: batches)
     job = Job(tau, pairs, *sides, target.state_dict(), lambda: batches, live_folds(batches, sides[1]), rides=rides)
     return job, ratio, batches
 

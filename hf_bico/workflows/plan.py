@@ -237,10 +237,15 @@ def _held(plan: Plan, storage: Storage, only: str | None) -> Plan:
     """Return the plan without what its form cannot hold: PEFT's adapters hold linear maps alone.
 
     Raises:
-        PortError: something else is asked for.
+        PortError: something else is asked for, or there are experts in stacks.
     """
     if storage.form is Form.MODEL or not isinstance(plan.models.library, Transformers):
         return plan
+    if any(pair.target.weight.at is not None for pair in plan.models.pairs):
+        raise PortError(
+            f"a {storage.form} of transformers holds linear layers alone, and a layer's experts are one parameter; "
+            f"write {setting('form')} model"
+        )
     others = plan.models.groups - {LINEAR}
     if only is not None and others:
         raise PortError(

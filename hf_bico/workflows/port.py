@@ -10,6 +10,7 @@ from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import Choice, Chosen, choice_of
 from hf_bico.core.errors import PortError
+from hf_bico.core.experts import note_unreached
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
 from hf_bico.core.methods import BiCo, Naive
@@ -178,6 +179,7 @@ def _carry(
     method, job, heads = session.plan.method, replace(session.job(drawn), once=workspace.once), None
     with run.clock("calibrate"):
         seen = gather(job, method.wanted, resume=workspace, track=run.track)
+        note_unreached(job.pairs, seen)
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)

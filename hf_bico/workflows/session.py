@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hf_bico.core.collect import Scores
 from hf_bico.core.errors import PortError, setting
+from hf_bico.core.experts import match_experts
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
-from hf_bico.core.pairing import by_path
+from hf_bico.core.pairing import ROUTER, by_path
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
@@ -181,7 +182,7 @@ class Session:
             The session, and what the layer matching found, for the report.
         """
         if config.matching != CKA:
-            return self, {"rule": self.plan.maps.made.rule} if self.plan.maps else None
+            return self.with_experts(drawn), {"rule": self.plan.maps.made.rule} if self.plan.maps else None
         models, job = self.plan.models, self.job(drawn)
         dropped = models.optional_towers - {pair.target.tower for pair in models.pairs}
         own, theirs = (
@@ -203,7 +204,16 @@ class Session:
             "paths": {tower: list(path) for tower, path in paths.items()},
             "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
         }
-        return replace(self, plan=replace(self.plan, models=models), change=change), found
+        return replace(self, plan=replace(self.plan, models=models), change=change).with_experts(drawn), found
+
+    def with_experts(self, drawn: Draw) -> "Session":
+        """Return a session in which the experts of mixtures are matched by what the samples show of their routers."""
+        models = self.plan.models
+        if not any(pair.target.role == ROUTER for pair in models.pairs):
+            return self
+        job = self.job(drawn)
+        models = replace(models, pairs=match_experts(job.base, job.target, models.pairs, job.batches))
+        return replace(self, plan=replace(self.plan, models=models))
 
 
 def halves_of(drawn: Draw) -> tuple[Draw, Draw]:

@@ -50,7 +50,7 @@ def test_what_needs_no_labels_is_seen_of_all_samples_and_the_rest_of_those_with_
     """Its own samples beside it are each sample twice; others are what they would be with their labels."""
     work, twice = given(), without_labels(given(), samples(N))
     seen, doubled = gather(work, ALL), gather(twice, ALL)
-    free, asked = LABEL_FREE - {Signal.LABEL_FREE_GRADIENT}, ROWS - LABEL_FREE
+    free, asked = LABEL_FREE - {Signal.LABEL_FREE_GRADIENT, Signal.TRAFFIC}, ROWS - LABEL_FREE
     assert free == {Signal.INPUT, Signal.OUTPUT}
     own = sums(seen, work, free)
     assert distance(sums(doubled, work, free), {key: 2 * cross for key, cross in own.items()}) < 1e-12

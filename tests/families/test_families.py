@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from support.expert_twins import MIXTURES
 from support.family_laws import (
     LAWS,
     accounted_for,
@@ -90,7 +91,7 @@ def test_other_classes_of_a_kind_are_accounted_for(name):
 
 
 def test_every_table_has_a_model_here_and_one_model_has_one_table():
-    models = [case.build() for case in CASES.values()] + [bare(name) for name in BARE]
+    models = [case.build() for case in (CASES | MIXTURES).values()] + [bare(name) for name in BARE]
     assert {family_of(model).name for model in models} == {table.name for table in TABLES}
     assert all(sum(table.knows(model) for table in TABLES) == 1 for model in models)
 
@@ -159,10 +160,7 @@ def test_blocks_of_another_shape_are_refused():
         family_of(model).sites(model)
 
 
-def test_mixtures_of_experts_and_strangers_are_refused():
-    experts = transformers.MixtralForCausalLM(transformers.MixtralConfig(**GROUPED, num_local_experts=2))
-    with pytest.raises(PortError, match="mixtral"):
-        family_of(experts)
+def test_strangers_are_refused():
     resnet = CASES["timm"].options | {"architecture": "resnet10t", "model_args": {}}
     with pytest.raises(PortError, match="no blocks like those of timm"):
         model = replace(CASES["timm"], options=resnet).build(exact=False)

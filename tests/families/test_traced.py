@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 import transformers
-from support.family_twins import CASES, GROUPED, TEXT, WORDS, gradient_step
+from support.family_twins import CASES, TEXT, WORDS, gradient_step
 from torch import nn
 
 from hf_bico import Naive, port
@@ -115,13 +115,6 @@ def test_masked_texts_meet_in_encoder_and_decoder(name):
         for named in (None, "generic")
     ]
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[1])
-
-
-def test_experts_are_refused_by_name():
-    experts = transformers.MixtralForCausalLM(transformers.MixtralConfig(**GROUPED, num_local_experts=2))
-    with pytest.raises(PortError, match=r"\(mixtral\) is of no known family: no table names it, and its experts"):
-        family_of(experts)
-    assert family_of(experts, "generic").sites(experts)
 
 
 def test_a_type_of_no_table_is_ported_and_that_is_told():

@@ -1,10 +1,18 @@
 """Traces that see too much or too little, and statistics of the wrong rows, each with the tests that must notice it."""
 
-from hf_bico.core import taps, types
+from dataclasses import replace
+
+import torch
+
+from hf_bico.core import pairing, routing, taps, types
+from hf_bico.families import hf
 from hf_bico.families.traced import family, places, reading, roles
+from hf_bico.workflows import live
 from tests.mutants.changes import instead, of_tests
 
 TRACED, FUSED = "tests/families/test_traced.py::test_", "tests/families/test_fused.py::test_"
+EXPERTS = "tests/families/test_experts.py::test_"
+TWIN = f"{EXPERTS}a_twin_with_its_experts_in_another_order_gives_the_fine_tune_back"
 
 TRACES = {
     "no permutation refutes": of_tests(reading, "SAME", lambda right: 1e9, f"{TRACED}a_refuted_mlp_has_no_role"),
@@ -26,15 +34,18 @@ TRACES = {
         lambda right: lambda rows, d_out, tiny: rows,
         f"{TRACED}no_weights_are_needed_and_no_random_state_is_left_changed",
     ),
-    "experts are taken in": of_tests(
-        family.Traced, "require_known", instead(None), f"{TRACED}experts_are_refused_by_name"
+    "experts that are stored in any way are taken in": of_tests(
+        family.Traced,
+        "require_known",
+        instead(None),
+        f"{EXPERTS}mixtures_of_one_table_pair_and_experts_stored_otherwise_are_refused",
     ),
 }
 ROWS = {
     "all runs are the first": of_tests(
         taps.Taps,
         "_seen",
-        lambda right: lambda self, stream, run, rows: right(self, stream, 0, rows),
+        lambda right: lambda self, stream, run, rows: right(self, stream, run._replace(number=0), rows),
         f"{FUSED}a_block_that_runs_twice_adds_up_its_runs",
     ),
     "rows that come once": of_tests(
@@ -53,4 +64,37 @@ ROWS = {
         f"{FUSED}pixels_and_turned_weights_show_the_rows_that_a_linear_layer_shows",
     ),
 }
-MUTANTS = TRACES | ROWS
+MIXTURES = {
+    "experts keep their numbers": of_tests(
+        live,
+        "match_experts",
+        lambda right: lambda base, target, pairs, batches: tuple(pairs),
+        f"{TWIN}[mixtral-False]",
+        f"{EXPERTS}the_naive_copy_and_outputs_follow_the_match_too",
+    ),
+    "rows of an expert are the first ones": of_tests(
+        routing.Picked,
+        "spread",
+        lambda right: lambda self, rows: right(self._replace(at=torch.arange(len(rows))), rows),
+        f"{EXPERTS}an_expert_sees_the_rows_that_its_router_sends_it_where_they_are[mixtral-2]",
+    ),
+    "a router's rows stay": of_tests(
+        types.Slice,
+        "put",
+        lambda right: lambda self, tensor, part: right(replace(self, order=None), tensor, part),
+        f"{TWIN}[mixtral-False]",
+    ),
+    "any number of experts": of_tests(
+        pairing,
+        "require_like_experts",
+        instead(None),
+        f"{EXPERTS}other_numbers_of_experts_and_dense_blocks_are_refused_by_name",
+    ),
+    "experts apart lie in the order of their names": of_tests(
+        hf,
+        "_in_stack",
+        lambda right: lambda key, *rest: (at := right(key, *rest)) and (-at[0], at[1]),
+        f"{EXPERTS}what_is_stored_apart_is_read_as_the_live_model_has_it[mixtral]",
+    ),
+}
+MUTANTS = TRACES | ROWS | MIXTURES

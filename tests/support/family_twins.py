@@ -9,13 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import transformers
+from support.coordinates import INNER, READS, WRITES, reorder_experts
 from support.twins import rotation_fixing_ones
 from torch import Tensor, nn
 
 from hf_bico.core.types import Hidden, Site
 from hf_bico.families import Family, family_of
 from hf_bico.families.layout import HEAD, HEAD_DENSE
-from hf_bico.families.word_heads import WORD_DENSE
 
 WIDTH, WORDS, CLASSES, END, LENGTH = 24, 40, 11, 2, 6
 """No other side of a tensor outside the sites is as long as the residual stream is wide."""
@@ -219,44 +219,6 @@ def _exact(model: nn.Module) -> None:
                 setattr(module, name, own.to(norm.weight))
 
 
-READS = {
-    "q",
-    "k",
-    "v",
-    "MLP up",
-    "MLP gate",
-    "cross q",
-    "cross k",
-    "cross v",
-    "proj",
-    "text proj",
-    "pool q",
-    "pool k",
-    "pool v",
-    "pool MLP up",
-    "head dense",
-    "head",
-    WORD_DENSE,
-}
-INNER = {
-    r"head\.attention\.in_proj_weight$": (1,),
-    r"head\.attention\.out_proj\.weight$": (0,),
-    r"head\.attention\.in_proj_bias$": (),
-}
-"""Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
-are."""
-WRITES = {
-    "attention output",
-    "MLP down",
-    "cross attention output",
-    "head dense",
-    "pool output",
-    "pool MLP down",
-    WORD_DENSE,
-}
-"""Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
-
-
 def all_sites(model: nn.Module, family: Family | None = None) -> tuple[Site, ...]:
     family = family or family_of(model)
     return *family.sites(model, every=True), *family.head_sites(model)
@@ -288,7 +250,7 @@ def turned(
     """A model's tensors, or a change of them, in other coordinates of the same function.
 
     The residual stream is permuted or rotated; heads, units of a head and units of an MLP are permuted as far as the
-    sites say that they can be.
+    sites say that they can be, and so is every layer's stack of experts.
     """
     torch.manual_seed(seed)
     order = torch.eye(WIDTH, dtype=torch.float64)[torch.randperm(WIDTH)]
@@ -303,18 +265,22 @@ def turned(
         if hidden is not None:
             return torch.eye(width, dtype=torch.float64)[orders[hidden.name]]
         turn = order if in_head else q
-        return torch.block_diag(*[turn] * (width // WIDTH)) if residual else torch.eye(width, dtype=torch.float64)
+        return (
+            torch.block_diag(*[turn] * (width // WIDTH))
+            if residual and width >= WIDTH
+            else torch.eye(width, dtype=torch.float64)
+        )
 
     done = set()
     for site in sites:
-        writes = site.role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
+        role = re.sub(r"^(expert \d+|shared) (?=MLP)", "", site.role)
+        writes = role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
         out = side(site.hidden_out, writes, site.role == HEAD_DENSE, site.d_out)
-        into = side(site.hidden_in, site.role in READS, site.role == HEAD and deep, site.d_in)
-        weight = site.weight.of(state[site.weight.key])
-        weight.copy_(out @ weight @ into.T)
+        into = side(site.hidden_in, role in READS, site.role == HEAD and deep, site.d_in)
+        tensor = state[site.weight.key]
+        site.weight.put(tensor, out @ site.weight.of(tensor) @ into.T)
         if site.bias:
-            bias = site.bias.of(state[site.bias.key])
-            bias.copy_(out @ bias)
+            site.bias.put(state[site.bias.key], out @ site.bias.of(state[site.bias.key]))
         done |= {s.key for s in site.slices}
     for key, tensor in state.items():
         if key.endswith("relative_attention_bias.weight"):
@@ -325,6 +291,7 @@ def turned(
             for axis in (axis for axis in known if tensor.shape[axis] == WIDTH):
                 tensor = torch.tensordot(q, tensor.double(), dims=([1], [axis])).movedim(0, axis).to(tensor)
             state[key] = tensor
+    reorder_experts(state, sites)
     return state
 
 
@@ -346,5 +313,6 @@ def gradient_step(
     keys = {s.key for site in family_of(model).sites(model, every=every) for s in site.slices}
     state = model.state_dict()
     parameters = {key: p for key, p in model.named_parameters() if key in keys}
-    gradients = dict(zip(parameters, torch.autograd.grad(loss(model, batch), list(parameters.values())), strict=True))
+    found = torch.autograd.grad(loss(model, batch), list(parameters.values()), materialize_grads=True)
+    gradients = dict(zip(parameters, found, strict=True))
     return {key: tensor - step * gradients.get(key, 0) for key, tensor in state.items()}

@@ -1,6 +1,7 @@
 """Model repos of every family, in files: a base, its fine-tune, and the base's twin in other coordinates as target."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -25,7 +26,7 @@ def case_of(name: str, words: int) -> Case:
         return case
     long = {key: 128 for key in ("max_position_embeddings", "n_positions") if key in case.options}
     roomy = {"vocab_size": words} | long
-    return Case(case.cls, case.config, case.options | roomy, case.kind)
+    return replace(case, options=case.options | roomy)
 
 
 def tokenizer_of(kind: str):

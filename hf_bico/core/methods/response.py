@@ -13,7 +13,7 @@ from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.linalg import polar_factor
 from hf_bico.core.low_rank import Delta, LowRank
-from hf_bico.core.method import FORWARD, Job, Passes, Track, untracked
+from hf_bico.core.method import FORWARD, Job, Passes, Track, require_one_mlp, untracked
 from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.riders import Ride, Rode, along, by_site
@@ -81,6 +81,10 @@ class Response(TwoSided):
     @property
     def why_not_storable(self) -> str | None:
         return "it reproduces what one fine-tune does to the samples"
+
+    def check(self, pairs: Sequence[Pair]) -> None:
+        require_one_mlp(self.name, pairs)
+        super().check(pairs)
 
     def passes(self, a: float, b: float) -> Passes:
         usual = super().passes(a, b)

@@ -62,12 +62,16 @@ class TwoSided(Method):
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, BilinearMap]]:
         left, right = self.sides
         last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
+        given: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
         for pair in pairs:
             streams = pair.streams(right or Signal.INPUT)
             if streams not in last:  # q, k and v come in a row and share their input's map
                 last = {streams: self._side(pair, seen, right)}
             factor, fit = last[streams]
-            out, out_fit = self._side(pair, seen, left)
+            streams = pair.streams(left or Signal.OUTPUT)
+            if streams not in given:  # a layer's experts, too, and give parts of one sum
+                given = {streams: (None, None) if pair.target.known else self._side(pair, seen, left)}
+            out, out_fit = given[streams]
             yield pair, BilinearMap(out, factor, out_fit, fit)
 
     def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:

@@ -6,7 +6,7 @@ from hf_bico.families.tables.clip import CLIP, CLIP_TEXT, CLIP_VISION, SIGLIP, S
 from hf_bico.families.tables.dinov2 import DINOV2
 from hf_bico.families.tables.distilbert import DISTILBERT
 from hf_bico.families.tables.gpt2 import GPT2
-from hf_bico.families.tables.llama import COHERE, LLAMA
+from hf_bico.families.tables.llama import COHERE, LLAMA, MIXTURE
 from hf_bico.families.tables.modernbert import MODERNBERT
 from hf_bico.families.tables.mpnet import MPNET
 from hf_bico.families.tables.t5 import T5
@@ -34,4 +34,5 @@ TABLES: tuple[FamilyLayout, ...] = (
     GPT2,
     LLAMA,
     COHERE,
+    MIXTURE,
 )

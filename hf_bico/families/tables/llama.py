@@ -70,3 +70,27 @@ COHERE = replace(
     model_types=("cohere", "cohere2"),
     towers=(Tower("layers", PARALLEL, TEXT, required=roles(PARALLEL), norms=COHERE_NORMS),),
 )  # attention and MLP read the same rows
+
+SHARED = "shared MLP"
+"""Hidden coordinates of the expert that every token passes."""
+SPARSE = (
+    *BLOCK,
+    *(
+        Layer(f"{SHARED} {part}", f"mlp.shared_expert.{part}_proj", reads="MLP", gives=SHARED)
+        for part in ("gate", "up")
+    ),
+    Layer(f"{SHARED} down", "mlp.shared_expert.down_proj", uses=SHARED),
+    Layer("shared gate", "mlp.shared_expert_gate", reads="MLP", known=True),
+    Layer("router", "mlp.gate", reads="MLP", known=True),
+    Layer("router", "mlp.router", reads="MLP", known=True),
+    Layer("router", "block_sparse_moe.router", reads="MLP", known=True),
+)
+"""Blocks with experts in the place of the MLP, of some or of all layers; the experts themselves are found beside their
+router."""
+MIXTURE = replace(
+    LLAMA,
+    name="mixture",
+    model_types=("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "gpt_oss"),
+    towers=(Tower("layers", SPARSE, TEXT, required=roles(BLOCK[:4]), norms=NORMS),),
+    left={r"\.sinks$": "attention sinks are scores of heads, not vectors of the space"},
+)

@@ -12,6 +12,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site
+from hf_bico.families.experts import unknown_experts, with_experts
 from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
 from hf_bico.families.riders import riders
 from hf_bico.families.traced.examples import WORDS
@@ -21,8 +22,6 @@ from hf_bico.families.traced.roles import place_of
 
 HEADS = ("classifier", "score", "head", "classification_head")
 """Names of a classifier outside the blocks."""
-EXPERTS = re.compile(r"(^|\.)experts\.")
-"""In the name of an expert's weights."""
 LEFT = {
     **COMMON,
     rf"^({'|'.join(HEADS)})\.": ON_TOP,
@@ -62,7 +61,7 @@ class Traced:
         raise PortError(found)
 
     def require_known(self, model: nn.Module) -> None:
-        """Refuse a model of which no tiny copy runs, or that has experts.
+        """Refuse a model of which no tiny copy runs, or whose experts cannot be told apart.
 
         Raises:
             PortError: it is one, with the reason.
@@ -73,10 +72,10 @@ class Traced:
         found = _read(model)
         if not isinstance(found, Reading):
             raise PortError(f"{what}{found}{hint}")
-        if experts := [name for name, _ in model.named_parameters() if EXPERTS.search(name)]:
+        if experts := unknown_experts(model):
             raise PortError(
-                f"{what}its experts ({experts[0]} …) are in another order in every model, which are not matched "
-                f"yet{hint}, and leaves experts that are stored as one tensor"
+                f"{what}its experts ({experts[0]} …) are stored in a way that is not known, so that they cannot be "
+                f"matched{hint}, and leaves experts that are stored as one tensor"
             )
 
     def sites(self, model: nn.Module, *, every: bool = False) -> tuple[Site, ...]:
@@ -85,7 +84,7 @@ class Traced:
         Raises:
             PortError: there are none, or no tiny copy of the model runs.
         """
-        found = sites_of(model, self.reading(model))
+        found = with_experts(model, sites_of(model, self.reading(model)))
         if not found:
             raise PortError(f"{type(model).__name__} has no linear map inside numbered blocks: nothing pairs")
         return found
@@ -134,7 +133,7 @@ class Traced:
         reading, sites, what = self.reading(model), self.sites(model), type(model).__name__
         if reading is None:
             return f"{what}: no tiny copy of it runs, so its {len(sites)} linear maps pair by their names"
-        known = sum(site.role in reading.roles for site in sites)
+        known = sum(site.role in reading.roles or site.known or site.expert is not None for site in sites)
         doubt = f" ({', '.join(reading.refuted)} were refuted)" if reading.refuted else ""
         return (
             f"{what} has no table: the roles of {known} of its {len(sites)} linear maps are read off a traced forward "

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
+from hf_bico.families.experts import known_experts
 from hf_bico.families.layout import LABELS, SINGLE, TEXT, is_transposed
 from hf_bico.families.traced.examples import ANSWERS, WORDS
 from hf_bico.families.traced.kin import kin
@@ -41,11 +42,17 @@ class Entry:
 
 
 def sites_of(model: nn.Module, reading: Reading | None) -> tuple[Site, ...]:
-    """Return the linear maps in numbered blocks; of what no reading shows, the plain linear layers by their names."""
+    """Return the linear maps in numbered blocks; of what no reading shows, the plain linear layers by their names.
+
+    Experts are found beside their routers (`hf_bico.families.experts`), since a pass may reach few of them.
+    """
     weights: dict[str, Tensor] = dict(model.named_parameters())
     like = kin(model, reading.copy) if reading else {}
     found: list[Entry] = []
+    experts = known_experts(model)
     for name, weight in weights.items():
+        if name.startswith(experts):
+            continue
         seen = reading.maps.get(like.get(name, "")) if reading else None
         found += _entries(model, name, weight, seen, named_alone=reading is None)
     found = _apart(found)

@@ -190,7 +190,9 @@ def _placed(adapted: Adapted, library: Library, source: RepoModel, modules: Mapp
     """
     skeleton, own = source.skeleton, source.skeleton.state_dict().keys()
     found = library.names(skeleton, [f"{module}.weight" for module in modules])
-    places = {stored.key.removesuffix(".weight"): name for name, stored in found.items() if stored.part == (0, 1)}
+    places = {
+        stored.key.removesuffix(".weight"): name for name, stored in found.items() if stored == Stored(stored.key)
+    }
     products, magnitudes, biases, odd = {}, {}, {}, []
     for module, change in modules.items():
         name = places.get(module)

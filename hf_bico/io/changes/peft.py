@@ -109,8 +109,10 @@ def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Del
     for key in delta:
         if saved(key) in modules:
             moves[key] = delta[key]
+        elif (factors := delta.factors(key)) is not None:
+            rest.write(Slice(key), factors)
         else:
-            rest.write(Slice(key), delta.factors(key) or delta[key])
+            rest.put(key, delta[key])
     stays = {key: weights[key] for key in weights if saved(key) in modules}
     return rest, {**stays, **dict(added(weights, moves)), **head}
 

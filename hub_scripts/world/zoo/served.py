@@ -180,7 +180,8 @@ def _known(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[st
         return f"{len(sites)} of {len(sites)}", "not checked"
     known = reading.roles if isinstance(family, Traced) else {site.role for site in sites}
     law = "holds" if reading.kept and not reading.refuted else "" if not reading.refuted else "refuted in part"
-    return f"{sum(site.role in known for site in sites)} of {len(sites)}", law
+    counted = sum(site.role in known or site.known or site.expert is not None for site in sites)
+    return f"{counted} of {len(sites)}", law
 
 
 def _result(cls: type[nn.Module], config: Any) -> str:
