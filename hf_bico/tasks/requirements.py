@@ -25,6 +25,8 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
         PurposeKind.MASKED_LM: (HeadKind.LM,),
+        PurposeKind.SPEECH: (HeadKind.LM,),
+        PurposeKind.CTC: (HeadKind.TRANSPORT,),
         PurposeKind.FEATURES: (_of_features(task),),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -61,6 +63,9 @@ TAKES = {
     PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
     PurposeKind.SPANS: {SampleKind.SPAN},
+    PurposeKind.SOUND_CLASSES: {SampleKind.SOUND},
+    PurposeKind.CTC: {SampleKind.SPEECH},
+    PurposeKind.SPEECH: {SampleKind.SPEECH},
 }
 """What a model is for → the kinds of samples that it can be calibrated on."""
 
@@ -96,8 +101,11 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no column that is known to hold "
             f"labels: name it with {setting('columns')} label=…"
         )
-    if kind is not SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
+    if kind not in (SampleKind.IMAGE, SampleKind.SOUND) and purpose.kind is not PurposeKind.ZERO_SHOT:
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
+        if purpose.kind is PurposeKind.CTC:  # all models spell with the fine-tune's letters
+            spells = any(TOKENIZERS & set(each.files) for each in lineage.models[:2])
+            bare = [] if spells else [str(lineage.source)]
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
@@ -180,10 +188,10 @@ def read_bank(
             )
         return ()
     if path is None:
-        if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
+        if purpose.kind.hears or (task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT):
             raise PortError(
-                "gradients without labels need scores on something general, which a classifier of images "
-                "lacks: take another method; CLIP-like models and models of texts have such scores"
+                "gradients without labels need scores on something general, which a classifier of images or a model of "
+                "sound lacks: take another method; CLIP-like models and models of texts have such scores"
             )
         return library.general_prompts()
     prompts = tuple(lines(path))

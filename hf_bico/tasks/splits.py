@@ -20,7 +20,17 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
 WINDOW, IMAGE_WINDOW = 10_000, 2_000
-"""How many first rows of a streamed split are drawn from, and how many of one with images."""
+"""How many first rows of a streamed split are drawn from, and how many of one with images or sounds."""
+
+
+def _hears(features: datasets.Features | None) -> bool:
+    return any(isinstance(feature, datasets.Audio) for feature in (features or {}).values())
+
+
+def undecoded(features: datasets.Features) -> datasets.Features:
+    """Return features whose sounds come as the bytes of their files, which are read here, not by `datasets`."""
+    quiet = datasets.Audio(decode=False)
+    return datasets.Features({n: quiet if isinstance(f, datasets.Audio) else f for n, f in features.items()})
 
 
 class Split(Protocol):
@@ -46,6 +56,7 @@ class ArrowSplit:
     window: int | None = None
 
     def __init__(self, dataset: datasets.Dataset) -> None:
+        dataset = dataset.cast(undecoded(dataset.features)) if _hears(dataset.features) else dataset
         self.dataset, self.features, self.num_rows = dataset, dataset.features, dataset.num_rows
 
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -61,7 +72,8 @@ class StreamedSplit(ArrowSplit):
 
     def __init__(self, stream: datasets.IterableDataset, window: int | None = None) -> None:
         features = stream.features  # None where the files do not say: the rows tell then
-        images = any(isinstance(feature, datasets.Image) for feature in (features or {}).values())
+        kinds = (datasets.Image, datasets.Audio)
+        images = any(isinstance(feature, kinds) for feature in (features or {}).values())
         size = window or (IMAGE_WINDOW if images else WINDOW)
         rows = list(islice(stream.decode(False) if features else stream, size))
         super().__init__(datasets.Dataset.from_list(rows, features=features))
@@ -75,7 +87,7 @@ class ParquetSplit:
 
     def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
         self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
-        self.features = features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow)
+        self.features = undecoded(features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow))
         self.groups = [(file, group) for file in self.files for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
         self.starts = [0, *accumulate(sizes)]

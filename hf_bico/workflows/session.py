@@ -32,6 +32,7 @@ from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
 from hf_bico.tasks.objectives import ZeroShot, similarity_scores
+from hf_bico.tasks.requirements import TOKENIZERS
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.config import CKA, MatchingChoices
@@ -236,7 +237,11 @@ def open_session(plan: Plan, run: Run) -> Session:
     with run.clock("load"):
         hashes = hashes_of(library, pinned, folders)
         require_new_weights(hashes, pinned[2])
-        sides = open_asked(plan, models.base, base), open_asked(plan, models.target, new)
+        speaks = speaker(plan, folders)
+        sides = (
+            open_asked(plan, models.base, base, speaks),
+            open_asked(plan, models.target, new, speaks),
+        )
         place(sides[0].model, {key: change.tuned[key] for key in borrowed(models.base, models.tuned)})
     vocabularies = vocabularies_of(*(asked.loaded.tokenizer for asked in sides))
     change = change.accounted(models, vocabularies)
@@ -267,6 +272,16 @@ def hashes_of(library: Library, pinned: Sequence[Pinned], folders: Sequence[Path
 
 def _one_vocabulary(base: Asked, target: Asked) -> bool:
     return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
+
+
+def speaker(plan: Plan, folders: Sequence[Path]) -> Path | None:
+    """Return the folder whose tokenizer says what all models of a port speak: the fine-tune's, or its base's where it
+    has none; None where each has its own.
+    """
+    if plan.models.purpose.kind not in (PurposeKind.CTC, PurposeKind.SPEECH):
+        return None
+    both = zip(plan.lineage.models, folders[:2], strict=False)
+    return next((folder for pinned, folder in both if TOKENIZERS & set(pinned.files)), None)
 
 
 def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = None) -> Asked:

@@ -56,7 +56,8 @@ def _words(config: Any, generator: torch.Generator) -> Tensor:
         each for part in parts for name, value in vars(part).items() if "token" in name for each in numbers(value)
     }
     size = min((one(getattr(part, "vocab_size", None)) or VOCABULARY for part in parts), default=VOCABULARY)
-    plain = torch.tensor([each for each in range(3, min(size, VOCABULARY)) if each not in special])
+    usual = [each for each in range(3, min(size, VOCABULARY)) if each not in special] or [0]
+    plain = torch.tensor(usual * -(-WORDS // len(usual)))  # a vocabulary of letters may have few
     ids = torch.stack([plain[torch.randperm(len(plain), generator=generator)[:WORDS]] for _ in range(2 * SAMPLES)])
     end = next(
         (one(getattr(part, "eos_token_id", None)) for part in parts if one(getattr(part, "eos_token_id", None))), 0
