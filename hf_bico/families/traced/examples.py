@@ -118,7 +118,8 @@ def _sounds(model: Any, takes: Any, generator: torch.Generator) -> Iterator[dict
     if "input_values" in takes and one(getattr(model.config, "max_length", None)):
         shape = SAMPLES, model.config.max_length, one(getattr(model.config, "num_mel_bins", None)) or 128
         yield {"input_values": torch.randn(shape, generator=generator)}
-    bins = one(getattr(model.config, "num_mel_bins", None)) or 80
+    sizes = (getattr(model.config, name, None) for name in ("num_mel_bins", "feature_projection_input_dim"))
+    bins = next(filter(None, map(one, sizes)), 80)
     frames = 2 * (one(getattr(model.config, "max_source_positions", None)) or 50)
     if "input_features" in takes:
         yield {"input_features": torch.randn(SAMPLES, bins, frames, generator=generator)}

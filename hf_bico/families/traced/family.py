@@ -21,7 +21,7 @@ from hf_bico.families.traced.roles import place_of
 
 HEADS = ("classifier", "score", "head", "classification_head")
 """Names of a classifier outside the blocks."""
-LETTERS, NARROWED, HEARD = "lm_head", "projector.weight", r"(^|\.)feature_projection\.projection\.weight$"
+LETTERS, NARROWED, HEARD = "lm_head", "projector.weight", r"(^|\.)feature_projection(\.projection)?\.weight$"
 """Names in models of sound: of the head of letters, of the layer before a classifier, and of what the convolutions of
 the wave give to the blocks."""
 EXPERTS = re.compile(r"(^|\.)experts\.")
