@@ -90,7 +90,9 @@ def speak_like(tokenizer: Any, other: Any) -> Any:
     said = {name: getattr(other, name, None) for name in SPOKEN}
     if not hasattr(tokenizer, "set_prefix_tokens") or said == {name: getattr(tokenizer, name, None) for name in SPOKEN}:
         return tokenizer
-    tokenizer.set_prefix_tokens(**said)
+    for name, value in said.items():  # set_prefix_tokens() alone takes nothing back
+        setattr(tokenizer, name, value)
+    tokenizer.set_prefix_tokens()
     note(
         f"the models are asked as the fine-tune's tokenizer says (language {said['language']}, task {said['task']}): "
         "give the same to generate()"

@@ -51,8 +51,9 @@ def encode_spoken(
     Raises:
         PortError: the tokenizer is a slow one, which does not say where its tokens lie.
     """
-    start = int(side.model.config.decoder_start_token_id)  # type: ignore[union-attr, arg-type]
-    rows = [_begun(_row(tokenizer, (text,), _limit(tokenizer, max_length), target=True), start) for text in texts]
+    start, most = int(side.model.config.decoder_start_token_id), room_of(side.model.config)  # type: ignore
+    limit = _limit(tokenizer, min(most, max_length or most))
+    rows = [_begun(_row(tokenizer, (text,), limit, target=True), start) for text in texts]
     _require_known(tokenizer, rows)
     if any(row.tokens is None for row in rows):
         raise PortError(
@@ -62,6 +63,11 @@ def encode_spoken(
     return Encoded(
         inputs, _padded([row.ids for row in rows], UNASKED), _spans(LABELS, rows), [_before(row) for row in rows]
     )
+
+
+def room_of(config: Any) -> int:
+    """Return the most tokens that a decoder has positions for."""
+    return int(getattr(config, "max_target_positions", None) or config.max_position_embeddings)
 
 
 def _begun(row: Row, start: int) -> Row:

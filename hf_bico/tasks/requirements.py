@@ -8,6 +8,7 @@ from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
 from hf_bico.families import Answer, Library, Purpose, PurposeKind
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.adapter import is_adapter
 from hf_bico.io.reference import Lineage
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.samples import Task
@@ -53,6 +54,8 @@ TOKENIZERS = {
     "sentencepiece.bpe.model",
 }
 """Files of which a text model has at least one."""
+EARS = {"preprocessor_config.json", "processor_config.json"}
+"""Files of which a model of sound has at least one."""
 TAKES = {
     PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
     PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
@@ -96,6 +99,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{', '.join(TAKES)}"
         )
     kind, takes = task.columns.kind, TAKES[purpose.kind]
+    _require_ears(purpose, lineage)
     if kind is SampleKind.PLAIN and purpose.kind is PurposeKind.TEXT_CLASSES:
         raise PortError(
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no column that is known to hold "
@@ -130,6 +134,18 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
             f"without labels ({setting('method_options')} label_free=1), or {setting('method')} theseus"
         )
+
+
+def _require_ears(purpose: Purpose, lineage: Lineage) -> None:
+    """Refuse models of sound whose repos do not say how it goes in; an adapter's is its base's.
+
+    Raises:
+        PortError: there is one.
+    """
+    whole = [each for each in lineage.models if not is_adapter(each)] if purpose.kind.hears else []
+    deaf = dict.fromkeys(str(each) for each in whole if not EARS & set(each.files))
+    if deaf:
+        raise PortError(f"{listed(list(deaf))} has no feature extractor (preprocessor_config.json): copy one to it")
 
 
 SAYS = {

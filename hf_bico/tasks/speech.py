@@ -12,7 +12,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED, Encoded
 from hf_bico.families.losses import frames_of, logits_of_answer, logits_of_classes, loss_of_letters, loss_of_tokens
 from hf_bico.families.protocol import Loaded
-from hf_bico.families.spoken import encode_spoken, letters_of
+from hf_bico.families.spoken import encode_spoken, letters_of, room_of
 from hf_bico.tasks.inputs import labelled, on_device, pooled, sounds_of, tokenizer_of
 from hf_bico.tasks.scores import Score, error_counts
 
@@ -117,7 +117,7 @@ class Written:
 
         config = model.config
         first = [config.decoder_start_token_id, *batch.notes[0][1]]
-        room = getattr(config, "max_target_positions", None) or config.max_position_embeddings
+        room = room_of(config)
         chosen = GenerationConfig(
             max_new_tokens=min(room, self.max_length or room) - len(first),
             do_sample=False,

@@ -11,6 +11,7 @@ import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import errors as hub_errors
@@ -24,12 +25,22 @@ WINDOW, IMAGE_WINDOW = 10_000, 2_000
 
 
 def _hears(features: datasets.Features | None) -> bool:
-    return any(isinstance(feature, datasets.Audio) for feature in (features or {}).values())
+    return any(isinstance(feature, datasets.Audio) and feature.decode for feature in (features or {}).values())
+
+
+class Audio(datasets.Audio):
+    """A column of sounds as the bytes of their files, or where these lie: `datasets` reads and writes them by a library
+    of its own, which is not needed so.
+    """
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        given = value if isinstance(value, dict) else {"path": str(value)}
+        return {"bytes": given.get("bytes"), "path": given.get("path")}
 
 
 def undecoded(features: datasets.Features) -> datasets.Features:
-    """Return features whose sounds come as the bytes of their files, which are read here, not by `datasets`."""
-    quiet = datasets.Audio(decode=False)
+    """Return features whose sounds come as files."""
+    quiet = Audio(decode=False)
     return datasets.Features({n: quiet if isinstance(f, datasets.Audio) else f for n, f in features.items()})
 
 
@@ -156,6 +167,8 @@ class HubDataset:
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
                 urls = self.builder.config.data_files[name]
                 return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
+            if isinstance(self.builder, AudioFolder):
+                self.builder.BASE_FEATURE = Audio
             if self.streaming:
                 return StreamedSplit(self.builder.as_streaming_dataset(split=name))
             self.builder.download_and_prepare()

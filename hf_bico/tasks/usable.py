@@ -7,7 +7,6 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.notes import note
 from hf_bico.families import Answer
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.tasks.kinds import HEARD
 from hf_bico.tasks.labels import single
 from hf_bico.tasks.samples import Task, classes_of, samples_of
 from hf_bico.tasks.splits import Split
@@ -71,12 +70,11 @@ def check_labels(split: Split, task: Task) -> None:
 
 
 def check_rows(split: Split, indices: Sequence[int], task: Task) -> None:
-    """Refuse rows that cannot be samples: empty texts, chats without a turn to ask for. Images are not decoded, and
-    sounds are when it is known what the models make of them.
+    """Refuse rows that cannot be samples: empty texts, chats without a turn to ask for. Images are not decoded.
 
     Raises:
         PortError: there is one; it is named.
     """
-    if task.columns.kind not in (SampleKind.IMAGE, *HEARD):
+    if task.columns.kind is not SampleKind.IMAGE:
         for _ in samples_of(split, indices, task):
             pass

@@ -242,7 +242,15 @@ INNER = {
 }
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
-WRITES = {"feature projection", "attention output", "MLP down", "cross attention output", "head dense", "pool output", "pool MLP down"}
+WRITES = {
+    "feature projection",
+    "attention output",
+    "MLP down",
+    "cross attention output",
+    "head dense",
+    "pool output",
+    "pool MLP down",
+}
 """Roles whose inputs, and whose outputs, are coordinates of the residual stream, or of what a head makes of it."""
 
 
