@@ -57,7 +57,7 @@ def find_columns(
     classed = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
     later = (SampleKind.COMPLETION, SampleKind.SPEECH) if classed else ()
     order = sorted(ROLES, key=lambda kind: kind in later)
-    order = sorted(order, key=lambda kind: kind is SampleKind.PLAIN)
+    order = sorted(order, key=lambda kind: kind in (SampleKind.PLAIN, *HEARD))
     first = (
         (SampleKind.TAGS, SampleKind.SPAN, *HEARD[:: 1 if classed else -1])
         if purpose is None

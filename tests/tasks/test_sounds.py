@@ -157,19 +157,20 @@ def test_files_of_any_kind_rate_and_channels_are_heard_alike(kind):
 GARBAGE = b"this is no sound at all" * 9
 
 
-@pytest.mark.parametrize(
-    ("value", "why"),
-    [
-        (None, "row 7 has no sound"),
-        ({"bytes": None, "path": None}, "row 7 has no sound"),
-        ({"bytes": GARBAGE, "path": None}, "the sound of row 7 cannot be read: .*ormat"),
-        ({"bytes": None, "path": "/nowhere/a.wav"}, "the sound of row 7 cannot be read: .*No such file"),
-        ({"bytes": in_file(tone(0))[:2000], "path": None}, "the sound of row 7 cannot be read: its file is truncated"),
-        ({"bytes": in_file(tone(0), "FLAC")[:900], "path": None}, "the sound of row 7 cannot be read"),
-        ({"bytes": in_file(tone(0)[:0]), "path": None}, "the sound of row 7 is empty"),
-    ],
-)
-def test_sounds_that_cannot_be_read_are_refused_with_their_row(value, why):
+UNREAD = {
+    "no row": (None, "row 7 has no sound"),
+    "no file": ({"bytes": None, "path": None}, "row 7 has no sound"),
+    "garbage": ({"bytes": GARBAGE, "path": None}, "the sound of row 7 cannot be read: .*ormat"),
+    "lost": ({"bytes": None, "path": "/nowhere/a.wav"}, "the sound of row 7 cannot be read: .*No such file"),
+    "cut off": ({"bytes": in_file(tone(0))[:2000], "path": None}, "the sound of row 7 cannot be read: .*is truncated"),
+    "cut off FLAC": ({"bytes": in_file(tone(0), "FLAC")[:900], "path": None}, "the sound of row 7 cannot be read"),
+    "empty": ({"bytes": in_file(tone(0)[:0]), "path": None}, "the sound of row 7 is empty"),
+}
+
+
+@pytest.mark.parametrize("what", UNREAD)
+def test_sounds_that_cannot_be_read_are_refused_with_their_row(what):
+    value, why = UNREAD[what]
     with pytest.raises(PortError, match=why) as caught:
         as_sound(7, value)
     assert "\n" not in str(caught.value)

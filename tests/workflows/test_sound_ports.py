@@ -112,7 +112,7 @@ def test_live_models_are_ported_by_their_own_loss(kind):
 
 
 REFUSED = {
-    "a text dataset": ({"text": "a b", "label": "x"}, (), "takes sound and transcription"),
+    "a text dataset": ({"text": "a b", "label": 1}, (), "takes sound and transcription"),
     "no transcription": ({"audio": True, "label": 1}, (), "takes sound and transcription"),
     "no such column": ({"audio": True, "text": "ab"}, ("--columns", "transcription=said"), "'said'"),
     "other letters": ({"audio": True, "text": "AB BA"}, (), "row 0 of the split 'test'", "vocabulary (ab …"),
@@ -147,8 +147,10 @@ def test_repos_that_lack_something_are_refused_in_one_line(worlds, tmp_path, cap
         ran = hf_bico(capsys, monkeypatch, *parts, "--dataset", root / "task", "-n", "2")
         assert_refused(ran, *said)
 
-    (tmp_path / "plus" / "preprocessor_config.json").unlink()
+    heard = tmp_path / "plus" / "preprocessor_config.json"
+    heard.rename(tmp_path / "aside")
     refused("plus (local folder) has no feature extractor (preprocessor_config.json)")
+    (tmp_path / "aside").rename(heard)
     config = json.loads((tmp_path / "ft" / "config.json").read_text())
     (tmp_path / "ft" / "config.json").write_text(json.dumps(config | {"use_weighted_layer_sum": True}))
     refused("use_weighted_layer_sum")
