@@ -59,6 +59,8 @@ PEFT_TASKS = {
 """PEFT's task type → the end of the name of the class that an adapter was trained on."""
 HEADS = ("id2label", "label2id", "problem_type")
 """Entries of a config about its classifier."""
+NARROWED = "classifier_proj_size"
+"""The one about the width of the layer before a classifier of sounds."""
 LETTERS = ("vocab_size", "pad_token_id")
 """Those about the letters that CTC answers with; padding stands for none."""
 
@@ -154,7 +156,8 @@ def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
     if not kind.classifies:
         return Purpose(kind, architecture=name)
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
-    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS}, name)
+    width = {NARROWED: getattr(config, NARROWED)} if hasattr(config, NARROWED) else {}
+    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} | width, name)
 
 
 def _require_fed(config: Any, name: str, kind: PurposeKind | None) -> None:
