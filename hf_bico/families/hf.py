@@ -18,16 +18,25 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
+from hf_bico.families.sounds import ear_in, speak_like
 from hf_bico.families.tokenizing import suit_tokenizer
 
 INDEX = "model.safetensors.index.json"
 EXTRA = re.compile(
-    r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|spiece|sentencepiece[\w.-]*|spm|"
+    r"(tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|normalizer|spiece|sentencepiece[\w.-]*|spm|"
     r"chat_template|preprocessor_config|processor_config|generation_config|"
     r"config_sentence_transformers|sentence_bert_config|modules)\.(json|txt|model|jinja|bpe)"
     r"|\d+_\w+/(config\.json|model\.safetensors)"
 )
 """Names of the files that a model opens with, besides its config and weights."""
+
+FEEDERS = {
+    PurposeKind.IMAGE_CLASSES: "AutoImageProcessor",
+    PurposeKind.SOUND_CLASSES: "AutoFeatureExtractor",
+    PurposeKind.CTC: "AutoProcessor",
+    PurposeKind.SPEECH: "AutoProcessor",
+}
+"""What prepares the inputs of a model for something, where that is no tokenizer."""
 
 
 class Transformers:
@@ -113,6 +122,10 @@ class Transformers:
             for each in (partial(tokenizer_in, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES), _processor)
         )
         side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
+        if purpose.kind.hears:
+            side.ear = ear_in(folder)
+        if purpose.kind is PurposeKind.SPEECH and feeds is not None:  # every model writes with tokens of its own
+            side.tokenizer = tokenizer = speak_like(tokenizer_in(folder) or tokenizer, tokenizer_in(feeds))
         if tokenizer is not None:
             suit_tokenizer(tokenizer, model, classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
         return side
@@ -137,7 +150,7 @@ class Transformers:
                 f'tokenizer = AutoTokenizer.from_pretrained("{repo}")'
             )
         auto = next(auto for kind, auto in KINDS.values() if kind == purpose.kind)
-        feeder = "AutoImageProcessor" if purpose.kind is PurposeKind.IMAGE_CLASSES else "AutoTokenizer"
+        feeder = FEEDERS.get(purpose.kind, "AutoTokenizer")
         return (
             f'from transformers import {feeder}, {auto}\n\nmodel = {auto}.from_pretrained("{repo}")\n'
             f'{"processor" if feeder != "AutoTokenizer" else "tokenizer"} = {feeder}.from_pretrained("{repo}")'
@@ -225,7 +238,7 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **given)
     if hasattr(config, "quantization_config"):  # a merged QLoRA still says so; quantised weights are refused before
         del config.quantization_config
-    for key, value in purpose.config.items() if purpose and purpose.labels else ():
+    for key, value in purpose.config.items() if purpose else ():
         setattr(config, key, value)
     return config
 

@@ -38,6 +38,21 @@ def loss_of_ends(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / 2
 
 
+def loss_of_letters(logits: Tensor, labels: Tensor, frames: Tensor, blank: int) -> Tensor:
+    """Return the CTC loss of scores (n, T, V) of letters (n, L), −log of their probability, summed over the samples, in
+    float32 or wider.
+
+    Args:
+        labels: -100 where there is none.
+        frames: (n,) how many of the T are heard.
+        blank: the letter that stands for none.
+    """
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scores, there = F.log_softmax(wide, dim=-1).transpose(0, 1), labels != UNASKED
+    with torch.backends.cudnn.flags(enabled=False):  # as transformers: cudnn takes other lengths and dtypes
+        return F.ctc_loss(scores, labels[there], frames, there.sum(-1), blank, reduction="sum")
+
+
 def loss_of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the cross-entropy of scores (n, T, V) and tokens (n, T), summed, in float32 or wider.
 
@@ -52,6 +67,15 @@ def logits_of_classes(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
     """Return a classifier's scores (n, K)."""
     logits: Tensor = model(**inputs).logits
     return logits
+
+
+def frames_of(model: Any, inputs: Mapping[str, Tensor], logits: Tensor) -> Tensor:
+    """Return how many of a CTC model's T rows of scores (n, T, V) are of sound, not of padding, (n,)."""
+    mask = inputs.get("attention_mask")
+    if mask is None or not hasattr(model, "_get_feat_extract_output_lengths"):
+        return torch.full((len(logits),), logits.shape[1], device=logits.device)
+    lengths: Tensor = model._get_feat_extract_output_lengths(mask.sum(-1)).to(torch.long)
+    return lengths
 
 
 def logits_of_hidden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -197,6 +221,13 @@ def _tokens(model: nn.Module, batch: Any) -> Tensor:
     return loss_of_tokens(model(**inputs).logits, labels)
 
 
+def _letters(model: Any, batch: Any) -> Tensor:
+    inputs, labels = _parted(model, batch)
+    logits = logits_of_classes(model, inputs)
+    labels = labels.masked_fill(labels < 0, UNASKED)
+    return loss_of_letters(logits, labels, frames_of(model, inputs, logits), model.config.pad_token_id)
+
+
 _LOSSES = {
     PurposeKind.IMAGE_CLASSES: _classifier,
     PurposeKind.TEXT_CLASSES: _classifier,
@@ -205,5 +236,8 @@ _LOSSES = {
     PurposeKind.MASKED_LM: _hidden,
     PurposeKind.TOKEN_CLASSES: _tokens,
     PurposeKind.SPANS: _spans,
+    PurposeKind.SOUND_CLASSES: _classifier,
+    PurposeKind.CTC: _letters,
+    PurposeKind.SPEECH: _seq2seq,
 }
 """What a model is for → its loss, (model, batch) → a sum over the samples."""

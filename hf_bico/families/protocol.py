@@ -13,6 +13,7 @@ from hf_bico.core.gains import Gain
 from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site, Tensors
 from hf_bico.families.sentences import Sentence
+from hf_bico.families.sounds import Ear
 
 
 class Family(Protocol):
@@ -74,16 +75,25 @@ class PurposeKind(StrEnum):
     MASKED_LM = "masked-lm"
     TOKEN_CLASSES = "token-classification"
     SPANS = "question-answering"
+    SOUND_CLASSES = "audio-classification"
+    CTC = "ctc"
+    SPEECH = "speech-to-text"
 
     @property
     def classifies(self) -> bool:
         """Whether such a model has a classifier of its own on top, of named classes."""
-        return self in (PurposeKind.IMAGE_CLASSES, PurposeKind.TEXT_CLASSES, PurposeKind.TOKEN_CLASSES)
+        pooled = PurposeKind.IMAGE_CLASSES, PurposeKind.TEXT_CLASSES, PurposeKind.SOUND_CLASSES
+        return self in (*pooled, PurposeKind.TOKEN_CLASSES)
 
     @property
     def has_head(self) -> bool:
         """Whether such a model has layers of its own on top, which its base lacks."""
-        return self.classifies or self is PurposeKind.SPANS
+        return self.classifies or self in (PurposeKind.SPANS, PurposeKind.CTC)
+
+    @property
+    def hears(self) -> bool:
+        """Whether such a model takes sounds."""
+        return self in (PurposeKind.SOUND_CLASSES, PurposeKind.CTC, PurposeKind.SPEECH)
 
 
 class Answer(StrEnum):
@@ -94,6 +104,7 @@ class Answer(StrEnum):
     NUMBER = "a number"
     WORD_CLASSES = "a class of every word"
     SPAN = "a span of the text"
+    SPOKEN = "what is said"
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,11 @@ class Purpose:
     @property
     def answer(self) -> Answer | None:
         """What a model with a head answers a sample with, as transformers takes its config; None without a head."""
-        own = {PurposeKind.TOKEN_CLASSES: Answer.WORD_CLASSES, PurposeKind.SPANS: Answer.SPAN}
+        own = {
+            PurposeKind.TOKEN_CLASSES: Answer.WORD_CLASSES,
+            PurposeKind.SPANS: Answer.SPAN,
+            PurposeKind.CTC: Answer.SPOKEN,
+        }
         if self.kind in own or not self.kind.has_head:
             return own.get(self.kind)
         problem = str(self.config.get("problem_type") or ("regression" if len(self.labels) == 1 else ""))
@@ -131,6 +146,8 @@ class Loaded:
     """open_clip's (texts → ids) or transformers'; None if the repo has none."""
     processor: Any = None
     """The library's own for images: open_clip's transform, or transformers' image processor."""
+    ear: Ear | None = None
+    """What prepares its sounds; None of models that take none, or if the repo has no feature extractor."""
 
 
 class Stored(NamedTuple):

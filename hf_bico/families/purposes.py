@@ -11,6 +11,9 @@ KINDS = {
     "ForImageClassification": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
     "ForImageClassificationWithTeacher": (PurposeKind.IMAGE_CLASSES, "AutoModelForImageClassification"),
     "ForSequenceClassification": (PurposeKind.TEXT_CLASSES, "AutoModelForSequenceClassification"),
+    "ForAudioClassification": (PurposeKind.SOUND_CLASSES, "AutoModelForAudioClassification"),
+    "ForCTC": (PurposeKind.CTC, "AutoModelForCTC"),
+    "ForSpeechSeq2Seq": (PurposeKind.SPEECH, "AutoModelForSpeechSeq2Seq"),
     "ForTokenClassification": (PurposeKind.TOKEN_CLASSES, "AutoModelForTokenClassification"),
     "ForQuestionAnswering": (PurposeKind.SPANS, "AutoModelForQuestionAnswering"),
     "ForQuestionAnsweringSimple": (PurposeKind.SPANS, "AutoModelForQuestionAnswering"),
@@ -24,6 +27,10 @@ KINDS = {
     "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
 """End of a class's name → what it is for, and the auto class that opens any model for the same."""
+HEARD = {PurposeKind.TEXT_CLASSES: PurposeKind.SOUND_CLASSES, PurposeKind.SEQ2SEQ: PurposeKind.SPEECH}
+"""What the end of a class's name says → what it is for where it takes sound."""
+SPEAKERS = ("whisper", "moonshine")
+"""`model_type`s with an encoder of sound and a decoder of text."""
 CONTRASTIVE = ("clip", "metaclip_2", "siglip")
 """`model_type`s with an image tower and a text tower."""
 TASKS = {
@@ -31,6 +38,9 @@ TASKS = {
     PurposeKind.TEXT_CLASSES: "text-classification",
     PurposeKind.TOKEN_CLASSES: "token-classification",
     PurposeKind.SPANS: "question-answering",
+    PurposeKind.SOUND_CLASSES: "audio-classification",
+    PurposeKind.CTC: "automatic-speech-recognition",
+    PurposeKind.SPEECH: "automatic-speech-recognition",
     PurposeKind.CAUSAL_LM: "text-generation",
     PurposeKind.SEQ2SEQ: "text2text-generation",
     PurposeKind.FEATURES: "feature-extraction",
@@ -49,13 +59,31 @@ PEFT_TASKS = {
 """PEFT's task type → the end of the name of the class that an adapter was trained on."""
 HEADS = ("id2label", "label2id", "problem_type")
 """Entries of a config about its classifier."""
+NARROWED = "classifier_proj_size"
+"""The one about the width of the layer before a classifier of sounds."""
+LETTERS = ("vocab_size", "pad_token_id")
+"""Those about the letters that CTC answers with; padding stands for none."""
 
 
 def kind_of(architecture: str) -> PurposeKind | None:
     """Return what a class of this name is for; None if that is not known."""
     if architecture.endswith("DoubleHeadsModel"):  # no model of features
         return None
-    return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
+    kind = next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
+    return _heard(kind, architecture)
+
+
+def _heard(kind: PurposeKind | None, architecture: str) -> PurposeKind | None:
+    """Return what a class is for, by what the end of its name says, and by whether it takes sound."""
+    return HEARD.get(kind, kind) if kind in HEARD and "audio" in _takes(architecture) else kind
+
+
+def _takes(architecture: str) -> set[str]:
+    """Return what a class takes, by what transformers says of it: text, image, audio …"""
+    import transformers
+
+    said = getattr(getattr(transformers, architecture, None), "input_modalities", "text")
+    return {said} if isinstance(said, str) else set(said)
 
 
 def of_model(model: nn.Module) -> Purpose:
@@ -83,7 +111,7 @@ def of_config(config: Any, name: str | None = None) -> Purpose:
         known = ", ".join(f"…{end}" for end in KINDS)
         raise PortError(f"a {name} is for a task that this version does not know; it ports {known}")
     if stored:  # what a live model takes is its script's to give
-        _require_text_or_images(config, name)
+        _require_fed(config, name, kind)
     if config.model_type in CONTRASTIVE and kind is PurposeKind.FEATURES:
         return Purpose(PurposeKind.ZERO_SHOT, architecture=name)
     if kind is PurposeKind.FEATURES and config.is_encoder_decoder and not name.endswith("EncoderModel"):
@@ -105,46 +133,58 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
         PortError: the task is not known.
     """
     own = _architecture(config)
-    _require_text_or_images(config, own)
     end = PEFT_TASKS.get(task) if task else cls or own
-    kind = kind_of(end) if end else None
+    kind = _heard(kind_of(end), own) if end else None
+    _require_fed(config, own, kind)
     if kind is None:
         raise PortError(
             f"an adapter for {task or cls} is for a task that this version does not know; it ports "
             f"{', '.join(PEFT_TASKS)}"
         )
-    same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
+    same = kind_of(own) == kind or any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
     if kind.classifies and classes not in (None, len(config.id2label)):
         config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
         config.label2id = {label: i for i, label in config.id2label.items()}
+    if kind is PurposeKind.CTC and classes is not None:
+        config.vocab_size = classes
     return _purpose(config, kind, own if task and same else None if task else end)
 
 
 def _purpose(config: Any, kind: PurposeKind, name: str | None) -> Purpose:
+    if kind is PurposeKind.CTC:
+        return Purpose(kind, config={key: getattr(config, key) for key in LETTERS}, architecture=name)
     if not kind.classifies:
         return Purpose(kind, architecture=name)
     labels = tuple(str(config.id2label[index]) for index in sorted(config.id2label))
-    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS}, name)
+    width = {NARROWED: getattr(config, NARROWED)} if hasattr(config, NARROWED) else {}
+    return Purpose(kind, labels, {key: getattr(config, key, None) for key in HEADS} | width, name)
 
 
-def _require_text_or_images(config: Any, name: str) -> None:
-    """Refuse a class that takes anything but texts or images, by what transformers says of it; CLIP's kind takes both.
+def _require_fed(config: Any, name: str, kind: PurposeKind | None) -> None:
+    """Refuse a class that takes anything but texts or images, by what transformers says of it; CLIP's kind takes both,
+    and models of sound are taken that classify it or write it down.
 
     Raises:
-        PortError: it takes sound, time series, or images and texts together.
+        PortError: it takes time series, images and texts together, or sound for another end.
     """
     import transformers
 
-    cls = getattr(transformers, name, None)
-    said = getattr(cls, "input_modalities", "text")
-    takes = {said} if isinstance(said, str) else set(said)
+    cls, takes = getattr(transformers, name, None), _takes(name)
+    if kind is not None and kind.hears and (kind is not PurposeKind.SPEECH or config.model_type in SPEAKERS):
+        if getattr(config, "use_weighted_layer_sum", False):
+            raise PortError(
+                f"a {name} with use_weighted_layer_sum reads all of its blocks, whose weights are not carried yet: "
+                "train it on the last one (use_weighted_layer_sum false)"
+            )
+        return
     towers = any(hasattr(config, f"{each}_config") for each in ("vision", "audio"))
     if "text" in takes and getattr(cls, "main_input_name", "input_ids") == "input_ids" and not towers:
         takes = {"text"}  # the language model of one that takes more (Gemma 3)
     if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
         raise PortError(
             f"a {name} takes {' and '.join(sorted(takes))}, which this version cannot feed; it ports models that take "
-            "texts or images alone"
+            "texts or images alone, and of sound …ForAudioClassification, …ForSequenceClassification, …ForCTC and "
+            f"the …ForConditionalGeneration of {' and '.join(SPEAKERS)}"
         )
 
 

@@ -16,8 +16,10 @@ from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.embeddings import Embedding, Similar, Together
 from hf_bico.tasks.hidden import HiddenWords
+from hf_bico.tasks.kinds import HEARD
 from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task, samples_of
+from hf_bico.tasks.speech import Spelled, Written
 from hf_bico.tasks.splits import Split
 
 
@@ -72,13 +74,17 @@ def objective_of(
         if task.columns.kind is SampleKind.PAIR and task.labels.answer is Answer.NUMBER:
             return Similar(side, length, sentence=sentence, most=max(task.labels.most, 1.0))
         return Embedding(side, length, sentence=sentence)
+    if purpose.kind is PurposeKind.SPEECH:
+        return Written(side, length)
+    if purpose.kind is PurposeKind.CTC:
+        return Spelled(side, length)
     order = class_order(task.class_names, purpose.labels) if task.class_names else ()
     return classifier_of(side, length, task.labels, order)
 
 
 def check_answers(asked: Asked, split: Split, name: str, indices: Sequence[int], task: Task) -> None:
     """Refuse rows of which nothing can be asked: chats that the model's template refuses, prompts that leave no room
-    for the answer. Samples of other kinds always can.
+    for the answer, sounds that are too short for what is said. Samples of other kinds always can.
 
     Args:
         name: the split's, for the error.
@@ -86,7 +92,7 @@ def check_answers(asked: Asked, split: Split, name: str, indices: Sequence[int],
     Raises:
         PortError: there is one; its row is named.
     """
-    if task.columns.kind not in (SampleKind.CHAT, SampleKind.COMPLETION):
+    if task.columns.kind not in (SampleKind.CHAT, SampleKind.COMPLETION, *HEARD):
         return
     for index, sample in zip(indices, samples_of(split, indices, task), strict=True):
         try:

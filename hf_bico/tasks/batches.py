@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from operator import length_hint
 from typing import Any, NamedTuple
 
@@ -39,7 +39,7 @@ class Batches:
         return replace(self, number=number)
 
     def __iter__(self) -> Iterator[Batch]:
-        for some in batched(self._seen(), self.size):
+        for some in batched(self._seen(), self.size, *self.sides):
             a, b = (side.encode(some) for side in self.sides)
             yield Batch(a, b, row_weights(a, b))
 
@@ -49,14 +49,21 @@ class Batches:
         return (sample_seen(sample, seed_of(i, self.number)) for i, sample in enumerate(self.samples))
 
     def __len__(self) -> int:
-        return -(-len(self.samples) // self.size)
+        return sum(1 for _ in batched(self.samples, self.size, *self.sides))
 
 
-def batched(items: Iterable, size: int):
-    """Yield lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def batched(items: Iterable, size: int, *asked: Objective):
+    """Yield lists of `size` items, the last one shorter.
+
+    Args:
+        asked: what is asked of the items. A model of sound that pads the shorter of two hears them otherwise than each
+            alone, so that its sounds are listed apart from those of another length.
+    """
+    apart = any(each.side.ear is not None and not each.side.ear.fixed for each in asked)
+    for _, alike in groupby(items, lambda item: len(item.inputs.samples) / item.inputs.rate) if apart else [(0, items)]:
+        iterator = iter(alike)
+        while batch := list(islice(iterator, size)):
+            yield batch
 
 
 class BatchFormat(NamedTuple):

@@ -23,7 +23,7 @@ from hf_bico.families.losses import (
 )
 from hf_bico.families.marked import encode_spans, encode_words
 from hf_bico.families.protocol import Loaded
-from hf_bico.tasks.inputs import classes_in, images_of, labelled, on_device, pooled, tokenizer_of
+from hf_bico.tasks.inputs import classes_in, images_of, labelled, on_device, pooled, sounds_of, tokenizer_of
 from hf_bico.tasks.labels import Labels
 from hf_bico.tasks.scores import Score, answer_scores, entity_counts
 
@@ -39,6 +39,8 @@ class Classifier:
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         labels = self.labels(samples)
+        if self.side.ear is not None:
+            return Encoded(sounds_of(self.side, samples), labels)
         if not isinstance(samples[0].inputs, str | tuple):
             return Encoded({"pixel_values": images_of(self.side, samples)}, labels)
         bare = [replace(sample, label=None) for sample in samples]

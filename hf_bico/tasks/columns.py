@@ -6,13 +6,16 @@ import datasets
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.families import Purpose, PurposeKind
-from hf_bico.tasks.finders import FINDERS, Table, picture, plain, texts
-from hf_bico.tasks.kinds import ROLES, Columns, SampleKind, fits
+from hf_bico.tasks.finders import FINDERS, Table, picture, plain, sound, texts
+from hf_bico.tasks.kinds import HEARD, ROLES, Columns, SampleKind, fits
 
 SUITS = {
     PurposeKind.TOKEN_CLASSES: SampleKind.TAGS,
     PurposeKind.SPANS: SampleKind.SPAN,
     PurposeKind.FEATURES: SampleKind.TOGETHER,
+    PurposeKind.SOUND_CLASSES: SampleKind.SOUND,
+    PurposeKind.CTC: SampleKind.SPEECH,
+    PurposeKind.SPEECH: SampleKind.SPEECH,
 }
 """What a model is for → the kind of samples that is tried first."""
 
@@ -40,7 +43,8 @@ def find_columns(
     """Return the columns of the first kind of sample that has all named roles and whose columns are there.
 
     Images are tried before chats, classes (`ClassLabel`) before prompt and completion, those before labels that are
-    known by their name alone, and a text on its own last. An image needs no label.
+    known by their name alone, and a text on its own last. An image and a sound need no label. Sounds are tried first
+    where it is not known what the model takes, or it takes them; else last.
 
     Args:
         purpose: what the model is for that is asked, where that is known: what suits it is tried before all others.
@@ -51,9 +55,14 @@ def find_columns(
     table = Table(where, features, named, purpose=purpose)
     table.check()
     classed = any(isinstance(feature, datasets.ClassLabel) for feature in features.values())
-    order = sorted(ROLES, key=lambda kind: kind is SampleKind.COMPLETION) if classed else ROLES
-    order = sorted(order, key=lambda kind: kind is SampleKind.PLAIN)
-    first = (SampleKind.TAGS, SampleKind.SPAN) if purpose is None else [SUITS.get(purpose.kind)]
+    later = (SampleKind.COMPLETION, SampleKind.SPEECH) if classed else ()
+    order = sorted(ROLES, key=lambda kind: kind in later)
+    order = sorted(order, key=lambda kind: kind in (SampleKind.PLAIN, *HEARD))
+    first = (
+        (SampleKind.TAGS, SampleKind.SPAN, *HEARD[:: 1 if classed else -1])
+        if purpose is None
+        else [SUITS.get(purpose.kind)]
+    )
     order = sorted(order, key=lambda kind: kind not in first)
     for kind in order:
         if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
@@ -72,7 +81,8 @@ def input_columns(where: str, features: datasets.Features, like: Columns) -> Col
         return Columns(like.kind, named)
     mend = f"call what is meant {' and '.join(map(repr, named.values()))}, as the samples with labels do"
     table = Table(where, features, {}, mend)
-    found = {SampleKind.IMAGE: picture, SampleKind.PAIR: texts}.get(like.kind, plain)(table)
+    finders = {SampleKind.IMAGE: picture, SampleKind.PAIR: texts, SampleKind.SOUND: sound}
+    found = finders.get(like.kind, plain)(table)
     if not found:
         raise table.refusal(f"no {' and no '.join(named)} column")
     return Columns(like.kind, found)

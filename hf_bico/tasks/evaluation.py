@@ -32,7 +32,7 @@ def embedded(asked: Asked, samples: Iterable[Sample], size: int) -> Tensor:
 def summed_loss(asked: Asked, samples: Iterable[Sample], size: int) -> float:
     """Return the loss summed over the samples."""
     with torch.no_grad():
-        batches = map(asked.objective.encode, batched(samples, size))
+        batches = map(asked.objective.encode, batched(samples, size, asked.objective))
         return sum(float(asked.objective.loss(asked.model, batch)) for batch in batches)
 
 
@@ -51,7 +51,7 @@ def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: b
         return summed_loss(asked, samples, size)
     losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
     with torch.no_grad():
-        for batch in map(asked.objective.encode, batched(samples, size)):
+        for batch in map(asked.objective.encode, batched(samples, size, asked.objective)):
             right = asked.objective.wanted(batch)
             if right is None:  # a number's least squares are its loss
                 return summed_loss(asked, samples, size)
@@ -61,8 +61,9 @@ def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: b
 
 
 def _each(asked: Asked, samples: Iterable[Sample], size: int, run: Callable[[Encoded], Tensor]) -> Tensor:
+    parts = batched(samples, size, asked.objective)
     with torch.no_grad():
-        return torch.cat([run(asked.objective.encode(some)).float().cpu() for some in batched(samples, size)])
+        return torch.cat([run(asked.objective.encode(some)).float().cpu() for some in parts])
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ TOGETHER_NAMES = (
 NEGATIVE_NAMES = re.compile(r"(hard_)?neg(ative)?s?(_\d+)?")
 PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
 COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
+TRANSCRIPTION_NAMES = ("transcription", "transcript", "sentence", "text", "normalized_text")
 MESSAGES_NAMES = ("messages", "conversations", "conversation")
 
 
@@ -132,6 +133,24 @@ def picture(table: Table) -> dict[str, str] | None:
     """Return the column of images; None where there is none."""
     image = table.one("image", [name for name, feature in table.features.items() if fits("image", feature)])
     return None if image is None else {"image": image}
+
+
+def sound(table: Table) -> dict[str, str] | None:
+    """Return the column of sounds; None where there is none."""
+    audio = table.one("audio", [name for name, feature in table.features.items() if fits("audio", feature)])
+    return None if audio is None else {"audio": audio}
+
+
+def _sound(table: Table) -> dict[str, str] | None:
+    audio = sound(table)
+    return audio and audio | table.label()
+
+
+def _speech(table: Table) -> dict[str, str] | None:
+    audio = sound(table)
+    known = table.strings(TRANSCRIPTION_NAMES)
+    text = table.one("transcription", known[:1] or table.strings()) if audio else None
+    return None if audio is None or text is None else audio | {"transcription": text}
 
 
 def _chat(table: Table) -> dict[str, str] | None:
@@ -269,4 +288,6 @@ FINDERS = {
     SampleKind.TAGS: _tags,
     SampleKind.SPAN: _span,
     SampleKind.TOGETHER: _together,
+    SampleKind.SPEECH: _speech,
+    SampleKind.SOUND: _sound,
 }

@@ -145,7 +145,7 @@ class Fitted(Carried):
         """Return the layers fitted to a model's body as it is; empty where it has its own."""
         if not sites:
             return {}
-        encoded = [asked.objective.encode(some) for some in batched(samples, self.size)]
+        encoded = [asked.objective.encode(some) for some in batched(samples, self.size, asked.objective)]
         fitting = fitting_of(self.task.labels.answer, len(self.task.class_names))
         return fitted(sites, asked.model, asked.objective.loss, encoded, fitting)
 
@@ -206,7 +206,7 @@ class Probed(Behind):
         with torch.no_grad():
             parts = [
                 (objective.raw(asked.model, batch).float().cpu(), batch.labels)
-                for batch in map(objective.encode, batched(samples, self.size))
+                for batch in map(objective.encode, batched(samples, self.size, asked.objective))
             ]
         x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
         fitting = fitting_of(self.task.labels.answer, len(self.task.class_names))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import Encoded
 from hf_bico.families.protocol import Loaded
+from hf_bico.families.sounds import Sound
 
 
 def pooled(rows: Tensor, batch: Encoded) -> Tensor:
@@ -31,6 +32,17 @@ def images_of(side: Loaded, samples: Sequence[Any]) -> Tensor:
             "the model's repo has no image processor that can be opened (preprocessor_config.json): copy one to it"
         )
     return torch.stack([side.preprocess(sample.inputs) for sample in samples])
+
+
+def sounds_of(side: Loaded, samples: Sequence[Any]) -> dict[str, Tensor]:
+    """Return samples' sounds as what forward() takes, by name."""
+    if side.ear is None:
+        raise PortError(
+            "the model's repo has no feature extractor that can be opened (preprocessor_config.json): copy one to it"
+        )
+    if not all(isinstance(sample.inputs, Sound) for sample in samples):
+        raise PortError("a model of sound is asked about texts or images: give it sounds")
+    return side.ear.hear([sample.inputs for sample in samples])
 
 
 def tokenizer_of(side: Loaded) -> Any:

@@ -20,6 +20,8 @@ class SampleKind(StrEnum):
     TAGS = "words and tags"
     SPAN = "question and context"
     TOGETHER = "texts that belong together"
+    SOUND = "sound"
+    SPEECH = "sound and transcription"
 
 
 ROLES = {
@@ -32,9 +34,15 @@ ROLES = {
     SampleKind.TAGS: ("tokens", "tags"),
     SampleKind.SPAN: ("question", "context", "answers"),
     SampleKind.TOGETHER: ("anchor", "positive", "negative"),
+    SampleKind.SPEECH: ("audio", "transcription"),
+    SampleKind.SOUND: ("audio", "label"),
 }
 """The columns of every kind of sample, in the order in which the kinds are tried."""
 
+LABELLED = ("label", "tags", "answers", "transcription")
+"""The roles of what samples are answered with, where that is not read like the rest of a text."""
+HEARD = (SampleKind.SOUND, SampleKind.SPEECH)
+"""Samples of sound."""
 MESSAGE_KEYS = (("role", "content"), ("from", "value"))
 """What a message calls its speaker and its content."""
 
@@ -51,7 +59,7 @@ class Columns:
     @property
     def labels(self) -> tuple[str, ...]:
         """The columns of the labels: none, one, or one of every class."""
-        return tuple(name for role, name in self.names.items() if role in ("label", "tags", "answers") or _is_own(role))
+        return tuple(name for role, name in self.names.items() if role in LABELLED or _is_own(role))
 
 
 def _is_own(role: str) -> bool:
@@ -63,6 +71,8 @@ def fits(role: str, feature: Any) -> bool:
     """Return whether a column may have a role."""
     if role == "image":
         return isinstance(feature, datasets.Image)
+    if role == "audio":
+        return isinstance(feature, datasets.Audio)
     if role == "messages":
         return is_chat(feature)
     if role == "label":

@@ -50,6 +50,8 @@ def labels_of(dataset: HubDataset, split: Split, columns: Columns, purpose: Purp
             return Labels(
                 Answer.SPAN, may_lack=not all((row or {}).get("text") for row in split.column(columns.labels[0]))
             )
+    if columns.kind is SampleKind.SPEECH:
+        return Labels(Answer.SPOKEN)
     if len(columns.labels) > 1:
         return Labels(Answer.CLASSES, columns.labels, hot=True)
     reader = _Reader(dataset, split, columns.labels[0], columns.kind, purpose)

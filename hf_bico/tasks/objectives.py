@@ -26,6 +26,11 @@ from hf_bico.tasks.scores import Score
 class Objective(Protocol):
     """What one model is asked, and how its answers are scored."""
 
+    @property
+    def side(self) -> Loaded:
+        """The model, and what prepares its inputs."""
+        ...
+
     def encode(self, samples: Sequence[Any]) -> Encoded:
         """Return samples as the model's inputs and labels."""
         ...

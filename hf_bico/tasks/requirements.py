@@ -8,6 +8,7 @@ from hf_bico.core.method import Method
 from hf_bico.core.search import AUTO
 from hf_bico.families import Answer, Library, Purpose, PurposeKind
 from hf_bico.families.heads import HeadKind
+from hf_bico.io.adapter import is_adapter
 from hf_bico.io.reference import Lineage
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.samples import Task
@@ -25,6 +26,8 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
         PurposeKind.MASKED_LM: (HeadKind.LM,),
+        PurposeKind.SPEECH: (HeadKind.LM,),
+        PurposeKind.CTC: (HeadKind.TRANSPORT,),
         PurposeKind.FEATURES: (_of_features(task),),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -51,6 +54,8 @@ TOKENIZERS = {
     "sentencepiece.bpe.model",
 }
 """Files of which a text model has at least one."""
+EARS = {"preprocessor_config.json", "processor_config.json"}
+"""Files of which a model of sound has at least one."""
 TAKES = {
     PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
     PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
@@ -61,6 +66,9 @@ TAKES = {
     PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
     PurposeKind.SPANS: {SampleKind.SPAN},
+    PurposeKind.SOUND_CLASSES: {SampleKind.SOUND},
+    PurposeKind.CTC: {SampleKind.SPEECH},
+    PurposeKind.SPEECH: {SampleKind.SPEECH},
 }
 """What a model is for → the kinds of samples that it can be calibrated on."""
 
@@ -91,13 +99,17 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{', '.join(TAKES)}"
         )
     kind, takes = task.columns.kind, TAKES[purpose.kind]
+    _require_ears(purpose, lineage)
     if kind is SampleKind.PLAIN and purpose.kind is PurposeKind.TEXT_CLASSES:
         raise PortError(
             f"{lineage.dataset} has a text ({task.columns.names['text']}) and no column that is known to hold "
             f"labels: name it with {setting('columns')} label=…"
         )
-    if kind is not SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
+    if kind not in (SampleKind.IMAGE, SampleKind.SOUND) and purpose.kind is not PurposeKind.ZERO_SHOT:
         bare = [str(each) for each in lineage.models[1:] if not TOKENIZERS & set(each.files)]
+        if purpose.kind is PurposeKind.CTC:  # all models spell with the fine-tune's letters
+            spells = any(TOKENIZERS & set(each.files) for each in lineage.models[:2])
+            bare = [] if spells else [str(lineage.source)]
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
@@ -122,6 +134,18 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"a model of features has no loss without labels, which {method.name} needs: take gradients "
             f"without labels ({setting('method_options')} label_free=1), or {setting('method')} theseus"
         )
+
+
+def _require_ears(purpose: Purpose, lineage: Lineage) -> None:
+    """Refuse models of sound whose repos do not say how it goes in; an adapter's is its base's.
+
+    Raises:
+        PortError: there is one.
+    """
+    whole = [each for each in lineage.models if not is_adapter(each)] if purpose.kind.hears else []
+    deaf = dict.fromkeys(str(each) for each in whole if not EARS & set(each.files))
+    if deaf:
+        raise PortError(f"{listed(list(deaf))} has no feature extractor (preprocessor_config.json): copy one to it")
 
 
 SAYS = {
@@ -180,10 +204,10 @@ def read_bank(
             )
         return ()
     if path is None:
-        if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
+        if purpose.kind.hears or (task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT):
             raise PortError(
-                "gradients without labels need scores on something general, which a classifier of images "
-                "lacks: take another method; CLIP-like models and models of texts have such scores"
+                "gradients without labels need scores on something general, which a classifier of images or a model of "
+                "sound lacks: take another method; CLIP-like models and models of texts have such scores"
             )
         return library.general_prompts()
     prompts = tuple(lines(path))

@@ -13,10 +13,12 @@ from PIL.Image import Image
 
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.families import Answer, Purpose
+from hf_bico.families.sounds import Sound
 from hf_bico.tasks.chats import chat_of
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.labels import Labels, class_index, label_of, labels_of, reading
 from hf_bico.tasks.pictures import as_rgb, is_broken
+from hf_bico.tasks.sounds import as_sound
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
 
@@ -62,11 +64,11 @@ class Sample:
     """A row of a dataset as a model is asked about it."""
 
     inputs: Any
-    """An image, a text, a pair of texts (an anchor, its positive, its negatives), a list of words, the messages of a
-    chat (role and content each), or a prompt."""
+    """An image, a sound, a text, a pair of texts (an anchor, its positive, its negatives), a list of words, the messages
+    of a chat (role and content each), or a prompt."""
     label: Any
-    """The index of the class, a number, the completion of the prompt (a text, or messages), the classes that are there
-    or those of every word, the right spans of the second text, or None."""
+    """The index of the class, a number, what is said, the completion of the prompt (a text, or messages), the classes
+    that are there or those of every word, the right spans of the second text, or None."""
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,8 @@ def draw(
 
 def _content(sample: Sample) -> bytes:
     """Return bytes that tell a sample from any other: an image's pixels; of anything else, canonical JSON in UTF-8."""
+    if isinstance(sample.inputs, Sound):
+        return json.dumps([sample.inputs.rate, sample.label]).encode() + sample.inputs.samples.tobytes()
     if isinstance(sample.inputs, Image):
         return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
     return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
@@ -257,6 +261,8 @@ def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     if kind is SampleKind.SPAN:
         texts = _text(index, "question", values["question"]), _text(index, "context", values["context"])
         return Sample(texts, label_of(task.labels, task.columns, index, values))
+    if kind is SampleKind.SPEECH:
+        return Sample(as_sound(index, values["audio"]), _text(index, "transcription", values["transcription"]))
     if kind is SampleKind.TOGETHER:
         return Sample(tuple(_text(index, role, value) for role, value in values.items()), None)
     label = label_of(task.labels, task.columns, index, values)
@@ -264,6 +270,8 @@ def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
         if values["image"] is None:
             raise PortError(f"row {index} has no image: name another split")
         return Sample(as_rgb(values["image"]), label)
+    if kind is SampleKind.SOUND:
+        return Sample(as_sound(index, values["audio"]), label)
     text = _text(index, "text", values["text"])
     return Sample((text, _text(index, "second text", values["text_pair"])) if kind is SampleKind.PAIR else text, label)
 

@@ -79,6 +79,14 @@ METRICS = {
         ),
         Metric("word accuracy", "Share of the words whose class is right; intervals from the spread over samples"),
         Metric(
+            "word error rate",
+            "Words that are wrong, missing or too many, by those that are said, as jiwer counts them; intervals from "
+            "the spread over samples",
+            higher=False,
+            hub="wer",
+        ),
+        Metric("character error rate", "The same of characters", higher=False, hub="cer"),
+        Metric(
             "masked accuracy",
             "Share of the hidden words, one in seven, all of whose tokens the model puts first; intervals from the "
             "spread over samples",
@@ -139,6 +147,18 @@ class Score:
             return cls(0.0, 0.0, 1.0, len(whole), metric, also or {})
         value, low, high = _ratio(part, whole)
         return cls(value, max(low, 0.0), min(high, 1.0), len(part), metric, also or {})
+
+    @classmethod
+    def errors(cls, counts: Tensor) -> "Score":
+        """Return the word error rate, and the character error rate beside it, of (n, 4): wrong words, words, wrong
+        characters and characters of every sample.
+
+        The interval is that of a ratio of means, by the delta method.
+        """
+        wrong, words, odd, characters = counts.unbind(-1)
+        value, low, high = _ratio(wrong, words)
+        also = {"character error rate": float(odd.sum() / characters.sum())}
+        return cls(value, max(low, 0.0), high, len(words), "word error rate", also)
 
     @classmethod
     def mean(cls, values: Tensor, metric: str, also: dict[str, float] | None = None) -> "Score":
@@ -230,6 +250,19 @@ def entity_counts(given: Sequence[str], wanted: Sequence[str]) -> tuple[int, int
 
     found, there = (set(get_entities(list(tags))) for tags in (given, wanted))
     return len(found & there), len(found), len(there)
+
+
+def error_counts(given: str, wanted: str) -> tuple[int, int, int, int]:
+    """Return how many words of a text are wrong, missing or too many, and how many there are; the same of characters;
+    as jiwer counts them.
+    """
+    import jiwer
+
+    found = []
+    for counted in (jiwer.process_words(wanted, given), jiwer.process_characters(wanted, given)):
+        missed = counted.substitutions + counted.deletions
+        found += [missed + counted.insertions, missed + counted.hits]
+    return found[0], found[1], found[2], found[3]
 
 
 def answer_scores(given: str, wanted: Sequence[str]) -> tuple[float, float]:

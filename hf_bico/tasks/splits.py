@@ -11,6 +11,7 @@ import datasets
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import errors as hub_errors
@@ -20,7 +21,27 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Pinned
 
 WINDOW, IMAGE_WINDOW = 10_000, 2_000
-"""How many first rows of a streamed split are drawn from, and how many of one with images."""
+"""How many first rows of a streamed split are drawn from, and how many of one with images or sounds."""
+
+
+def _hears(features: datasets.Features | None) -> bool:
+    return any(isinstance(feature, datasets.Audio) and feature.decode for feature in (features or {}).values())
+
+
+class Audio(datasets.Audio):
+    """A column of sounds as the bytes of their files, or where these lie: `datasets` reads and writes them by a library
+    of its own, which is not needed so.
+    """
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        given = value if isinstance(value, dict) else {"path": str(value)}
+        return {"bytes": given.get("bytes"), "path": given.get("path")}
+
+
+def undecoded(features: datasets.Features) -> datasets.Features:
+    """Return features whose sounds come as files."""
+    quiet = Audio(decode=False)
+    return datasets.Features({n: quiet if isinstance(f, datasets.Audio) else f for n, f in features.items()})
 
 
 class Split(Protocol):
@@ -46,6 +67,7 @@ class ArrowSplit:
     window: int | None = None
 
     def __init__(self, dataset: datasets.Dataset) -> None:
+        dataset = dataset.cast(undecoded(dataset.features)) if _hears(dataset.features) else dataset
         self.dataset, self.features, self.num_rows = dataset, dataset.features, dataset.num_rows
 
     def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
@@ -61,7 +83,8 @@ class StreamedSplit(ArrowSplit):
 
     def __init__(self, stream: datasets.IterableDataset, window: int | None = None) -> None:
         features = stream.features  # None where the files do not say: the rows tell then
-        images = any(isinstance(feature, datasets.Image) for feature in (features or {}).values())
+        kinds = (datasets.Image, datasets.Audio)
+        images = any(isinstance(feature, kinds) for feature in (features or {}).values())
         size = window or (IMAGE_WINDOW if images else WINDOW)
         rows = list(islice(stream.decode(False) if features else stream, size))
         super().__init__(datasets.Dataset.from_list(rows, features=features))
@@ -75,7 +98,7 @@ class ParquetSplit:
 
     def __init__(self, urls: Sequence[str], storage: dict[str, Any], features: datasets.Features | None = None) -> None:
         self.files = [pq.ParquetFile(self._open(url, storage), pre_buffer=True) for url in urls]
-        self.features = features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow)
+        self.features = undecoded(features or datasets.Features.from_arrow_schema(self.files[0].schema_arrow))
         self.groups = [(file, group) for file in self.files for group in range(file.num_row_groups)]
         sizes = [file.metadata.row_group(group).num_rows for file, group in self.groups]
         self.starts = [0, *accumulate(sizes)]
@@ -144,6 +167,8 @@ class HubDataset:
                 storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
                 urls = self.builder.config.data_files[name]
                 return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
+            if isinstance(self.builder, AudioFolder):
+                self.builder.BASE_FEATURE = Audio
             if self.streaming:
                 return StreamedSplit(self.builder.as_streaming_dataset(split=name))
             self.builder.download_and_prepare()

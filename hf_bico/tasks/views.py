@@ -1,5 +1,5 @@
 """Other views of a sample, which leave its answer: of an image a crop, a turn, its brightness, noise; of a text words
-that are dropped, and a span of it.
+that are dropped, and a span of it; of a sound its loudness, noise.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hf_bico.core.collect import Batch, samples_in
 from hf_bico.core.errors import PortError
+from hf_bico.families.sounds import Sound
 from hf_bico.tasks.samples import Sample
 
 TURN, SHIFT, ZOOM, BRIGHTNESS, NOISE = 10.0, 0.08, 0.2, 0.2, 0.02
@@ -81,6 +82,18 @@ def text_seen(text: str, seed: int) -> str:
     return " ".join(kept or span)
 
 
+LOUDNESS, HISS = 0.2, 0.05
+"""Of sounds: the most share by which they are louder, and the noise's deviation in theirs."""
+
+
+def sound_seen(sound: Sound, seed: int) -> Sound:
+    """Return another view of a sound, of its length."""
+    generator = np.random.default_rng(seed)
+    gain, noise = 1 + LOUDNESS * generator.uniform(-1, 1), generator.standard_normal(len(sound.samples))
+    samples = gain * (sound.samples + HISS * sound.samples.std() * noise)
+    return replace(sound, samples=samples.astype(np.float32))
+
+
 def sample_seen(sample: Sample, seed: int) -> Sample:
     """Return another view of a sample; a prompt and a chat stay, for every word of theirs may be the question."""
     return replace(sample, inputs=_seen(sample.inputs, seed, asked=_is_in_the_words(sample.label)))
@@ -94,6 +107,8 @@ def _is_in_the_words(label: Any) -> bool:
 def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
     if isinstance(inputs, Image.Image):
         return image_seen(inputs, seed)
+    if isinstance(inputs, Sound):
+        return sound_seen(inputs, seed)
     if isinstance(inputs, str) and not asked:
         return text_seen(inputs, seed)
     if isinstance(inputs, tuple) and not asked and all(isinstance(text, str) for text in inputs):

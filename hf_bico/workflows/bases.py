@@ -29,6 +29,7 @@ CLASSIFIERS = {
     SampleKind.PAIR: "ForSequenceClassification",
     SampleKind.TAGS: "ForTokenClassification",
     SampleKind.SPAN: "ForQuestionAnswering",
+    SampleKind.SOUND: "ForAudioClassification",
 }
 """Kind of labelled samples → how the name of a model class that answers them ends."""
 PROBLEMS = {
@@ -122,6 +123,11 @@ def base_head(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
     """
     if not purpose.kind.has_head:
         return head_of(named, purpose, task)
+    if purpose.kind is PurposeKind.CTC:
+        raise PortError(
+            f"two bases for {PurposeKind.CTC} have no letters in common, and none can be fitted without a fine-tune: "
+            "align them under classes of sounds, or port a fine-tune"
+        )
     if named not in (None, HeadKind.RIDGE):
         raise PortError(
             f"{setting('head')} {named} is not for two bases: no fine-tune brings a head, so one is fitted to both "

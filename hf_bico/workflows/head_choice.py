@@ -7,6 +7,7 @@ from hf_bico.core.choice import Chosen
 from hf_bico.core.folds import gather_folds, ports_of_folds
 from hf_bico.core.method import Job
 from hf_bico.core.transport import added, holding
+from hf_bico.families import PurposeKind
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.models import head_layers_of
 from hf_bico.tasks.evaluation import unsure_loss
@@ -25,7 +26,8 @@ def with_better_head(session: Session, drawn: Draw, job: Job, chosen: Chosen) ->
     know how sure to be, so that both losses are taken at the temperature where they are least. A session whose head
     cannot be carried is returned as it is, without losses.
     """
-    if session.plan.models.head is not HeadKind.TRANSPORT:
+    spells = session.plan.models.purpose.kind is PurposeKind.CTC  # no letter of a frame is known to fit a head to
+    if session.plan.models.head is not HeadKind.TRANSPORT or spells:
         return session, None
     carried, fitted = session, _fitted(session)
     kept = session.target.model.state_dict()

@@ -21,9 +21,6 @@ from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Moved, Taught, added, holding
 from hf_bico.families import told_of
-from hf_bico.families.hf import tokenizer_in
-from hf_bico.families.sentences import HOLDS, sentence_of
-from hf_bico.io.aside import write_tokens
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase
@@ -49,9 +46,9 @@ from hf_bico.reports.records import (
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
-from hf_bico.tasks.embeddings import Embedding
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.chance import judged_classes, require_learnt
+from hf_bico.workflows.companions import write_companions
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost
@@ -278,28 +275,8 @@ def _write(stage: Path, session: Session, drawn: Draw, shaped: Shaped) -> dict[s
     base = OpenedBase(target, models.library, purpose, folder, session.weights, model)
     if plan.storage.form is Form.MODEL:
         write_model(stage, base, shaped.delta, shaped.alpha, head)
-        if models.new:
-            write_tokens(stage, models.new.join(tokenizer_in(folder)), models.new)
-        _write_sentence(stage, session)
+        write_companions(stage, session)
         return None
     found = write_delta(stage, base, shaped, head, [b.weight.key for _, b in models.pairs if b.weight.transposed])
-    _write_sentence(stage, session)
+    write_companions(stage, session)
     return found
-
-
-def _write_sentence(stage: Path, session: Session) -> None:
-    """Write what sentence-transformers put behind the fine-tune, in place of what is behind the target; of one without
-    such modules the target's stay, with the model at the top.
-    """
-    sentence, objective = session.plan.models.purpose.sentence, session.target.objective
-    if not isinstance(objective, Embedding):
-        return
-    config: Any = session.target.model.config
-    if sentence is None:
-        own = sentence_of(session.folders[2]) if session.plan.lineage.target.above else None
-        if own is not None:
-            own.write(stage, config.hidden_size, own.layers(session.folders[2]))
-        return
-    for path in [path for path in stage.glob("*/*") if HOLDS.fullmatch(path.relative_to(stage).as_posix())]:
-        path.unlink()
-    sentence.write(stage, config.hidden_size, objective.dense)

@@ -24,7 +24,7 @@ from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.config import ReadingChoices
 from hf_bico.workflows.plan import Plan
-from hf_bico.workflows.session import Session, dataset_key, open_asked
+from hf_bico.workflows.session import Session, dataset_key, open_asked, speaker
 
 
 def evaluator_of(plan: Plan, track: Track) -> Evaluator:
@@ -123,7 +123,7 @@ def open_tuned(
         change: the tensors in which the fine-tune differs from the folder's model.
         feeds: a folder whose tokenizer and processor are taken, where it has them.
     """
-    asked = open_asked(session.plan, model, folder, feeds)
+    asked = open_asked(session.plan, model, folder, feeds or speaker(session.plan, session.folders))
     fit_vocabulary(asked.model, change or {})
     place(asked.model, change or {})
     return session.head.on_tuned(asked, drawn.samples)

@@ -34,6 +34,7 @@ from hf_bico.tasks.batches import Batches
 from hf_bico.tasks.evaluation import embedded, unsure_loss
 from hf_bico.tasks.heads import Head, Placed, make_head
 from hf_bico.tasks.objectives import ZeroShot, similarity_scores
+from hf_bico.tasks.requirements import TOKENIZERS
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.config import CKA, MatchingChoices
@@ -270,9 +271,9 @@ def _sides(plan: Plan, folders: Sequence[Path]) -> tuple[Asked, Asked]:
     Args:
         folders: those of the source, the base and the target.
     """
-    models = plan.models
-    base = open_asked(plan, models.base, folders[1], folders[0] if models.new else None)
-    target = open_asked(plan, models.target, folders[2])
+    models, speaks = plan.models, speaker(plan, folders)
+    base = open_asked(plan, models.base, folders[1], folders[0] if models.new else speaks)
+    target = open_asked(plan, models.target, folders[2], speaks)
     if models.new is not None:
         models.new.join(target.loaded.tokenizer)
         for asked, side in zip((base, target), models.insides, strict=True):
@@ -296,6 +297,16 @@ def hashes_of(library: Library, pinned: Sequence[Pinned], folders: Sequence[Path
 
 def _one_vocabulary(base: Asked, target: Asked) -> bool:
     return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
+
+
+def speaker(plan: Plan, folders: Sequence[Path]) -> Path | None:
+    """Return the folder whose tokenizer says what all models of a port speak: the fine-tune's, or its base's where it
+    has none; None where each has its own.
+    """
+    if plan.models.purpose.kind not in (PurposeKind.CTC, PurposeKind.SPEECH):
+        return None
+    both = zip(plan.lineage.models, folders[:2], strict=False)
+    return next((folder for pinned, folder in both if TOKENIZERS & set(pinned.files)), None)
 
 
 def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = None) -> Asked:

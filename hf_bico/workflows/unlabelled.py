@@ -77,7 +77,7 @@ def unlabelled_of(
             f"{setting('unlabelled')} is for classes: a language model is asked for the tokens of a text or an answer, "
             f"so that samples without them ask nothing. Add whole samples to {setting('dataset')} in its place"
         )
-    if like.kind in (SampleKind.TAGS, SampleKind.SPAN, SampleKind.TOGETHER):
+    if like.kind in (SampleKind.TAGS, SampleKind.SPAN, SampleKind.TOGETHER, SampleKind.SPEECH):
         raise PortError(
             f"{setting('unlabelled')} is for samples that are answered as a whole, not for {like.kind}: leave it out"
         )

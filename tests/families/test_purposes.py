@@ -31,6 +31,11 @@ def purpose(cls: str, config: str, **options):
         ("MarianMTModel", "MarianConfig", {}, "seq2seq", None),
         ("Gemma3ForCausalLM", "Gemma3TextConfig", {}, "causal-lm", None),
         ("CLIPVisionModel", "CLIPVisionConfig", {}, "features", None),
+        ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", {}, "audio-classification", Answer.CLASS),
+        ("ASTForAudioClassification", "ASTConfig", {}, "audio-classification", Answer.CLASS),
+        ("WhisperForAudioClassification", "WhisperConfig", {"num_labels": 1}, "audio-classification", Answer.NUMBER),
+        ("HubertForCTC", "HubertConfig", {}, "ctc", Answer.SPOKEN),
+        ("WhisperForConditionalGeneration", "WhisperConfig", {}, "speech-to-text", None),
     ],
 )
 def test_classes_are_known_by_their_names_and_configs(cls, config, options, kind, answer):
@@ -42,10 +47,9 @@ def test_classes_are_known_by_their_names_and_configs(cls, config, options, kind
     ("cls", "config", "what"),
     [
         ("Wav2Vec2Model", "Wav2Vec2Config", "takes audio"),
-        ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", "takes audio"),
-        ("WhisperForConditionalGeneration", "WhisperConfig", "takes audio and text"),
+        ("Speech2TextForConditionalGeneration", "Speech2TextConfig", "takes audio and text"),
         ("LlavaForConditionalGeneration", "LlavaConfig", "takes image and text"),
-        ("Wav2Vec2ForCTC", "Wav2Vec2Config", "for a task that this version does not know"),
+        ("Wav2Vec2ForXVector", "Wav2Vec2Config", "for a task that this version does not know"),
         ("BertForMultipleChoice", "BertConfig", "for a task that this version does not know"),
         ("GPT2DoubleHeadsModel", "GPT2Config", "for a task that this version does not know"),
     ],

@@ -117,6 +117,17 @@ def test_masked_texts_meet_in_encoder_and_decoder(name):
     assert all(torch.equal(both[0][key], both[1][key]) for key in both[1])
 
 
+def test_few_letters_are_a_vocabulary_too():
+    """A copy's texts are of seven different tokens; a vocabulary of letters may have fewer."""
+    wave = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    model = of("Wav2Vec2ForCTC", **wave, vocab_size=6, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=1)
+    assert [(s.role, s.weight.key) for s in TRACED.head_sites(model)] == [("head", "lm_head.weight")]
+    roles = Counter(site.role for site in TRACED.sites(model))
+    known = ("q", "k", "v", "attention output", "MLP up", "MLP down", "feature projection")
+    assert roles == dict.fromkeys(known, 1)
+    assert "lm_head.weight" not in {rider.key for rider in TRACED.riders(model)}
+
+
 def test_a_type_of_no_table_is_ported_and_that_is_told():
     model, other = (of("ElectraForSequenceClassification", **TEXT, embedding_size=24) for _ in range(2))
     tuned = {key: tensor + 0.01 * tensor.abs() for key, tensor in model.state_dict().items()}

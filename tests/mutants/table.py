@@ -1,6 +1,19 @@
 """All of them, by name."""
 
-from tests.mutants import alarms, choosing, code, families, keys, learning, methods, saved, tasks, tokens, traced
+from tests.mutants import (
+    alarms,
+    choosing,
+    code,
+    families,
+    keys,
+    learning,
+    methods,
+    saved,
+    sounds,
+    tasks,
+    tokens,
+    traced,
+)
 
-ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, tasks, tokens, traced)
+ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, tasks, tokens, traced, sounds)
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -42,6 +42,7 @@ INNER = {
 """Tensors outside the sites with sides that are as long as the stream is wide and are not the stream's; those that
 are."""
 WRITES = {
+    "feature projection",
     "attention output",
     "MLP down",
     "cross attention output",

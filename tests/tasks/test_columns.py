@@ -1,7 +1,7 @@
 """Columns: those of well-known datasets are found, doubt is an error that names the way out, the user's word holds."""
 
 import pytest
-from datasets import ClassLabel, Features, Image, List, Value
+from datasets import Audio, ClassLabel, Features, Image, List, Value
 
 from hf_bico import PortError
 from hf_bico.core.notes import noted
@@ -68,6 +68,17 @@ FOUND = {
         {"id": S, "title": S, "context": S, "question": S, "answers": {"text": List(S), "answer_start": List(I)}},
         SampleKind.SPAN,
         "question context answers",
+    ),
+    "sounds": ({"file": S, "audio": Audio(), "label": CLASS}, SampleKind.SOUND, "audio label"),
+    "speech": (
+        {"file": S, "audio": Audio(), "text": S, "speaker_id": I},
+        SampleKind.SPEECH,
+        "audio transcription=text",
+    ),
+    "read sentences": (
+        {"path": S, "audio": Audio(), "sentence": S, "gender": S},
+        SampleKind.SPEECH,
+        "audio transcription=sentence",
     ),
     "classed answers": ({"question": S, "answer": S, "label": CLASS}, SampleKind.TEXT, "text=question label"),
 }
@@ -185,6 +196,19 @@ FEATURES = Purpose(PurposeKind.FEATURES)
             "text=sentence1 text_pair=sentence2 label",
         ),
         ({"text": S, "score": F}, Purpose(PurposeKind.CAUSAL_LM), "plain text", "text"),
+        ({"audio": Audio(), "text": S}, Purpose(PurposeKind.CAUSAL_LM), "plain text", "text"),
+        (
+            {"audio": Audio(), "transcription": S, "intent": CLASS},
+            Purpose(PurposeKind.CTC),
+            "sound and transcription",
+            "audio transcription",
+        ),
+        (
+            {"audio": Audio(), "transcription": S, "intent": CLASS},
+            Purpose(PurposeKind.SOUND_CLASSES, ("no", "yes")),
+            "sound",
+            "audio label=intent",
+        ),
         ({"text": S, "score": F}, Purpose(PurposeKind.TEXT_CLASSES, ("LABEL_0",)), "text", "text label=score"),
         (
             {"tokens": List(S), "ner_tags": List(I), "text": S, "label": CLASS},
@@ -241,6 +265,7 @@ def test_columns_are_read_from_the_command_line():
         ("text pair", "text=a text_pair=b label", {"a": S, "b": S}, "text=a text_pair=b"),
         ("text pair", "text=a text_pair=b label", {"premise": S, "hypothesis": S}, "text=premise text_pair=hypothesis"),
         ("plain text", "text", {"line": S}, "text=line"),
+        ("sound", "audio label", {"speech": Audio(), "text": S}, "audio=speech"),
     ],
 )
 def test_samples_without_labels_need_their_inputs_alone(kind, names, features, found):

@@ -67,7 +67,7 @@ def test_both_models_see_one_view_whatever_the_batches():
         def encode(some):
             return Encoded({"images": torch.stack([torch.from_numpy(np.array(each.inputs)) for each in some])}, None)
 
-        return SimpleNamespace(encode=encode)
+        return SimpleNamespace(encode=encode, side=SimpleNamespace(ear=None))
 
     images = [Image.fromarray((picture()[0].permute(1, 2, 0) * 255).byte().numpy()) for _ in range(5)]
     samples = [Sample(image, 0) for image in images]

@@ -56,7 +56,8 @@ def _words(config: Any, generator: torch.Generator) -> Tensor:
         each for part in parts for name, value in vars(part).items() if "token" in name for each in numbers(value)
     }
     size = min((one(getattr(part, "vocab_size", None)) or VOCABULARY for part in parts), default=VOCABULARY)
-    plain = torch.tensor([each for each in range(3, min(size, VOCABULARY)) if each not in special])
+    usual = [each for each in range(3, min(size, VOCABULARY)) if each not in special] or [0]
+    plain = torch.tensor(usual * -(-WORDS // len(usual)))  # a vocabulary of letters may have few
     ids = torch.stack([plain[torch.randperm(len(plain), generator=generator)[:WORDS]] for _ in range(2 * SAMPLES)])
     end = next(
         (one(getattr(part, "eos_token_id", None)) for part in parts if one(getattr(part, "eos_token_id", None))), 0
@@ -117,7 +118,8 @@ def _sounds(model: Any, takes: Any, generator: torch.Generator) -> Iterator[dict
     if "input_values" in takes and one(getattr(model.config, "max_length", None)):
         shape = SAMPLES, model.config.max_length, one(getattr(model.config, "num_mel_bins", None)) or 128
         yield {"input_values": torch.randn(shape, generator=generator)}
-    bins = one(getattr(model.config, "num_mel_bins", None)) or 80
+    sizes = (getattr(model.config, name, None) for name in ("num_mel_bins", "feature_projection_input_dim"))
+    bins = next(filter(None, map(one, sizes)), 80)
     frames = 2 * (one(getattr(model.config, "max_source_positions", None)) or 50)
     if "input_features" in takes:
         yield {"input_features": torch.randn(SAMPLES, bins, frames, generator=generator)}

@@ -16,14 +16,21 @@ from hf_bico.families.experts import unknown_experts, with_experts
 from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
 from hf_bico.families.riders import riders
 from hf_bico.families.traced.examples import WORDS
-from hf_bico.families.traced.places import named_site, sites_of
+from hf_bico.families.traced.places import ROWS, named_site, sites_of
 from hf_bico.families.traced.reading import Reading, read
 from hf_bico.families.traced.roles import place_of
 
 HEADS = ("classifier", "score", "head", "classification_head")
 """Names of a classifier outside the blocks."""
+LETTERS, NARROWED, HEARD = "lm_head", "projector.weight", r"(^|\.)feature_projection(\.projection)?\.weight$"
+"""Names in models of sound: of the head of letters, of the layer before a classifier, and of what the convolutions of
+the wave give to the blocks."""
+WAVES = r"feature_extractor\.conv_layers\.|(^|\.)encoder\.conv[123]\."
+"""In the name of a convolution that hears a sound; fine-tunes leave it as it was."""
 LEFT = {
+    WAVES: "the convolutions that hear the sound are the target's own",
     **COMMON,
+    rf"^{LETTERS}\.": ON_TOP,
     rf"^({'|'.join(HEADS)})\.": ON_TOP,
     r"experts?\.": "experts that are stored as one tensor, or multiplied in another way, are the target's own",
     r"\.\d+\.(.+\.)?(weight|bias)$": "no linear map of rows that the outputs depend on, as a traced forward pass shows",
@@ -87,17 +94,21 @@ class Traced:
         found = with_experts(model, sites_of(model, self.reading(model)))
         if not found:
             raise PortError(f"{type(model).__name__} has no linear map inside numbered blocks: nothing pairs")
-        return found
+        heard = [name for name, _ in model.named_parameters() if re.search(HEARD, name)]
+        return (*found, *(replace(named_site(model, name, "feature projection"), tokens=ROWS) for name in heard))
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
         """Return what moves beside the linear maps: what lies outside the blocks and is named as it is elsewhere."""
-        return riders(model, self.sites(model, every=True), {})
+        own, found = self.on_top(model), riders(model, self.sites(model, every=True), {})
+        return tuple(each for each in found if each.key not in own and not re.search(WAVES, each.key))
 
     def gains(self, model: nn.Module) -> tuple[Gain, ...]:
         return ()
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return a classifier's layers outside the blocks, in the order they run; empty without one."""
+        if type(model).__name__.endswith("ForCTC"):
+            return (replace(named_site(model, f"{LETTERS}.weight", HEAD), tokens=ROWS),)
         if not re.search(r"For\w*Classification", type(model).__name__):
             return ()
         outside = {name for name, p in model.named_parameters() if p.ndim == 2 and not place_of(name)}
@@ -107,19 +118,24 @@ class Traced:
         reading = self.reading(model)
         ran = [name for name in reading.maps if name in last] if reading else last
         seen = reading.maps[ran[-1]] if reading and ran else None
-        chain = [*([seen.follows] if seen and seen.follows in outside else []), (ran or last)[-1]]
+        before = NARROWED if NARROWED in outside else seen.follows if seen and seen.follows in outside else ""
+        chain = [*filter(None, [before]), (ran or last)[-1]]
         of_tokens = seen is not None and seen.kind == "text" and seen.rows == WORDS
         dense = zip(chain[:-1], [HEAD_DENSE], strict=False)
         return tuple(
-            replace(named_site(model, name, role), tokens=TEXT if of_tokens else SINGLE)
+            replace(named_site(model, name, role), tokens=ROWS if name == NARROWED else TEXT if of_tokens else SINGLE)
             for name, role in (*dense, (chain[-1], HEAD))
         )
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
-        return frozenset(s.key for site in self.head_sites(model) for s in site.slices)
+        own = frozenset(s.key for site in self.head_sites(model) for s in site.slices)
+        return own | frozenset(self.head_gains(model))
 
     def head_gains(self, model: nn.Module) -> tuple[str, ...]:
-        return ()
+        """Return the names of the parameters of norms within the classifier."""
+        own = {s.key for site in self.head_sites(model) for s in site.slices}
+        beside = [name for name, p in model.named_parameters() if p.ndim == 1 and name not in own]
+        return tuple(name for name in beside if own and name.split(".")[0] in HEADS and not place_of(name))
 
     def final_gain(self, model: nn.Module) -> None:
         return None
