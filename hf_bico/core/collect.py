@@ -165,7 +165,7 @@ def _pass(
         run(target, batch.target)
     if odd := next((stream for stream in waiting if stream.run and stream not in met), None):
         raise _unlike_runs(odd, next(iter(met), odd))
-    return len(next(iter(waiting.values()), ()))
+    return samples_in(batch.base) or len(next(iter(waiting.values()), ()))
 
 
 def _unlike_runs(more: Stream, fewer: Stream) -> PortError:

@@ -18,12 +18,19 @@ KINDS = {
     "LMHeadModel": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
     "ForConditionalGeneration": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
     "MTModel": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
+    "ForVisionText2Text": (PurposeKind.IMAGE_TEXT, "AutoModelForImageTextToText"),
     "ForMaskedLM": (PurposeKind.MASKED_LM, "AutoModelForMaskedLM"),
     "ForPreTraining": (PurposeKind.MASKED_LM, "AutoModelForPreTraining"),
     "EncoderModel": (PurposeKind.FEATURES, "AutoModel"),
     "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
 """End of a class's name → what it is for, and the auto class that opens any model for the same."""
+SEEING = (
+    *("LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration", "Idefics3ForConditionalGeneration"),
+    *("SmolVLMForConditionalGeneration", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+    "Qwen3VLForConditionalGeneration",
+)
+"""Classes that answer texts with images in them, as tests feed them."""
 CONTRASTIVE = ("clip", "metaclip_2", "siglip")
 """`model_type`s with an image tower and a text tower."""
 TASKS = {
@@ -33,6 +40,7 @@ TASKS = {
     PurposeKind.SPANS: "question-answering",
     PurposeKind.CAUSAL_LM: "text-generation",
     PurposeKind.SEQ2SEQ: "text2text-generation",
+    PurposeKind.IMAGE_TEXT: "image-text-to-text",
     PurposeKind.FEATURES: "feature-extraction",
     PurposeKind.MASKED_LM: "fill-mask",
     PurposeKind.ZERO_SHOT: "zero-shot-image-classification",
@@ -55,6 +63,8 @@ def kind_of(architecture: str) -> PurposeKind | None:
     """Return what a class of this name is for; None if that is not known."""
     if architecture.endswith("DoubleHeadsModel"):  # no model of features
         return None
+    if architecture in SEEING:
+        return PurposeKind.IMAGE_TEXT
     return next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
 
 
@@ -113,6 +123,8 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
             f"an adapter for {task or cls} is for a task that this version does not know; it ports "
             f"{', '.join(PEFT_TASKS)}"
         )
+    if kind_of(own) is PurposeKind.IMAGE_TEXT:  # trained as a language model, PEFT says
+        return Purpose(PurposeKind.IMAGE_TEXT, architecture=own)
     same = any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
     if kind.classifies and classes not in (None, len(config.id2label)):
         config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
@@ -135,6 +147,8 @@ def _require_text_or_images(config: Any, name: str) -> None:
     """
     import transformers
 
+    if name in SEEING:
+        return
     cls = getattr(transformers, name, None)
     said = getattr(cls, "input_modalities", "text")
     takes = {said} if isinstance(said, str) else set(said)
@@ -144,7 +158,7 @@ def _require_text_or_images(config: Any, name: str) -> None:
     if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
         raise PortError(
             f"a {name} takes {' and '.join(sorted(takes))}, which this version cannot feed; it ports models that take "
-            "texts or images alone"
+            f"texts or images alone, and of those that take both {', '.join(SEEING)}"
         )
 
 

@@ -32,7 +32,7 @@ def note_aside(models: Sequence[RepoModel], kind: PurposeKind, hub: Hub) -> None
             f"the config of {tuned.pinned} differs from its base's in {listed(how)}: that does not come along, the new "
             "base keeps its own"
         )
-    if kind is PurposeKind.CAUSAL_LM:
+    if kind in (PurposeKind.CAUSAL_LM, PurposeKind.IMAGE_TEXT):
         mine, theirs = (chat_template(each.pinned, hub) for each in (tuned, target))
         if mine and mine != theirs:
             note(

@@ -13,6 +13,7 @@ SUITS = {
     PurposeKind.TOKEN_CLASSES: SampleKind.TAGS,
     PurposeKind.SPANS: SampleKind.SPAN,
     PurposeKind.FEATURES: SampleKind.TOGETHER,
+    PurposeKind.IMAGE_TEXT: SampleKind.SIGHT,
 }
 """What a model is for → the kind of samples that is tried first."""
 

@@ -20,6 +20,7 @@ class SampleKind(StrEnum):
     TAGS = "words and tags"
     SPAN = "question and context"
     TOGETHER = "texts that belong together"
+    SIGHT = "images and texts"
 
 
 ROLES = {
@@ -32,6 +33,7 @@ ROLES = {
     SampleKind.TAGS: ("tokens", "tags"),
     SampleKind.SPAN: ("question", "context", "answers"),
     SampleKind.TOGETHER: ("anchor", "positive"),
+    SampleKind.SIGHT: ("image", "images", "messages", "prompt", "completion", "text"),
 }
 """The columns of every kind of sample, in the order in which the kinds are tried."""
 
@@ -62,6 +64,8 @@ def fits(role: str, feature: Any) -> bool:
     """Return whether a column may have a role."""
     if role == "image":
         return isinstance(feature, datasets.Image)
+    if role == "images":
+        return is_list(feature) and isinstance(element(feature), datasets.Image)
     if role == "messages":
         return is_chat(feature)
     if role == "label":

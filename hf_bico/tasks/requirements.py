@@ -25,6 +25,7 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.CAUSAL_LM: (HeadKind.LM,),
         PurposeKind.SEQ2SEQ: (HeadKind.LM,),
         PurposeKind.MASKED_LM: (HeadKind.LM,),
+        PurposeKind.IMAGE_TEXT: (HeadKind.LM,),
         PurposeKind.FEATURES: (_of_features(task),),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -51,6 +52,8 @@ TOKENIZERS = {
     "sentencepiece.bpe.model",
 }
 """Files of which a text model has at least one."""
+PROCESSORS = {"processor_config.json", "preprocessor_config.json"}
+"""Files of which a model that takes images with texts has at least one."""
 TAKES = {
     PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
     PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
@@ -61,6 +64,7 @@ TAKES = {
     PurposeKind.MASKED_LM: {SampleKind.PLAIN, SampleKind.TEXT, SampleKind.PAIR},
     PurposeKind.TOKEN_CLASSES: {SampleKind.TAGS},
     PurposeKind.SPANS: {SampleKind.SPAN},
+    PurposeKind.IMAGE_TEXT: {SampleKind.SIGHT},
 }
 """What a model is for → the kinds of samples that it can be calibrated on."""
 
@@ -101,11 +105,19 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
+        of_images = " (image or images; prompt and completion, messages, or text)" * (SampleKind.SIGHT in takes)
         raise PortError(
             f"{lineage.source} is for {purpose.kind}, but {lineage.dataset} has samples of the kind {kind}; it "
-            f"takes {', '.join(sorted(takes))}: name its columns with "
+            f"takes {', '.join(sorted(takes))}{of_images}: name its columns with "
             f"{setting('columns')}, or another {setting('dataset')}"
         )
+    if kind is SampleKind.SIGHT:
+        blind = [str(each) for each in lineage.models[1:] if not PROCESSORS & set(each.files)]
+        if blind:
+            raise PortError(
+                f"{listed(blind)} has no processor of images (processor_config.json, preprocessor_config.json): copy "
+                "one to it"
+            )
     if not task.columns.labels and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
         raise PortError(
             f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
@@ -180,9 +192,11 @@ def read_bank(
             )
         return ()
     if path is None:
-        if task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT:
+        of_images = task.columns.kind in (SampleKind.IMAGE, SampleKind.SIGHT)
+        if of_images and purpose.kind is not PurposeKind.ZERO_SHOT:
+            what = "classifier of images" if task.columns.kind is SampleKind.IMAGE else "model of images with texts"
             raise PortError(
-                "gradients without labels need scores on something general, which a classifier of images "
+                f"gradients without labels need scores on something general, which a {what} "
                 "lacks: take another method; CLIP-like models and models of texts have such scores"
             )
         return library.general_prompts()

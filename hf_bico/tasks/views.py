@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hf_bico.core.collect import Batch, samples_in
 from hf_bico.core.errors import PortError
+from hf_bico.families.sights import Sight
 from hf_bico.tasks.samples import Sample
 
 TURN, SHIFT, ZOOM, BRIGHTNESS, NOISE = 10.0, 0.08, 0.2, 0.2, 0.02
@@ -94,6 +95,8 @@ def _is_in_the_words(label: Any) -> bool:
 def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
     if isinstance(inputs, Image.Image):
         return image_seen(inputs, seed)
+    if isinstance(inputs, Sight):
+        return replace(inputs, images=tuple(image_seen(image, seed) for image in inputs.images))
     if isinstance(inputs, str) and not asked:
         return text_seen(inputs, seed)
     if isinstance(inputs, tuple) and not asked and all(isinstance(text, str) for text in inputs):
