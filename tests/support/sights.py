@@ -11,7 +11,8 @@ import torch
 import transformers
 from PIL import Image
 from support import family_twins, tokenizers_at_hand
-from support.family_twins import WIDTH
+from support.family_twins import WIDTH, gradient_step
+from support.repos import _scale
 from torch import Tensor, nn
 
 from hf_bico.families import Loaded, Transformers, family_of
@@ -240,7 +241,15 @@ def turned(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return made
 
 
-def trained(model: nn.Module, objective: Any, samples: list[Any], steps: int = 60) -> dict[str, Tensor]:
+def stepped(model: nn.Module, objective: Any, samples: list[Any]) -> dict[str, Tensor]:
+    """The change of one step of gradient descent of the linear maps, as large as a fine-tune's is."""
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    after = gradient_step(model, objective.loss, objective.encode(samples), step=1.0)
+    change = {key: after[key] - tensor for key, tensor in before.items()}
+    return {key: tensor * _scale(before, change) for key, tensor in change.items()}
+
+
+def trained(model: nn.Module, objective: Any, samples: list[Any], steps: int = 40) -> dict[str, Tensor]:
     """The tensors of a fine-tune whose linear maps learned to answer; the model is left as it was."""
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     keys = {s.key for site in family_of(model).sites(model) for s in site.slices}
