@@ -56,6 +56,8 @@ def find_columns(
     order = sorted(order, key=lambda kind: kind is SampleKind.PLAIN)
     first = (SampleKind.TAGS, SampleKind.SPAN) if purpose is None else [SUITS.get(purpose.kind)]
     order = sorted(order, key=lambda kind: kind not in first)
+    if SampleKind.SIGHT not in first:  # to any other model an image is one, and a text about it a text
+        order.remove(SampleKind.SIGHT)
     for kind in order:
         if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
             return Columns(kind, found)

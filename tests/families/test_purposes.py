@@ -31,6 +31,8 @@ def purpose(cls: str, config: str, **options):
         ("MarianMTModel", "MarianConfig", {}, "seq2seq", None),
         ("Gemma3ForCausalLM", "Gemma3TextConfig", {}, "causal-lm", None),
         ("CLIPVisionModel", "CLIPVisionConfig", {}, "features", None),
+        ("LlavaForConditionalGeneration", "LlavaConfig", {}, "image-text-to-text", None),
+        ("Qwen3VLForConditionalGeneration", "Qwen3VLConfig", {}, "image-text-to-text", None),
     ],
 )
 def test_classes_are_known_by_their_names_and_configs(cls, config, options, kind, answer):
@@ -44,7 +46,7 @@ def test_classes_are_known_by_their_names_and_configs(cls, config, options, kind
         ("Wav2Vec2Model", "Wav2Vec2Config", "takes audio"),
         ("Wav2Vec2ForSequenceClassification", "Wav2Vec2Config", "takes audio"),
         ("WhisperForConditionalGeneration", "WhisperConfig", "takes audio and text"),
-        ("LlavaForConditionalGeneration", "LlavaConfig", "takes image and text"),
+        ("LlavaNextForConditionalGeneration", "LlavaNextConfig", "takes image and text"),
         ("Wav2Vec2ForCTC", "Wav2Vec2Config", "for a task that this version does not know"),
         ("BertForMultipleChoice", "BertConfig", "for a task that this version does not know"),
         ("GPT2DoubleHeadsModel", "GPT2Config", "for a task that this version does not know"),
