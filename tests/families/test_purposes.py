@@ -5,7 +5,7 @@ import transformers
 
 from hf_bico import PortError
 from hf_bico.families import Answer, PurposeKind
-from hf_bico.families.purposes import of_config
+from hf_bico.families.purposes import of_adapter, of_config
 
 
 def purpose(cls: str, config: str, **options):
@@ -56,3 +56,12 @@ def test_what_cannot_be_fed_is_refused_by_name(cls, config, what):
     with pytest.raises(PortError, match=f"a {cls} .*{what}.*; it ports") as caught:
         purpose(cls, config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", None])
+def test_an_adapter_of_a_model_of_images_with_texts_is_for_both(task):
+    """PEFT says that it was trained as a language model."""
+    config = transformers.LlavaConfig()
+    config.architectures = ["LlavaForConditionalGeneration"]
+    found = of_adapter(config, task, None)
+    assert (found.kind, found.architecture) == (PurposeKind.IMAGE_TEXT, "LlavaForConditionalGeneration")

@@ -1,10 +1,12 @@
 """Rows of images with texts, as datasets write them: where images go among the texts, and what is asked for."""
 
 import pytest
+import torch
 from PIL import Image
 
-from hf_bico import PortError
+from hf_bico import Batch, PortError
 from hf_bico.families.sights import Sight, Turn
+from hf_bico.tasks.parts import Part
 from hf_bico.tasks.samples import Sample, _content
 from hf_bico.tasks.sights import sight_of
 from hf_bico.tasks.views import sample_seen
@@ -111,3 +113,12 @@ def test_samples_are_told_apart_by_image_and_by_words_and_seen_again_in_their_im
     seen = sample_seen(samples[0], 3)
     assert seen.inputs.turns == turns and seen.label == "a"
     assert seen.inputs.images[0].tobytes() != RED.tobytes()
+
+
+def test_batches_whose_images_cannot_be_told_apart_go_to_either_half_whole():
+    """Patches of images of any size lie one after the other."""
+    whole = [{"input_ids": torch.full((6, 3), k), "pixel_values": torch.zeros(16, 4)} for k in range(4)]
+    halves = [list(Part([Batch(each, each) for each in whole], number)) for number in (0, 1)]
+    assert [[int(each.base["input_ids"][0, 0]) for each in half] for half in halves] == [[0, 2], [1, 3]]
+    one_each = [Batch(each, each) for each in ({**some, "pixel_values": torch.zeros(6, 4)} for some in whole)]
+    assert [len(each.base["pixel_values"]) for each in Part(one_each, 0)] == [3] * 4
