@@ -57,8 +57,8 @@ class ReadingChoices:
     config: str | None = option("The dataset's configuration.", None)
     split: str = option("Split that the calibration samples are drawn from.", "train")
     columns: str | None = option(
-        "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages, "
-        "tokens, tags, question, context, answers, anchor, positive); label=a|b|c where every class has a column of "
+        "Which column has which role, as role=column,… (image, images, label, text, text_pair, prompt, completion, "
+        "messages, tokens, tags, question, context, answers, anchor, positive); label=a|b|c where every class has a column of "
         "its own [default: found by name and type].",
         None,
     )

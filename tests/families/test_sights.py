@@ -56,6 +56,27 @@ def test_a_chat_is_asked_for_all_that_the_assistant_says_and_a_prompt_for_nothin
     assert said == ["a cat<|end|>\nat home<|end|>\n", "at home<|end|>\n"]
 
 
+IMAGES_FIRST = (
+    "{% for m in messages %}{{ m.role | upper }}: {% for c in m.content if c.type == 'image' %}<image>\n{% endfor %}"
+    "{% for c in m.content if c.type == 'text' %}{{ c.text + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+
+def test_a_template_may_write_images_first_and_leave_the_beginning_to_the_tokenizer():
+    """As LLaVA's does; models whose templates differ in that are not paired."""
+    image = rows("train")[0]["image"]
+    asked = Sample(Sight((image,), (Turn("user", ("what", None, "is it?")),)), "a cat")
+    processor = processor_of("llava")
+    processor.chat_template = IMAGES_FIRST
+    found = encode_sights(model_of("llava", processor), processor, [asked], None)
+    assert found.shown[0].order == (1, 0, 2, 3)
+    labels, tokenizer = found.labels[0], processor.tokenizer
+    assert tokenizer.decode(labels[labels != UNASKED]) == " a cat "
+    with pytest.raises(PortError, match="in another order"):
+        row_weights(found, encoded("llava", asked)[0])
+
+
 def test_without_a_template_the_answer_and_the_end_are_asked_for():
     found, tokenizer = encoded("llava", sample(), template=False)
     text = tokenizer.decode(found.inputs["input_ids"][0])

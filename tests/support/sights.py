@@ -115,6 +115,7 @@ KINDS = {
         {"mm_tokens_per_image": 4},
         "<boi>",
     ),
+    "smolvlm": Kind("SmolVLM", "<image>", VISION, {"model_type": "llama"}, {"scale_factor": 2}),
     "idefics3": Kind("Idefics3", "<image>", VISION, {"model_type": "llama"}, {"scale_factor": 2}),
 }
 
@@ -142,7 +143,7 @@ def processor_of(kind: str, *, side: int = 16, template: bool = True, other: boo
     if kind == "gemma3":
         images = transformers.Gemma3ImageProcessor(size=square)
         return transformers.Gemma3Processor(images, tokenizer, chat_template=chat, image_seq_length=4)
-    if kind == "idefics3":
+    if kind in ("idefics3", "smolvlm"):  # SmolVLM's own processor asks for a package of its own, and gives the same
         images = transformers.Idefics3ImageProcessor(
             size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
         )
