@@ -28,7 +28,7 @@ KINDS = {
 SEEING = (
     *("LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration", "Idefics3ForConditionalGeneration"),
     *("SmolVLMForConditionalGeneration", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
-    "Qwen3VLForConditionalGeneration",
+    *("Qwen3VLForConditionalGeneration", "PaliGemmaForConditionalGeneration"),
 )
 """Classes that answer texts with images in them, as tests feed them."""
 CONTRASTIVE = ("clip", "metaclip_2", "siglip")

@@ -18,6 +18,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.families.chat import ASSISTANT, Rendered, located, turns_of
 from hf_bico.families.feeding import TEXT, UNASKED, Encoded, Row, Sample, _asked, _inputs, _padded, _spans, _tokens
 from hf_bico.families.patches import Shown, cut_into, patches_of
+from hf_bico.families.prefixed import given_to, prefixed, takes_answers
 
 OWN = ("input_ids", "attention_mask", "labels")
 """What of a processor's outputs is made here."""
@@ -99,6 +100,9 @@ def _looked(processor: Any, sample: Sample, number: int, max_length: int | None)
     ids, offsets = made.pop("input_ids")[0].tolist(), made.pop("offset_mapping")[0].tolist()
     swaps = made.pop("text_replacement_offsets")[0]
     expanded = _expanded(text, swaps)
+    if takes_answers(processor):  # which are a text of their own
+        answers, seam = made["token_type_ids"][0].tolist(), expanded.asked[0][0]
+        offsets = [(start + seam * own, end + seam * own) for (start, end), own in zip(offsets, answers, strict=True)]
     tokens = _tokens((expanded.text,), offsets, [None if end == 0 else 0 for _, end in offsets])
     wanted = set(processor.image_token_ids)
     images = [patches_of(ids, offsets, swap["new_span"], wanted, number) for swap in swaps]
@@ -151,6 +155,12 @@ def _rendered(processor: Any, sample: Sample, number: int) -> tuple[Rendered, li
     later = (Turn(ASSISTANT, (label,)),) if isinstance(label, str) else label or ()
     turns = (*sight.turns, *later)
     order = [part is None for turn in turns for part in turn.parts]
+    if takes_answers(processor):
+        if len(turns) != 2 or not isinstance(label, str):
+            raise PortError(
+                f"sample {number} is a chat, and a {type(processor).__name__} takes a prompt and its answer: give those"
+            )
+        return prefixed(processor, turns[0].parts, label), order
     template = processor.chat_template or processor.tokenizer.chat_template
     if not template:
         return _plain(processor, turns, later, chat=not isinstance(label, str)), order
@@ -226,7 +236,7 @@ def _processed(processor: Any, text: Rendered, images: Sequence[Any], number: in
     """Return what a processor makes of one sample."""
     try:
         made = processor(
-            text=[text.text],
+            **given_to(processor, text),
             images=[list(images)],
             add_special_tokens=text.special,
             padding=False,

@@ -115,6 +115,13 @@ KINDS = {
         {"mm_tokens_per_image": 4},
         "<boi>",
     ),
+    "paligemma": Kind(
+        "PaliGemma",
+        "<image>",
+        VISION | {"model_type": "siglip_vision_model"},
+        {"model_type": "gemma"},
+        {"projection_dim": WIDTH},
+    ),
     "smolvlm": Kind("SmolVLM", "<image>", VISION, {"model_type": "llama"}, {"scale_factor": 2}),
     "idefics3": Kind("Idefics3", "<image>", VISION, {"model_type": "llama"}, {"scale_factor": 2}),
 }
@@ -143,6 +150,9 @@ def processor_of(kind: str, *, side: int = 16, template: bool = True, other: boo
     if kind == "gemma3":
         images = transformers.Gemma3ImageProcessor(size=square)
         return transformers.Gemma3Processor(images, tokenizer, chat_template=chat, image_seq_length=4)
+    if kind == "paligemma":
+        images = transformers.SiglipImageProcessor(size=square, image_seq_length=(side // 4) ** 2)
+        return transformers.PaliGemmaProcessor(images, tokenizer)
     if kind in ("idefics3", "smolvlm"):  # SmolVLM's own processor asks for a package of its own, and gives the same
         images = transformers.Idefics3ImageProcessor(
             size={"longest_edge": side}, max_image_size={"longest_edge": side}, do_image_splitting=False
@@ -218,7 +228,11 @@ def asked_of(model: nn.Module, processor: Any, folder: Path, split: str = "train
     return objective, list(samples_of(found, range(found.num_rows), task))
 
 
-BETWEEN = {"connector.modality_projection.proj", "multi_modal_projector.mm_input_projection"}
+BETWEEN = {
+    "connector.modality_projection.proj",
+    "multi_modal_projector.mm_input_projection",
+    "multi_modal_projector.linear",
+}
 READS = BETWEEN | {"multi_modal_projector.linear_1", "merger.mlp.0", "merger.linear_fc1"}
 WRITES = BETWEEN | {"multi_modal_projector.linear_2", "merger.mlp.2", "merger.linear_fc2"}
 
