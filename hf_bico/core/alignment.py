@@ -46,6 +46,8 @@ class Part(NamedTuple):
 
     start: int | None
     length: int
+    width: int | None = None
+    """How many characters it counts for, where models write it in different lengths (an image); None: its length."""
 
 
 def meeting(a: Spans, b: Spans) -> Tensor:
@@ -124,9 +126,10 @@ def _stretches(specials: Sequence[int], parts: Sequence[Part], length: int) -> l
     for part in parts:
         if part.start is not None and part.length:
             start, end = (PLACES * x for x in _opened(specials, part.start, part.start + part.length))
-            found += [(reached, start, base - PLACES, base), (start, end, base, base + PLACES * part.length)]
+            wide = part.length if part.width is None else part.width
+            found += [(reached, start, base - PLACES, base), (start, end, base, base + PLACES * wide)]
             reached = end
-        base += PLACES * (part.length + 1)
+        base += PLACES * ((part.length if part.width is None else part.width) + 1)
     found.append((reached, PLACES * (length + len(specials)), base - PLACES, base))
     return [stretch for stretch in found if stretch[0] < stretch[1]]
 

@@ -175,7 +175,7 @@ def _pass(
     alone = (stream for stream in waiting if stream.run and stream not in met)
     if odd := next((stream for stream in alone if stream._replace(run=0) not in loose), None):
         raise _unlike_runs(odd, next(iter(met), odd))
-    return len(next(iter(waiting.values()), ()))
+    return samples_in(batch.base) or len(next(iter(waiting.values()), ()))
 
 
 def _loose(pairs: list[Pair], signals: Iterable[Signal]) -> set[Stream]:

@@ -113,8 +113,9 @@ class SideBySide:
             was, gives = (
                 [_rows(pair.target.weight.outputs(stop.y), met).to(wide) for pair in pairs] for stop in (before, now)
             )
-            sample = torch.arange(first, first + n, device=device)[:, None].expand(n, count)
-            first += n
+            samples = samples_in(batch.target) or n  # which is not n where a sample has several images
+            sample = first + torch.arange(n * count, device=device).reshape(n, count) * samples // (n * count)
+            first += samples
             answers = [_rows(each, met).to(wide) for each in responses]
             yield Rows(_rows(now.x, met).to(wide), was, gives, answers, _rows(sample, met))
 

@@ -117,6 +117,8 @@ class Taps(TorchFunctionMode):
         self.whole = frozenset(self.due)
         self.streams = frozenset(s.stream(g) for s in every for g in self.signals)
         self.done = set[Stream]()
+        self.packed = {s.stream(g).name for s in every if s.tokens.packed for g in Signal}
+        """Names of streams whose rows may lie one sample after the other."""
 
     def __torch_function__(
         self,
@@ -214,16 +216,23 @@ class Taps(TorchFunctionMode):
         elif stream in self.whole:
             return  # all rows of what experts read are their router's to show
         self.done.add(at)
-        self.emit(at, self.by_sample(rows if run.rows is None else run.rows.spread(rows)))
+        self.emit(
+            at, self.by_sample(rows if run.rows is None else run.rows.spread(rows), packed=stream.name in self.packed)
+        )
 
-    def by_sample(self, rows: Tensor) -> Tensor:
+    def by_sample(self, rows: Tensor, *, packed: bool = False) -> Tensor:
         """Return rows (n, T, d), also of a model that flattens samples and tokens into one axis, and of pixels.
+
+        Args:
+            packed: whether samples may have different numbers of rows in one axis; then they are (1, ΣT, d).
 
         Raises:
             PortError: the samples have no whole number of rows each.
         """
         if rows.ndim > 2:
             return rows if rows.ndim == 3 else rows.flatten(1, -2)
+        if packed:
+            return rows[None]
         samples = self.samples or len(rows)
         if len(rows) % samples:
             raise PortError(f"{len(rows)} rows of {samples} samples cannot be told apart: give samples of one size")

@@ -164,7 +164,11 @@ class Tokens:
     prefix: int
     grid: tuple[int, ...] = ()
     sequence: str = ""
-    """Which of a batch's texts the rows belong to ("text", "labels"); "" where their layout is fixed."""
+    """Which of a batch's texts the rows belong to ("text", "labels"), or which rows of its images where these have no
+    common size ("patches", "merged patches"); "" where their layout is fixed."""
+    packed: bool = False
+    """Whether a model may lay the rows of all samples one after the other, as many a sample as its images have. They
+    meet as those of one sample."""
 
     @property
     def count(self) -> int:

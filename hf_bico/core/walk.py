@@ -121,5 +121,6 @@ class _Steps(Taps):
         self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         y = func(x, weight, *args, **kwargs)
-        change = self.wait(Stop(tuple(sites), self.by_sample(x), self.by_sample(y)))
+        packed = sites[0].tokens.packed
+        change = self.wait(Stop(tuple(sites), self.by_sample(x, packed=packed), self.by_sample(y, packed=packed)))
         return y if change is None else y + change.reshape(y.shape).to(y)

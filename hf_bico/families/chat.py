@@ -104,9 +104,12 @@ def _templated(
         text: str = tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=prompt)
         return text
 
+    def filled(contents: Sequence[str]) -> str:
+        return render([{**message, "content": each} for message, each in zip(messages, contents, strict=True)])
+
     text = render(messages)
-    parts = _located(render, messages, text)
-    turns = _turns(render, messages, text, parts, first)
+    parts = located(filled, [message["content"] for message in messages], text)
+    turns = turns_of(render, messages, text, parts, first)
     marked = _marked(tokenizer, prepared(messages))
     if first and marked:  # of the prompt nothing is asked, whatever is marked in it
         start = min((span[0] for span in turns), default=len(text))
@@ -130,15 +133,17 @@ def _plain(messages: Messages, first: int) -> Rendered:
     return Rendered(text, parts, asked, close=messages[-1]["role"] == ASSISTANT)
 
 
-def _located(render: Callable[[Messages], str], messages: Messages, text: str) -> list[Part]:
-    """Return where the messages' contents, stripped, lie in the rendered text.
+def located(filled: Callable[[Sequence[str]], str], contents: Sequence[str], text: str) -> list[Part]:
+    """Return where the contents of a chat, stripped, lie in the rendered text.
 
     The template is given marks in their place, lest a short content be found in the template's own words. If it does
     more to a content than strip it, the rendered text is searched for the contents in order.
+
+    Args:
+        filled: contents → the chat rendered with these in place of its own.
     """
-    contents = [message["content"] for message in messages]
     marks = [f"\ue000{number}\ue001" for number in range(len(contents))]
-    pattern = render([{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)])
+    pattern = filled(marks)
     for given in (contents, [content.strip() for content in contents]):
         starts, whole = [], pattern
         for mark, content in zip(marks, given, strict=True):
@@ -170,7 +175,7 @@ def _marked(tokenizer: Any, messages: Messages) -> list[tuple[int, int]]:
     return [(run[0][0], run[-1][1]) for run in spans]
 
 
-def _turns(
+def turns_of(
     render: Callable[..., str], messages: Messages, text: str, parts: Sequence[Part], first: int
 ) -> list[tuple[int, int]]:
     """Return the characters of every assistant's turn, from the end of the generation prompt to the end of the turn.

@@ -54,6 +54,8 @@ class Encoded:
     Empty for images, and for slow tokenizers, which do not say: such a model meets only models with its tokenizer."""
     notes: Sequence[Any] = ()
     """What a score needs of every sample besides."""
+    shown: Sequence[Any] = ()
+    """Where the images of every sample lie in its row (`hf_bico.families.patches.Shown`); empty without images."""
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))

@@ -29,9 +29,9 @@ EXTRA = re.compile(
     r"|\d+_\w+/(config\.json|model\.safetensors)"
 )
 """Names of the files that a model opens with, besides its config and weights."""
-
 FEEDERS = {
     PurposeKind.IMAGE_CLASSES: "AutoImageProcessor",
+    PurposeKind.IMAGE_TEXT: "AutoProcessor",
     PurposeKind.SOUND_CLASSES: "AutoFeatureExtractor",
     PurposeKind.CTC: "AutoProcessor",
     PurposeKind.SPEECH: "AutoProcessor",
@@ -117,11 +117,18 @@ class Transformers:
                 ignore_mismatched_sizes=True,
                 **place,
             )
+        seeing = purpose.kind is PurposeKind.IMAGE_TEXT
         tokenizer, processor = (
             next(filter(None, (each(at) for at in (feeds, folder) if at)), None)
-            for each in (partial(tokenizer_in, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES), _processor)
+            for each in (
+                partial(tokenizer_in, spaced=purpose.kind is PurposeKind.TOKEN_CLASSES),
+                partial(_processor, both=seeing),
+            )
         )
-        side = Loaded(model.to(device).eval(), processor and _preprocess(processor), tokenizer, processor)
+        if seeing and processor is not None:
+            tokenizer = processor.tokenizer
+        preprocess = None if seeing or processor is None else _preprocess(processor)
+        side = Loaded(model.to(device).eval(), preprocess, tokenizer, processor)
         if purpose.kind.hears:
             side.ear = ear_in(folder)
         if purpose.kind is PurposeKind.SPEECH and feeds is not None:  # every model writes with tokens of its own
@@ -288,14 +295,19 @@ def _class(config: Any, purpose: Purpose) -> Any:
     return found[0] if isinstance(found, tuple | list) else found
 
 
-def _processor(folder: Path) -> Any:
-    from transformers import AutoImageProcessor
+def _processor(folder: Path, *, both: bool = False) -> Any:
+    """Return a repo's processor of images, or with `both` that of images and texts; None if it cannot be opened."""
+    import transformers
 
-    auto: Any = AutoImageProcessor  # its from_pretrained has no annotations
+    auto: Any = transformers.AutoProcessor if both else transformers.AutoImageProcessor
     try:
-        return auto.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError):
+        found = auto.from_pretrained(folder, trust_remote_code=False)
+    except ImportError as error:  # SmolVLM's asks for num2words
+        raise PortError(f"its processor cannot be opened: {' '.join(str(error).split())[:300]}") from error
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):
         return None
+    whole = hasattr(found, "image_processor") and hasattr(found, "tokenizer")  # else a tokenizer alone
+    return found if whole or not both else None
 
 
 def _preprocess(processor: Any) -> Any:

@@ -22,6 +22,11 @@ TEXT = Tokens(prefix=0, grid=(1,), sequence="text")
 """Tokens of a text; every batch says which of them meet."""
 LABELS = Tokens(prefix=0, grid=(1,), sequence="labels")
 """Tokens of a decoder's own text; every batch says which of them meet."""
+PATCHES, MERGED = "patches", "merged patches"
+CUT = Tokens(prefix=0, grid=(1,), sequence=PATCHES, packed=True)
+"""Patches of images that are taken as large as they are; a batch says which meet, where they are cut differently."""
+JOINED = Tokens(prefix=0, grid=(1,), sequence=MERGED, packed=True)
+"""The same once those that lie together are joined."""
 SINGLE = Tokens(prefix=1)
 """One row a sample, as after pooling."""
 MLP = "MLP"

@@ -211,6 +211,11 @@ def _seq2seq(model: nn.Module, batch: Any) -> Tensor:
     return loss_of_tokens(*logits_of_answer(model, inputs, labels))
 
 
+def _seeing(model: nn.Module, batch: Any) -> Tensor:
+    inputs, labels = _parted(model, batch)
+    return loss_of_tokens(*logits_of_next(model, inputs, labels))
+
+
 def _hidden(model: nn.Module, batch: Any) -> Tensor:
     inputs, labels = _parted(model, batch)
     return loss_of_tokens(logits_of_hidden(model, inputs), labels)
@@ -233,6 +238,7 @@ _LOSSES = {
     PurposeKind.TEXT_CLASSES: _classifier,
     PurposeKind.CAUSAL_LM: _causal,
     PurposeKind.SEQ2SEQ: _seq2seq,
+    PurposeKind.IMAGE_TEXT: _seeing,
     PurposeKind.MASKED_LM: _hidden,
     PurposeKind.TOKEN_CLASSES: _tokens,
     PurposeKind.SPANS: _spans,

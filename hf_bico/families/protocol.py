@@ -71,6 +71,7 @@ class PurposeKind(StrEnum):
     TEXT_CLASSES = "text-classification"
     CAUSAL_LM = "causal-lm"
     SEQ2SEQ = "seq2seq"
+    IMAGE_TEXT = "image-text-to-text"
     FEATURES = "features"
     MASKED_LM = "masked-lm"
     TOKEN_CLASSES = "token-classification"
@@ -145,7 +146,8 @@ class Loaded:
     tokenizer: Any
     """open_clip's (texts → ids) or transformers'; None if the repo has none."""
     processor: Any = None
-    """The library's own for images: open_clip's transform, or transformers' image processor."""
+    """The library's own for images: open_clip's transform, or transformers' image processor; of images with texts the
+    processor of both."""
     ear: Ear | None = None
     """What prepares its sounds; None of models that take none, or if the repo has no feature extractor."""
 

@@ -21,6 +21,7 @@ KINDS = {
     "LMHeadModel": (PurposeKind.CAUSAL_LM, "AutoModelForCausalLM"),
     "ForConditionalGeneration": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
     "MTModel": (PurposeKind.SEQ2SEQ, "AutoModelForSeq2SeqLM"),
+    "ForVisionText2Text": (PurposeKind.IMAGE_TEXT, "AutoModelForImageTextToText"),
     "ForMaskedLM": (PurposeKind.MASKED_LM, "AutoModelForMaskedLM"),
     "ForPreTraining": (PurposeKind.MASKED_LM, "AutoModelForPreTraining"),
     "EncoderModel": (PurposeKind.FEATURES, "AutoModel"),
@@ -31,6 +32,12 @@ HEARD = {PurposeKind.TEXT_CLASSES: PurposeKind.SOUND_CLASSES, PurposeKind.SEQ2SE
 """What the end of a class's name says → what it is for where it takes sound."""
 SPEAKERS = ("whisper", "moonshine")
 """`model_type`s with an encoder of sound and a decoder of text."""
+SEEING = (
+    *("LlavaForConditionalGeneration", "Gemma3ForConditionalGeneration", "Idefics3ForConditionalGeneration"),
+    *("SmolVLMForConditionalGeneration", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"),
+    *("Qwen3VLForConditionalGeneration", "PaliGemmaForConditionalGeneration"),
+)
+"""Classes that answer texts with images in them, as tests feed them."""
 CONTRASTIVE = ("clip", "metaclip_2", "siglip")
 """`model_type`s with an image tower and a text tower."""
 TASKS = {
@@ -43,6 +50,7 @@ TASKS = {
     PurposeKind.SPEECH: "automatic-speech-recognition",
     PurposeKind.CAUSAL_LM: "text-generation",
     PurposeKind.SEQ2SEQ: "text2text-generation",
+    PurposeKind.IMAGE_TEXT: "image-text-to-text",
     PurposeKind.FEATURES: "feature-extraction",
     PurposeKind.MASKED_LM: "fill-mask",
     PurposeKind.ZERO_SHOT: "zero-shot-image-classification",
@@ -69,6 +77,8 @@ def kind_of(architecture: str) -> PurposeKind | None:
     """Return what a class of this name is for; None if that is not known."""
     if architecture.endswith("DoubleHeadsModel"):  # no model of features
         return None
+    if architecture in SEEING:
+        return PurposeKind.IMAGE_TEXT
     kind = next((kind for end, (kind, _) in KINDS.items() if architecture.endswith(end)), None)
     return _heard(kind, architecture)
 
@@ -141,6 +151,8 @@ def of_adapter(config: Any, task: str | None, cls: str | None, classes: int | No
             f"an adapter for {task or cls} is for a task that this version does not know; it ports "
             f"{', '.join(PEFT_TASKS)}"
         )
+    if kind_of(own) is PurposeKind.IMAGE_TEXT:  # trained as a language model, PEFT says
+        return Purpose(PurposeKind.IMAGE_TEXT, architecture=own)
     same = kind_of(own) == kind or any(own.endswith(last) for last, (other, _) in KINDS.items() if other == kind)
     if kind.classifies and classes not in (None, len(config.id2label)):
         config.id2label = {i: f"LABEL_{i}" for i in range(classes)}
@@ -169,6 +181,8 @@ def _require_fed(config: Any, name: str, kind: PurposeKind | None) -> None:
     """
     import transformers
 
+    if name in SEEING:
+        return
     cls, takes = getattr(transformers, name, None), _takes(name)
     if kind is not None and kind.hears and (kind is not PurposeKind.SPEECH or config.model_type in SPEAKERS):
         if getattr(config, "use_weighted_layer_sum", False):
@@ -183,8 +197,8 @@ def _require_fed(config: Any, name: str, kind: PurposeKind | None) -> None:
     if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
         raise PortError(
             f"a {name} takes {' and '.join(sorted(takes))}, which this version cannot feed; it ports models that take "
-            "texts or images alone, and of sound …ForAudioClassification, …ForSequenceClassification, …ForCTC and "
-            f"the …ForConditionalGeneration of {' and '.join(SPEAKERS)}"
+            f"texts or images alone, of those that take both {', '.join(SEEING)}, and of sound …ForAudioClassification, "
+            f"…ForSequenceClassification, …ForCTC and the …ForConditionalGeneration of {' and '.join(SPEAKERS)}"
         )
 
 

@@ -39,7 +39,7 @@ def note_aside(models: Sequence[RepoModel], kind: PurposeKind, hub: Hub, *, addi
             "base keeps its own"
         )
     more = added_tokens(tuned.pinned, base.pinned, hub)
-    if kind is PurposeKind.CAUSAL_LM:
+    if kind in (PurposeKind.CAUSAL_LM, PurposeKind.IMAGE_TEXT):
         mine, theirs = (chat_template(each.pinned, hub) for each in (tuned, target))
         comes = adding and isinstance(mine, str) and any(token in mine for token in more)
         if mine and mine != theirs and not comes:

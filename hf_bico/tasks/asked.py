@@ -19,6 +19,7 @@ from hf_bico.tasks.hidden import HiddenWords
 from hf_bico.tasks.kinds import HEARD
 from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task, samples_of
+from hf_bico.tasks.sights import Seeing
 from hf_bico.tasks.speech import Spelled, Written
 from hf_bico.tasks.splits import Split
 
@@ -65,6 +66,8 @@ def objective_of(
         return asked(side, length, task.class_names)
     if purpose.kind is PurposeKind.SEQ2SEQ:
         return Seq2Seq(side, length, task.class_names)
+    if purpose.kind is PurposeKind.IMAGE_TEXT:
+        return Seeing(side, length, task.class_names)
     if purpose.kind is PurposeKind.MASKED_LM:
         return HiddenWords(side, length)
     if purpose.kind is PurposeKind.FEATURES:
@@ -92,7 +95,7 @@ def check_answers(asked: Asked, split: Split, name: str, indices: Sequence[int],
     Raises:
         PortError: there is one; its row is named.
     """
-    if task.columns.kind not in (SampleKind.CHAT, SampleKind.COMPLETION, *HEARD):
+    if task.columns.kind not in (SampleKind.CHAT, SampleKind.COMPLETION, SampleKind.SIGHT, *HEARD):
         return
     for index, sample in zip(indices, samples_of(split, indices, task), strict=True):
         try:

@@ -15,6 +15,7 @@ from hf_bico.core.alignment import meeting, same
 from hf_bico.core.collect import Batch, samples_in
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import LABELS, TEXT, UNASKED, Encoded
+from hf_bico.families.patches import meeting_of_images
 from hf_bico.tasks.objectives import Objective
 from hf_bico.tasks.samples import Sample
 from hf_bico.tasks.views import Seen, sample_seen, seed_of
@@ -275,4 +276,4 @@ def row_weights(a: Encoded, b: Encoded) -> dict[str, Tensor]:
         found["text"] = torch.diag_embed(a.inputs[mask].float())
         if a.labels is not None and a.labels.ndim == 2:
             found["labels"] = torch.diag_embed((a.labels != UNASKED).float())
-    return found
+    return meeting_of_images(found, a, b) if a.shown else found

@@ -16,6 +16,7 @@ SUITS = {
     PurposeKind.SOUND_CLASSES: SampleKind.SOUND,
     PurposeKind.CTC: SampleKind.SPEECH,
     PurposeKind.SPEECH: SampleKind.SPEECH,
+    PurposeKind.IMAGE_TEXT: SampleKind.SIGHT,
 }
 """What a model is for → the kind of samples that is tried first."""
 
@@ -64,6 +65,8 @@ def find_columns(
         else [SUITS.get(purpose.kind)]
     )
     order = sorted(order, key=lambda kind: kind not in first)
+    if SampleKind.SIGHT not in first:  # to any other model an image is one, and a text about it a text
+        order.remove(SampleKind.SIGHT)
     for kind in order:
         if set(named) <= set(ROLES[kind]) and (found := FINDERS[kind](table)):
             return Columns(kind, found)

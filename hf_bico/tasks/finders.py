@@ -37,6 +37,7 @@ TOGETHER_NAMES = (
 )
 NEGATIVE_NAMES = re.compile(r"(hard_)?neg(ative)?s?(_\d+)?")
 PROMPT_NAMES = ("prompt", "instruction", "question", "document", "article", "dialogue")
+CAPTION_NAMES = ("text", "caption", "description")
 COMPLETION_NAMES = ("completion", "response", "answer", "output", "target", "summary", "highlights")
 TRANSCRIPTION_NAMES = ("transcription", "transcript", "sentence", "text", "normalized_text")
 MESSAGES_NAMES = ("messages", "conversations", "conversation")
@@ -278,6 +279,24 @@ def _single(table: Table, without: str | None = None) -> str | None:
     return table.one("text", known or strings)
 
 
+def _sight(table: Table) -> dict[str, str] | None:
+    """Return the column of an image, or of lists of them, and those of a chat, a prompt with its completion, or a text
+    about it.
+    """
+    lists = [name for name, feature in table.features.items() if fits("images", feature)]
+    seen = picture(table)
+    if not seen:
+        images = table.one("images", lists)
+        seen = None if images is None else {"images": images}
+    if not seen:
+        return None
+    said = None if "text" in table.named else _chat(table) or _completion(table)
+    text = None if said else table.one("text", table.strings(CAPTION_NAMES))
+    if text is not None:
+        said = {"text": text}
+    return said and seen | said
+
+
 FINDERS = {
     SampleKind.IMAGE: _image,
     SampleKind.CHAT: _chat,
@@ -290,4 +309,5 @@ FINDERS = {
     SampleKind.TOGETHER: _together,
     SampleKind.SPEECH: _speech,
     SampleKind.SOUND: _sound,
+    SampleKind.SIGHT: _sight,
 }

@@ -22,6 +22,7 @@ class SampleKind(StrEnum):
     TOGETHER = "texts that belong together"
     SOUND = "sound"
     SPEECH = "sound and transcription"
+    SIGHT = "images and texts"
 
 
 ROLES = {
@@ -36,6 +37,7 @@ ROLES = {
     SampleKind.TOGETHER: ("anchor", "positive", "negative"),
     SampleKind.SPEECH: ("audio", "transcription"),
     SampleKind.SOUND: ("audio", "label"),
+    SampleKind.SIGHT: ("image", "images", "messages", "prompt", "completion", "text"),
 }
 """The columns of every kind of sample, in the order in which the kinds are tried."""
 
@@ -73,6 +75,8 @@ def fits(role: str, feature: Any) -> bool:
         return isinstance(feature, datasets.Image)
     if role == "audio":
         return isinstance(feature, datasets.Audio)
+    if role == "images":
+        return is_list(feature) and isinstance(element(feature), datasets.Image)
     if role == "messages":
         return is_chat(feature)
     if role == "label":

@@ -42,7 +42,7 @@ class Part:
         """
         wanted, first = self._own, 0
         for place, batch in enumerate(self.batches if self.seen is None else self.seen):
-            n = samples_in(batch.base)
+            n = apart(batch.base)
             if wanted is None or n is None:
                 if place % 2 == self.number:
                     yield batch
@@ -57,7 +57,7 @@ class Part:
         """Return the numbers of this half's samples; None where batches cannot be parted."""
         sizes, labels = [], []
         for batch in self.batches:
-            n = samples_in(batch.base)
+            n = apart(batch.base)
             sizes.append(n)
             labels += labels_of_batch(batch.base, n or 0)
         if not sizes:
@@ -69,6 +69,15 @@ class Part:
                 f"of tensors, two batches of anything else, or name a {setting('method')}"
             )
         return set(halved(labels)[self.number]) if len(known) == len(sizes) else None
+
+
+def apart(batch: Any) -> int | None:
+    """Return how many samples a batch holds; None where they cannot be told apart, as with several images a sample, or
+    images of any size whose patches lie one after the other.
+    """
+    n = samples_in(batch)
+    images = batch.get("pixel_values") if isinstance(batch, Mapping) else None
+    return None if isinstance(images, Tensor) and len(images) != n else n
 
 
 def labels_of_batch(batch: Any, n: int) -> list[Any]:

@@ -28,6 +28,7 @@ def head_of(named: str | None, purpose: Purpose, task: Task) -> HeadKind:
         PurposeKind.MASKED_LM: (HeadKind.LM,),
         PurposeKind.SPEECH: (HeadKind.LM,),
         PurposeKind.CTC: (HeadKind.TRANSPORT,),
+        PurposeKind.IMAGE_TEXT: (HeadKind.LM,),
         PurposeKind.FEATURES: (_of_features(task),),
     }
     choices = fit.get(purpose.kind, (HeadKind.TRANSPORT, HeadKind.RIDGE))
@@ -69,6 +70,7 @@ TAKES = {
     PurposeKind.SOUND_CLASSES: {SampleKind.SOUND},
     PurposeKind.CTC: {SampleKind.SPEECH},
     PurposeKind.SPEECH: {SampleKind.SPEECH},
+    PurposeKind.IMAGE_TEXT: {SampleKind.SIGHT},
 }
 """What a model is for → the kinds of samples that it can be calibrated on."""
 
@@ -113,11 +115,19 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
         if bare:
             raise PortError(f"{listed(bare)} has no tokenizer (tokenizer.json, vocab.txt …): copy one to it")
     if kind not in takes:
+        of_images = " (image or images; prompt and completion, messages, or text)" * (SampleKind.SIGHT in takes)
         raise PortError(
             f"{lineage.source} is for {purpose.kind}, but {lineage.dataset} has samples of the kind {kind}; it "
-            f"takes {', '.join(sorted(takes))}: name its columns with "
+            f"takes {', '.join(sorted(takes))}{of_images}: name its columns with "
             f"{setting('columns')}, or another {setting('dataset')}"
         )
+    if kind is SampleKind.SIGHT:
+        blind = [str(each) for each in lineage.models[1:] if not PROCESSORS & set(each.files)]
+        if blind:
+            raise PortError(
+                f"{listed(blind)} has no processor of images (processor_config.json, preprocessor_config.json): copy "
+                "one to it"
+            )
     if not task.columns.labels and (purpose.kind is PurposeKind.ZERO_SHOT or purpose.kind.classifies):
         raise PortError(
             f"{lineage.dataset} has no labels, which a port of {purpose.kind} needs: name their column "
@@ -204,10 +214,12 @@ def read_bank(
             )
         return ()
     if path is None:
-        if purpose.kind.hears or (task.columns.kind is SampleKind.IMAGE and purpose.kind is not PurposeKind.ZERO_SHOT):
+        silent = purpose.kind.hears or task.columns.kind in (SampleKind.IMAGE, SampleKind.SIGHT)
+        if silent and purpose.kind is not PurposeKind.ZERO_SHOT:
             raise PortError(
-                "gradients without labels need scores on something general, which a classifier of images or a model of "
-                "sound lacks: take another method; CLIP-like models and models of texts have such scores"
+                "gradients without labels need scores on something general, which a classifier of images, a model of "
+                "images with texts or a model of sound lacks: take another method; CLIP-like models and models of texts "
+                "have such scores"
             )
         return library.general_prompts()
     prompts = tuple(lines(path))

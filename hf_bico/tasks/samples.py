@@ -18,6 +18,7 @@ from hf_bico.tasks.chats import chat_of
 from hf_bico.tasks.columns import Columns, SampleKind, find_columns
 from hf_bico.tasks.labels import Labels, class_index, label_of, labels_of, reading
 from hf_bico.tasks.pictures import as_rgb, is_broken
+from hf_bico.tasks.sights import Sight, content_of, sight_of
 from hf_bico.tasks.sounds import as_sound
 from hf_bico.tasks.splits import HubDataset, Split, lines
 from hf_bico.tasks.strategies import Calibration, Features, chosen
@@ -64,8 +65,8 @@ class Sample:
     """A row of a dataset as a model is asked about it."""
 
     inputs: Any
-    """An image, a sound, a text, a pair of texts (an anchor, its positive, its negatives), a list of words, the messages
-    of a chat (role and content each), or a prompt."""
+    """An image, a sound, images with what is said of them (`Sight`), a text, a pair of texts (an anchor, its positive, its
+    negatives), a list of words, the messages of a chat (role and content each), or a prompt."""
     label: Any
     """The index of the class, a number, what is said, the completion of the prompt (a text, or messages), the classes
     that are there or those of every word, the right spans of the second text, or None."""
@@ -209,6 +210,8 @@ def _content(sample: Sample) -> bytes:
     """Return bytes that tell a sample from any other: an image's pixels; of anything else, canonical JSON in UTF-8."""
     if isinstance(sample.inputs, Sound):
         return json.dumps([sample.inputs.rate, sample.label]).encode() + sample.inputs.samples.tobytes()
+    if isinstance(sample.inputs, Sight):
+        return content_of(sample.inputs, sample.label)
     if isinstance(sample.inputs, Image):
         return json.dumps([sample.inputs.mode, sample.inputs.size, sample.label]).encode() + sample.inputs.tobytes()
     return json.dumps([sample.inputs, sample.label], ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
@@ -243,7 +246,7 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
             try:
                 row = next(rows)
             except (UnidentifiedImageError, SyntaxError, OSError) as error:
-                if task.columns.kind is not SampleKind.IMAGE or not is_broken(error):
+                if task.columns.kind not in (SampleKind.IMAGE, SampleKind.SIGHT) or not is_broken(error):
                     raise
                 raise PortError(f"the image of row {index} cannot be read: {' '.join(str(error).split())}") from error
             sample = _sample(task, index, row)
@@ -252,6 +255,8 @@ def samples_of(split: Split, indices: Sequence[int], task: Task) -> Iterator[Sam
 
 def _sample(task: Task, index: int, row: Mapping[str, Any]) -> Sample:
     kind, values = task.columns.kind, {role: row[column] for role, column in task.columns.names.items()}
+    if kind is SampleKind.SIGHT:
+        return Sample(*sight_of(index, values))
     if kind is SampleKind.CHAT:
         return Sample(*chat_of(index, values))
     if kind is SampleKind.COMPLETION:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hf_bico.core.collect import Batch, samples_in
 from hf_bico.core.errors import PortError
+from hf_bico.families.sights import Sight
 from hf_bico.families.sounds import Sound
 from hf_bico.tasks.samples import Sample
 
@@ -109,6 +110,8 @@ def _seen(inputs: Any, seed: int, *, asked: bool) -> Any:
         return image_seen(inputs, seed)
     if isinstance(inputs, Sound):
         return sound_seen(inputs, seed)
+    if isinstance(inputs, Sight):
+        return replace(inputs, images=tuple(image_seen(image, seed) for image in inputs.images))
     if isinstance(inputs, str) and not asked:
         return text_seen(inputs, seed)
     if isinstance(inputs, tuple) and not asked and all(isinstance(text, str) for text in inputs):

@@ -10,6 +10,7 @@ from hf_bico.core.methods import METHODS, method_of
 from hf_bico.core.types import Signal
 from hf_bico.families import Answer, Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.heads import HeadKind
+from hf_bico.families.purposes import kind_of
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
@@ -51,7 +52,7 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     device, named, calibration = pick_device(config.device), parse_columns(config.columns), calibration_of(config)
     a, b = (hub.resolve(name) for name in (config.base, config.target))
     lineage = Lineage(a, a, b, hub.resolve(config.dataset, "dataset"))
-    dataset, split, task = open_dataset(config, hub, lineage.dataset, named)
+    dataset, split, task = open_dataset(config, hub, lineage.dataset, named, _seeing(a, hub))
     library, purpose, models = bases((a, b), hub, config.family, partial(purpose_of, config.head, task))
     head = base_head(config.head, purpose, task)
     require_task(purpose, task, lineage, method)
@@ -73,6 +74,14 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     left = unreachable(found, method)
     destination = destination_of(_purport(lineage, hub), hub, config)
     return Plan(lineage, found.without(left), samples, method, destination=destination, left=left)
+
+
+def _seeing(base: Pinned, hub: Hub) -> Purpose | None:
+    """Return the purpose of a base that answers texts with images in them, which says what its samples are; else None,
+    for what others are opened for depends on their samples.
+    """
+    names = hub.json(base, Transformers.config_file).get("architectures") or [""]
+    return Purpose(PurposeKind.IMAGE_TEXT) if kind_of(str(names[0])) is PurposeKind.IMAGE_TEXT else None
 
 
 def require_storable(method: Method) -> None:

@@ -1,4 +1,4 @@
-"""What of a fine-tune lies beside a port's weights: added tokens, sentence-transformers' modules, the letters of CTC."""
+"""What of a fine-tune lies beside a port's weights: added tokens, modules of sentence-transformers, letters of CTC."""
 
 from pathlib import Path
 from typing import Any

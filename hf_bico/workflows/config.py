@@ -57,9 +57,10 @@ class ReadingChoices:
     config: str | None = option("The dataset's configuration.", None)
     split: str = option("Split that the calibration samples are drawn from.", "train")
     columns: str | None = option(
-        "Which column has which role, as role=column,… (image, label, text, text_pair, prompt, completion, messages, "
-        "tokens, tags, question, context, answers, anchor, positive, negative, audio, transcription); label=a|b|c where "
-        "every class has a column of its own, negative=a|b of several [default: found by name and type].",
+        "Which column has which role, as role=column,… (image, images, label, text, text_pair, prompt, completion, "
+        "messages, tokens, tags, question, context, answers, anchor, positive, negative, audio, transcription); "
+        "label=a|b|c where every class has a column of its own, negative=a|b of several "
+        "[default: found by name and type].",
         None,
     )
     streaming: bool = option("Read only the first rows of files that are not parquet, in place of all.", False)

@@ -44,7 +44,7 @@ def test_images_and_masked_texts_meet_in_their_towers():
     batch["pixel_values"] = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found = ported(llava(0, 24), llava(1, 32), batch, lambda model, some: 4 * model(**some).loss)
     blocks = {(row["tower"], row["target"]): len(row["sites"]) for row in found.report["layers"]}
-    assert blocks == {("", 0): 6, ("text", 0): 7, ("text", 1): 7}
+    assert blocks == {("", 0): 6, ("text", 0): 7, ("text", 1): 7, ("", None): 2}  # and the projector
     assert any("vision_tower" in left["key"] and "layers.1." in left["key"] for left in found.report["left"])
 
 

@@ -65,7 +65,7 @@ MUTANTS = {
         f"{CHATS}a_system_turn_goes_before_the_user_turn_where_a_template_refuses_it",
     ),
     "prompts are asked for": of_tests(
-        chat, "_turns", given(lambda *args: (*args[:-1], 0)), f"{CHATS}of_a_prompt_nothing_is_asked"
+        chat, "turns_of", given(lambda *args: (*args[:-1], 0)), f"{CHATS}of_a_prompt_nothing_is_asked"
     ),
     "texts end with their padding": of_tests(
         tokenizing,

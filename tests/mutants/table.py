@@ -9,11 +9,12 @@ from tests.mutants import (
     learning,
     methods,
     saved,
+    sights,
     sounds,
     tasks,
     tokens,
     traced,
 )
 
-ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, tasks, tokens, traced, sounds)
+ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, sights, tasks, tokens, traced, sounds)
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -84,6 +84,25 @@ FOUND = {
 }
 
 
+SEEN = {
+    "questions about an image": (
+        {"image": Image(), "question": S, "answer": S},
+        "image prompt=question completion=answer",
+    ),
+    "questions about images": (
+        {"images": List(Image()), "question": S, "response": S},
+        "images prompt=question completion=response",
+    ),
+    "chats about images": ({"images": List(Image()), "messages": TURNS}, "images messages"),
+    "chats about an image": (
+        {"id": S, "image": Image(), "conversations": List({"from": S, "value": S})},
+        "image messages=conversations",
+    ),
+    "captions": ({"image": Image(), "caption": S}, "image text=caption"),
+    "texts and labels": ({"image": Image(), "text": S, "label": CLASS}, "image text"),
+}
+
+
 def roles(text: str) -> dict[str, str]:
     pairs = [entry.partition("=") for entry in text.split()]
     return {role: column or role for role, _, column in pairs}
@@ -92,6 +111,13 @@ def roles(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(("features", "kind", "names"), FOUND.values(), ids=FOUND)
 def test_well_known_columns_are_found(features, kind, names):
     assert find_columns("org/data", Features(features), {}) == Columns(kind, roles(names))
+
+
+@pytest.mark.parametrize(("features", "names"), SEEN.values(), ids=SEEN)
+def test_a_model_of_images_with_texts_is_asked_of_both(features, names):
+    purpose = Purpose(PurposeKind.IMAGE_TEXT)
+    for named in ({}, roles(names)):
+        assert find_columns("org/data", Features(features), named, purpose) == Columns(SampleKind.SIGHT, roles(names))
 
 
 @pytest.mark.parametrize(("features", "kind", "names"), FOUND.values(), ids=FOUND)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
 from hf_bico.families.experts import known_experts
-from hf_bico.families.layout import LABELS, SINGLE, TEXT, is_transposed
+from hf_bico.families.layout import CUT, JOINED, LABELS, SINGLE, TEXT, is_transposed
 from hf_bico.families.traced.examples import ANSWERS, WORDS
 from hf_bico.families.traced.kin import kin
 from hf_bico.families.traced.reading import Reading, Seen, bias_of, stored
@@ -20,6 +20,10 @@ from hf_bico.families.traced.watch import Rows
 ROWS = Tokens(prefix=0, grid=(1,), sequence="rows")
 """Rows of which nothing is known: they meet one to one."""
 KINDS = {"text": TEXT, "image": ROWS, "audio": ROWS}
+CELLS = 16
+"""The patches of an image that a tiny copy is shown; models that merge some do so two by two."""
+PROJECTOR = re.compile(r"(^|\.)(?P<own>(multi_modal_projector|connector|merger)\.)")
+"""In the name of what lies between an image's tower and a text's."""
 MOST_SPECIAL = 8
 """The most rows that stand before those of an image's patches."""
 
@@ -58,7 +62,22 @@ def sites_of(model: nn.Module, reading: Reading | None) -> tuple[Site, ...]:
     found = _apart(found)
     towers = _towers(model, found)
     decodes = any(_tokens(model, each) == LABELS for each in found)
-    return tuple(_site(model, each, weights, towers, like, decodes) for each in found)
+    inside = (_site(model, each, weights, towers, like, decodes) for each in found)
+    return (*inside, *_between(model, weights, reading, like))
+
+
+def _between(
+    model: nn.Module, weights: dict[str, Tensor], reading: Reading | None, like: dict[str, str]
+) -> Iterator[Site]:
+    """Yield the linear maps that take what an image's tower gives to the text's."""
+    for name, weight in weights.items():
+        found = PROJECTOR.search(name)
+        seen = reading.maps.get(like.get(name, "")) if reading else None
+        if found and weight.ndim > 1 and place_of(name) is None and seen is not None and seen.plain:
+            role = re.sub(r"[._]?weight$", "", name[found.start("own") :])
+            entry = Entry(name, seen, "", 0, role, role)
+            site = named_site(model, name, role, transposed=seen.transposed)
+            yield replace(site, tokens=_tokens(model, entry))
 
 
 def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None, *, named_alone: bool) -> Iterator[Entry]:
@@ -170,9 +189,12 @@ def _patches(model: Any, rows: int) -> Tokens:
     config = getattr(model.config, "vision_config", model.config)
     size, patch = (getattr(config, name, None) for name in ("image_size", "patch_size"))
     sides = size if isinstance(size, list | tuple) else (size, size)
+    if isinstance(patch, int) and hasattr(config, "spatial_merge_size") and rows in (CELLS, CELLS // 4):
+        return CUT if rows == CELLS else JOINED
     if not isinstance(patch, int) or not all(isinstance(each, int) for each in sides) or hasattr(config, "depths"):
         return ROWS
-    return Tokens(rows - 16, tuple(each // patch for each in sides)) if 0 <= rows - 16 <= MOST_SPECIAL else ROWS
+    before = rows - CELLS
+    return Tokens(before, tuple(each // patch for each in sides)) if 0 <= before <= MOST_SPECIAL else ROWS
 
 
 def _site(
@@ -227,10 +249,10 @@ def _below(entry: Entry, name: str) -> str:
     return place[2] if place else name
 
 
-def named_site(model: nn.Module, name: str, role: str) -> Site:
+def named_site(model: nn.Module, name: str, role: str, *, transposed: bool = False) -> Site:
     """Return a linear layer outside the blocks as a site, by the name of its weight."""
     weights = dict(model.named_parameters())
-    d_out, d_in = weights[name].shape
+    d_out, d_in = stored(weights[name], transposed).shape
     bias = bias_of(name)
-    where = Slice(bias) if bias in weights else None
-    return Site(role, role, None, Slice(name), where, d_out, d_in, role, SINGLE)
+    where = Slice(bias) if bias in weights and bias != name else None
+    return Site(role, role, None, Slice(name, transposed=transposed), where, d_out, d_in, role, SINGLE)
