@@ -197,8 +197,9 @@ def _require_fed(config: Any, name: str, kind: PurposeKind | None) -> None:
     if config.model_type not in CONTRASTIVE and takes not in ({"text"}, {"image"}):
         raise PortError(
             f"a {name} takes {' and '.join(sorted(takes))}, which this version cannot feed; it ports models that take "
-            f"texts or images alone, of those that take both {', '.join(SEEING)}, and of sound …ForAudioClassification, "
-            f"…ForSequenceClassification, …ForCTC and the …ForConditionalGeneration of {' and '.join(SPEAKERS)}"
+            f"texts or images alone, of those that take both {', '.join(SEEING)}, and of sound "
+            "…ForAudioClassification, …ForSequenceClassification, …ForCTC and the …ForConditionalGeneration of "
+            f"{' and '.join(SPEAKERS)}"
         )
 
 

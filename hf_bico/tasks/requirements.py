@@ -55,8 +55,8 @@ TOKENIZERS = {
     "sentencepiece.bpe.model",
 }
 """Files of which a text model has at least one."""
-EARS = {"preprocessor_config.json", "processor_config.json"}
-"""Files of which a model of sound has at least one."""
+PREPARING = {"preprocessor_config.json", "processor_config.json"}
+"""Files of which a model of sound, or of images with texts, has at least one."""
 TAKES = {
     PurposeKind.ZERO_SHOT: {SampleKind.IMAGE},
     PurposeKind.IMAGE_CLASSES: {SampleKind.IMAGE},
@@ -122,7 +122,7 @@ def require_task(purpose: Purpose, task: Task, lineage: Lineage, method: Method)
             f"{setting('columns')}, or another {setting('dataset')}"
         )
     if kind is SampleKind.SIGHT:
-        blind = [str(each) for each in lineage.models[1:] if not PROCESSORS & set(each.files)]
+        blind = [str(each) for each in lineage.models[1:] if not PREPARING & set(each.files)]
         if blind:
             raise PortError(
                 f"{listed(blind)} has no processor of images (processor_config.json, preprocessor_config.json): copy "
@@ -153,7 +153,7 @@ def _require_ears(purpose: Purpose, lineage: Lineage) -> None:
         PortError: there is one.
     """
     whole = [each for each in lineage.models if not is_adapter(each)] if purpose.kind.hears else []
-    deaf = dict.fromkeys(str(each) for each in whole if not EARS & set(each.files))
+    deaf = dict.fromkeys(str(each) for each in whole if not PREPARING & set(each.files))
     if deaf:
         raise PortError(f"{listed(list(deaf))} has no feature extractor (preprocessor_config.json): copy one to it")
 
@@ -218,8 +218,8 @@ def read_bank(
         if silent and purpose.kind is not PurposeKind.ZERO_SHOT:
             raise PortError(
                 "gradients without labels need scores on something general, which a classifier of images, a model of "
-                "images with texts or a model of sound lacks: take another method; CLIP-like models and models of texts "
-                "have such scores"
+                "images with texts or a model of sound lacks: take another method; CLIP-like models and models of "
+                "texts have such scores"
             )
         return library.general_prompts()
     prompts = tuple(lines(path))

@@ -65,8 +65,8 @@ class Sample:
     """A row of a dataset as a model is asked about it."""
 
     inputs: Any
-    """An image, a sound, images with what is said of them (`Sight`), a text, a pair of texts (an anchor, its positive, its
-    negatives), a list of words, the messages of a chat (role and content each), or a prompt."""
+    """An image, a sound, images with what is said of them (`Sight`), a text, a pair of texts (an anchor, its positive,
+    its negatives), a list of words, the messages of a chat (role and content each), or a prompt."""
     label: Any
     """The index of the class, a number, what is said, the completion of the prompt (a text, or messages), the classes
     that are there or those of every word, the right spans of the second text, or None."""
