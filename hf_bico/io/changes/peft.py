@@ -110,7 +110,8 @@ def with_whole_heads(delta: Delta, weights: Tensors, head: Tensors) -> tuple[Del
         if saved(key) in modules:
             moves[key] = delta[key]
         else:
-            rest.write(Slice(key), delta.factors(key) or delta[key])
+            product = delta.factors(key)
+            rest.put(key, delta[key]) if product is None else rest.write(Slice(key), product)
     stays = {key: weights[key] for key in weights if saved(key) in modules}
     return rest, {**stays, **dict(added(weights, moves)), **head}
 
