@@ -300,10 +300,9 @@ def turned(
         out = side(site.hidden_out, writes, site.role == HEAD_DENSE, site.d_out)
         into = side(site.hidden_in, site.role in READS, site.role == HEAD and deep, site.d_in)
         weight = site.weight.of(state[site.weight.key])
-        weight.copy_(out @ weight @ into.T)
+        site.weight.put(state[site.weight.key], out @ weight @ into.T)
         if site.bias:
-            bias = site.bias.of(state[site.bias.key])
-            bias.copy_(out @ bias)
+            site.bias.put(state[site.bias.key], out @ site.bias.of(state[site.bias.key]))
         done |= {s.key for s in site.slices}
     for key, tensor in state.items():
         if key.endswith("relative_attention_bias.weight"):

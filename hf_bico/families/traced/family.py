@@ -14,6 +14,7 @@ from hf_bico.core.riders import Rider
 from hf_bico.core.types import Site
 from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
 from hf_bico.families.riders import riders
+from hf_bico.families.traced.along import gains_of, riders_of
 from hf_bico.families.traced.examples import WORDS
 from hf_bico.families.traced.places import named_site, sites_of
 from hf_bico.families.traced.reading import Reading, read
@@ -24,6 +25,7 @@ HEADS = ("classifier", "score", "head", "classification_head")
 EXPERTS = re.compile(r"(^|\.)experts\.")
 """In the name of an expert's weights."""
 LEFT = {
+    r"(^|\.)(running_(mean|var)|num_batches_tracked)$": "a batch norm's running statistics are the target's own",
     **COMMON,
     rf"^({'|'.join(HEADS)})\.": ON_TOP,
     r"experts?\.": "experts that are stored as one tensor, or multiplied in another way, are the target's own",
@@ -91,11 +93,20 @@ class Traced:
         return found
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
-        """Return what moves beside the linear maps: what lies outside the blocks and is named as it is elsewhere."""
-        return riders(model, self.sites(model, every=True), {})
+        """Return what moves beside the linear maps: what a trace shows beside them, and what lies outside the blocks
+        and is named as it is elsewhere.
+        """
+        reading = self.reading(model)
+        seen, on_top = riders_of(model, reading) if reading else (), self.on_top(model)
+        scaled = {each.tower for each in seen if each.role.startswith("scale of")}
+        named = riders(model, self.sites(model, every=True), {}, scaled)
+        keys = {each.key for each in named} | on_top
+        return (*(each for each in named if each.key not in on_top), *(each for each in seen if each.key not in keys))
 
     def gains(self, model: nn.Module) -> tuple[Gain, ...]:
-        return ()
+        """Return the gains whose change the linear maps can tell."""
+        reading = self.reading(model)
+        return gains_of(model, reading) if reading else ()
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return a classifier's layers outside the blocks, in the order they run; empty without one."""
