@@ -201,11 +201,13 @@ def union(methods: Iterable[Method]) -> Wanted:
 
 
 def require_same_shapes(name: str, pairs: Sequence[Pair]) -> None:
-    """Refuse pairs of unequal shapes for a method that works weight by weight.
+    """Refuse pairs of unequal shapes, and convolutions, for a method that works weight by weight.
 
     Raises:
         PortError: there are such pairs.
     """
+    if wide := [b.name for pair in pairs for b in pair[1:] if any(site.window for site in pair)]:
+        raise PortError(f"{name} does not serve convolutions of more than one tap: {listed(wide)}; bico does")
     unequal = [
         f"{b.name} is {b.d_out} × {b.d_in}, its partner {a.d_out} × {a.d_in}"
         for a, b in pairs

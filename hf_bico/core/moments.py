@@ -152,7 +152,7 @@ class Statistics:
             for signal in self.wanted.signals & ROWS:
                 streams = pair.streams(signal)
                 self._moments[streams] = _moment(pair, signal)
-                self._layouts[streams] = layouts = pair.base.tokens, pair.target.tokens
+                self._layouts[streams] = layouts = pair.base.layout(signal), pair.target.layout(signal)
                 if layouts not in self._resample:
                     self._resample[layouts] = resampling(*layouts)
             if Signal.WEIGHT_GRADIENT in self.wanted.signals:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_bico.core.difference import Compared
 from hf_bico.core.gains import through
+from hf_bico.core.kernels import Window, fitted, resized
 from hf_bico.core.linalg import grid_resample
 from hf_bico.core.sides import matrix, whole_side
 from hf_bico.core.types import At, Map, Pair, Tensors, Tokens
@@ -35,6 +36,8 @@ class Kind(StrEnum):
     """A gain of a head's units that all heads share: (R ∘ R) pooled to units."""
     NUMBERS = "numbers"
     """A number a row, which lies in no coordinates: it moves as it is."""
+    DEPTHWISE = "depthwise"
+    """A convolution of every channel alone, (d, 1, …): a diagonal matrix a tap, which moves as a gain does."""
 
 
 class Rows(StrEnum):
@@ -174,8 +177,12 @@ def pair_riders(
         sizes = None if here is None else (tuple(shapes[0][here.key]), tuple(shapes[1][there.key]))
         if here is None or sizes is None or here.kind is not there.kind:
             continue
-        if here.kind is Kind.KERNEL and (len(sizes[0]) != len(sizes[1]) or sizes[0][1] != sizes[1][1]):
+        if here.kind in (Kind.KERNEL, Kind.DEPTHWISE) and (
+            len(sizes[0]) != len(sizes[1]) or sizes[0][1] != sizes[1][1]
+        ):
             continue  # grey images against coloured ones, films against images
+        if here.kind is Kind.HEADS and sizes[0][0] != sizes[1][0]:
+            continue  # distances in windows of another size
         met, meet = _meeting(here, there, *sizes, vocabularies)
         if met:
             rides.append(Ride(here, there, meet))
@@ -285,9 +292,12 @@ def carried(ride: Ride, tau: Tensor, map_: Map, shape: tuple[int, ...]) -> Tenso
     squares = matrix(map_, ride.target.side, ride.base.width).square().to(tau)
     if kind is Kind.HEADS:
         return map_.scale * tau @ _pooled(ride, squares).sum((1, 3)).T * ride.target.heads / len(squares)
+    if kind is Kind.DEPTHWISE:
+        taps = fitted(tau.flatten(1).T[..., None], Window(tuple(tau.shape[2:])), Window(shape[2:]))
+        return map_.scale * (squares @ taps[..., 0].T).reshape(shape)
     if kind is Kind.UNITS:
         squares = _pooled(ride, squares).sum((0, 2)) / ride.target.heads
-    return map_.scale * squares @ tau
+    return map_.scale * (squares @ tau.flatten()).reshape(shape)
 
 
 def trust(map_: Map, side: At) -> float:
@@ -302,17 +312,3 @@ def _pooled(ride: Ride, squares: Tensor) -> Tensor:
     """Return (d_B, d_A) as (heads of B, their units, heads of A, their units)."""
     heads_b, heads_a = ride.target.heads, ride.base.heads
     return squares.reshape(heads_b, len(squares) // heads_b, heads_a, squares.shape[1] // heads_a)
-
-
-def resized(kernel: Tensor, size: Sequence[int]) -> Tensor:
-    """Return a kernel (c, h, w, d) for patches of another size (h′, w′), as rows (c h′ w′, d).
-
-    Of a patch that is resized bilinearly, x′ = B x, the kernel (Bᵀ)⁺ w gives what w gives of x (FlexiViT,
-    arXiv:2212.08013, eq. 4).
-    """
-    c, *before, d = kernel.shape
-    if tuple(before) == tuple(size):
-        return kernel.reshape(-1, d)
-    grow = grid_resample((before[0], before[1]), (size[0], size[1]), prefix=(0, 0)).to(kernel)
-    shrunk: Tensor = torch.linalg.pinv(grow.T) @ kernel.reshape(c, -1, d)
-    return shrunk.reshape(-1, d)

@@ -27,7 +27,7 @@ class Rows(NamedTuple):
     """
 
     x: Tensor
-    """(m, d_in): their inputs, as changed below them."""
+    """(m, d_in): their inputs, as changed below them; of a convolution its patches."""
     before: list[Tensor]
     """(m, d_out): their outputs in the target as it was."""
     now: list[Tensor]

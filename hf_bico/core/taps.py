@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.kernels import Convolution
 from hf_bico.core.routing import FOLLOWED, Picked, Routing
 from hf_bico.core.types import Signal, Site, Stream
 
@@ -135,7 +136,7 @@ class Taps(TorchFunctionMode):
             bias, *factors = args
             return self._watch(self.watched[id(args[2])], lambda *two: func(bias, *two, **kwargs), *factors)
         if func in _CONVOLUTIONS and len(args) > 1 and id(args[1]) in self.watched:
-            return self._pointwise(self.watched[id(args[1])], *args, **kwargs)
+            return self._convolved(self.watched[id(args[1])], *args, **kwargs)
         if func in _TURNS and args and id(args[0]) in self.watched:
             turned: Tensor = func(*args, **kwargs)
             self.turned[id(turned)] = turned
@@ -167,25 +168,41 @@ class Taps(TorchFunctionMode):
         y = self._watch(own, _product, x, weight, bias) if own else _product(x, weight, bias)
         return y[..., parts.start * d : parts.stop * d]
 
-    def _pointwise(
+    def _convolved(
         self,
         sites: Sequence[Site],
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None = None,
         stride: int | Sequence[int] = 1,
-        *rest: Any,
-        **odd: Any,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
     ) -> Tensor:
-        """Do what a convolution (d_out, d_in, 1 …) does to x (n, d_in, …), as a linear map of rows."""
+        """Do what a convolution (d_out, d_in, …) does to x (n, d_in, …), with its inputs and outputs as rows.
+
+        Where the kernel is one number, those that are read are its inputs; else all, padding apart.
+        """
+        if weight.shape[2:].numel() > 1:
+            by = Convolution(weight.shape[2:], {"stride": stride, "padding": padding, "dilation": dilation})
+            y = self._watch(sites, lambda rows, _: by(rows, weight, bias), x.movedim(1, -1), weight, by=by)
+            return y.movedim(-1, 1)
         steps = [stride] * (x.ndim - 2) if isinstance(stride, int) else stride
         picked = x[(slice(None), slice(None), *(slice(None, None, step) for step in steps))]
         y = self._watch(sites, lambda rows, _: F.linear(rows, weight.flatten(1), bias), picked.movedim(1, -1), weight)
         return y.movedim(-1, 1)
 
     def _watch(
-        self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+        self,
+        sites: Sequence[Site],
+        func: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        *args: Any,
+        by: Convolution | None = None,
+        **kwargs: Any,
     ) -> Tensor:
+        """Make a call whose rows are watched; `by` is the convolution that it is, if it has more than one tap."""
         key = id(sites[0])
         picked = None if self.routing is None or sites[0].expert is None else self.routing.rows_of(sites, x)
         run, self.runs[key] = Run(self.runs[key], picked), self.runs[key] + 1
@@ -198,7 +215,8 @@ class Taps(TorchFunctionMode):
         self._outputs(sites, Signal.OUTPUT, run, y)
         self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
         if self.signals & _AT_OUTPUT:
-            _hook(y, partial(self._output_gradient, sites, run, x.detach()))
+            y = y.clone() if y._base is not None else y  # what changes a view in place takes its hook away
+            _hook(y, partial(self._output_gradient, sites, run, x.detach(), by))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -244,10 +262,12 @@ class Taps(TorchFunctionMode):
             weight = gradient.norm(dim=-1, keepdim=True).sqrt()
             self._seen(site.stream(Signal.WEIGHTED_INPUT), run, torch.cat([weight * x, weight], dim=-1))
 
-    def _output_gradient(self, sites: Sequence[Site], run: Run, x: Tensor, gradient: Tensor) -> None:
+    def _output_gradient(
+        self, sites: Sequence[Site], run: Run, x: Tensor, by: Convolution | None, gradient: Tensor
+    ) -> None:
         self._outputs(sites, Signal.OUTPUT_GRADIENT, run, gradient)
         if Signal.WEIGHTED_GRADIENT in self.signals:
-            length = x.norm(dim=-1, keepdim=True)
+            length = x.norm(dim=-1, keepdim=True) if by is None else by.lengths(x)
             self._outputs(sites, Signal.WEIGHTED_GRADIENT, run, gradient, lambda own: length * own / _root(own))
 
     def _outputs(
@@ -276,7 +296,7 @@ _GRADIENTS = _AT_INPUT | _AT_OUTPUT
 _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__})
 """Calls that multiply rows (their first argument) by a weight (their second)."""
 _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
-"""Calls that do so to every pixel, where their kernel is one number."""
+"""Calls that do so to every pixel, or to what their kernel covers."""
 _TURNS: frozenset[Any] = frozenset(
     {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose, Tensor.type, Tensor.float, Tensor.to}  # type: ignore[attr-defined]
 )

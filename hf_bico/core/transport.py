@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.gains import through
+from hf_bico.core.kernels import fitted, on_centre
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.riders import Ride, Rode, along, by_site
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
@@ -109,10 +110,12 @@ def move(tau: Tensors, pair: Pair, map_: Map) -> tuple[Tensor | LowRank, Tensor 
     a, b = pair
     tau = through(tau, a.weight.key, map_)
     change = part_of(tau, a.weight)
-    there = map_.product(change) if isinstance(change, LowRank) else map_.weight(change)
+    given = change if isinstance(change, LowRank) else fitted(change, a.window, b.window)
+    there = map_.product(given) if isinstance(given, LowRank) else map_.weight(given)
     bias = map_.bias(a.bias.of(tau[a.bias.key])) if a.bias is not None and b.bias is not None else None
     norm = float(change.norm())
-    kept = (float(there.norm()) / (map_.scale * norm)) ** 2 if norm else 1.0
+    whole = norm if on_centre(a.window, b.window) else float(given.norm())  # a patch's kernel changes its size
+    kept = (float(there.norm()) / (map_.scale * whole)) ** 2 if whole else 1.0
     return there, bias, Moved(a.name, b.name, norm, kept, map_.scale, map_.output_fit, map_.input_fit)
 
 

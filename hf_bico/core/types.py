@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from hf_bico.core.kernels import Window
 from hf_bico.core.low_rank import LowRank
 
 Tensors = Mapping[str, Tensor]
@@ -92,8 +93,9 @@ class Slice:
     """Where a site's parameter lies in a state dict.
 
     A fused projection holds several sites in the rows of one tensor; a weight that multiplies from the right
-    (`x @ W`, d_in × d_out) is stored transposed; one of a 1 × 1 convolution is (d_out, d_in, 1, 1); those of a layer's
-    experts can lie on one another in a stack (experts, d_out, d_in), their biases in (experts, d_out).
+    (`x @ W`, d_in × d_out) is stored transposed; one of a convolution is (d_out, d_in, …), and its part is a matrix a
+    tap, (taps, d_out, d_in), or one matrix if the kernel is one number; those of a layer's experts can lie on one
+    another in a stack (experts, d_out, d_in), their biases in (experts, d_out).
     """
 
     key: str
@@ -108,28 +110,29 @@ class Slice:
     """The stored row that each of the site's rows is (a router's, whose experts were matched); None: as stored."""
 
     def of(self, tensor: Part) -> Part:
-        """Return the site's own part of `tensor`: (d_out, d_in) of a weight, (d_out,) of a bias; a view, if its rows
-        come once.
+        """Return the site's own part of `tensor`: (d_out, d_in) of a weight, (taps, d_out, d_in) of a kernel, (d_out,)
+        of a bias; a view, if its rows come once.
 
         A part of a `LowRank` is a `LowRank`.
         """
         if isinstance(tensor, LowRank):
             matrix = tensor.T if self.transposed else tensor
-            return LowRank(self._own(matrix.b), matrix.a)
-        return self._own(self._matrix(tensor))
+            return LowRank(self._own(matrix.b, 0), matrix.a)
+        matrix = self._matrix(tensor)
+        return self._own(matrix, _rows_of(matrix))
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
         """Write the site's own part of `tensor`, in place; `part` is as `of` gives it."""
         matrix = self._matrix(tensor)
+        axis = _rows_of(matrix)
         if self.order is not None:
-            matrix[list(self.order)] = part.to(matrix)
+            matrix.index_copy_(axis, self._places(matrix), part.to(matrix))
         elif self.rows is None or self.every is None:
-            self._own(matrix).copy_(part)
+            self._own(matrix, axis).copy_(part)
         else:
             length = self.rows[1] - self.rows[0]
-            torch.unflatten(matrix, 0, (-1, self.every))[:, slice(*self.rows)].copy_(
-                torch.unflatten(part, 0, (-1, length))
-            )
+            again = torch.unflatten(matrix, axis, (-1, self.every)).narrow(axis + 1, self.rows[0], length)
+            again.copy_(torch.unflatten(part, axis, (-1, length)))
 
     def put_rows(self, rows: Tensor, part: Tensor) -> None:
         """Write the site's own rows (d_out, r) of a factor (rows of the weight, r), in place."""
@@ -137,20 +140,32 @@ class Slice:
 
     def outputs(self, y: Tensor) -> Tensor:
         """Return the site's own part of what a fused weight gives, (…, d_out) of (…, rows of the weight)."""
-        whole = self.rows is None and self.order is None
-        return y if whole else self._own(y.movedim(-1, 0)).movedim(0, -1)
+        return self._own(y, y.ndim - 1)
 
     def _matrix(self, tensor: Tensor) -> Tensor:
         own = tensor if self.at is None else tensor[self.at]
-        flat = own.flatten(1) if own.ndim > 2 else own
-        return flat.T if self.transposed else flat
+        if own.ndim > 2:
+            taps = own.flatten(2).movedim(-1, 0)
+            return taps[0] if len(taps) == 1 else taps
+        return own.T if self.transposed else own
 
-    def _own(self, matrix: Tensor) -> Tensor:
+    def _own(self, tensor: Tensor, axis: int) -> Tensor:
         if self.order is not None:
-            return matrix[list(self.order)]
-        if self.rows is None or self.every is None:
-            return matrix if self.rows is None else matrix[slice(*self.rows)]
-        return torch.unflatten(matrix, 0, (-1, self.every))[:, slice(*self.rows)].flatten(0, 1)
+            return tensor.index_select(axis, self._places(tensor))
+        if self.rows is None:
+            return tensor
+        start, length = self.rows[0], self.rows[1] - self.rows[0]
+        if self.every is None:
+            return tensor.narrow(axis, start, length)
+        return torch.unflatten(tensor, axis, (-1, self.every)).narrow(axis + 1, start, length).flatten(axis, axis + 1)
+
+    def _places(self, tensor: Tensor) -> Tensor:
+        return torch.tensor(self.order, device=tensor.device)
+
+
+def _rows_of(matrix: Tensor) -> int:
+    """Return the axis of a weight's rows: of a kernel's taps (taps, d_out, d_in) the second."""
+    return 1 if matrix.ndim == 3 else 0
 
 
 @dataclass(frozen=True)
@@ -234,6 +249,19 @@ class Site:
     known: bool = False
     """Whether its n-th output is the same thing in both models (a router's, of experts that are matched), so that the
     output map is the identity."""
+    window: Window | None = None
+    """Of a convolution with more than one tap, which is a linear map (d_out, d_in) at every tap."""
+    tokens_out: Tokens | None = None
+    """The layout of its outputs, where they have another than its inputs."""
+
+    @property
+    def taps(self) -> int:
+        """The number of its matrices (d_out, d_in): 1 but for convolutions."""
+        return 1 if self.window is None else self.window.taps
+
+    def layout(self, signal: Signal) -> Tokens:
+        """Return the layout of a signal's rows."""
+        return self.tokens if signal in INPUTS or self.tokens_out is None else self.tokens_out
 
     def stream(self, signal: Signal) -> Stream:
         """Return the stream of a signal at this site."""

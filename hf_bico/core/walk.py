@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from hf_bico.core.kernels import Convolution
 from hf_bico.core.taps import Taps
 from hf_bico.core.types import Site
 
@@ -19,7 +20,7 @@ class Stop(NamedTuple):
 
     sites: tuple[Site, ...]
     x: Tensor
-    """(n, T, d_in)"""
+    """(n, T, d_in); of a convolution its patches, (n, T, d_in · taps)"""
     y: Tensor
     """(n, T, d): the outputs of all sites of a fused weight side by side."""
 
@@ -118,9 +119,16 @@ class _Steps(Taps):
         return super().__torch_function__(func, types, args, kwargs)
 
     def _watch(
-        self, sites: Sequence[Site], func: Callable[..., Tensor], x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+        self,
+        sites: Sequence[Site],
+        func: Callable[..., Tensor],
+        x: Tensor,
+        weight: Tensor,
+        *args: Any,
+        by: Convolution | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         y = func(x, weight, *args, **kwargs)
-        packed = sites[0].tokens.packed
-        change = self.wait(Stop(tuple(sites), self.by_sample(x, packed=packed), self.by_sample(y, packed=packed)))
+        packed, read = sites[0].tokens.packed, x if by is None else by.patches(x)
+        change = self.wait(Stop(tuple(sites), self.by_sample(read, packed=packed), self.by_sample(y, packed=packed)))
         return y if change is None else y + change.reshape(y.shape).to(y)

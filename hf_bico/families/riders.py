@@ -1,7 +1,7 @@
 """What of a model moves beside its linear maps, and which linear maps can tell a changed gain."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +18,8 @@ GROUPS = (TOKENS, POSITIONS, PATCHES, SPECIAL, NORMS, BIASES)
 LINEAR = "linear"
 """What the linear maps are called there; they always move."""
 
-EMBEDDED = r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|shared|wte)\.weight$"
-PLACED = r"(position_embedding\w*|pos_embed|positional_embedding|wpe)(\.weight)?$"
+EMBEDDED = r"(word_embeddings|tok_embeddings|token_embedding|embed_tokens|embed_in|shared|wte)\.weight$"
+PLACED = r"(position_embedding\w*|embed_positions|pos_embed|positional_embedding|wpe)(\.weight)?$"
 """Names of token embeddings, and of positions."""
 OUTSIDE: Mapping[str, tuple[str, str]] = {
     EMBEDDED: (TOKENS, "token embeddings"),
@@ -32,7 +32,7 @@ OUTSIDE: Mapping[str, tuple[str, str]] = {
     r"token_type_embeddings\.weight$": (SPECIAL, "segments"),
     PLACED: (POSITIONS, "positions"),
     r"(patch_embed\w*\.(\w+\.)*(proj\w*)?|patch_embedding|conv1)\.?(weight|bias)$": (PATCHES, "patches"),
-    r"relative_attention_bias\.weight$": (BIASES, "relative positions"),
+    r"(relative_attention_bias\.weight|relative_position_bias_table)$": (BIASES, "relative positions"),
     r"\.self_attn\.sinks$": (BIASES, "attention sinks"),
 }
 """Pattern of a name → group and role of a tensor; partners have the same role."""
@@ -72,14 +72,19 @@ class Norm:
         return f"scale of {self.scales}" if self.scales else f"norm of {self.units}"
 
 
-def riders(model: nn.Module, sites: Sequence[Site], norms: Mapping[str, Sequence[Norm]]) -> tuple[Rider, ...]:
+def riders(
+    model: nn.Module, sites: Sequence[Site], norms: Mapping[str, Sequence[Norm]], scaled: Collection[str] = ()
+) -> tuple[Rider, ...]:
     """Return what moves beside the linear maps of a model.
 
     Args:
         sites: all of them, those of optional towers too.
         norms: tower → those of its blocks.
+        scaled: towers with LayerScales that are not among these.
     """
-    towers = [_Tower(model, name, stack, norms.get(name, ())) for name, stack in _stacks(sites).items()]
+    towers = [
+        _Tower(model, name, stack, norms.get(name, ()), scaled=name in scaled) for name, stack in _stacks(sites).items()
+    ]
     parameters = dict(model.named_parameters(remove_duplicate=False))
     found = [
         rider
@@ -126,14 +131,16 @@ class _Tower:
     where a scale comes between, the inputs of maps that read there.
     """
 
-    def __init__(self, model: nn.Module, name: str, sites: Sequence[Site], norms: Sequence[Norm]) -> None:
+    def __init__(
+        self, model: nn.Module, name: str, sites: Sequence[Site], norms: Sequence[Norm], *, scaled: bool = False
+    ) -> None:
         self.name, self.norms = name, norms
         self.sites = [site for site in sites if site.depth is not None]
         self.outside = [site for site in sites if site.depth is None]
         first = self.sites[0]
         found = re.match(rf"(.*?)\.{first.depth}\.", first.weight.key)
         self.place = found[1] if found else ""
-        scaled = any(norm.scales for _, _, norm in _blocks(model, self))
+        scaled = scaled or any(norm.scales for _, _, norm in _blocks(model, self))
         self.side: At = "in" if scaled else "out"
         roles = ("q", "MLP up", "MLP gate") if scaled else ("attention output", "MLP down")
         ends = [site for site in self.sites if site.role in roles]

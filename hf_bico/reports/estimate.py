@@ -89,7 +89,7 @@ def estimate(work: Work, device: str) -> Estimate:
     }
     size = method.held * sum(4 * d_b * d_a for d_b, d_a, _ in shapes)
     weights = sum(4 * prod(model[key].shape) for model in work.models for key in model)
-    deltas = 2 * sum(4 * pair.target.d_out * pair.target.d_in for pair in work.pairs)  # the naive copy's is the other
+    deltas = 2 * sum(4 * t.d_out * t.d_in * t.taps for _, t in work.pairs)  # the naive copy's is the other
     return Estimate(
         method=method.name,
         n=n,
@@ -111,9 +111,9 @@ def _flops(work: Work, sites: Iterable[Site], side: int) -> float:
     """Return parameters times tokens of one sample's pass; side 0 is the base, 1 the target."""
     sites = list(sites)
     text = any(site.tokens.sequence for site in sites)
-    return sum(float(site.d_out * site.d_in * _tokens(work, site)) for site in sites) + work.on_top[side] * (
-        work.length if text else 1
-    )
+    return sum(float(site.d_out * site.d_in * site.taps * _tokens(work, site)) for site in sites) + work.on_top[
+        side
+    ] * (work.length if text else 1)
 
 
 def _tokens(work: Work, site: Site) -> int:

@@ -4,20 +4,23 @@ from dataclasses import replace
 
 import torch
 
-from hf_bico.core import pairing, routing, taps, types
+from hf_bico.core import kernels, pairing, routing, taps, types
+from hf_bico.core.methods import response
 from hf_bico.families import hf
-from hf_bico.families.traced import family, places, reading, roles
+from hf_bico.families.traced import confirming, family, places, reading, roles
 from hf_bico.workflows import live
 from tests.mutants.changes import instead, of_tests
 
 TRACED, FUSED = "tests/families/test_traced.py::test_", "tests/families/test_fused.py::test_"
 EXPERTS = "tests/families/test_experts.py::test_"
 TWIN = f"{EXPERTS}a_twin_with_its_experts_in_another_order_gives_the_fine_tune_back"
+NETS, KERNELS = "tests/families/test_convolutions.py::test_", "tests/core/test_kernels.py::test_"
+BESIDE = "tests/families/test_traced_beside.py::test_"
 
 TRACES = {
-    "no permutation refutes": of_tests(reading, "SAME", lambda right: 1e9, f"{TRACED}a_refuted_mlp_has_no_role"),
+    "no permutation refutes": of_tests(confirming, "SAME", lambda right: 1e9, f"{TRACED}a_refuted_mlp_has_no_role"),
     "every permutation refutes": of_tests(
-        reading, "apart", instead(1.0), f"{TRACED}the_trace_gives_what_the_table_says[llama]"
+        confirming, "apart", instead(1.0), f"{TRACED}the_trace_gives_what_the_table_says[llama]"
     ),
     "a decoder reads no encoder": of_tests(
         roles, "_is_cross", instead(False), f"{TRACED}the_trace_gives_what_the_table_says[t5]"
@@ -51,13 +54,15 @@ ROWS = {
     "rows that come once": of_tests(
         types.Slice,
         "_own",
-        lambda right: lambda self, matrix: matrix if self.rows is None else matrix[slice(*self.rows)],
+        lambda right: (
+            lambda self, x, axis: x if self.rows is None else x.narrow(axis, self.rows[0], self.rows[1] - self.rows[0])
+        ),
         f"{FUSED}rows_that_come_again_are_read_and_written_in_their_places",
         f"{FUSED}parts_of_a_fused_weight_are_what_attention_takes[gpt_neox]",
     ),
     "every pixel, whatever the step": of_tests(
         taps.Taps,
-        "_pointwise",
+        "_convolved",
         lambda right: (
             lambda self, sites, x, weight, bias=None, stride=1, *rest, **odd: right(self, sites, x, weight, bias, 1)
         ),
@@ -97,4 +102,33 @@ MIXTURES = {
         f"{EXPERTS}what_is_stored_apart_is_read_as_the_live_model_has_it[mixtral]",
     ),
 }
-MUTANTS = TRACES | ROWS | MIXTURES
+CONVOLUTIONS = {
+    "a kernel of another size is always resized": of_tests(
+        kernels, "on_centre", instead(False), f"{KERNELS}a_larger_kernel_is_the_same_function"
+    ),
+    "a convolution's patches have their taps first": of_tests(
+        response,
+        "as_taps",
+        lambda right: lambda matrix, window: right(matrix, window).flip(0),
+        f"{KERNELS}rotated_channels_are_followed_at_every_tap[method2]",
+    ),
+    "a batch norm's units stay when they are permuted": of_tests(
+        confirming, "_between", instead([]), f"{NETS}roles_are_confirmed_through_batch_norms_and_depthwise_convolutions"
+    ),
+    "any gain folds into what reads it": of_tests(
+        reading,
+        "told",
+        lambda right: lambda copy, shown, trace, beside: beside,
+        f"{BESIDE}a_gain_that_the_layers_behind_it_cannot_tell_is_not_folded",
+    ),
+    "no gain folds": of_tests(
+        family, "gains_of", instead(()), f"{BESIDE}gains_fold_into_the_layers_that_read_them[nemotron]"
+    ),
+    "a layer scale is no scale": of_tests(
+        reading,
+        "told",
+        lambda right: lambda *given: {name: replace(own, scales="") for name, own in right(*given).items()},
+        f"{BESIDE}everything_that_changed_moves_between_permuted_twins[beit]",
+    ),
+}
+MUTANTS = TRACES | ROWS | MIXTURES | CONVOLUTIONS

@@ -277,8 +277,8 @@ def turned(
         writes = role in WRITES or (site.role == "text proj" and site.d_out == WIDTH)  # SigLIP's
         out = side(site.hidden_out, writes, site.role == HEAD_DENSE, site.d_out)
         into = side(site.hidden_in, role in READS, site.role == HEAD and deep, site.d_in)
-        tensor = state[site.weight.key]
-        site.weight.put(tensor, out @ site.weight.of(tensor) @ into.T)
+        weight = site.weight.of(state[site.weight.key])
+        site.weight.put(state[site.weight.key], out @ weight @ into.T)
         if site.bias:
             site.bias.put(state[site.bias.key], out @ site.bias.of(state[site.bias.key]))
         done |= {s.key for s in site.slices}

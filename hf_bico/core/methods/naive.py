@@ -24,7 +24,7 @@ class Padding:
     scale: float = 1.0
 
     def weight(self, tau: Tensor) -> Tensor:
-        d_out, d_in = tau.shape
+        d_out, d_in = tau.shape[-2:]
         return F.pad(tau, (0, self.d_in - d_in, 0, self.d_out - d_out))
 
     def product(self, tau: LowRank) -> LowRank:

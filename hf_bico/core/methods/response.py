@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
+from hf_bico.core.kernels import as_matrix, as_taps
 from hf_bico.core.linalg import polar_factor
 from hf_bico.core.low_rank import Delta, LowRank
 from hf_bico.core.method import FORWARD, Job, Passes, Track, require_one_mlp, untracked
@@ -114,7 +115,7 @@ class Response(TwoSided):
                 moved += [replace(each, ridge=ridge) for each in told]
                 for site, change in zip(sites, changes, strict=True):
                     passes.add(site, change.of)
-                    delta.write(site.weight, change.weight)
+                    delta.write(site.weight, change.taps(site))
                     if site.bias is not None and change.bias is not None:
                         delta.write(site.bias, change.bias)
                 riding.after(dict(zip((site.name for site in sites), (map_ for _, map_ in layers), strict=True)))
@@ -160,9 +161,13 @@ class Change(NamedTuple):
     """What a layer changes by."""
 
     weight: Tensor
-    """(d_out, d_in)"""
+    """(d_out, d_in); of a convolution (d_out, d_in · taps), as its patches are."""
     bias: Tensor | None
     """(d_out,); None for a layer that has no bias."""
+
+    def taps(self, site: Site) -> Tensor:
+        """Return the weight as a site has it: a convolution's as a matrix a tap."""
+        return self.weight if site.window is None else as_taps(self.weight, site.window)
 
     @property
     def whole(self) -> Tensor:
@@ -242,7 +247,7 @@ class _Riding:
 def _anchor(tau: Tensors, pair: Pair, map_: BilinearMap) -> tuple[Change, Moved]:
     """Return R_out τ R_inᵀ of one layer, dense and with a bias where the target has one; and what is told of it."""
     weight, bias, told = move(tau, pair, map_)
-    dense = weight.dense() if isinstance(weight, LowRank) else weight
+    dense = weight.dense() if isinstance(weight, LowRank) else as_matrix(weight)
     if pair.target.bias is not None:
         bias = dense.new_zeros(len(dense)) if bias is None else bias.to(dense)
     return Change(dense, bias), told

@@ -16,7 +16,17 @@ from hf_bico.core.errors import PortError
 
 STREAMS = ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embed_dim", "hidden_sizes")
 """Fields of configs with the width of what goes through the blocks, stage by stage where there are several."""
-OF_HEADS = ("head_dim", "global_head_dim", "d_kv", "qk_nope_head_dim", "qk_rope_head_dim", "qk_head_dim", "v_head_dim")
+OF_HEADS = (
+    "head_dim",
+    "global_head_dim",
+    "d_kv",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "qk_head_dim",
+    "v_head_dim",
+    "mamba_headdim",
+    "attention_head_dim",
+)
 """Those with the width of a head."""
 INNER = """
 intermediate_size encoder_ffn_dim decoder_ffn_dim d_ff n_inner ffn_dim hidden_dim mlp_dim ffn_hidden_size
@@ -24,7 +34,7 @@ moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size i
 mamba_intermediate_size q_lora_rank kv_lora_rank linear_key_head_dim linear_value_head_dim mamba_d_head lru_width
 rotary_dim mamba_d_ssm
 embedding_size word_embed_proj_dim pooler_hidden_size projection_dim decoder_hidden_size d_inner attention_head_size
-mm_embed_dim
+mm_embed_dim attention_hidden_size groups_width
 """
 """Those with other widths."""
 OTHERS = {"out_hidden_size", "output_hidden_size", "encoder_hidden_size", "text_hidden_size"}
@@ -106,6 +116,8 @@ def _plain(config: Any) -> Any:
         part.dtype = None
         if getattr(part, "pad_token_id", 0) is None:  # a classifier looks for the last token that is none
             part.pad_token_id = 0
+        if getattr(part, "languages", None) and getattr(part, "default_language", "") is None:  # X-MOD's adapters
+            part.default_language = next(iter(part.languages))
         rope = getattr(part, "rope_parameters", None)
         if isinstance(rope, dict):
             for each in (rope, *(value for value in rope.values() if isinstance(value, dict))):
@@ -166,7 +178,8 @@ def _shorten(part: Any, layers: int) -> None:
     for name in (each for each in LAYERS if each in vars(part)):
         value = getattr(part, name)
         if isinstance(value, list | tuple):
-            setattr(part, name, [min(each, 2) for each in value])
+            most = [2] * len(value) if name != "depth" else [max(2, stage + 1) for stage in range(len(value))]  # CvT
+            setattr(part, name, [min(each, least) for each, least in zip(value, most, strict=True)])
         elif one(value) > layers:
             for other, entries in list(vars(part).items()):
                 if isinstance(entries, list | tuple) and len(entries) == value and value > 1:

@@ -97,6 +97,10 @@ def _images(model: Any, generator: torch.Generator) -> Iterator[dict[str, Any]]:
         flat = channels * config.temporal_patch_size * patch**2
         grid = torch.tensor([[1, 4, 4]] * SAMPLES)
         yield {"pixel_values": torch.randn(16 * SAMPLES, flat, generator=generator), "image_grid_thw": grid}
+    if patch and hasattr(config, "num_patches"):  # SigLIP 2's images are of any shape, in patches
+        patches = torch.randn(SAMPLES, 16, channels * patch**2, generator=generator)
+        shapes = torch.tensor([[4, 4]] * SAMPLES)
+        yield {"pixel_values": patches, "pixel_attention_mask": torch.ones(SAMPLES, 16), "spatial_shapes": shapes}
     plain = torch.randn(SAMPLES, channels, height, width, generator=generator)
     yield {"pixel_values": plain}
     yield {"pixel_values": plain[:, None]}

@@ -15,6 +15,7 @@ from hf_bico.core.types import Site
 from hf_bico.families.experts import unknown_experts, with_experts
 from hf_bico.families.layout import COMMON, HEAD, HEAD_DENSE, ON_TOP, SINGLE, TEXT
 from hf_bico.families.riders import riders
+from hf_bico.families.traced.along import gains_of, riders_of
 from hf_bico.families.traced.examples import WORDS
 from hf_bico.families.traced.places import ROWS, named_site, sites_of
 from hf_bico.families.traced.reading import Reading, read
@@ -29,6 +30,7 @@ WAVES = r"feature_extractor\.conv_layers\.|(^|\.)encoder\.conv[123]\."
 """In the name of a convolution that hears a sound; fine-tunes leave it as it was."""
 LEFT = {
     WAVES: "the convolutions that hear the sound are the target's own",
+    r"(^|\.)(running_(mean|var)|num_batches_tracked)$": "a batch norm's running statistics are the target's own",
     **COMMON,
     rf"^{LETTERS}\.": ON_TOP,
     rf"^({'|'.join(HEADS)})\.": ON_TOP,
@@ -98,12 +100,21 @@ class Traced:
         return (*found, *(replace(named_site(model, name, "feature projection"), tokens=ROWS) for name in heard))
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
-        """Return what moves beside the linear maps: what lies outside the blocks and is named as it is elsewhere."""
-        own, found = self.on_top(model), riders(model, self.sites(model, every=True), {})
-        return tuple(each for each in found if each.key not in own and not re.search(WAVES, each.key))
+        """Return what moves beside the linear maps: what a trace shows beside them, and what lies outside the blocks
+        and is named as it is elsewhere.
+        """
+        reading = self.reading(model)
+        seen = riders_of(model, reading) if reading else ()
+        scaled = {each.tower for each in seen if each.role.startswith("scale of")}
+        named = riders(model, self.sites(model, every=True), {}, scaled)
+        keys, stays = {each.key for each in named}, self.on_top(model)
+        found = (*named, *(each for each in seen if each.key not in keys))
+        return tuple(each for each in found if each.key not in stays and not re.search(WAVES, each.key))
 
     def gains(self, model: nn.Module) -> tuple[Gain, ...]:
-        return ()
+        """Return the gains whose change the linear maps can tell."""
+        reading = self.reading(model)
+        return gains_of(model, reading) if reading else ()
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return a classifier's layers outside the blocks, in the order they run; empty without one."""

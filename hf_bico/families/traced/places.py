@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from hf_bico.core.types import Hidden, Site, Slice, Tokens
 from hf_bico.families.experts import known_experts
 from hf_bico.families.layout import CUT, JOINED, LABELS, SINGLE, TEXT, is_transposed
+from hf_bico.families.traced.confirming import bias_of, stored
 from hf_bico.families.traced.examples import ANSWERS, WORDS
 from hf_bico.families.traced.kin import kin
-from hf_bico.families.traced.reading import Reading, Seen, bias_of, stored
+from hf_bico.families.traced.reading import Reading, Seen
 from hf_bico.families.traced.roles import place_of
 from hf_bico.families.traced.watch import Rows
 
@@ -44,12 +45,23 @@ class Entry:
     """"" where none is known."""
     rows: Rows | None = None
 
+    @property
+    def block(self) -> str:
+        """The beginning of the names of all that is in its block."""
+        return f"{self.stack}.{self.depth}." if self.stack else f"{self.depth}."
+
 
 def sites_of(model: nn.Module, reading: Reading | None) -> tuple[Site, ...]:
-    """Return the linear maps in numbered blocks; of what no reading shows, the plain linear layers by their names.
+    """Return the linear maps in numbered blocks, and the convolutions of images between and behind them; of what no
+    reading shows, the plain linear layers by their names.
 
     Experts are found beside their routers (`hf_bico.families.experts`), since a pass may reach few of them.
     """
+    return (*(site for _, site in placed(model, reading)), *outside(model, reading), *_between(model, reading))
+
+
+def placed(model: nn.Module, reading: Reading | None) -> list[tuple[str, Site]]:
+    """Return (beginning of the names in its block, site) of the linear maps in numbered blocks."""
     weights: dict[str, Tensor] = dict(model.named_parameters())
     like = kin(model, reading.copy) if reading else {}
     found: list[Entry] = []
@@ -59,17 +71,16 @@ def sites_of(model: nn.Module, reading: Reading | None) -> tuple[Site, ...]:
             continue
         seen = reading.maps.get(like.get(name, "")) if reading else None
         found += _entries(model, name, weight, seen, named_alone=reading is None)
-    found = _apart(found)
+    found = _apart(_without_ears(model, found))
     towers = _towers(model, found)
     decodes = any(_tokens(model, each) == LABELS for each in found)
-    inside = (_site(model, each, weights, towers, like, decodes) for each in found)
-    return (*inside, *_between(model, weights, reading, like))
+    return [(each.block, _site(model, each, weights, towers, like, decodes)) for each in found]
 
 
-def _between(
-    model: nn.Module, weights: dict[str, Tensor], reading: Reading | None, like: dict[str, str]
-) -> Iterator[Site]:
+def _between(model: nn.Module, reading: Reading | None) -> Iterator[Site]:
     """Yield the linear maps that take what an image's tower gives to the text's."""
+    weights: dict[str, Tensor] = dict(model.named_parameters())
+    like = kin(model, reading.copy) if reading else {}
     for name, weight in weights.items():
         found = PROJECTOR.search(name)
         seen = reading.maps.get(like.get(name, "")) if reading else None
@@ -78,6 +89,44 @@ def _between(
             entry = Entry(name, seen, "", 0, role, role)
             site = named_site(model, name, role, transposed=seen.transposed)
             yield replace(site, tokens=_tokens(model, entry))
+
+
+def _without_ears(model: Any, found: list[Entry]) -> list[Entry]:
+    """Return the entries without the convolutions that cut sound into frames, which fine-tunes freeze."""
+    linear = _linear_stacks(found)
+    return [each for each in found if each.stack in linear or not linear or _kind(model, each) != "audio"]
+
+
+def _linear_stacks(found: Sequence[Entry]) -> set[str]:
+    """Return the stacks that have roles, or maps of single rows: the others only cut and merge patches between them."""
+    return {each.stack for each in found if each.role or each.seen is None or each.seen.window is None}
+
+
+def outside(model: nn.Module, reading: Reading | None) -> Iterator[Site]:
+    """Yield the convolutions of images outside the blocks, but for those that read the image itself."""
+    weights: dict[str, Tensor] = dict(model.named_parameters())
+    like = kin(model, reading.copy) if reading else {}
+    prefix = f"{getattr(model, 'base_model_prefix', '')}."
+    for name, weight in weights.items():
+        seen = reading.maps.get(like.get(name, "")) if reading and weight.ndim == 4 and not place_of(name) else None
+        if seen is None or not seen.plain or not seen.grid or not seen.behind or _is_grouped(model, name):
+            continue
+        role, bias = re.sub(r"[._]?weight$", "", name.removeprefix(prefix)), bias_of(name)
+        where = Slice(bias) if bias != name and bias in weights else None
+        width, tokens, given = len(weight), Tokens(0, seen.grid), Tokens(0, seen.grid_out)
+        yield Site(
+            role,
+            role,
+            None,
+            Slice(name),
+            where,
+            width,
+            weight.shape[1],
+            role,
+            tokens,
+            window=seen.window,
+            tokens_out=given,
+        )
 
 
 def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None, *, named_alone: bool) -> Iterator[Entry]:
@@ -90,9 +139,9 @@ def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None, *, 
         layer = model.get_submodule(name.rpartition(".")[0])
         if type(layer) is nn.Linear or is_transposed(layer):
             yield Entry(name, None, stack, depth, own, "")
-    if seen is None or not seen.plain:
+    if seen is None or not seen.plain or _is_grouped(model, name):
         return
-    d_out = stored(weight, seen.transposed).shape[0]
+    d_out = len(stored(weight, seen.transposed))
     parts = {role: _scaled(rows, d_out, seen.shape[0]) for role, rows in seen.parts.items()}
     whole = not parts or any(rows is None for rows in parts.values()) or not _covered(list(parts.values()), d_out)
     if whole:
@@ -101,6 +150,11 @@ def _entries(model: nn.Module, name: str, weight: Tensor, seen: Seen | None, *, 
         )
     else:
         yield from (Entry(name, seen, stack, depth, own, role, rows) for role, rows in parts.items())
+
+
+def _is_grouped(model: nn.Module, name: str) -> bool:
+    """Return whether a weight is of a convolution in groups, which that of the narrower copy need not be."""
+    return getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1) != 1
 
 
 def _scaled(rows: Rows | None, d_out: int, tiny: int) -> Rows | None:
@@ -149,8 +203,10 @@ def _towers(model: Any, found: Sequence[Entry]) -> dict[str, str]:
     of one alone.
     """
     stacks = list(dict.fromkeys(each.stack for each in found))
+    linear = _linear_stacks(found)
+    stacks, merging = [each for each in stacks if each in linear or not linear], stacks
     if len(stacks) == 1:
-        return {stacks[0]: ""}
+        return {each: each for each in merging} | {stacks[0]: ""}
     read = {}
     for stack in stacks:
         kinds = Counter(_kind(model, each) for each in found if each.stack == stack)
@@ -160,7 +216,9 @@ def _towers(model: Any, found: Sequence[Entry]) -> dict[str, str]:
     if len(encoders) == 1 or main == "image":
         read = {stack: "" if kind == main else kind for stack, kind in read.items()}
     counts = Counter(read.values())
-    return {stack: name if counts[name] == 1 else stack for stack, name in read.items()}
+    return {each: each for each in merging} | {
+        stack: name if counts[name] == 1 else stack for stack, name in read.items()
+    }
 
 
 def _kind(model: Any, entry: Entry) -> str:
@@ -176,6 +234,8 @@ def _tokens(model: Any, entry: Entry) -> Tokens:
     if entry.seen is None:
         return ROWS
     kind, rows = entry.seen.kind, entry.seen.rows
+    if entry.seen.grid:
+        return Tokens(0, entry.seen.grid)
     if rows == 1:
         return SINGLE
     if kind == "image":
@@ -211,7 +271,7 @@ def _site(
     transposed = seen.transposed if seen else is_transposed(model.get_submodule(entry.name.rpartition(".")[0]))
     rows = (entry.rows.start, entry.rows.stop) if entry.rows else None
     every = entry.rows.every if entry.rows else None
-    d_out, d_in = stored(weights[entry.name], transposed).shape
+    d_out, d_in = stored(weights[entry.name], transposed).shape[:2]
     every = None if every == d_out else every
     weight, bias = Slice(entry.name, rows, transposed, every), bias_of(entry.name)
     has_bias = bias != entry.name and bias in weights and weights[bias].shape == (d_out,)
@@ -231,7 +291,17 @@ def _site(
         else None,
         Hidden(f"{block} {_below(entry, seen.hidden)}") if seen and seen.hidden and entry.role == "MLP down" else None,
         tower,
+        window=seen.window if seen else None,
+        tokens_out=_tokens_out(entry),
     )
+
+
+def _tokens_out(entry: Entry) -> Tokens | None:
+    """Return the layout of what an entry gives; None where it is that of what it reads."""
+    seen = entry.seen
+    if seen is None or seen.window is None:
+        return None
+    return Tokens(0, seen.grid_out) if seen.grid_out else None if seen.rows == seen.rows_out else ROWS
 
 
 def _space(block: str, entry: Entry, like: dict[str, str]) -> str:

@@ -1,25 +1,22 @@
 """Roles that are read off a traced forward pass, and trusted where permuting by them changes nothing."""
 
-import re
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.kernels import Window
+from hf_bico.core.riders import Kind
+from hf_bico.families.traced.confirming import Beside, confirmed, quietly, stored, told
 from hf_bico.families.traced.copies import tiny
+from hf_bico.families.traced.diagonals import escaped
 from hf_bico.families.traced.examples import SAMPLES, WORDS, Example, examples
 from hf_bico.families.traced.kin import plain_name
-from hf_bico.families.traced.roles import DOWN, Inferred, identity, infer, place_of
-from hf_bico.families.traced.watch import Rows, Trace, Watch, tensors
-
-SAME, CHANGED = 1e-3, 1e-2
-"""The most that outputs in float32 change, relative to their norm, where nothing is to change; the least where
-something is."""
+from hf_bico.families.traced.roles import Inferred, identity, infer, place_of
+from hf_bico.families.traced.watch import Read, Rows, Trace, Watch, tensors
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,8 @@ class Seen:
     """What was passed when it ran: text, image or audio."""
     rows: int
     """Rows a sample."""
+    rows_out: int
+    """Rows a sample of what it gives."""
     shape: tuple[int, int]
     """(d_out, d_in)"""
     transposed: bool
@@ -46,6 +45,14 @@ class Seen:
     """Whether the taps can watch it, and the outputs depend on it."""
     follows: str = ""
     """The one linear map whose bent output it reads; "" where there is more, or less, between them."""
+    behind: frozenset[str] = frozenset()
+    """The linear maps that what it reads comes from."""
+    window: Window | None = None
+    """Of a convolution with more than one tap."""
+    grid: tuple[int, ...] = ()
+    """Rows and columns of what a convolution, or a map between them, reads; empty for others."""
+    grid_out: tuple[int, ...] = ()
+    """Those of what it gives."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Reading:
     """MLPs that a permutation confirmed."""
     refuted: Sequence[str] = field(default_factory=tuple)
     """Patterns of names whose role a permutation refuted."""
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    """What is known of diagonal maps."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -99,7 +108,7 @@ def running(copy: nn.Module, every: Sequence[Example]) -> tuple[list[Example], s
         if example.kinds <= _kinds(shown):
             continue
         try:
-            with _quietly(), torch.no_grad():
+            with quietly(), torch.no_grad():
                 example.run(copy)
         except Exception as error:  # an architecture that wants other inputs
             reason = reason or " ".join(str(error).split())[:200]
@@ -116,20 +125,50 @@ def _covers(model: nn.Module, copy: nn.Module) -> bool:
 
 def _reading(copy: nn.Module, shown: Sequence[Example]) -> Reading:
     trace, outputs = Trace(), list[Tensor]()
-    with _quietly():
+    with quietly():
         for example in shown:
             with Watch(copy, trace, example.kinds):
                 outputs += tensors(example.run(copy))
+    escaped(trace.uses, outputs)
     reached = _reached(trace, outputs)
     found = infer(trace, {name: tuple(p.shape) for name, p in copy.named_parameters()})
-    kept, refuted = _confirmed(copy, shown, trace, found)
+    kept, refuted = confirmed(copy, shown, trace, found)
     spaces = _spaces(trace)
     weights = dict(copy.named_parameters())
+    grids = {tuple(x.shape[2:]) for each in trace.reads.values() for read in each for x in _planes(read)}
     maps = {
-        name: _seen(trace, name, weights[name], found[name], *spaces[name], reached=name in reached)
+        name: _seen(trace, name, weights[name], found[name], *spaces[name], reached=name in reached, grids=grids)
         for name in trace.reads
     }
-    return Reading(copy.to("meta"), maps, kept, refuted)
+    beside = told(copy, shown, trace, _beside(trace))
+    return Reading(copy.to("meta"), maps, kept, refuted, beside)
+
+
+def _planes(read: Read) -> tuple[Tensor, ...]:
+    """Return what a convolution of images reads and gives, (n, d, h, w) each; of other maps nothing."""
+    return (read.x, read.y) if read.axis == 1 and read.x.ndim == 4 else ()
+
+
+def _beside(trace: Trace) -> dict[str, Beside]:
+    """Return what is known of the diagonal maps."""
+    order, found = list(trace.reads), {}
+    readers = defaultdict(list)
+    for name, reads in trace.reads.items():
+        for each in reads[0].trail.through:
+            readers[each].append(name)
+    for name, own in trace.diagonals.items():
+        found[name] = Beside(
+            own.kind,
+            own.width,
+            trace.uses.alone(name) if own.kind is Kind.GAIN else frozenset(),
+            own.scales if trace.uses.alone(own.scales) == {name} else "",
+            sorted(own.after & trace.reads.keys(), key=order.index, reverse=True),
+            readers[name],
+            own.gain,
+            own.apart,
+            own.offset,
+        )
+    return found
 
 
 def _reached(trace: Trace, outputs: Sequence[Tensor]) -> set[str]:
@@ -146,13 +185,26 @@ def _reached(trace: Trace, outputs: Sequence[Tensor]) -> set[str]:
 
 
 def _seen(
-    trace: Trace, name: str, weight: Tensor, own: Inferred, space: str, everywhere: bool, *, reached: bool
+    trace: Trace,
+    name: str,
+    weight: Tensor,
+    own: Inferred,
+    space: str,
+    everywhere: bool,
+    *,
+    reached: bool,
+    grids: Collection[tuple[int, ...]],
 ) -> Seen:
     first, reads = trace.reads[name][0], trace.reads[name]
-    plain = reached and all(each.plain for each in reads) and weight.shape[2:].numel() == 1
-    d_out, d_in = stored(weight, first.transposed).shape if plain else (0, 0)
+    plain = reached and all(each.plain for each in reads) and (weight.ndim == 2 or first.axis == 1)
+    plain = (
+        plain and first.x.numel() // first.x.shape[first.axis] % SAMPLES == 0
+    )  # else rows of no sample, but of a table
+    d_out, d_in = stored(weight, first.transposed).shape[:2] if plain else (0, 0)
     before = first.trail.maps
-    rows = first.x.numel() // max(first.x.shape[first.axis], 1) // SAMPLES
+    rows, rows_out = (
+        x.numel() // max(x.shape[first.axis], 1) // SAMPLES if x.ndim > 1 else 0 for x in (first.x, first.y)
+    )
     kind = "text" if "text" in first.run and rows == WORDS else next(iter(sorted(first.run)))
     return Seen(
         parts=own.parts,
@@ -161,11 +213,24 @@ def _seen(
         everywhere=everywhere,
         kind=kind,
         rows=rows,
+        rows_out=rows_out,
         shape=(d_out, d_in),
         transposed=first.transposed,
         plain=plain,
         follows=next(iter(before)) if len(before) == 1 and before <= first.trail.bent else "",
+        behind=before,
+        window=first.window,
+        grid=_grid(first.x, first.axis, grids),
+        grid_out=_grid(first.y, first.axis, grids),
     )
+
+
+def _grid(x: Tensor, axis: int, grids: Collection[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the rows and columns that the rows of a tensor lie on; nothing where they lie on none that convolutions
+    have.
+    """
+    grid = tuple(x.movedim(axis, -1).shape[1:-1]) if x.ndim == 4 and len(x) == SAMPLES else ()
+    return grid if grid in grids else ()
 
 
 def _spaces(trace: Trace) -> dict[str, tuple[str, bool]]:
@@ -178,118 +243,3 @@ def _spaces(trace: Trace) -> dict[str, tuple[str, bool]]:
         blocks = {place.block for name in names if (place := place_of(name))}
         found |= dict.fromkeys(names, (names[0], len(blocks) > 1))
     return found
-
-
-def _confirmed(
-    copy: nn.Module, shown: Sequence[Example], trace: Trace, found: dict[str, Inferred]
-) -> tuple[int, tuple[str, ...]]:
-    """Take away the roles of MLPs that a permutation refutes; return how many MLPs are left, and which are not.
-
-    Their units are permuted where they are read and where they are written, which may change nothing; where they are
-    written alone, which must change something. What attention takes needs no check: it was called with it.
-    """
-    kept, refuted = 0, []
-    claims: dict[str, dict[str, list[str]]] = defaultdict(dict)
-    for name, own in found.items():
-        if DOWN in own.parts:
-            claims[plain_name(name)][name] = [up for up in found if found[up].hidden == name and up != name]
-    before = _outputs(copy, shown)
-    for pattern, mlps in claims.items():
-        both, alone = (_permuted(copy, shown, trace, found, mlps, read_too=read_too) for read_too in (True, False))
-        if apart(before, both) < SAME and apart(before, alone) > CHANGED:
-            kept += len(mlps)
-            continue
-        refuted.append(pattern)
-        found |= {each: Inferred() for down, ups in mlps.items() for each in (down, *ups)}
-    return kept, tuple(refuted)
-
-
-def _permuted(
-    copy: nn.Module,
-    shown: Sequence[Example],
-    trace: Trace,
-    found: Mapping[str, Inferred],
-    mlps: Mapping[str, Sequence[str]],
-    *,
-    read_too: bool,
-) -> list[Tensor]:
-    """Return a copy's outputs with the units of MLPs permuted."""
-    with _held(copy, [*mlps, *(up for ups in mlps.values() for up in ups)]) as weights:
-        for down, ups in mlps.items():
-            _permute(weights, trace, found, down, ups, read_too=read_too)
-        return _outputs(copy, shown)
-
-
-def _permute(
-    weights: Mapping[str, Tensor],
-    trace: Trace,
-    found: Mapping[str, Inferred],
-    down: str,
-    ups: Sequence[str],
-    *,
-    read_too: bool,
-) -> None:
-    """Permute the units that `ups` write; and, with `read_too`, `down`'s columns likewise."""
-    matrix = stored(weights[down], trace.reads[down][0].transposed)
-    order = torch.randperm(matrix.shape[1], generator=torch.Generator().manual_seed(1))
-    if read_too:
-        matrix.copy_(matrix[:, order].clone())
-    for up in ups:
-        own = stored(weights[up], trace.reads[up][0].transposed)
-        bias = weights.get(bias_of(up))
-        for rows in found[up].parts.values():
-            at = order if rows is None else order + rows.start
-            to = torch.arange(len(order)) + (0 if rows is None else rows.start)
-            own[to] = own[at].clone()
-            if bias is not None:
-                bias[to] = bias[at].clone()
-
-
-def stored(weight: Tensor, transposed: bool) -> Tensor:
-    """Return a weight as it is stored as a matrix (d_out, d_in), a view."""
-    flat = weight.flatten(1) if weight.ndim > 2 else weight
-    return flat.T if transposed else flat
-
-
-def bias_of(name: str) -> str:
-    """Return the name of the bias that goes with a weight."""
-    return re.sub(r"weight$", "bias", name)
-
-
-@contextmanager
-def _held(copy: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Yield weights and their biases, to be changed in place; what they were is restored afterwards."""
-    own = dict(copy.named_parameters())
-    wanted = {each: own[each].data for name in names for each in (name, bias_of(name)) if each in own}
-    before = {name: tensor.clone() for name, tensor in wanted.items()}
-    try:
-        yield wanted
-    finally:
-        for name, tensor in before.items():
-            wanted[name].copy_(tensor)
-
-
-def _outputs(copy: nn.Module, shown: Sequence[Example]) -> list[Tensor]:
-    with _quietly(), torch.no_grad():
-        return [x.detach().float().clone() for each in shown for x in tensors(each.run(copy)) if x.is_floating_point()]
-
-
-def apart(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:
-    """Return the largest relative distance of two models' outputs."""
-    return max((float((x - y).norm() / x.norm().clamp_min(1e-12)) for x, y in zip(a, b, strict=True)), default=0.0)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Silence what a tiny copy makes libraries say."""
-    import logging
-
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

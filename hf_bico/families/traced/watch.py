@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hf_bico.core.kernels import Window
+from hf_bico.families.traced.diagonals import CONVOLUTIONS, Call, Diagonal, Diagonals, Uses
+
 PRODUCTS = {"linear", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "baddbmm", "einsum"}
 BENDS = {
     *("silu", "gelu", "relu", "relu_", "relu6", "leaky_relu", "elu", "mish", "tanh", "sigmoid", "softplus"),
@@ -50,6 +53,8 @@ class Trail:
     """The queries and keys whose products it holds."""
     weights: "tuple[Tensor, Tensor] | None" = None
     """The queries and keys whose softmax it holds."""
+    through: frozenset[str] = frozenset()
+    """Names of the diagonal maps that it went through since."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ class Read:
     """The kinds of what was passed: text, image, audio."""
     axis: int = -1
     """The axis of x and y that the map acts along: 1 of a convolution."""
+    window: Window | None = None
+    """Of a convolution with more than one tap."""
 
 
 @dataclass
@@ -90,6 +97,9 @@ class Trace:
     """The queries, keys and values of every attention, in order."""
     seen: dict[str, Tensor] = field(default_factory=dict)
     """Name of a weight → what the first activation after it saw, by which the gate of a fused MLP is known."""
+    diagonals: dict[str, Diagonal] = field(default_factory=dict)
+    """Name of a gain, a bias or a depthwise kernel → how it was called."""
+    uses: Uses = field(default_factory=Uses)
 
 
 def trail_of(x: Tensor) -> Trail:
@@ -110,6 +120,7 @@ class Watch(TorchFunctionMode):
     def __init__(self, model: nn.Module, trace: Trace, run: frozenset[str]) -> None:
         super().__init__()
         self.trace, self.run = trace, run
+        self.diagonals = Diagonals(model, trace.diagonals, trace.uses)
         tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
         self.names = {id(p): n for n, p in model.named_parameters() if p.ndim > 1 and id(p) not in tables}
 
@@ -134,14 +145,15 @@ class Watch(TorchFunctionMode):
         made = func(*args, **kwargs)
         if weights and not rows:
             self._part(name, weights[0], list(tensors([made])))
-        elif weights and rows and (name in PRODUCTS or _is_pointwise(name, weights[0], args, kwargs)):
+        elif weights and rows and (name in PRODUCTS or (name in CONVOLUTIONS and _groups(args, kwargs) == 1)):
             second = args[_SECOND.get(name, 1)] is weights[0] if len(args) > _SECOND.get(name, 1) else False
-            self._read(name, rows, weights[0], made, plain=second)
+            window = _window(weights[0], args, kwargs) if name in CONVOLUTIONS else None
+            self._read(name, rows, weights[0], made, plain=second, window=window)
         elif name == "scaled_dot_product_attention":
             q, k, v = (*args, *(kwargs.get(n) for n in ("query", "key", "value")[len(args) :]))[:3]
             self._attend(q, k, v, made)
         else:
-            self._follow(name, given, args, made)
+            self._follow(name, given, args, made, kwargs)
         return made
 
     def _part(self, name: str, weight: Tensor, made: list[Tensor]) -> None:
@@ -157,7 +169,9 @@ class Watch(TorchFunctionMode):
         for each in made:
             _mark(each, "_weight", own)
 
-    def _read(self, name: str, rows: list[Tensor], weight: Tensor, y: Tensor, *, plain: bool) -> None:
+    def _read(
+        self, name: str, rows: list[Tensor], weight: Tensor, y: Tensor, *, plain: bool, window: Window | None
+    ) -> None:
         """Remember a run of a linear map; `plain`: that the call's factors are rows, then the weight."""
         own = self.weight(weight)
         assert own is not None
@@ -165,8 +179,10 @@ class Watch(TorchFunctionMode):
         stored = name.startswith("linear") or name.startswith("conv")
         axis = 1 if name.startswith("conv") else -1
         # y = x Wᵀ for `linear`, y = x W for the others
-        read = Read(x, y, trail_of(x), stored == own.flipped, plain and own.whole and name in PLAIN, self.run, axis)
+        plain = plain and own.whole and name in PLAIN
+        read = Read(x, y, trail_of(x), stored == own.flipped, plain, self.run, axis, window)
         self.trace.reads.setdefault(own.name, []).append(read)
+        self.diagonals.read(own.name, x, [y])
         _mark(y, "_trail", Trail(frozenset({own.name})))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, made: Any) -> None:
@@ -175,7 +191,7 @@ class Watch(TorchFunctionMode):
         for each in tensors([made]):
             _mark(each, "_trail", mark)
 
-    def _follow(self, name: str, given: list[Tensor], args: tuple[Any, ...], made: Any) -> None:
+    def _follow(self, name: str, given: list[Tensor], args: tuple[Any, ...], made: Any, kwargs: dict[str, Any]) -> None:
         """Carry trails over to what a function gives."""
         trails = [trail_of(x) for x in given]
         weighed = next(((x, asked) for x in given if (asked := trail_of(x).weights)), None)
@@ -195,12 +211,16 @@ class Watch(TorchFunctionMode):
             bent |= maps
             for source in maps:
                 self.trace.seen.setdefault(source, given[0])
-        trail = Trail(maps, bent, scores, weights)
+        through = frozenset[str]().union(*(trail.through for trail in trails))
+        call = Call(_groups(args, kwargs), [x for x in args if isinstance(x, int | float)])
+        through |= self.diagonals.call(name, given, list(tensors([made])), maps, through, call)
+        trail = Trail(maps, bent, scores, weights, through)
         for each in tensors([made]):
             _mark(each, "_trail", trail)
         if name == "__setitem__":
             before = trail_of(args[0])
-            _mark(args[0], "_trail", replace(trail, maps=before.maps | maps, bent=before.bent | bent))
+            both = replace(trail, maps=before.maps | maps, bent=before.bent | bent)
+            _mark(args[0], "_trail", replace(both, through=before.through | through))
 
     def _packed(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Watch `F.multi_head_attention_forward`, which has its linear maps and its attention inside."""
@@ -222,6 +242,7 @@ class Watch(TorchFunctionMode):
                 if weight is not fused or not inside:
                     read = Read(x, y, trail_of(x), False, plain, self.run)
                     self.trace.reads.setdefault(own.name, []).append(read)
+                self.diagonals.read(own.name, x, [y])
                 _mark(y, "_trail", Trail(frozenset({own.name})))
             inside.append(y)
         mixed = torch.empty(0)
@@ -229,6 +250,7 @@ class Watch(TorchFunctionMode):
         own = self.weight(out)
         if own is not None:
             self.trace.reads.setdefault(own.name, []).append(Read(q, made[0], trail_of(mixed), False, plain, self.run))
+            self.diagonals.read(own.name, mixed, [made[0]])
             _mark(made[0], "_trail", Trail(frozenset({own.name})))
         return made
 
@@ -250,10 +272,16 @@ def tensors(x: Any) -> Iterator[Tensor]:
             yield from tensors(each)
 
 
-def _is_pointwise(name: str, weight: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call is a convolution with a kernel of one number: a linear map of every position alone."""
-    groups = kwargs.get("groups", args[6] if len(args) > 6 else 1)
-    return name in ("conv1d", "conv2d") and weight.shape[2:].numel() == 1 and groups == 1
+def _groups(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return in how many groups of channels a convolution goes."""
+    return int(kwargs.get("groups", args[6] if len(args) > 6 and isinstance(args[6], int) else 1))
+
+
+def _window(weight: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Window | None:
+    """Return what a convolution reads for a row; None where that is one row."""
+    size, step = tuple(weight.shape[2:]), kwargs.get("stride", args[3] if len(args) > 3 else 1)
+    steps = (step,) * len(size) if isinstance(step, int) else tuple(step)
+    return Window(size, cuts=steps == size) if weight.shape[2:].numel() > 1 else None
 
 
 def _mark(x: Tensor, what: str, value: Any) -> None:
