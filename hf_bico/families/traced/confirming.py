@@ -123,21 +123,30 @@ def told(copy: nn.Module, shown: Sequence[Example], trace: Trace, beside: Mappin
     """Return diagonal maps without the linear maps that cannot tell their gain: multiplied there and divided in those,
     it must change nothing.
     """
-    claims: dict[str, dict[str, Beside]] = defaultdict(dict)
+    weights, claims = dict(copy.named_parameters()), defaultdict[str, dict[str, Beside]](dict)
     for name, own in beside.items():
         if own.before or own.scales:
             claims[plain_name(name)][name] = own
+    odd = {kind for kind, each in claims.items() if not all(_fits(own, weights, trace) for own in each.values())}
+    refuted = {name for kind in odd for name in claims.pop(kind)}
     before = _outputs(copy, shown)
 
     def hold(some: Mapping[str, Beside]) -> bool:
         return apart(before, _folded(copy, shown, trace, beside, some)) < SAME
 
-    if hold({name: own for each in claims.values() for name, own in each.items()}):
-        return dict(beside)
-    refuted = {name for each in claims.values() if not hold(each) for name in each}
+    if not hold({name: own for each in claims.values() for name, own in each.items()}):
+        refuted |= {name for each in claims.values() if not hold(each) for name in each}
     return {
         name: replace(own, before=frozenset(), scales="") if name in refuted else own for name, own in beside.items()
     }
+
+
+def _fits(own: Beside, weights: Mapping[str, Tensor], trace: Trace) -> bool:
+    """Return whether the linear maps that a gain may fold into are as wide as it is: not if they come first in their
+    product (Mamba's steps in Jamba).
+    """
+    matrices = [stored(weights[name], trace.reads[name][0].transposed) for name in own.before or (own.scales,)]
+    return all(matrix.shape[1 if own.before else 0] == own.width for matrix in matrices)
 
 
 def _folded(
