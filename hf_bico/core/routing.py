@@ -53,6 +53,8 @@ class Routing:
         found = self.inside.get(down.name) if down else self.taken.get(id(x), (x, None))[1]
         if found is None or len(found.at) != x.numel() // x.shape[-1]:
             raise PortError(f"{sites[0].name}: which rows the expert is given cannot be seen; its model is not served")
+        if down:  # what the expert read is read by no other
+            self.taken = {key: each for key, each in self.taken.items() if each[1] is not found}
         self.inside |= {site.hidden_out.name: found for site in sites if site.hidden_out}
         return found
 

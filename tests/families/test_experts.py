@@ -13,7 +13,7 @@ from support.family_twins import CASES, GROUPED, Case, gradient_step, plain, tur
 from support.twins import distance
 from torch import Tensor, nn
 
-from hf_bico import BiCo, FewShot, GradFix, Naive, Response, Theseus, port
+from hf_bico import BiCo, FewShot, GradFix, Naive, Response, Theseus, Weighted, port
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
@@ -172,6 +172,16 @@ def test_an_expert_that_no_sample_reaches_is_named_and_its_change_stays():
     assert len(lines) == 1 and "the samples reach too few experts: block 0 expert" in lines[0]
     named = [moved for moved in ported.moved if f"{moved.target} " in lines[0].replace(",", " ,")]
     assert not any(moved.kept for moved in named)
+    assert any(moved.kept == 0 for moved in ported.moved) and any(moved.kept > 0.1 for moved in ported.moved)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_method_about_the_mean_serves_experts_that_few_or_no_rows_reach(n):
+    """Also of one row, which is its own mean."""
+    case = MIXTURES["qwen3_moe"]
+    model = case.build(num_experts=16, num_local_experts=16)
+    tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
+    ported = carried(case, model, twin(model), tuned, n=n, method=Weighted())
     assert any(moved.kept == 0 for moved in ported.moved) and any(moved.kept > 0.1 for moved in ported.moved)
 
 
