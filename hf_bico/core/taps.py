@@ -152,7 +152,9 @@ class Taps(TorchFunctionMode):
         stack = self.stacks.get(id(args[0]))
         if stack is None:
             routing.follow(func, made, args)
-        elif func is Tensor.__getitem__ and torch.is_tensor(args[1]) and args[1].ndim == 0:
+        elif func is Tensor.__getitem__ and (
+            isinstance(args[1], int) or (torch.is_tensor(args[1]) and not args[1].ndim)
+        ):
             self.turned[id(made)] = made
             self.watched[id(made)] = stack[int(args[1])]
         return made
@@ -198,7 +200,7 @@ class Taps(TorchFunctionMode):
         self._outputs(sites, Signal.OUTPUT, run, y)
         self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
         if self.signals & _AT_OUTPUT:
-            _hook(y, partial(self._output_gradient, sites, run, x.detach()))
+            _hook_whole(y, partial(self._output_gradient, sites, run, x.detach()))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -283,6 +285,17 @@ _TURNS: frozenset[Any] = frozenset(
 """Calls that turn a weight round, or give it in another dtype."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
+
+
+def _hook_whole(y: Tensor, told: Callable[[Tensor], None]) -> None:
+    """Register a hook at what a product gave. Of rows (n, T, d) that is a view of (n · T, d), and no gradient passes a
+    view that is written to later, as where models of sound set padding to zero.
+    """
+    base, shape = y._base, y.shape
+    if base is None or base.numel() != y.numel() or not (base.is_contiguous() and y.is_contiguous()):
+        _hook(y, told)
+    else:
+        _hook(base, lambda gradient: told(gradient.reshape(shape)))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
