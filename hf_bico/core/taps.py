@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_bico.core.errors import PortError
-from hf_bico.core.routing import FOLLOWED, Picked, Routing
+from hf_bico.core.routing import CASTS, FOLLOWED, Picked, Routing
 from hf_bico.core.types import Signal, Site, Stream
 
 Emit = Callable[[Stream, Tensor], None]
@@ -141,6 +141,8 @@ class Taps(TorchFunctionMode):
             self.turned[id(turned)] = turned
             self.watched[id(turned)] = self.watched[id(args[0])]
             return turned
+        if self.routing is not None and func in CASTS:
+            return self.routing.cast(func, *args, **kwargs)
         if self.routing is not None and func in FOLLOWED:
             return self._followed(self.routing, func, *args, **kwargs)
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
@@ -190,12 +192,15 @@ class Taps(TorchFunctionMode):
     ) -> Tensor:
         key = id(sites[0])
         picked = None if self.routing is None or sites[0].expert is None else self.routing.rows_of(sites, x)
+        if self.routing is not None and sites[0].known:
+            self.routing.read = sites[0].space, x
         run, self.runs[key] = Run(self.runs[key], picked), self.runs[key] + 1
         if self.signals & _GRADIENTS and not x.requires_grad:
             x = self._start(x)
         self._seen(sites[0].stream(Signal.INPUT), run, x)
         if self.signals & _AT_INPUT:
-            _hook(x, partial(self._input_gradient, sites[0], run, x.detach()))
+            told = partial(self._input_gradient, sites[0], run, x.detach())
+            _hook(x, told) if self.routing is None else _hook_whole(self.routing.uncast(x), told)
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, run, y)
         self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
@@ -279,17 +284,17 @@ _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__}
 """Calls that multiply rows (their first argument) by a weight (their second)."""
 _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
 """Calls that do so to every pixel, where their kernel is one number."""
-_TURNS: frozenset[Any] = frozenset(
-    {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose, Tensor.type, Tensor.float, Tensor.to}  # type: ignore[attr-defined]
-)
+_TURNS: frozenset[Any] = CASTS | {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose}  # type: ignore[attr-defined]
 """Calls that turn a weight round, or give it in another dtype."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
 
 
 def _hook_whole(y: Tensor, told: Callable[[Tensor], None]) -> None:
-    """Register a hook at what a product gave. Of rows (n, T, d) that is a view of (n · T, d), and no gradient passes a
-    view that is written to later, as where models of sound set padding to zero.
+    """Register a hook at all that is made of a tensor, if it is one of several views of it.
+
+    What a product gives of rows (n, T, d) is a view of (n · T, d), and no gradient passes a view that is written to
+    later, as where models of sound set padding to zero. What a router reads may be a view that no expert reads.
     """
     base, shape = y._base, y.shape
     if base is None or base.numel() != y.numel() or not (base.is_contiguous() and y.is_contiguous()):
