@@ -28,7 +28,7 @@ from support.tasks import task_of
 from tokenizers import AddedToken
 
 import hf_bico as package
-from hf_bico import BiCo, port
+from hf_bico import BiCo, PortError, port
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
@@ -141,6 +141,15 @@ def test_padding_that_a_model_sets_to_zero_stops_no_gradient(kind):
     assert all(torch.allclose(one[key], other[key], atol=1e-9) for key in one)
     mask[:3, 3000:] = 0
     assert port(**given, calibration=[{**plain, "attention_mask": mask}], method=BiCo()).moved
+
+
+def test_live_letters_are_the_same_in_both_models():
+    model = model_of("letters")
+    tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
+    batch = {"input_values": torch.zeros(2, 4200).double(), "labels": torch.tensor([[5, 6]] * 2)}
+    for vocabulary, changed, said in ((9, {}, "vocab_size=7"), (7, {"pad_token_id": 4}, "pad_token_id=0")):
+        with pytest.raises(PortError, match=said):
+            port(tuned=tuned, base=model, target=model_of("letters", vocabulary, **changed), calibration=[batch])
 
 
 def test_tokens_that_a_fine_tune_added_come_along_with_speech(worlds, tmp_path):
