@@ -114,7 +114,7 @@ def into_head(tuned: Tensors, base: Tensors, gain: Gain) -> dict[str, Tensor]:
     after = before * ratio.repeat(before.shape[1] // len(ratio))
     made = {part.key: _wide(tuned[part.key]).to(ratio)}
     part.put(made[part.key], after)
-    made[gain.key] = torch.where((ratio != 1).to(tuned[gain.key].device), base[gain.key], tuned[gain.key])
+    made[gain.key] = torch.where(ratio != 1, base[gain.key], tuned[gain.key].to(ratio.device))
     if gain.bias is None:
         return made
     shift, own = (side[gain.bias].to(ratio) for side in (tuned, base))

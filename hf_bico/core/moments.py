@@ -33,7 +33,7 @@ class CrossMoment:
     removed: float = 0.0
     """Frobenius norm of what centring subtracted from the cross-moment."""
     sparse: bool = False
-    """Whether it is no mistake if no rows meet (an expert's that neither model sends any): R is zero then."""
+    """Whether it is no mistake if it determines nothing (an expert's that no rows, or one, are sent to): R is zero."""
 
     @classmethod
     def empty(cls, d_b: int, d_a: int, *, weighted: bool) -> "CrossMoment":
@@ -79,7 +79,8 @@ class CrossMoment:
         if self.cross is None or self.total_a is None or self.total_b is None:
             raise ValueError("there are no calibration samples")
         if self.is_empty:
-            return self
+            d_b, d_a = self.cross.shape
+            return CrossMoment.empty(d_b - self.weighted, d_a - self.weighted, weighted=False)
         if self.weighted:
             mean_b, mean_a, weights = self.cross[:-1, -1], self.cross[-1, :-1], float(self.cross[-1, -1])
             cross = self.cross[:-1, :-1]
@@ -97,6 +98,7 @@ class CrossMoment:
             self.energy_b - taken[1],
             self.rows,
             float(removed.norm()),
+            self.sparse,
         )
 
     def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
@@ -109,10 +111,13 @@ class CrossMoment:
         """
         if self.cross is None:
             raise ValueError("there are no calibration samples")
-        if self.is_empty:
-            return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)
         other = None if fill is None else fill.cross
-        factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
+        try:
+            factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
+        except ValueError:
+            if not self.sparse or not self.cross.isfinite().all():
+                raise
+            return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)  # one row, which is its own mean
         return factor, self.fit(factor, rank, nuclear)
 
     @property

@@ -33,6 +33,20 @@ class Routing:
         """id of the rows → they themselves, so that the id stays theirs, and which they are."""
         self.inside: dict[str, Picked] = {}
         """Name of an expert's hidden coordinates → the rows that it was given."""
+        self.read: tuple[str, Tensor] | None = None
+        """The space that a router read last, and the rows."""
+        self.last: tuple[Tensor, Tensor] | None = None
+        """The tensor that was given in another dtype last, and what it was."""
+
+    def cast(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Do what a call of `CASTS` does, and remember it: routers read rows in a dtype of their own."""
+        made = func(*args, **kwargs)
+        self.last = made, args[0]
+        return made
+
+    def uncast(self, x: Tensor) -> Tensor:
+        """Return rows as they were before they were given in another dtype, if that was the last thing to be."""
+        return self.last[1] if self.last is not None and self.last[0] is x and self.last[1].requires_grad else x
 
     def follow(self, func: Callable[..., Any], made: Any, args: tuple[Any, ...]) -> None:
         """Remember what a call took out of a batch, or gave another shape."""
@@ -47,15 +61,23 @@ class Routing:
         """Return which rows of the batch those are that an expert's maps read.
 
         Raises:
-            PortError: the model's code takes them in a way that is not followed.
+            PortError: the model's code takes them in a way that is not followed, or changes what the router reads.
         """
         down = sites[0].hidden_in
         found = self.inside.get(down.name) if down else self.taken.get(id(x), (x, None))[1]
         if found is None or len(found.at) != x.numel() // x.shape[-1]:
             raise PortError(f"{sites[0].name}: which rows the expert is given cannot be seen; its model is not served")
+        if not down and self.read is not None and self.read[0] == sites[0].space:
+            rows = self.read[1].reshape(-1, x.shape[-1])[found.at]
+            if not torch.equal(rows, x.reshape(rows.shape).to(rows.dtype)):
+                raise PortError(f"{sites[0].name} reads other rows than its router; its model is not served")
+        if down:  # what the expert read is read by no other
+            self.taken = {key: each for key, each in self.taken.items() if each[1] is not found}
         self.inside |= {site.hidden_out.name: found for site in sites if site.hidden_out}
         return found
 
 
+CASTS = frozenset({Tensor.type, Tensor.float, Tensor.to})
+"""Calls that give a tensor in another dtype."""
 FOLLOWED = frozenset({Tensor.__getitem__, Tensor.reshape, Tensor.view})
 """Calls that take an expert's rows out of a batch."""

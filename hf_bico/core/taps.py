@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.kernels import Convolution
-from hf_bico.core.routing import FOLLOWED, Picked, Routing
+from hf_bico.core.routing import CASTS, FOLLOWED, Picked, Routing
 from hf_bico.core.types import Signal, Site, Stream
 
 Emit = Callable[[Stream, Tensor], None]
@@ -142,6 +142,8 @@ class Taps(TorchFunctionMode):
             self.turned[id(turned)] = turned
             self.watched[id(turned)] = self.watched[id(args[0])]
             return turned
+        if self.routing is not None and func in CASTS:
+            return self.routing.cast(func, *args, **kwargs)
         if self.routing is not None and func in FOLLOWED:
             return self._followed(self.routing, func, *args, **kwargs)
         sites = self.watched.get(id(args[1]), ()) if func in _PRODUCTS and len(args) > 1 else ()
@@ -153,7 +155,9 @@ class Taps(TorchFunctionMode):
         stack = self.stacks.get(id(args[0]))
         if stack is None:
             routing.follow(func, made, args)
-        elif func is Tensor.__getitem__ and torch.is_tensor(args[1]) and args[1].ndim == 0:
+        elif func is Tensor.__getitem__ and (
+            isinstance(args[1], int) or (torch.is_tensor(args[1]) and not args[1].ndim)
+        ):
             self.turned[id(made)] = made
             self.watched[id(made)] = stack[int(args[1])]
         return made
@@ -205,18 +209,20 @@ class Taps(TorchFunctionMode):
         """Make a call whose rows are watched; `by` is the convolution that it is, if it has more than one tap."""
         key = id(sites[0])
         picked = None if self.routing is None or sites[0].expert is None else self.routing.rows_of(sites, x)
+        if self.routing is not None and sites[0].known:
+            self.routing.read = sites[0].space, x
         run, self.runs[key] = Run(self.runs[key], picked), self.runs[key] + 1
         if self.signals & _GRADIENTS and not x.requires_grad:
             x = self._start(x)
         self._seen(sites[0].stream(Signal.INPUT), run, x)
         if self.signals & _AT_INPUT:
-            _hook(x, partial(self._input_gradient, sites[0], run, x.detach()))
+            told = partial(self._input_gradient, sites[0], run, x.detach())
+            _hook(x, told) if self.routing is None else _hook_whole(self.routing.uncast(x), told)
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, run, y)
         self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
         if self.signals & _AT_OUTPUT:
-            y = y.clone() if y._base is not None else y  # what changes a view in place takes its hook away
-            _hook(y, partial(self._output_gradient, sites, run, x.detach(), by))
+            _hook_whole(y, partial(self._output_gradient, sites, run, x.detach(), by))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -297,12 +303,23 @@ _PRODUCTS = frozenset({F.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__}
 """Calls that multiply rows (their first argument) by a weight (their second)."""
 _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
 """Calls that do so to every pixel, or to what their kernel covers."""
-_TURNS: frozenset[Any] = frozenset(
-    {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose, Tensor.type, Tensor.float, Tensor.to}  # type: ignore[attr-defined]
-)
+_TURNS: frozenset[Any] = CASTS | {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose}  # type: ignore[attr-defined]
 """Calls that turn a weight round, or give it in another dtype."""
 _hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
 """Torch's own, typed here."""
+
+
+def _hook_whole(y: Tensor, told: Callable[[Tensor], None]) -> None:
+    """Register a hook at all that is made of a tensor, if it is one of several views of it.
+
+    What a product gives of rows (n, T, d) is a view of (n · T, d), and no gradient passes a view that is written to
+    later, as where models of sound set padding to zero. What a router reads may be a view that no expert reads.
+    """
+    base, shape = y._base, y.shape
+    if base is None or base.numel() != y.numel() or not (base.is_contiguous() and y.is_contiguous()):
+        _hook(y, told)
+    else:
+        _hook(base, lambda gradient: told(gradient.reshape(shape)))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -76,6 +76,13 @@ def live_head(tuned: Tensors, base: nn.Module, target: nn.Module, choice: str, f
     if choice == HeadKind.OWN or not target_sites or not _changed(tuned, base, base_sites):
         return LiveHead()
     _require_alike(tuned, base_sites, target_sites, target)
+    configs: list[Any] = [model.config for model in (base, target) if _spells(model)]
+    blanks = [config.pad_token_id for config in configs]
+    if len(set(blanks)) > 1:
+        raise PortError(
+            f"letters are carried as they are, and the base's blank is the {blanks[0]}-th, the target's the "
+            f"{blanks[1]}-th: open the target with pad_token_id={blanks[0]}"
+        )
     in_base, in_target = (
         {key for key in model.state_dict() if key.startswith(f"{getattr(model, 'base_model_prefix', '')}.")}
         for model in (base, target)
@@ -111,7 +118,12 @@ def _require_alike(tuned: Tensors, base: tuple[Site, ...], target: tuple[Site, .
     last, theirs = base[-1], target[-1]
     classes = last.weight.of(tuned[last.weight.key]).shape[0]
     if classes != theirs.d_out:
+        count = "vocab_size" if _spells(model) else "num_labels"
         raise PortError(
             f"the fine-tune's classifier has {classes} classes and the target's {theirs.d_out}: open the "
-            f"{type(model).__name__} with num_labels={classes}"
+            f"{type(model).__name__} with {count}={classes}"
         )
+
+
+def _spells(model: Any) -> bool:
+    return type(model).__name__.endswith("ForCTC")

@@ -144,8 +144,8 @@ def make_room(side: Insides, tokenizer: Any = None) -> None:
 def with_room(side: Insides) -> Iterator[None]:
     """Give a live model rows for added tokens while the block runs; nothing without a room."""
     before = {key: p.data for key, p in side.model.named_parameters() if side.room and key in side.token_keys}
-    make_room(side)
     try:
+        make_room(side)
         yield
     finally:
         _resize(side, before)

@@ -86,7 +86,13 @@ SPOKEN = ("language", "task", "predict_timestamps")
 
 
 def speak_like(tokenizer: Any, other: Any) -> Any:
-    """Return a tokenizer that begins a text as another does: Whisper's says the language and what is asked."""
+    """Return a tokenizer that begins a text as another does: Whisper's says the language and what is asked.
+
+    Args:
+        other: None (an adapter's repo may have none) leaves it as it is.
+    """
+    if other is None:
+        return tokenizer
     said = {name: getattr(other, name, None) for name in SPOKEN}
     if not hasattr(tokenizer, "set_prefix_tokens") or said == {name: getattr(tokenizer, name, None) for name in SPOKEN}:
         return tokenizer

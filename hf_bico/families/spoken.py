@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.families.feeding import LABELS, UNASKED, Encoded, Row, _limit, _padded, _require_known, _row, _spans
 from hf_bico.families.protocol import Loaded
 
@@ -49,7 +49,7 @@ def encode_spoken(
         inputs: the sounds.
 
     Raises:
-        PortError: the tokenizer is a slow one, which does not say where its tokens lie.
+        PortError: the tokenizer is a slow one, which does not say where its tokens lie; a text is cut to nothing.
     """
     start, most = int(side.model.config.decoder_start_token_id), room_of(side.model.config)  # type: ignore
     limit = _limit(tokenizer, min(most, max_length or most))
@@ -60,6 +60,12 @@ def encode_spoken(
             "a slow tokenizer does not say where in a text a token lies, by which the texts of two models meet: add a "
             "tokenizer.json to its repo"
         )
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        if text.strip() and all(token.special for token in row.tokens or ()):
+            raise PortError(
+                f"sample {number} ({text[:40]!r}) has nothing left to write in its first {limit} tokens: give a larger "
+                f"{setting('max_length')}"
+            )
     return Encoded(
         inputs, _padded([row.ids for row in rows], UNASKED), _spans(LABELS, rows), [_before(row) for row in rows]
     )

@@ -213,14 +213,14 @@ def read_bank(
                 "leave it out"
             )
         return ()
+    silent = purpose.kind.hears or task.columns.kind in (SampleKind.IMAGE, SampleKind.SIGHT)
+    if silent and purpose.kind is not PurposeKind.ZERO_SHOT:
+        raise PortError(
+            "gradients without labels need scores on something general, which a classifier of images, a model of "
+            "images with texts or a model of sound lacks: take another method; CLIP-like models and models of "
+            "texts have such scores"
+        )
     if path is None:
-        silent = purpose.kind.hears or task.columns.kind in (SampleKind.IMAGE, SampleKind.SIGHT)
-        if silent and purpose.kind is not PurposeKind.ZERO_SHOT:
-            raise PortError(
-                "gradients without labels need scores on something general, which a classifier of images, a model of "
-                "images with texts or a model of sound lacks: take another method; CLIP-like models and models of "
-                "texts have such scores"
-            )
         return library.general_prompts()
     prompts = tuple(lines(path))
     if len(prompts) < 2:

@@ -119,7 +119,7 @@ class Written:
         first = [config.decoder_start_token_id, *batch.notes[0][1]]
         room = room_of(config)
         chosen = GenerationConfig(
-            max_new_tokens=min(room, self.max_length or room) - len(first),
+            max_new_tokens=max(min(room, self.max_length or room) - len(first), 1),
             do_sample=False,
             eos_token_id=config.eos_token_id,
             pad_token_id=config.pad_token_id,

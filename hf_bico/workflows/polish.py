@@ -11,8 +11,8 @@ from hf_bico.families.heads import HeadKind
 from hf_bico.io.models import PortModels
 from hf_bico.workflows.config import PolishChoices
 
-LANGUAGE = (
-    *(PurposeKind.CAUSAL_LM, PurposeKind.SEQ2SEQ, PurposeKind.MASKED_LM, PurposeKind.SPEECH, PurposeKind.IMAGE_TEXT),
+LANGUAGE = frozenset(
+    {PurposeKind.CAUSAL_LM, PurposeKind.SEQ2SEQ, PurposeKind.MASKED_LM, PurposeKind.SPEECH, PurposeKind.IMAGE_TEXT}
 )
 """Models of which a LoRA is trained unless something else is said."""
 RANK = 8

@@ -22,7 +22,9 @@ from hf_bico.core.types import Tensors
 from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
 from hf_bico.families.heads import HeadKind, place
+from hf_bico.families.hf import tokenizer_in
 from hf_bico.families.new_tokens import make_room
+from hf_bico.families.tokenizing import suit_tokenizer
 from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
@@ -276,6 +278,11 @@ def _sides(plan: Plan, folders: Sequence[Path]) -> tuple[Asked, Asked]:
     target = open_asked(plan, models.target, folders[2], speaks)
     if models.new is not None:
         models.new.join(target.loaded.tokenizer)
+        if models.new.template is not None and getattr(target.loaded.processor, "chat_template", None):
+            target.loaded.processor.chat_template = models.new.template
+        if speaks is not None:  # every model writes with tokens of its own, but for these
+            base.loaded.tokenizer = tokenizer_in(folders[0])
+            suit_tokenizer(base.loaded.tokenizer, base.model, classifies=False)
         for asked, side in zip((base, target), models.insides, strict=True):
             make_room(side._replace(model=asked.model), asked.loaded.tokenizer)
     return base, target

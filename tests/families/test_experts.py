@@ -7,13 +7,13 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from support.expert_twins import EXPERTS, MIXTURES, TRACED
+from support.expert_twins import EXPERTS, GEMMA, MIXTURES, TRACED, Mixture
 from support.family_laws import accounted_for
 from support.family_twins import CASES, GROUPED, Case, gradient_step, plain, turned, twin
 from support.twins import distance
 from torch import Tensor, nn
 
-from hf_bico import BiCo, FewShot, GradFix, Naive, Response, Theseus, port
+from hf_bico import BiCo, FewShot, GradFix, Naive, Response, Theseus, Weighted, port
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
@@ -124,6 +124,40 @@ def test_an_expert_sees_the_rows_that_its_router_sends_it_where_they_are(name, c
         assert torch.equal(rows[site.stream(Signal.INPUT)].any(-1), (picked == site.expert).any(-1))
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_the_gradient_at_what_experts_read_is_of_all_that_read_it(name):
+    """Not of the router alone, which may read a view, or another dtype."""
+    case = ALL[name]
+    model = case.build().requires_grad_(False)
+    sites = [site for site in family_of(model).sites(model) if site.role == ROUTER or site.expert is not None]
+    wanted, rows = {}, {}
+
+    def watch(place):
+        def hook(module, args):
+            x = args[0] * 1 if args[0].requires_grad else args[0].detach().requires_grad_()
+            x.register_hook(lambda gradient: wanted.update({place: gradient.flatten(0, 1)}))
+            return x, *args[1:]
+
+        return hook
+
+    for place in {site.weight.key.partition(".experts.")[0] for site in sites if site.expert is not None}:
+        model.get_submodule(place).register_forward_pre_hook(watch(place))
+    with taps(model, sites, {Signal.INPUT_GRADIENT}, lambda stream, x: rows.update({stream.name: x.flatten(0, 1)}), 8):
+        case.loss(model, case.samples(8)).backward()
+    assert wanted
+    for place, right in wanted.items():
+        router = next(site for site in sites if site.role == ROUTER and site.weight.key.startswith(f"{place}."))
+        assert (rows[router.space] - right).norm() < 1e-6 * right.norm()
+
+
+def test_experts_that_read_other_rows_than_their_router_are_refused():
+    case = Mixture("Gemma4ForCausalLM", "Gemma4TextConfig", GEMMA, "causal")
+    model = case.build(exact=False)
+    tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
+    with pytest.raises(PortError, match=r"expert \d MLP gate reads other rows than its router"):
+        carried(case, model, case.build(seed=1, exact=False), tuned, n=4)
+
+
 def test_weight_gradients_of_experts_are_autograds():
     case = MIXTURES["qwen2_moe"]
     model, other = case.build(), case.build(seed=1)
@@ -172,6 +206,16 @@ def test_an_expert_that_no_sample_reaches_is_named_and_its_change_stays():
     assert len(lines) == 1 and "the samples reach too few experts: block 0 expert" in lines[0]
     named = [moved for moved in ported.moved if f"{moved.target} " in lines[0].replace(",", " ,")]
     assert not any(moved.kept for moved in named)
+    assert any(moved.kept == 0 for moved in ported.moved) and any(moved.kept > 0.1 for moved in ported.moved)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_method_about_the_mean_serves_experts_that_few_or_no_rows_reach(n):
+    """Also of one row, which is its own mean."""
+    case = MIXTURES["qwen3_moe"]
+    model = case.build(num_experts=16, num_local_experts=16)
+    tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
+    ported = carried(case, model, twin(model), tuned, n=n, method=Weighted())
     assert any(moved.kept == 0 for moved in ported.moved) and any(moved.kept > 0.1 for moved in ported.moved)
 
 

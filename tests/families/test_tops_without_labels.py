@@ -17,11 +17,15 @@ def scores(model, batch):
 
 
 @pytest.mark.parametrize(
-    ("case", "layer"),
-    [(CASES["bert"], "bert.pooler.dense"), (WORDS_HIDDEN["bert"], "cls.predictions.transform.dense")],
-    ids=["pooler", "words"],
+    ("case", "layer", "family"),
+    [
+        (CASES["bert"], "bert.pooler.dense", None),
+        (CASES["bert"], "bert.pooler.dense", "generic"),
+        (WORDS_HIDDEN["bert"], "cls.predictions.transform.dense", None),
+    ],
+    ids=["pooler", "traced", "words"],
 )
-def test_they_move_by_their_outputs(case, layer):
+def test_they_move_by_their_outputs(case, layer, family):
     """Between twins the port is the fine-tune, whose top and one layer of the blocks are trained."""
     model, batch = case.build(), case.samples(64)
     step, state = gradient_step(model, case.loss, batch), model.state_dict()
@@ -33,7 +37,7 @@ def test_they_move_by_their_outputs(case, layer):
     tuned[first] = step[first]
     if "classifier.weight" in tuned:
         tuned["classifier.weight"] = tuned["classifier.weight"] + 0.1
-    words = {"calibration": [Batch(batch, batch)], "loss": case.loss, "scores": (scores, scores)}
+    words = {"calibration": [Batch(batch, batch)], "loss": case.loss, "scores": (scores, scores), "family": family}
     ported = port(tuned=tuned, base=model, target=twin(model), method=BiCo(label_free=4, rtol=1e-9), **words)
     fine_tune = copy.deepcopy(model)
     fine_tune.load_state_dict(tuned)

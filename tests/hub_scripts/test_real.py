@@ -206,11 +206,11 @@ def small_world(tmp_path, monkeypatch):
 def test_the_whole_of_it_in_small(small_world, monkeypatch):
     """Fine-tunes of both tasks, a port by the tool itself, rows, page and figure; a second call makes no row anew."""
     pair = rows.PAIRS[5]
-    monkeypatch.setattr("sys.argv", ["results", "--pair", "5", "-n", "24", "--only", "gradfix", "bico"])
+    monkeypatch.setattr("sys.argv", ["results", "--pair", "5", "-n", "20", "--only", "gradfix", "bico"])
     results.main()
     found = {row.key: row.score for row in rows.load()}
     assert {what for *_, what in found} == {"gradfix", "bico", rows.START, rows.OF_SOURCE, rows.OF_OWN, *tune.RECIPES}
-    assert found[pair, 24, 0, "gradfix"] is None  # another width
+    assert found[pair, 20, 0, "gradfix"] is None  # another width
     assert all(score is not None for (*_, what), score in found.items() if what != "gradfix")
     table = page.PAGE.read_text()
     assert table.count("| bico |") == 1 and "| gradfix | refused | – |" in table

@@ -58,6 +58,15 @@ MAMBA = {
     "mamba_dt_rank": 3,
     "mamba_d_state": 4,
 }
+GEMMA = CHOSEN | {
+    "enable_moe_block": True,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 12,
+    "hidden_size_per_layer_input": 0,
+    "num_kv_shared_layers": 0,
+    "global_head_dim": 8,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
 SWITCH = {
     "num_experts": EXPERTS,
     "num_sparse_encoder_layers": 1,

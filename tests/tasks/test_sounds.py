@@ -239,6 +239,9 @@ def test_every_model_is_asked_in_the_fine_tunes_language():
     encoded = encode_spoken(Loaded(model, None, own), own, ["ab a", "b"], 64, {})
     before = [own.convert_ids_to_tokens(row) for row in encoded.notes]
     assert before == [["<|zh|>", "<|transcribe|>", "<|notimestamps|>"]] * 2
+    assert speak_like(own, None).language == "chinese"  # an adapter's repo may have no tokenizer
+    with pytest.raises(PortError, match="nothing left to write in its first 5 tokens"):
+        encode_spoken(Loaded(model, None, own), own, ["ab a"], 5, {})
     labels = encoded.labels[0][encoded.labels[0] != UNASKED].tolist()
     assert own.decode(labels, skip_special_tokens=True) == "ab a" and labels[-1] == end and start not in labels
     assert (encoded.spans["labels"].mask == (encoded.labels != UNASKED)).all()

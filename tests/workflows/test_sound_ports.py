@@ -10,11 +10,25 @@ import transformers
 from huggingface_hub import HfApi, ModelCard
 from support.commands import assert_refused, hf_bico
 from support.family_twins import gradient_step, twin
-from support.sounds import KINDS, RATE, TONES, asked, letters, model_of, rows_of, spoken, write_rows, write_world
+from support.sounds import (
+    KINDS,
+    RATE,
+    ROWS,
+    TONES,
+    asked,
+    ear_of,
+    letters,
+    model_of,
+    rows_of,
+    spoken,
+    write_rows,
+    write_world,
+)
 from support.tasks import task_of
+from tokenizers import AddedToken
 
 import hf_bico as package
-from hf_bico import BiCo, port
+from hf_bico import BiCo, PortError, port
 from hf_bico.families import family_of
 from hf_bico.io.hub import Hub
 from hf_bico.workflows.config import PortConfig
@@ -110,6 +124,61 @@ def test_live_models_are_ported_by_their_own_loss(kind):
     want = family_of(model).sites(model)
     assert len(found.moved) == len(want)
     assert all(each.residual_in < 1e-3 for each in found.moved if hasattr(each, "residual_in"))
+
+
+@pytest.mark.parametrize("kind", ["classes", "letters"])
+def test_padding_that_a_model_sets_to_zero_stops_no_gradient(kind):
+    """A model that is told where padding is writes to what its feature projection gave."""
+    model, waves = model_of(kind), torch.randn(6, 4200, generator=torch.Generator().manual_seed(0)).double()
+    labels = torch.arange(6) % 3 if kind == "classes" else torch.tensor([[5, 6, 5]] * 6)
+    plain = {"input_values": waves, "labels": labels}
+    stepped, mask = gradient_step(model, lambda m, b: m(**b).loss, plain), torch.ones(6, 4200, dtype=torch.long)
+    given = {"tuned": stepped, "base": model, "target": model_of(kind, seed=1), "trust_base": True}
+    one, other = (
+        dict(port(**given, calibration=[batch], method=BiCo()).delta)
+        for batch in (plain, {**plain, "attention_mask": mask})
+    )
+    assert all(torch.allclose(one[key], other[key], atol=1e-9) for key in one)
+    mask[:3, 3000:] = 0
+    assert port(**given, calibration=[{**plain, "attention_mask": mask}], method=BiCo()).moved
+
+
+def test_live_letters_are_the_same_in_both_models():
+    model = model_of("letters")
+    tuned = {key: tensor + 0.01 for key, tensor in model.state_dict().items()}
+    batch = {"input_values": torch.zeros(2, 4200).double(), "labels": torch.tensor([[5, 6]] * 2)}
+    for vocabulary, changed, said in ((9, {}, "vocab_size=7"), (7, {"pad_token_id": 4}, "pad_token_id=0")):
+        with pytest.raises(PortError, match=said):
+            port(tuned=tuned, base=model, target=model_of("letters", vocabulary, **changed), calibration=[batch])
+
+
+def test_tokens_that_a_fine_tune_added_come_along_with_speech(worlds, tmp_path):
+    """Every model writes with tokens of its own, and the base with the fine-tune's."""
+    root, new = worlds("speech"), "<pause>"
+    words = transformers.AutoTokenizer.from_pretrained(root / "ft")
+    words.add_tokens([AddedToken(new, special=True)], special_tokens=True)
+    tuned = transformers.WhisperForConditionalGeneration.from_pretrained(root / "ft")
+    rows = len(tuned.model.decoder.embed_tokens.weight)
+    tuned.resize_token_embeddings(rows + 1, mean_resizing=False)
+    with torch.no_grad():
+        tuned.proj_out.weight[rows:] = torch.randn(1, 24, generator=torch.Generator().manual_seed(5))
+    for part in (tuned, words, ear_of("speech")):
+        part.save_pretrained(tmp_path / "ft")
+    said = {
+        split: [row | {"sentence": f"{row['sentence']} {new} a"} for row in rows_of("speech", split)] for split in ROWS
+    }
+    task = write_rows(tmp_path / "task", said)
+    config = {"base": str(root / "base"), "n": 36, "method": "bico", "allow_regression": True, "add_tokens": True}
+    paths = [str(each) for each in (tmp_path / "ft", root / "plus", task)]
+    outcome = run(PortConfig(*paths, output=tmp_path / "out", method_options=("rtol=1e-6",), **config), Hub())
+    assert not outcome.report["left"]
+    made = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids(new) == rows
+    heard = torch.randn(2, 8, 100, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[0, 5, rows, 6], [0, rows, 5, 7]])
+    with torch.no_grad():
+        wanted, got = (each(input_features=heard, decoder_input_ids=ids).logits for each in (tuned, made))
+    assert (got - wanted).norm() < 0.05 * wanted.norm()
 
 
 REFUSED = {

@@ -119,7 +119,11 @@ class Traced:
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return a classifier's layers outside the blocks, in the order they run; empty without one."""
         if type(model).__name__.endswith("ForCTC"):
-            return (replace(named_site(model, f"{LETTERS}.weight", HEAD), tokens=ROWS),)
+            if not isinstance(getattr(model, LETTERS, None), nn.Linear):
+                raise PortError(
+                    f"the head of a {type(model).__name__} is no linear layer {LETTERS}: it is not served yet"
+                )
+            return (replace(named_site(model, f"{LETTERS}.weight", HEAD), tokens=ROWS, on_top=True),)
         if not re.search(r"For\w*Classification", type(model).__name__):
             return ()
         outside = {name for name, p in model.named_parameters() if p.ndim == 2 and not place_of(name)}
@@ -133,8 +137,9 @@ class Traced:
         chain = [*filter(None, [before]), (ran or last)[-1]]
         of_tokens = seen is not None and seen.kind == "text" and seen.rows == WORDS
         dense = zip(chain[:-1], [HEAD_DENSE], strict=False)
+        tokens = {name: ROWS if name == NARROWED else TEXT if of_tokens else SINGLE for name in chain}
         return tuple(
-            replace(named_site(model, name, role), tokens=ROWS if name == NARROWED else TEXT if of_tokens else SINGLE)
+            replace(named_site(model, name, role), tokens=tokens[name], on_top=True)
             for name, role in (*dense, (chain[-1], HEAD))
         )
 
