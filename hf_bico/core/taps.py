@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.hooks import hook, hook_whole, whole
 from hf_bico.core.kernels import Convolution
 from hf_bico.core.routing import CASTS, FOLLOWED, Picked, Routing
 from hf_bico.core.types import Signal, Site, Stream
@@ -217,12 +218,13 @@ class Taps(TorchFunctionMode):
         self._seen(sites[0].stream(Signal.INPUT), run, x)
         if self.signals & _AT_INPUT:
             told = partial(self._input_gradient, sites[0], run, x.detach())
-            _hook(x, told) if self.routing is None else _hook_whole(self.routing.uncast(x), told)
+            hook(x, told) if self.routing is None else hook_whole(self.routing.uncast(x), told)
         y = func(x, weight, *args, **kwargs)
         self._outputs(sites, Signal.OUTPUT, run, y)
         self._outputs(sites, Signal.TRAFFIC, run, y, lambda own: own.softmax(-1))
         if self.signals & _AT_OUTPUT:
-            _hook_whole(y, partial(self._output_gradient, sites, run, x.detach(), by))
+            y = y.clone() if whole(y) is None else y  # what changes a part in place takes its hook away
+            hook_whole(y, partial(self._output_gradient, sites, run, x.detach(), by))
         return y
 
     def _start(self, x: Tensor) -> Tensor:
@@ -305,21 +307,6 @@ _CONVOLUTIONS = frozenset({F.conv1d, F.conv2d, torch.conv1d, torch.conv2d})
 """Calls that do so to every pixel, or to what their kernel covers."""
 _TURNS: frozenset[Any] = CASTS | {Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.transpose}  # type: ignore[attr-defined]
 """Calls that turn a weight round, or give it in another dtype."""
-_hook: Callable[[Tensor, Callable[[Tensor], None]], Any] = Tensor.register_hook
-"""Torch's own, typed here."""
-
-
-def _hook_whole(y: Tensor, told: Callable[[Tensor], None]) -> None:
-    """Register a hook at all that is made of a tensor, if it is one of several views of it.
-
-    What a product gives of rows (n, T, d) is a view of (n · T, d), and no gradient passes a view that is written to
-    later, as where models of sound set padding to zero. What a router reads may be a view that no expert reads.
-    """
-    base, shape = y._base, y.shape
-    if base is None or base.numel() != y.numel() or not (base.is_contiguous() and y.is_contiguous()):
-        _hook(y, told)
-    else:
-        _hook(base, lambda gradient: told(gradient.reshape(shape)))
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

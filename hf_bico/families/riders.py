@@ -259,7 +259,8 @@ def _inside(model: nn.Module, tower: _Tower, parameters: Mapping[str, nn.Paramet
 
 def _blocks(model: nn.Module, tower: _Tower) -> Iterator[tuple[int, nn.Module, Norm]]:
     """Yield (depth, block, norm) of those norms that a block has."""
-    for depth in dict.fromkeys(site.depth for site in tower.sites):
+    depths = dict.fromkeys(site.depth for site in tower.sites) if tower.norms else ()  # a traced tower may lie in parts
+    for depth in depths:
         block = model.get_submodule(f"{tower.place}.{depth}")
         for norm in tower.norms:
             if depth is not None and norm.only(block) and _names(block, norm.path, "")[0] is not None:
