@@ -162,14 +162,15 @@ def tasks_of(kind: str) -> tuple[str, ...]:
 
 
 def _signature(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[str, ...]:
-    """Return every tower's roles in blocks, with what it reads."""
+    """Return every tower's roles in blocks, with what it reads, and what goes into the model."""
     towers: dict[str, set[str]] = {}
     for site in sites:
         if site.depth is not None:
             towers.setdefault(f"{site.tower} {'texts' if site.tokens.sequence else 'rows'}".strip(), set()).add(
                 site.role
             )
-    return tuple(f"{tower}: {', '.join(sorted(roles))}" for tower, roles in sorted(towers.items()))
+    found = (f"{tower}: {', '.join(sorted(roles))}" for tower, roles in sorted(towers.items()))
+    return (str(getattr(model, "main_input_name", "")), *found)
 
 
 def _known(family: Family, model: nn.Module, sites: tuple[Any, ...]) -> tuple[str, str]:
