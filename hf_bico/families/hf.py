@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
@@ -95,7 +95,7 @@ class Transformers:
             for part, name in _parts(model, key, renamed, converted, kinds[1]):
                 if tied.get(name, name) in own:
                     found.setdefault(tied.get(name, name), Stored(key, part))
-        return found | {name: _stack(parts) for name, parts in stacks.items() if name in own}
+        return found | {name: _stack(name, parts) for name, parts in stacks.items() if name in own}
 
     def load(
         self,
@@ -207,10 +207,18 @@ def _in_stack(key: str, converted: str, converters: Sequence[Any]) -> tuple[int,
     return int(number[1]), change.source_patterns.index(converted)
 
 
-def _stack(parts: Mapping[tuple[int, int], str]) -> Stored:
-    """Return where a stack lies, whose parts are stored by (expert, number of the part)."""
-    experts = sorted({expert for expert, _ in parts})
-    rows = tuple(tuple(key for at, key in sorted(parts.items()) if at[0] == expert) for expert in experts)
+def _stack(name: str, parts: Mapping[tuple[int, int], str]) -> Stored:
+    """Return where a stack lies, whose parts are stored by (expert, number of the part).
+
+    Raises:
+        PortError: parts of an expert are not stored.
+    """
+    experts, kinds = (range(1 + max(at[side] for at in parts)) for side in (0, 1))
+    if missing := [f"{expert}" for expert in experts if any((expert, kind) not in parts for kind in kinds)]:
+        raise PortError(
+            f"the weights lack parts of {name}: those of the experts {listed(missing)}; save the model again"
+        )
+    rows = tuple(tuple(parts[expert, kind] for kind in kinds) for expert in experts)
     return Stored(rows[0][0], stack=rows)
 
 

@@ -1,6 +1,7 @@
 """Mixtures of experts: matched by what their routers send them, each with maps of its own."""
 
 import copy
+import re
 from dataclasses import replace
 
 import pytest
@@ -269,6 +270,15 @@ def test_what_is_stored_apart_is_read_as_the_live_model_has_it(name, tmp_path):
     state = {key: tensor for key, tensor in model.state_dict().items() if key in read}
     assert {key for key, _ in model.named_parameters()} <= read.keys() and read.used == stored.keys()
     assert all(torch.equal(read[key], tensor) for key, tensor in state.items())
+
+
+def test_an_expert_that_is_not_all_there_is_refused_by_name(tmp_path):
+    model = ALL["mixtral"].build(exact=False)
+    model.save_pretrained(tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    gone = next(key for key in stored if re.search(r"experts\.1\.w3", key))
+    with pytest.raises(PortError, match=r"the weights lack parts of .*gate_up_proj: those of the experts 1;"):
+        Transformers().names(model, [key for key in stored if key != gone])
 
 
 def test_a_slice_of_a_stack_is_read_and_written_where_it_lies():
