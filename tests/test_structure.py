@@ -11,8 +11,8 @@ import hf_bico
 
 PACKAGE = Path(hf_bico.__file__).parent
 SCRIPTS = PACKAGE.parent / "hub_scripts"
-SCRIPT_ROOMS = {"benchmarks", "demo", "hubserver", "papers", "reference", "world"}
-WORLD_ROOMS = {"real", "text", "vision", "weights", "zoo"}
+SCRIPT_ROOMS = {"benchmarks", "demo", "hubserver", "papers", "real", "reference", "world"}
+WORLD_ROOMS = {"text", "vision", "weights", "zoo"}
 PAGE = PACKAGE.parent / "docs" / "architecture.md"
 ROOMS = ("cli", "workflows", "reports", "tasks", "io", "families", "core")
 """From the top; a room imports those behind it alone."""

@@ -217,6 +217,16 @@ HEAD, HEAD_DENSE = "head", "head dense"
 """Roles in a classifier: its last layer, which outputs the scores, and the one before it."""
 
 
+@dataclass(frozen=True)
+class OfClass:
+    """Tells whether the name of a model's class has an end; an object, so that tables can be compared."""
+
+    end: str
+
+    def __call__(self, model: nn.Module) -> bool:
+        return type(model).__name__.endswith(self.end)
+
+
 def words_through(path: str, only: str = "") -> tuple[Layer, ...]:
     """Return the layer between the blocks and the rows of the vocabulary, of a head that scores words.
 
@@ -224,7 +234,7 @@ def words_through(path: str, only: str = "") -> tuple[Layer, ...]:
         path: its full name.
         only: the end of the name of the classes that run it so; "" for all that have it.
     """
-    return (Layer(WORD_DENSE, f"^{path}", tokens=TEXT, runs=lambda model: type(model).__name__.endswith(only)),)
+    return (Layer(WORD_DENSE, f"^{path}", tokens=TEXT, runs=OfClass(only)),)
 
 
 def image_tokens(prefix: int | str, config: str = "") -> Callable[[nn.Module], Tokens]:
