@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from hub_scripts.real.rows import METHODS, OF_OWN, OF_SOURCE, PAIRS, SIZES, START, Pair, Row
+from hub_scripts.real.texts import SECTIONS
 from hub_scripts.real.tune import RECIPES
 from hub_scripts.world.places import DOCS
 from hub_scripts.world.vision.figures import plt, save
@@ -41,6 +42,8 @@ def gap(rows: Sequence[Row], pair: Pair, n: int, what: str) -> float | None:
 def table(rows: Sequence[Row], pair: Pair) -> str:
     """Return a pair's scores: mean and standard deviation over the draws, and the gap recovered."""
     sizes = [n for n in SIZES if scores(rows, pair, n, START)]
+    if not sizes:
+        return "Not measured yet."
     lines = ["| | " + " | ".join(f"N = {n} | gap" for n in sizes) + " |", "|---" * (1 + 2 * len(sizes)) + "|"]
     for what in (START, *METHODS, OF_SOURCE, OF_OWN):
         cells = [cell for n in sizes for cell in _cells(rows, pair, n, what)]
@@ -67,9 +70,16 @@ def fine_tunes(rows: Sequence[Row]) -> str:
 
 
 def draw(rows: Sequence[Row]) -> None:
-    """Draw every pair's scores: a dot a draw, lines for the new base as it is and for its own fine-tune."""
-    figure, axes = plt.subplots(3, 2, figsize=(9, 9), sharey=True)
-    for axis, pair in zip(axes.flat, PAIRS, strict=True):
+    """Draw the scores of every pair that has some: a dot a draw, lines for the new base as it is (dotted) and for its
+    own fine-tune.
+    """
+    pairs = [pair for pair in PAIRS if any(row.pair == pair and row.n for row in rows)]
+    if not pairs:
+        return
+    wide = min(2, len(pairs))
+    tall = -(-len(pairs) // wide)
+    figure, axes = plt.subplots(tall, wide, figsize=(4.5 * wide, 3.2 * tall), sharey=True, squeeze=False)
+    for axis, pair in zip(axes.flat, pairs, strict=False):
         for shift, n in zip((-0.15, 0.15), SIZES, strict=True):
             for what, style in ((START, ":"), (OF_OWN, "-")):
                 if found := scores(rows, pair, n, what):
@@ -77,15 +87,14 @@ def draw(rows: Sequence[Row]) -> None:
             for place, method in enumerate(METHODS):
                 found = scores(rows, pair, n, method)
                 axis.plot(found, [place + shift] * len(found), "o", color=COLOURS[n], markersize=4)
-        axis.set(title=f"{pair.task}: {pair.source} → {pair.target}", yticks=range(len(METHODS)))
+        metric = "accuracy, %" if pair.task == SECTIONS else "MRR@10, %"
+        axis.set(title=f"{pair.task}: {pair.source} → {pair.target}", xlabel=metric, yticks=range(len(METHODS)))
         axis.set_yticklabels([method.split()[0] for method in METHODS])
         axis.grid(axis="x", alpha=0.3)
     axes[0, 0].invert_yaxis()
     for n, colour in COLOURS.items():
         axes[0, 0].plot([], [], "o", color=colour, markersize=4, label=f"N = {n}")
     axes[0, 0].legend(fontsize="small")
-    for axis, name in zip(axes[-1], ("MRR@10, %", "accuracy, %"), strict=True):
-        axis.set_xlabel(name)
     save(figure, FIGURE)
 
 
