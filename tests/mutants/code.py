@@ -40,7 +40,7 @@ PIPELINE = {
     "a port times seven": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 7 * alpha)), LIVE),
     "a port of nothing": of_tests(writer, "added", given(lambda base, tau, alpha: (base, tau, 0.0)), LIVE),
     "a layer dropped": of_tests(
-        protocol, "transport", given(lambda tau, each, target: (tau, list(each)[:-1], target)), LIVE
+        protocol, "transport", given(lambda tau, each, *rest: (tau, list(each)[:-1], *rest)), LIVE
     ),
     "other samples": of_tests(
         session,

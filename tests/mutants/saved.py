@@ -1,6 +1,6 @@
 """Wrong readings of sources and samples as people save them, each with the tests that must notice it."""
 
-from hf_bico.core import difference, transport
+from hf_bico.core import account, difference
 from hf_bico.families import chat, tokenizing
 from hf_bico.io import models, names
 from hf_bico.tasks import pictures, usable
@@ -19,7 +19,7 @@ MUTANTS = {
         difference, "is_rounding", instead(True), f"{DIFFERENCE}a_trained_tensor_keeps_its_change_in_any_dtype"
     ),
     "what cannot be compared is dropped": of_tests(
-        transport,
+        account,
         "_left_apart",
         instead(()),
         f"{PORTED}a_vocabulary_of_another_size_is_scored_with_it_and_left_behind",

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 from hf_bico.core import room
 from hf_bico.families import heads, new_tokens, riders
-from hf_bico.workflows import live, port
+from hf_bico.workflows import companions, live
 from tests.mutants.changes import given, instead, of_tests
 
 LIVE, PORTED = "tests/families/test_new_tokens.py::test_", "tests/workflows/test_added_tokens.py::test_"
@@ -38,7 +38,7 @@ MUTANTS = {
         f"{LIVE}tokens_that_the_target_has_keep_its_rows",
     ),
     "the tokenizer is the target's own": of_tests(
-        port, "write_tokens", instead(None), f"{PORTED}a_port_to_a_twin_answers_chats_as_the_fine_tune_does"
+        companions, "write_tokens", instead(None), f"{PORTED}a_port_to_a_twin_answers_chats_as_the_fine_tune_does"
     ),
     "special tokens are added as plain ones": of_tests(
         new_tokens,
