@@ -9,8 +9,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.types import Tensors
 from hf_bico.families.beside import Insides, vocabularies_of
-from hf_bico.families.new_tokens import NewTokens, new_tokens
-from hf_bico.families.riders import TOKENS
+from hf_bico.families.new_tokens import NewTokens, new_tokens, require_moving
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ def live_words(
         )
     if not adding:
         return LiveWords(sides, vocabularies_of(*tokenizers[1:]))
-    if TOKENS not in groups:
-        raise PortError(f"{setting('add_tokens')} moves rows of embeddings: let {setting('only')} name {TOKENS} too")
+    require_moving(groups)
     rows = max((len(tuned[key]) for key in sides[0].token_keys if key in tuned), default=0)
     new = new_tokens(tokenizers, *sides, rows, "the fine-tune")
     tokenizer = new.join(copy.deepcopy(tokenizers[2]))

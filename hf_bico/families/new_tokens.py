@@ -1,7 +1,7 @@
 """Tokens that a fine-tune added to its base's tokenizer, offered to another model and its tokenizer."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,18 @@ from hf_bico.core.room import Room
 from hf_bico.core.types import Tensors
 from hf_bico.families.beside import Insides, vocabularies_of
 from hf_bico.families.feeding import KNOWN
+from hf_bico.families.riders import TOKENS
 from hf_bico.families.tokenizing import rows_of
+
+
+def require_moving(groups: Collection[str]) -> None:
+    """Refuse to add tokens where no embeddings move.
+
+    Raises:
+        PortError: they do not.
+    """
+    if TOKENS not in groups:
+        raise PortError(f"{setting('add_tokens')} moves rows of embeddings: let {setting('only')} name {TOKENS} too")
 
 
 @dataclass(frozen=True)

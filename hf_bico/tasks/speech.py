@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED, Encoded
-from hf_bico.families.losses import frames_of, logits_of_answer, logits_of_classes, loss_of_letters, loss_of_tokens
+from hf_bico.families.losses import frames_of, logits_of_classes, loss_of_letters
 from hf_bico.families.protocol import Loaded
 from hf_bico.families.spoken import encode_spoken, letters_of, room_of
 from hf_bico.tasks.inputs import labelled, on_device, pooled, sounds_of, tokenizer_of
+from hf_bico.tasks.objectives import Seq2Seq
 from hf_bico.tasks.scores import Score, error_counts
 
 
@@ -76,30 +77,13 @@ class Spelled:
 
 
 @dataclass(frozen=True)
-class Written:
+class Written(Seq2Seq):
     """Loss of the text under the decoder; the text that it writes by itself, greedily, is scored by its words."""
-
-    side: Loaded
-    max_length: int | None
 
     def encode(self, samples: Sequence[Any]) -> Encoded:
         inputs, tokenizer = sounds_of(self.side, samples), tokenizer_of(self.side)
         encoded = encode_spoken(self.side, tokenizer, [sample.label for sample in samples], self.max_length, inputs)
         return Encoded(inputs, encoded.labels, encoded.spans, list(zip(samples, encoded.notes, strict=True)))
-
-    def _logits(self, model: nn.Module, batch: Encoded) -> tuple[Tensor, Tensor]:
-        batch, labels = labelled(model, batch)
-        return logits_of_answer(model, batch.inputs, labels)
-
-    def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
-        return loss_of_tokens(*self._logits(model, batch))
-
-    def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
-        logits, labels = self._logits(model, batch)
-        return logits[labels != UNASKED]
-
-    def wanted(self, batch: Encoded) -> Tensor | None:
-        return None if batch.labels is None else batch.labels[batch.labels != UNASKED]
 
     def per_sample(self, model: nn.Module, batch: Encoded) -> Tensor:
         """Return (n, 4): wrong words, words, wrong characters, characters."""

@@ -16,7 +16,8 @@ from hf_bico.core.transport import check_scale
 from hf_bico.families import Library, Purpose, PurposeKind, Transformers
 from hf_bico.families.beside import MOVING, groups_of
 from hf_bico.families.heads import HeadKind
-from hf_bico.families.riders import LINEAR, TOKENS
+from hf_bico.families.new_tokens import require_moving
+from hf_bico.families.riders import LINEAR
 from hf_bico.io.adapter import one_kind
 from hf_bico.io.aside import new_tokens_of, no_place, note_aside
 from hf_bico.io.base_names import base_of
@@ -263,8 +264,7 @@ def _with_new_tokens(models: PortModels, storage: Storage, hub: Hub) -> PortMode
     """
     if storage.form is not Form.MODEL:
         raise PortError(no_place(storage.form))
-    if TOKENS not in models.groups:
-        raise PortError(f"{setting('add_tokens')} moves rows of embeddings: let {setting('only')} name {TOKENS} too")
+    require_moving(models.groups)
     return replace(models, new=new_tokens_of(models, hub))
 
 
