@@ -28,7 +28,7 @@ KINDS = {
     "Model": (PurposeKind.FEATURES, "AutoModel"),
 }
 """End of a class's name → what it is for, and the auto class that opens any model for the same."""
-HEARD = {PurposeKind.TEXT_CLASSES: PurposeKind.SOUND_CLASSES, PurposeKind.SEQ2SEQ: PurposeKind.SPEECH}
+OF_SOUND = {PurposeKind.TEXT_CLASSES: PurposeKind.SOUND_CLASSES, PurposeKind.SEQ2SEQ: PurposeKind.SPEECH}
 """What the end of a class's name says → what it is for where it takes sound."""
 SPEAKERS = ("whisper", "moonshine")
 """`model_type`s with an encoder of sound and a decoder of text."""
@@ -85,7 +85,7 @@ def kind_of(architecture: str) -> PurposeKind | None:
 
 def _heard(kind: PurposeKind | None, architecture: str) -> PurposeKind | None:
     """Return what a class is for, by what the end of its name says, and by whether it takes sound."""
-    return HEARD.get(kind, kind) if kind in HEARD and "audio" in _takes(architecture) else kind
+    return OF_SOUND.get(kind, kind) if kind in OF_SOUND and "audio" in _takes(architecture) else kind
 
 
 def _takes(architecture: str) -> set[str]:

@@ -23,7 +23,7 @@ from hf_bico.families.traced.roles import place_of
 
 HEADS = ("classifier", "score", "head", "classification_head")
 """Names of a classifier outside the blocks."""
-LETTERS, NARROWED, HEARD = "lm_head", "projector.weight", r"(^|\.)feature_projection(\.projection)?\.weight$"
+LETTERS, NARROWED, PROJECTED = "lm_head", "projector.weight", r"(^|\.)feature_projection(\.projection)?\.weight$"
 """Names in models of sound: of the head of letters, of the layer before a classifier, and of what the convolutions of
 the wave give to the blocks."""
 WAVES = r"feature_extractor\.conv_layers\.|(^|\.)encoder\.conv[123]\."
@@ -96,7 +96,7 @@ class Traced:
         found = with_experts(model, sites_of(model, self.reading(model)))
         if not found:
             raise PortError(f"{type(model).__name__} has no linear map inside numbered blocks: nothing pairs")
-        heard = [name for name, _ in model.named_parameters() if re.search(HEARD, name)]
+        heard = [name for name, _ in model.named_parameters() if re.search(PROJECTED, name)]
         return (*found, *(replace(named_site(model, name, "feature projection"), tokens=ROWS) for name in heard))
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
