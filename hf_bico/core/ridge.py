@@ -1,6 +1,8 @@
 """Least squares in closed form: a classifier, and a layer's change."""
 
+from collections.abc import Callable
 from functools import cache, reduce
+from math import inf
 from typing import NamedTuple
 
 import torch
@@ -111,12 +113,8 @@ class Sums(NamedTuple):
 
     def solved(self, ridge: float, anchor: Tensor) -> Tensor:
         """Return (XᵀX + λ m I)⁻¹ (XᵀR + λ m anchor), m the mean of the diagonal of XᵀX; the anchor where X = 0."""
-        mean = self.gram.diagonal().mean()
-        if not mean > 0:
-            return anchor
-        shifted = self.gram.clone()
-        shifted.diagonal().add_(ridge * mean)
-        return torch.cholesky_solve(self.cross + ridge * mean * anchor, torch.linalg.cholesky(shifted))
+        penalty = ridge * self.gram.diagonal().mean()
+        return _solved(self.gram, penalty, self.cross + penalty * anchor) if penalty > 0 else anchor
 
     def error(self, d: Tensor) -> float:
         """Return ‖X D − R‖² − ‖R‖²."""
@@ -127,9 +125,10 @@ class Sums(NamedTuple):
 
 
 class Regression:
-    """The sums of a ridge regression; for a λ that is to be chosen also those of the samples that are held out in turn.
+    """A ridge regression of rows that come in parts; a λ that is to be chosen is tried on samples held out in turn.
 
-    Products are in the rows' own precision, sums of them in float64.
+    As long as there are fewer rows than columns the rows themselves are held, and XXᵀ is solved for; then sums over
+    them, and XᵀX is. Both give the same. Products are in the rows' own precision, sums of them in float64.
 
     Args:
         ridge: λ; None for that of `GRID` with the least error on held-out samples.
@@ -138,27 +137,37 @@ class Regression:
 
     def __init__(self, ridge: float | None, *, one_more: bool) -> None:
         self.ridge, self.one_more = ridge, one_more
+        self.rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        """X, R and samples that are in no sums yet."""
         self.folds: dict[int, Sums] = {}
-        """The sums of every part of the samples; the outputs are mixed as `_mixing` says."""
+        """The sums of every part of the samples; the outputs are mixed as `_mixed` says."""
         self.cross: Tensor | float = 0.0
-        """XᵀR of all samples."""
+        """XᵀR of all samples in sums."""
         self.dtype = torch.float64
 
     def add(self, x: Tensor, wanted: Tensor, sample: Tensor) -> None:
         """Add rows x (m, d_in) that are to give wanted (m, d_out); sample (m,) numbers the samples they are of."""
         if self.one_more:
             x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        self.cross, self.dtype = self.cross + (x.T @ wanted).double(), x.dtype
+        self.dtype = x.dtype
+        self.rows.append((x, wanted, sample))
+        if self.folds or sum(len(held) for held, *_ in self.rows) >= x.shape[1]:
+            for each in self.rows:
+                self._sum(*each)
+            self.rows.clear()
+
+    def _sum(self, x: Tensor, wanted: Tensor, sample: Tensor) -> None:
+        self.cross = self.cross + (x.T @ wanted).double()
         if self.ridge is not None:
-            self._add(0, x, wanted[:, :0])
+            self._sum_fold(0, x, wanted[:, :0])
             return
-        mixed = wanted if (mixing := _mixing(wanted)) is None else wanted @ mixing
+        mixed = _mixed(wanted)
         for fold in range(FOLDS):
             own = sample % FOLDS == fold
             if own.any():
-                self._add(fold, x[own], mixed[own])
+                self._sum_fold(fold, x[own], mixed[own])
 
-    def _add(self, fold: int, x: Tensor, wanted: Tensor) -> None:
+    def _sum_fold(self, fold: int, x: Tensor, wanted: Tensor) -> None:
         sums = Sums((x.T @ x).double(), (x.T @ wanted).double())
         self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
 
@@ -168,6 +177,9 @@ class Regression:
         Raises:
             ValueError: nothing was added.
         """
+        if self.rows:
+            x, wanted, sample = (torch.cat(each) for each in zip(*self.rows, strict=True))
+            return _from_rows(x, wanted, sample, anchor.to(x), self.ridge)
         if isinstance(self.cross, float):
             raise ValueError("there are no calibration samples")
         whole, anchor = reduce(Sums.plus, self.folds.values()), anchor.T.to(self.cross)
@@ -175,30 +187,69 @@ class Regression:
         return Sums(whole.gram, self.cross).solved(ridge, anchor).T, ridge
 
     def _best(self, whole: Sums, anchor: Tensor) -> float:
-        """Return the λ of `GRID` that its neighbours do not better on the held-out samples, downhill from 1."""
         if len(self.folds) == 1:
             return 1.0
-        anchor = (anchor if (mixing := _mixing(anchor)) is None else anchor @ mixing).to(self.dtype)
+        anchor = _mixed(anchor).to(self.dtype)
         splits = [(whole.less(fold).to(self.dtype), fold.to(self.dtype)) for fold in self.folds.values()]
-
-        @cache
-        def error(k: int) -> float:
-            if not 0 <= k < len(GRID):
-                return float("inf")
-            return sum(fold.error(rest.solved(GRID[k], anchor)) for rest, fold in splits)
-
-        best = GRID.index(1.0)
-        while (better := min((best, best - 1, best + 1), key=error)) != best:
-            best = better
-        return GRID[best]
+        return _downhill(lambda ridge: sum(fold.error(rest.solved(ridge, anchor)) for rest, fold in splits))
 
 
-def _mixing(outputs: Tensor) -> Tensor | None:
-    """Return a random matrix (d_out, SKETCH) that keeps squared norms of (…, d_out) on average; None if d_out is less.
+def _from_rows(x: Tensor, wanted: Tensor, sample: Tensor, anchor: Tensor, ridge: float | None) -> tuple[Tensor, float]:
+    """Return what `Regression.solved` does, from X (n, d_in), R (n, d_out) and samples (n,), by XXᵀ + λ m I.
 
-    The same at every call.
+    D = anchor + (R − X anchorᵀ)ᵀ (XXᵀ + λ m I)⁻¹ X.
+    """
+    gram, left = x @ x.T, wanted - x @ anchor.T
+    if ridge is None:
+        ridge = _best_of_rows(gram, _mixed(left), sample % FOLDS, x.shape[1])
+    gram = gram.double()
+    found = _solved(gram, ridge * gram.trace() / x.shape[1], left.double())
+    return anchor.double() + found.T @ x.double(), ridge
+
+
+def _best_of_rows(gram: Tensor, left: Tensor, fold: Tensor, width: int) -> float:
+    splits = [(fold != number, fold == number) for number in sorted(set(fold.tolist()))]
+    if len(splits) == 1:
+        return 1.0
+
+    def error(ridge: float) -> float:
+        total = 0.0
+        for rest, own in splits:
+            inner = gram[rest][:, rest]
+            found = _solved(inner, ridge * inner.trace() / width, left[rest])
+            total += float((left[own] - gram[own][:, rest] @ found).square().sum())
+        return total
+
+    return _downhill(error)
+
+
+def _solved(gram: Tensor, penalty: Tensor, right: Tensor) -> Tensor:
+    """Return (gram + penalty · I)⁻¹ right; 0 where the penalty is, which comes of a gram that is."""
+    if not penalty > 0:
+        return torch.zeros_like(right)
+    shifted = gram.clone()
+    shifted.diagonal().add_(penalty)
+    return torch.cholesky_solve(right, torch.linalg.cholesky(shifted))
+
+
+def _downhill(error: Callable[[float], float]) -> float:
+    """Return the λ of `GRID` that its neighbours do not better, downhill from 1."""
+
+    @cache
+    def at(k: int) -> float:
+        return error(GRID[k]) if 0 <= k < len(GRID) else inf
+
+    best = GRID.index(1.0)
+    while (better := min((best, best - 1, best + 1), key=at)) != best:
+        best = better
+    return GRID[best]
+
+
+def _mixed(outputs: Tensor) -> Tensor:
+    """Return `SKETCH` random mixtures of outputs (…, d_out), the same at every call, which keep squared norms on
+    average; the outputs where there are no more.
     """
     width = outputs.shape[-1]
     if width <= SKETCH:
-        return None
-    return torch.randn(width, SKETCH, generator=torch.Generator().manual_seed(0)).to(outputs)
+        return outputs
+    return outputs @ torch.randn(width, SKETCH, generator=torch.Generator().manual_seed(0)).to(outputs)

@@ -50,6 +50,8 @@ class Evaluation:
     """Whether the source's score is on the same scale."""
     bico: Score | None = maybe()
     """The paper's method, where the port's was chosen among several."""
+    dtype: str | None = maybe()
+    """What the models ran in by autocast, as torch names it; None for the dtype of their weights."""
 
     @property
     def rows(self) -> list[tuple[str, Score]]:

@@ -1,6 +1,7 @@
 """What a loaded model is asked: the objective that suits its purpose and the data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,21 @@ class Asked:
 
     loaded: Loaded
     objective: Objective
+    scored_in: str | None = None
+    """The dtype that it is scored in by autocast, as torch names it; None for that of its weights."""
 
     @property
     def model(self) -> nn.Module:
         """The live model itself."""
         return self.loaded.model
+
+    @contextmanager
+    def scored(self) -> Iterator[None]:
+        """Run it for its answers alone: without gradients, in the dtype that it is scored in."""
+        device = next(self.model.parameters()).device.type
+        dtype = getattr(torch, self.scored_in) if self.scored_in else None
+        with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype is not None):
+            yield
 
     def side(self, scores: Scores | None = None, *, alike: bool = True) -> Side:
         """Return the model as a method sees it: with its loss and, if given, the scores of label-free gradients.

@@ -31,7 +31,7 @@ def embedded(asked: Asked, samples: Iterable[Sample], size: int) -> Tensor:
 
 def summed_loss(asked: Asked, samples: Iterable[Sample], size: int) -> float:
     """Return the loss summed over the samples."""
-    with torch.no_grad():
+    with asked.scored():
         batches = map(asked.objective.encode, batched(samples, size, asked.objective))
         return sum(float(asked.objective.loss(asked.model, batch)) for batch in batches)
 
@@ -50,7 +50,7 @@ def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: b
     if not fitted:
         return summed_loss(asked, samples, size)
     losses = torch.zeros(len(TEMPERATURES), dtype=torch.float64)
-    with torch.no_grad():
+    with asked.scored():
         for batch in map(asked.objective.encode, batched(samples, size, asked.objective)):
             right = asked.objective.wanted(batch)
             if right is None:  # a number's least squares are its loss
@@ -62,7 +62,7 @@ def unsure_loss(asked: Asked, samples: Sequence[Sample], size: int, *, fitted: b
 
 def _each(asked: Asked, samples: Iterable[Sample], size: int, run: Callable[[Encoded], Tensor]) -> Tensor:
     parts = batched(samples, size, asked.objective)
-    with torch.no_grad():
+    with asked.scored():
         return torch.cat([run(asked.objective.encode(some)).float().cpu() for some in parts])
 
 

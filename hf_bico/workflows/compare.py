@@ -299,6 +299,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
             "metric": start.metric,
             "source": asdict(source),
             "zero_shot": asdict(start),
+            **({"dtype": plan.scored.dtype} if plan.scored.dtype else {}),
         },
         reference={"what": reference.what, "model": str(reference.pinned), **asdict(goal)},
         methods={name: method.options for name, method in bench.methods.items()},

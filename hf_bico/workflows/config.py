@@ -76,6 +76,11 @@ class ScoringChoices:
 
     eval_split: str | None = option("Split to score on [default: test or validation].", None)
     eval_n: int | None = option("How many samples of it to score on [default: all].", None)
+    score_dtype: str | None = option(
+        "Dtype in which models run where they are scored or tried on held-out samples, by autocast, such as bfloat16: "
+        "several times as fast where the machine has it [default: that of their weights].",
+        None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

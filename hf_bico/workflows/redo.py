@@ -15,7 +15,7 @@ READING = ("config", "columns", "streaming", "templates", "family", "layers", "s
 """What a command says about reading samples and models, beside what is pinned."""
 SOURCE = ("subfolder", "source_kind")
 """What a command says about its source, beside its name."""
-TASK = (*SOURCE, "base", "trust_base", *READING, "split", "eval_split", "max_length", "head", "matching")
+TASK = (*SOURCE, "base", "trust_base", *READING, "split", "eval_split", "score_dtype", "max_length", "head", "matching")
 """What a check hands on to the command that comes next."""
 
 
@@ -32,7 +32,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "only", "add_tokens"))
+    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "score_dtype", "only", "add_tokens"))
     words += words_of(config, ("form", "rank", "energy", "dtype"))
     words += words_of(config, ("polish", "polish_rank", "scales"))
     if plan.unlabelled:

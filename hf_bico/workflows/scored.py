@@ -10,6 +10,9 @@ from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.usable import UNLABELLED, check_labels, check_rows, class_column, labelled
 from hf_bico.workflows.config import ScoringChoices
 
+HALVES = ("bfloat16", "float16")
+"""What autocast runs matrix products in."""
+
 
 @dataclass(frozen=True)
 class ScoringPlan:
@@ -21,6 +24,8 @@ class ScoringPlan:
     n: int | None
     """How many samples of it are drawn; None for all."""
     seed: int
+    dtype: str | None = None
+    """What models run in by autocast, as torch names it; None for the dtype of their weights."""
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -47,10 +52,21 @@ def scoring_of(config: ScoringChoices, drawn: str, dataset: HubDataset, task: Ta
             f"{dataset.pinned} has {', '.join(dataset.splits)}"
         )
     name = _with_labels(dataset, task, found)
-    plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed)
+    plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed, dtype_of(config))
     check_labels(plan.split, task)
     check_rows(plan.split, plan.indices, task)
     return plan
+
+
+def dtype_of(config: ScoringChoices) -> str | None:
+    """Return the name of the dtype that models are scored in, if one is asked for.
+
+    Raises:
+        PortError: autocast has no such dtype.
+    """
+    if config.score_dtype not in (None, *HALVES):
+        raise PortError(f"{setting('score_dtype')} = {config.score_dtype!r}: autocast takes {' or '.join(HALVES)}")
+    return config.score_dtype
 
 
 def _with_labels(dataset: HubDataset, task: Task, names: Sequence[str]) -> str:

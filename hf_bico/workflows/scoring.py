@@ -42,6 +42,7 @@ def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
         scoring.name,
         scoring.n,
         scoring.seed,
+        scoring.dtype,
         plan.samples.max_length,
         config.columns,
         config.streaming,
@@ -78,6 +79,7 @@ def score_all(
         with_change("the port", ported),
         comparable(session, source),
         with_change("the paper's method", baselines["bico"]) if "bico" in baselines else None,
+        session.plan.scored.dtype,
     )
 
 

@@ -334,6 +334,7 @@ def asked_of(plan: Plan, loaded: Loaded) -> Asked:
     return Asked(
         loaded,
         objective_of(loaded, models.library, models.purpose, samples.task, samples.max_length, text_moves=text_moves),
+        plan.scoring.dtype if plan.scoring else None,
     )
 
 

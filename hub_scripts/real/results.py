@@ -29,7 +29,8 @@ def command(pair: Pair, n: int, methods: Sequence[str]) -> list[str]:
     """Return the words behind `hf-bico`."""
     words: list[object] = ["compare", tuned(f"{pair.source}-{pair.task}"), "--base", base(pair.source)]
     words += ["--to", base(pair.target), "--target-tuned", tuned(f"{pair.target}-{pair.task}")]
-    words += ["--dataset", dataset(pair.task), "--max-length", TOKENS, "--batch-size", 16, "--eval-n", SCORED]
+    words += ["--dataset", dataset(pair.task), "--max-length", TOKENS, "--batch-size", 16]
+    words += ["--eval-n", SCORED, "--score-dtype", "bfloat16"]
     words += ["-n", n, "--seeds", SEEDS, "--device", "cpu", "-q"]
     words += ["--head", "probe"] if pair.task == SECTIONS else []
     return [str(word) for word in [*words, *(word for name in methods for word in ("--method", name))]]

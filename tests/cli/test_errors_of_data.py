@@ -84,6 +84,7 @@ def test_unknown_dataset_and_split(port):
     assert_refused(port("--split", "training"), "no split 'training'", "train, test")
     assert_refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
     assert_refused(port("--eval-n", "31"), "31 samples asked for", "'test' has 30")
+    assert_refused(port("--score-dtype", "int8"), "--score-dtype = 'int8'", "bfloat16 or float16")
 
 
 def test_an_evaluation_split_without_labels(port, tmp_path):

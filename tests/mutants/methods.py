@@ -293,9 +293,9 @@ MUTANTS = {
         {laws.responses_are_reproduced: ("response, light",), laws.same_function_same_fine_tune: ("response",)},
     ),
     "a change of its own": of_laws(
-        ridge.Sums,
-        "solved",
-        lambda right: lambda self, *given: right(self, *given) + 1e-3,
+        ridge,
+        "_solved",
+        lambda right: lambda *given: right(*given) + 1e-3,
         {laws.nothing_responds_to_nothing: ("response", "response, auto")},
     ),
     "views that follow the batch": of_laws(

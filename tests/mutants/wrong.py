@@ -219,6 +219,7 @@ def not_passed_on(right):
 
 def the_last_alone(right):
     def wrong(self, x, residual, sample):
+        self.rows.clear()
         self.folds.clear()
         self.cross = 0.0
         right(self, x, residual, sample)

@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import torch
 from support.twins import Samples, random_fine_tune, tiny_clip
 
 from hf_bico import PortConfig, PortError, port
 from hf_bico.io.hub import Hub
 from hf_bico.reports.report import PortReport
+from hf_bico.tasks.objectives import ZeroShot
 from hf_bico.workflows.port import run
 
 
@@ -62,3 +64,24 @@ def test_what_was_published_before_is_read(ported, live):
 def test_what_is_no_report_is_refused(live, change, why):
     with pytest.raises(PortError, match=why):
         PortReport.from_json(live.report | change)
+
+
+def test_scores_say_what_dtype_the_models_ran_in(ported, world, tmp_path, monkeypatch):
+    """What is scored runs by autocast; the port itself stays as it was."""
+    seen, right = [], ZeroShot.per_sample
+    monkeypatch.setattr(
+        ZeroShot, "per_sample", lambda *given: seen.append(torch.is_autocast_enabled("cpu")) or right(*given)
+    )
+    words = {"method": "bico", "n": 8, "eval_n": 8, "score_dtype": "bfloat16"}
+    half = run(PortConfig("demo/ft", "demo/plus", "demo/task", **words, output=tmp_path / "half"), Hub())
+    assert len(seen) >= 4
+    assert all(seen)
+    assert _weights(half) == _weights(ported)
+    for found, dtype in ((half, "bfloat16"), (ported, None)):
+        assert json.loads((found.output / "hf_bico.json").read_text())["evaluation"].get("dtype") == dtype
+        card = (found.output / "README.md").read_text()
+        assert ("ran in bfloat16 by autocast" in card) == ("--score-dtype bfloat16" in card) == bool(dtype)
+
+
+def _weights(found):
+    return [path.read_bytes() for path in sorted(found.output.glob("*.safetensors"))]
