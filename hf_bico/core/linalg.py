@@ -10,6 +10,10 @@ RTOL = 1e-5
 """Default cut, relative to a cross-moment's largest singular value; docs/method.md says why."""
 
 
+SPARE = 8
+"""Mixtures beyond the rank, so that none of the smallest directions is nearly missed."""
+
+
 class PolarFactor(NamedTuple):
     """R, its numerical rank, and the nuclear norm Σσ of the matrix it came from."""
 
@@ -19,7 +23,13 @@ class PolarFactor(NamedTuple):
 
 
 def polar_factor(
-    cross: Tensor, *, rtol: float = RTOL, free: bool = False, fill: Tensor | None = None, removed: float = 0.0
+    cross: Tensor,
+    *,
+    rtol: float = RTOL,
+    free: bool = False,
+    fill: Tensor | None = None,
+    removed: float = 0.0,
+    rows: int | None = None,
 ) -> PolarFactor:
     """Return the R (d_B, d_A) that maximises ⟨R, cross⟩ among partial isometries on what `cross` determines.
 
@@ -34,13 +44,14 @@ def polar_factor(
         fill: (d_B, d_A), another cross-moment of the same coordinates, whose map fills the directions that are cut.
         removed: norm of what was subtracted to get `cross`; where it exceeds σ₁ the cut is relative to it, as
             rounding is.
+        rows: how many rows `cross` is a sum over, that is its greatest rank; few make it fast.
 
     Raises:
         ValueError: `cross` is zero or not finite, or nothing of it is above the cut.
     """
     if not cross.isfinite().all():
         raise ValueError("its cross-moment is not finite: a sample or a weight is broken, or the sums overflow")
-    u, sigma, vt = torch.linalg.svd(cross, full_matrices=False)
+    u, sigma, vt = thin_svd(cross, None if free else rows)
     if sigma[0] == 0:
         raise ValueError("the samples do not reach it: its cross-moment is zero")
     ratio = sigma / (rtol * max(float(sigma[0]), removed))
@@ -60,6 +71,21 @@ def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: f
     p, sigma, qt = torch.linalg.svd(rest, full_matrices=False)
     largest = torch.linalg.matrix_norm(fill, 2)
     return (p * soft_step(sigma / (rtol * largest))) @ qt if largest > 0 else torch.zeros_like(fill)
+
+
+def thin_svd(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, σ, Vᵀ of a matrix of at most so high a rank; singular values past it may be left out.
+
+    Where that is low the range is found by as many random mixtures of the columns, which miss nothing then (Halko,
+    Martinsson, Tropp 2011); the same at every call.
+    """
+    if rank is None or 2 * rank >= min(matrix.shape):
+        u, sigma, vt = torch.linalg.svd(matrix, full_matrices=False)
+        return u, sigma, vt
+    mixing = torch.randn(matrix.shape[1], rank + SPARE, generator=torch.Generator().manual_seed(0))
+    q, _ = torch.linalg.qr(matrix @ mixing.to(matrix))
+    u, sigma, vt = torch.linalg.svd(q.T @ matrix, full_matrices=False)
+    return q @ u, sigma, vt
 
 
 def soft_step(ratio: Tensor) -> Tensor:

@@ -113,12 +113,19 @@ class CrossMoment:
             raise ValueError("there are no calibration samples")
         other = None if fill is None else fill.cross
         try:
-            factor, rank, nuclear = polar_factor(self.cross, rtol=rtol, free=free, fill=other, removed=self.removed)
+            factor, rank, nuclear = polar_factor(
+                self.cross, rtol=rtol, free=free, fill=other, removed=self.removed, rows=self.greatest_rank
+            )
         except ValueError:
             if not self.sparse or not self.cross.isfinite().all():
                 raise
             return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)  # one row, which is its own mean
         return factor, self.fit(factor, rank, nuclear)
+
+    @property
+    def greatest_rank(self) -> int:
+        """What the rank of the cross-moment cannot exceed: its rows, and one for what centring took off."""
+        return self.rows + 1
 
     @property
     def is_empty(self) -> bool:

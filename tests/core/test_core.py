@@ -11,7 +11,7 @@ from torch import nn
 from hf_bico import BiCo, Naive, PortError, port
 from hf_bico.core.collect import Side, collect, frozen
 from hf_bico.core.difference import Difference
-from hf_bico.core.linalg import polar_factor
+from hf_bico.core.linalg import polar_factor, thin_svd
 from hf_bico.core.moments import CrossMoment, Statistics, resampling
 from hf_bico.core.pairing import pair_sites, source_depth
 from hf_bico.core.taps import taps
@@ -53,6 +53,29 @@ def test_undetermined_directions_are_cut_not_completed():
     assert torch.linalg.matrix_rank(fit.factor) == 4
     outside = torch.linalg.svd(a)[2][4:]
     assert torch.allclose(fit.factor @ outside.T, torch.zeros(12, 6, dtype=torch.float64), atol=1e-9)
+
+
+@pytest.mark.parametrize("least", [0, -9], ids=["all of it above the cut", "some of it below"])
+def test_few_rows_give_the_same_factor_faster(least):
+    """A cross-moment of fewer rows than half its width, as all its directions give it; more rows take the usual way."""
+    b, a = rows(10, 60, 0), torch.logspace(0, least, 10, dtype=torch.float64)[:, None] * rows(10, 40, 1)
+    whole = polar_factor(b.T @ a)
+    for bound in (10, 15, 60):
+        few = polar_factor(b.T @ a, rows=bound)
+        torch.testing.assert_close(few.factor, whole.factor, rtol=0, atol=1e-9)
+        assert few.rank == whole.rank
+        assert (whole.rank == 10) == (least == 0)
+        assert few.nuclear == pytest.approx(whole.nuclear)
+    assert len(thin_svd(b.T @ a, 10)[1]) < 40
+
+
+def test_a_centred_moment_has_one_more_direction_than_rows():
+    """Centring takes a rank-one matrix off, so that no more rows than coordinates determine one direction less."""
+    moment = CrossMoment()
+    moment.add(rows(6, 40, 0)[None].double(), rows(6, 40, 1)[None].double())
+    assert (moment.greatest_rank, moment.centred().procrustes(rtol=1e-9)[1].rank) == (7, 5)
+    exact = polar_factor(moment.centred().cross, removed=moment.centred().removed)
+    torch.testing.assert_close(moment.centred().procrustes(rtol=1e-5)[0], exact.factor, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("cross", [torch.zeros(3, 3), torch.full((3, 3), float("nan"))])

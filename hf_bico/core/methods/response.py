@@ -153,7 +153,7 @@ def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
     energies = [(moment.energy_a, moment.energy_b) for moment in moments]
     sizes = [math.sqrt(a * b) if min(a, b) > 0 else math.inf for a, b in energies]
     mixed = torch.stack([cross / size for cross, size in zip(crosses, sizes, strict=True)]).sum(0)
-    factor, rank, _ = polar_factor(mixed, rtol=rtol)
+    factor, rank, _ = polar_factor(mixed, rtol=rtol, rows=sum(moment.greatest_rank for moment in moments))
     return factor, moments[0].fit(factor, rank, float((factor * crosses[0]).sum()))
 
 
