@@ -72,4 +72,5 @@ def library_of(files: Collection[str]) -> Library | None:
 def logits(model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
     """Return a CLIP-like model's scores (n, K) of preprocessed images (n, 3, h, w) under unit text features (K, d)."""
     library: Contrastive = OpenClip() if OPEN_CLIP.knows(model) else Transformers()
-    return similarity(model, library.image_features(model, inputs.to(head.device)), head)
+    device = next(model.parameters()).device
+    return similarity(model, library.image_features(model, inputs.to(device)), head.to(device))

@@ -13,6 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from hf_bico.core.device import usual
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose, Stored
@@ -313,12 +314,12 @@ def require_finite(pinned: Pinned, tensors: Tensors) -> None:
 
 
 def pick_device(name: str | None) -> str:
-    """Return the device of this name; for None "cuda" where there is one, else "cpu".
+    """Return the device of this name; for None the accelerator that there is, else "cpu".
 
     Raises:
         PortError: the machine has no such device.
     """
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = name or usual()
     try:
         if torch.device(chosen).type == "meta":
             raise RuntimeError("it holds no numbers")

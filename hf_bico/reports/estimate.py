@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from hf_bico.core.meter import peak_memory
+from hf_bico.core.device import held
 from hf_bico.core.method import FORWARD, Method
 from hf_bico.core.search import GRID
 from hf_bico.core.types import INPUTS, ROWS, Pair, Site, Stream, Tensors
@@ -100,7 +100,7 @@ def estimate(work: Work, device: str) -> Estimate:
         evaluation_flops=scoring,
         moments_bytes=size,
         weights_bytes=weights,
-        memory_bytes=_held(device) + weights + size + deltas + _batch(work),
+        memory_bytes=held(device) + weights + size + deltas + _batch(work),
         rate=rate,
         stages=stages,
         seconds=sum(stages.values()),
@@ -139,11 +139,6 @@ def _batch(work: Work) -> int:
     """
     rows = sum(_tokens(work, site) * (site.d_in + site.d_out) for pair in work.pairs for site in pair)
     return 4 * 2 * rows * min(work.batch_size, work.n)
-
-
-def _held(device: str) -> int:
-    """Return bytes that are in use before a model is loaded."""
-    return torch.cuda.memory_allocated(device) if device.startswith("cuda") else peak_memory()
 
 
 def measured(before: Estimate, seconds: Mapping[str, float], memory_bytes: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from hf_bico.core.account import Account
 from hf_bico.core.choice import Choice
-from hf_bico.core.meter import peak_memory
+from hf_bico.core.device import is_accelerator, peak, peak_memory, title
 from hf_bico.core.method import Method
 from hf_bico.core.methods.polished import Polish
 from hf_bico.core.search import Search
@@ -323,15 +323,14 @@ class Environment:
     @classmethod
     def of(cls, device: str, seconds: Mapping[str, float]) -> "Environment":
         """Return the record of this process."""
-        cuda = device.startswith("cuda")
         return cls(
             {name: version(name) for name in LIBRARIES},
             platform.python_version(),
-            torch.cuda.get_device_name(device) if cuda else device,
+            title(device),
             torch.get_num_threads(),
             {stage: round(taken, 2) for stage, taken in seconds.items()},
             peak_memory(),
-            peak(device) if cuda else None,
+            peak(device) if is_accelerator(device) else None,
         )
 
 
@@ -355,8 +354,3 @@ def layer_table(pairs: Sequence[Pair]) -> tuple[LayerRow, ...]:
         site = SiteRow(b.role, (a.d_out, a.d_in), (b.d_out, b.d_in))
         rows[b.tower, b.depth] = LayerRow(row.tower, row.target, row.source, (*row.sites, site))
     return tuple(rows.values())
-
-
-def peak(device: str) -> int:
-    """Return the most memory that was in use, in bytes: the device's on CUDA, else this process's."""
-    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else peak_memory()

@@ -1,7 +1,7 @@
 """What a loaded model is asked: the objective that suits its purpose and the data."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +43,8 @@ class Asked:
     def scored(self) -> Iterator[None]:
         """Run it for its answers alone: without gradients, in the dtype that it is scored in."""
         device = next(self.model.parameters()).device.type
-        dtype = getattr(torch, self.scored_in) if self.scored_in else None
-        with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype is not None):
+        cast = torch.autocast(device, getattr(torch, self.scored_in)) if self.scored_in else nullcontext()
+        with torch.no_grad(), cast:
             yield
 
     def side(self, scores: Scores | None = None, *, alike: bool = True) -> Side:

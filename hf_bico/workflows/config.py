@@ -184,7 +184,7 @@ class MachineChoices:
     """What a workflow runs on."""
 
     batch_size: int = option("Samples in a batch: costs memory, changes nothing else.", 8, least=1)
-    device: str | None = option("Where to run [default: CUDA if there is one, else the CPU].", None)
+    device: str | None = option("Where to run [default: an accelerator if there is one, else the CPU].", None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Any
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import Choice, Chosen, choice_of
+from hf_bico.core.device import peak
 from hf_bico.core.errors import PortError
 from hf_bico.core.experts import note_unreached
 from hf_bico.core.low_rank import Delta
@@ -42,7 +43,6 @@ from hf_bico.reports.records import (
     Written,
     layer_table,
     origins,
-    peak,
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth

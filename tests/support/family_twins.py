@@ -105,7 +105,7 @@ class Case:
     def loss(self, model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         scores = self.logits(model, batch)
         if self.kind == "contrastive":
-            return F.cross_entropy(scores, torch.arange(len(scores)), reduction="sum")
+            return F.cross_entropy(scores, torch.arange(len(scores)).to(scores.device), reduction="sum")
         labels = batch[1]
         if self.kind == "causal":
             labels, scores = batch[0][:, 1:], scores[:, :-1]
