@@ -148,6 +148,7 @@ def test_what_was_tried_is_remembered(learned, samples):
     work = replace(job(learned, tiny_clip(16, size=16, heads=4, seed=5), samples.batches(40), samples.loss), once=once)
     method: Method = BiCo()
     _, first = choose(work, (method,), untracked)
+    assert "fold 0: bico" in known
     known["fold 0: bico"]["losses"][0] = -1e6
     _, second = choose(work, (method,), untracked)
     assert len(known) == 2

@@ -1,17 +1,20 @@
 """Wrong choices among methods and heads, each with the tests that must notice it."""
 
-from hf_bico.core import choice, low_rank
+from dataclasses import replace
+
+from hf_bico.core import choice, linalg, low_rank, ridge
+from hf_bico.core.method import anew
 from hf_bico.tasks import parts
 from hf_bico.workflows import head_choice, port
-from tests.mutants.changes import instead, of_tests
+from tests.mutants.changes import given, instead, of_tests, then
 
 AUTO, PORTS = "tests/core/test_auto.py::test_", "tests/workflows/test_auto_ports.py::test_"
 
 MUTANTS = {
     "the last of the scales is taken": of_tests(
         choice,
-        "min",
-        lambda right: lambda found: list(found)[-1],
+        "attempt",
+        then(lambda found: replace(found, alpha=choice.ALPHAS[-1])),
         f"{AUTO}every_loss_is_that_of_samples_which_the_port_was_not_made_of",
     ),
     "a half is judged by itself": of_tests(
@@ -26,11 +29,29 @@ MUTANTS = {
         lambda right: lambda self, alpha: self,
         f"{AUTO}what_is_taken_is_made_anew_of_all_samples",
     ),
-    "what refuses stops all": of_tests(
-        choice, "PortError", instead(ZeroDivisionError), f"{AUTO}a_method_that_does_not_serve_is_told_of_and_left"
+    "why a method refuses is not told": of_tests(
+        choice,
+        "attempt",
+        then(lambda found: replace(found, refusal="")),
+        f"{AUTO}a_method_that_does_not_serve_is_told_of_and_left",
+    ),
+    "fewer mixtures than rows": of_tests(
+        linalg,
+        "SPARE",
+        lambda right: -5,
+        "tests/core/test_core.py::test_few_rows_give_the_same_factor_faster",
+    ),
+    "a penalty as of the rows alone": of_tests(
+        ridge,
+        "_best_of_rows",
+        lambda right: lambda gram, left, fold, width: right(gram, left, fold, len(gram)),
+        "tests/core/test_ridge.py::test_rows_give_what_sums_over_them_give",
     ),
     "nothing is remembered": of_tests(
-        choice, "alone", lambda right: lambda job, fold: right(job, job.folds[0]), f"{AUTO}what_was_tried_is_remembered"
+        choice,
+        "_tried",
+        given(lambda job, *others: (replace(job, once=anew), *others)),
+        f"{AUTO}what_was_tried_is_remembered",
     ),
     "no row of the paper's method": of_tests(
         port, "_paper", instead({}), f"{PORTS}a_port_tells_what_was_tried_and_has_the_papers_row"

@@ -25,6 +25,7 @@ def test_a_port_tells_what_was_tried_and_has_the_papers_row(world, tmp_path):
     assert method["name"] == "auto" and method["alpha"] == 1.0
     assert {"naive", "bico", "weighted", "response", "blend"} <= {each["method"] for each in choice["tried"]}
     assert choice["chosen"]["loss"] == min(each["loss"] for each in choice["tried"] if each["loss"] is not None)
+    assert "bico" in scores
     assert scores["bico"]["value"] == paper.ported.value
     assert "--method auto" in report["command"]
     card = ModelCard.load(tmp_path / "auto" / "README.md").text

@@ -42,6 +42,7 @@ def test_a_polish_is_trained_recorded_and_done_again(world, capsys, monkeypatch,
     none, same = ported(capsys, monkeypatch, tmp_path / "none", "--polish", "0")
     assert "polish" not in plain and "polish" not in none
     assert all(torch.equal(before[key], same[key]) for key in before)
+    assert "polish" in report
     told = report["polish"]
     assert (told["steps"], told["views"], told["learnt"]) == (3, True, "the fine-tune's own answers")
     assert [each["rate"] for each in told["tried"]] == [1e-4, 3e-4, 1e-3]

@@ -138,6 +138,7 @@ INPUTS = {
         of_scoring(name="other"),
         of_scoring(n=7),
         of_scoring(seed=1),
+        of_scoring(dtype="bfloat16"),
         of_samples(max_length=3),
         of_config(columns="image=picture,label=label"),
         of_config(streaming=True),
