@@ -17,6 +17,7 @@ from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.embeddings import Embedding, Similar, Together
 from hf_bico.tasks.hidden import HiddenWords
+from hf_bico.tasks.inputs import device_of
 from hf_bico.tasks.kinds import HEARD
 from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task, samples_of
@@ -42,9 +43,8 @@ class Asked:
     @contextmanager
     def scored(self) -> Iterator[None]:
         """Run it for its answers alone: without gradients, in the dtype that it is scored in."""
-        device = next(self.model.parameters()).device.type
-        cast = torch.autocast(device, getattr(torch, self.scored_in)) if self.scored_in else nullcontext()
-        with torch.no_grad(), cast:
+        dtype = self.scored_in and getattr(torch, self.scored_in)
+        with torch.no_grad(), torch.autocast(device_of(self.model).type, dtype) if dtype else nullcontext():
             yield
 
     def side(self, scores: Scores | None = None, *, alike: bool = True) -> Side:
@@ -142,7 +142,7 @@ def class_order(dataset: Sequence[str], model: Sequence[str]) -> tuple[int, ...]
 
 def zero_shot_head(library: Contrastive, side: Loaded, class_names: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return (K, d) unit text features of the classes, averaged over the templates."""
-    device = next(side.model.parameters()).device
+    device = device_of(side.model)
     prompts = [template.format(name) for name in class_names for template in templates]
     ids, _ = library.tokens(side, prompts)
     with torch.no_grad():
