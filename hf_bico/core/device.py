@@ -41,8 +41,7 @@ def restart_peak(device: str) -> None:
 
 def peak(device: str) -> int:
     """Return the most bytes in use since the count began: the accelerator's if it counts them, else the process's."""
-    if is_accelerator(device):
-        _asked(device, "synchronize", None)
+    _asked(device, "synchronize", None)
     return int(_asked(device, "max_memory_allocated", None) or peak_memory())
 
 

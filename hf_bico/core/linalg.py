@@ -8,8 +8,6 @@ from torch import Tensor
 
 RTOL = 1e-5
 """Default cut, relative to a cross-moment's largest singular value; docs/method.md says why."""
-
-
 SPARE = 8
 """Mixtures beyond the rank, so that none of the smallest directions is nearly missed."""
 

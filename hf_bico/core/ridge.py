@@ -187,6 +187,7 @@ class Regression:
         return Sums(whole.gram, self.cross).solved(ridge, anchor).T, ridge
 
     def _best(self, whole: Sums, anchor: Tensor) -> float:
+        """Return the λ of the least error on samples that are held out in turn, from sums over the rows."""
         if len(self.folds) == 1:
             return 1.0
         anchor = _mixed(anchor).to(self.dtype)
@@ -208,6 +209,7 @@ def _from_rows(x: Tensor, wanted: Tensor, sample: Tensor, anchor: Tensor, ridge:
 
 
 def _best_of_rows(gram: Tensor, left: Tensor, fold: Tensor, width: int) -> float:
+    """Return the same λ from XXᵀ (n, n), R − X anchorᵀ (n, K), the part that a row is of (n,), and d_in."""
     splits = [(fold != number, fold == number) for number in sorted(set(fold.tolist()))]
     if len(splits) == 1:
         return 1.0
