@@ -9,6 +9,7 @@ from torch import nn
 
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.meter import Meter
 from hf_bico.core.method import Job, Method, Once, Track, anew, union, untracked
@@ -134,7 +135,7 @@ class _Bench:
     track: Track
 
     def meter(self) -> Meter:
-        return Meter(str(next(self.job.target.model.parameters()).device))
+        return Meter(str(device_of(self.job.target.model)))
 
     def gather(self, wanted: Wanted) -> tuple[Statistics, Meter]:
         meter = self.meter()

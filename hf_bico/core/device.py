@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 NARROW = {"mps"}
@@ -18,6 +19,11 @@ def usual() -> str:
     """Return the type of the accelerator that torch finds here ("cuda", "xpu", …), else "cpu"."""
     found = torch.accelerator.current_accelerator(check_available=True)
     return found.type if found is not None and found.type not in NARROW else "cpu"
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's first parameter lies."""
+    return next(model.parameters()).device
 
 
 def is_accelerator(device: str) -> bool:

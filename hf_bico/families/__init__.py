@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError, setting
 from hf_bico.families.hf import Transformers
 from hf_bico.families.open_clip import OPEN_CLIP, OpenClip
@@ -72,5 +73,5 @@ def library_of(files: Collection[str]) -> Library | None:
 def logits(model: nn.Module, inputs: Tensor, head: Tensor) -> Tensor:
     """Return a CLIP-like model's scores (n, K) of preprocessed images (n, 3, h, w) under unit text features (K, d)."""
     library: Contrastive = OpenClip() if OPEN_CLIP.knows(model) else Transformers()
-    device = next(model.parameters()).device
+    device = device_of(model)
     return similarity(model, library.image_features(model, inputs.to(device)), head.to(device))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.collect import Scores, Side
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.notes import note
 from hf_bico.families import Answer, Contrastive, Library, Loaded, Purpose, PurposeKind
@@ -17,7 +18,6 @@ from hf_bico.tasks.classifiers import classifier_of
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.embeddings import Embedding, Similar, Together
 from hf_bico.tasks.hidden import HiddenWords
-from hf_bico.tasks.inputs import device_of
 from hf_bico.tasks.kinds import HEARD
 from hf_bico.tasks.objectives import Causal, Completion, Objective, Seq2Seq, ZeroShot
 from hf_bico.tasks.samples import Task, samples_of

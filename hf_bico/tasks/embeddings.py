@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_bico.core.device import device_of
 from hf_bico.families.feeding import Encoded, encode_text
 from hf_bico.families.losses import loss_of_classes
 from hf_bico.families.protocol import Loaded
 from hf_bico.families.sentences import PLAIN, Dense, Sentence
-from hf_bico.tasks.inputs import classes_in, device_of, images_of, labelled, on_device, pooled, tokenizer_of
+from hf_bico.tasks.inputs import classes_in, images_of, labelled, on_device, pooled, tokenizer_of
 from hf_bico.tasks.scores import Score
 
 SHARP = 20.0

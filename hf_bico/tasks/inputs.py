@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import Encoded
 from hf_bico.families.protocol import Loaded
@@ -52,10 +53,6 @@ def tokenizer_of(side: Loaded) -> Any:
             "copy one to it"
         )
     return side.tokenizer
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def on_device(model: nn.Module, batch: Encoded) -> Encoded:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import UNASKED, Encoded
 from hf_bico.families.losses import frames_of, logits_of_classes, loss_of_letters
@@ -109,7 +110,7 @@ class Written(Seq2Seq):
             pad_token_id=config.pad_token_id,
             decoder_start_token_id=config.decoder_start_token_id,
         )
-        begun = torch.tensor([first] * len(batch), device=next(model.parameters()).device)
+        begun = torch.tensor([first] * len(batch), device=device_of(model))
         inputs = on_device(model, batch).inputs
         found: Tensor = GenerationMixin.generate(model, **inputs, decoder_input_ids=begun, generation_config=chosen)
         return found[:, len(first) :].cpu()

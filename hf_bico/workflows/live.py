@@ -14,6 +14,7 @@ from hf_bico.core.account import account
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
+from hf_bico.core.device import device_of
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
 from hf_bico.core.experts import match_experts, note_unreached
@@ -171,7 +172,7 @@ def port(
         left=tuple(whole.left),
         polish=TaughtRecord.of(result.taught, polish),
         roles=told_of((known, base), (family_of(target, family), target)),
-        environment=Environment.of(str(next(target.parameters()).device), clock.seconds),
+        environment=Environment.of(str(device_of(target)), clock.seconds),
     )
     return Ported(target, result.delta, made, result.moved, whole, record, words.added)
 
