@@ -26,6 +26,10 @@ from hf_bico.io.nested import flattened, linked
 from hf_bico.io.reference import Pinned, Reference
 
 
+class Moved(PortError):
+    """Raised where a repo has another head than was seen when the work began."""
+
+
 class Hub:
     """The Hub's client under this tool's name, with a token that is never shown, and errors that users can act on.
 
@@ -121,12 +125,12 @@ class Hub:
             raise PortError("pushing needs a token that may write; this one may only read")
         return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
 
-    def existing(self, repo: str) -> Pinned | None:
-        """Return a model repo pinned to its head; None where there is no such repo."""
-        with self.hub_errors_as_one_line(repo, repo, "model"):
-            if not self.api.repo_exists(repo):
+    def existing(self, repo: str, kind: str = "model") -> Pinned | None:
+        """Return a repo pinned to its head; None where there is no such repo."""
+        with self.hub_errors_as_one_line(repo, repo, kind):
+            if not self.api.repo_exists(repo, repo_type=kind):
                 return None
-        return self.resolve(f"hf://{repo}")
+        return self.resolve(f"hf://{repo}", kind)
 
     def is_private(self, repo: str) -> bool:
         """Return whether a model repo is private."""
@@ -143,6 +147,7 @@ class Hub:
         private: bool | None = None,
         create_pr: bool = False,
         stale: Iterable[str] = (),
+        kind: str = "model",
     ) -> str:
         """Push a folder as one commit (or one pull request) on top of `parent`, and return its URL.
 
@@ -150,9 +155,10 @@ class Hub:
             parent: the head that was seen when the work began; None for a repo that did not exist.
             private: for a new repo; None: as the Hub's settings say.
             stale: files of that head to delete, unless the folder has them.
+            kind: "model" or "dataset".
 
         Raises:
-            PortError: the head has moved, and nothing is overwritten; the Hub refuses.
+            PortError: the head has moved (`Moved`), and nothing is overwritten; the Hub refuses.
         """
         files = [
             CommitOperationAdd(path.relative_to(folder).as_posix(), path)
@@ -160,30 +166,35 @@ class Hub:
             if path.is_file()
         ]
         gone = [CommitOperationDelete(name) for name in sorted(set(stale) - {file.path_in_repo for file in files})]
-        with self.hub_errors_as_one_line(repo, repo, "model"), ExitStack() as undo:
+        with self.hub_errors_as_one_line(repo, repo, kind), ExitStack() as undo:
             try:
                 if parent is None:
-                    undo.callback(self._remove_if_empty, repo)
-                    self.api.create_repo(repo, private=private)
-                    parent = self.api.repo_info(repo).sha
+                    undo.callback(self._remove_if_empty, repo, kind)
+                    self.api.create_repo(repo, private=private, repo_type=kind)
+                    parent = self.api.repo_info(repo, repo_type=kind).sha
                 commit = self.api.create_commit(
-                    repo, [*files, *gone], commit_message=message, parent_commit=parent, create_pr=create_pr
+                    repo,
+                    [*files, *gone],
+                    commit_message=message,
+                    parent_commit=parent,
+                    create_pr=create_pr,
+                    repo_type=kind,
                 )
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
                     undo.pop_all()  # the repo is not ours to remove
-                    raise PortError(
+                    raise Moved(
                         f"{repo} has moved since this began; nothing was pushed: look at it, then run the command again"
                     ) from error
                 raise
             undo.pop_all()
         return commit.pr_url or commit.commit_url
 
-    def _remove_if_empty(self, repo: str) -> None:
+    def _remove_if_empty(self, repo: str, kind: str) -> None:
         """Remove a repo that was just created, if nothing was committed to it and the Hub answers."""
         with suppress(hub_errors.HTTPError):
-            if set(_files(self.api.repo_info(repo))) <= {".gitattributes"}:
-                self.api.delete_repo(repo)
+            if set(_files(self.api.repo_info(repo, repo_type=kind))) <= {".gitattributes"}:
+                self.api.delete_repo(repo, repo_type=kind)
 
     @contextmanager
     def hub_errors_as_one_line(self, what: str, repo: str | None, kind: str):
