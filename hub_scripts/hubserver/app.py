@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from . import cards, commits, files, refs, repos
+from . import cards, commits, files, jobs, refs, repos
 from .errors import EntryMissing, HubError, RepoMissing
 from .store import Store
 from .wire import QUOTED_SLASH
@@ -49,6 +49,8 @@ ROUTES = [
     ("POST", REPO + "/commit/{rev}", commits.commit),
     ("POST", "/{kind:kind}/{ns}/{name}.git/info/lfs/objects/batch", commits.lfs_batch),
     ("POST", "/{ns}/{name}.git/info/lfs/objects/batch", commits.lfs_batch),
+    ("POST", "/api/jobs/{ns}", jobs.submit),
+    ("GET", "/api/jobs/{ns}/{id}", jobs.inspect),
     ("PUT", "/lfs/{kind:kind}/{ns}/{name}/{oid}", commits.upload),
 ]
 

@@ -5,6 +5,7 @@
         repo.json                           settings, refs, discussions: the only file that ever changes
         commits/SHA1.json                   immutable, lists every file of its revision
         blobs/SHA256                        immutable contents
+    ROOT/jobs/NAMESPACE/ID.json             jobs that were asked for (see `hubserver.jobs`)
 
 Whatever is written is written in tmp/ and renamed into its place, contents first and `repo.json` last: a stop
 at any moment leaves the old state or the new one. One process serves one root.
