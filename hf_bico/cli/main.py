@@ -14,12 +14,13 @@ from hf_bico.cli.arithmetic import apply, extract
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.fleet import fleet
 from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
 from hf_bico.core.errors import PortError, spelling
 
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (port, check, compare, align, extract, apply):
+for command in (port, check, compare, align, fleet, extract, apply):
     app.command()(command)
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""

@@ -367,3 +367,13 @@ class AlignConfig(
         None,
     )
     push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetConfig:
+    """Every choice of a fleet beside its plan."""
+
+    plan: Path = argument("A YAML file of sources, targets, methods and settings.", "PLAN")
+    jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
+    on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
+    show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")

@@ -91,21 +91,22 @@ def _plain(kind: Any) -> Any:
     return rest[0] if type(None) in get_args(kind) and len(rest) == 1 else kind
 
 
-def words_of(config: Any, names: Collection[str]) -> list[str]:
+def words_of(config: Any, names: Collection[str], *, whole: bool = False) -> list[str]:
     """Return the words of a command that choose what a config does, for those of these fields that are not the default.
 
-    A file goes by its name alone.
+    Args:
+        whole: whether a file goes by its path, for a command that is run here; else by its name alone.
     """
     found: list[str] = []
     for each, _ in options_of(config):
         value = getattr(config, each.name)
         if each.name in names and value != each.default:
-            found += spelled(flag_of(each), value)
+            found += spelled(flag_of(each), str(value) if whole and isinstance(value, Path) else value)
     return found
 
 
 def spelled(flag: str, value: Any) -> list[str]:
-    """Return an option and its value as the words of a command."""
+    """Return an option and its value as the words of a command; a file by its name alone."""
     if isinstance(value, bool):
         return [flag] if value else []
     if isinstance(value, Sequence) and not isinstance(value, str):

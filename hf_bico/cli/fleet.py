@@ -1,0 +1,149 @@
+"""`hf-bico fleet`."""
+
+import json
+import shlex
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich import box
+from rich.live import Live
+from rich.table import Table
+
+from hf_bico.cli.console import Format, Terminal, stderr
+from hf_bico.cli.options import Call, command
+from hf_bico.workflows.config import FleetConfig
+
+FAILED = 1
+"""Exit code where a cell failed; 2 is a mistake in what was asked."""
+WIDE = 1000
+"""Columns of a table that is written to a file."""
+
+
+@command(FleetConfig)
+def fleet(config: FleetConfig, call: Call) -> None:
+    """Port every fine-tune of PLAN to every new base by every method, each in a process of its own.
+
+    Called again, it goes on where it was: what is done is not done again, what failed is tried again. Exit code 1 means
+    that a cell failed.
+    """
+    from hf_bico.io.hub import Hub
+    from hf_bico.workflows.fleet.run import failures, open_fleet, run
+
+    terminal, hub = call.terminal, Hub(call.token)
+    planned = open_fleet(config, hub)
+    if config.show:
+        _show(terminal, planned.shown())
+        return
+    with _terminated_as_interrupted(), Board(terminal) as board:
+        ledger = run(planned, config, hub, board.show)
+    entries = {task.name: ledger.entries[task.name] for task in planned.tasks if task.name in ledger.entries}
+    made = [entry.url or entry.output for entry in entries.values() if entry.state == "done" and entry.kind == "port"]
+    if not terminal.out.is_terminal:  # a file has room for any name
+        terminal.out.width = WIDE
+    terminal.say(_scores(entries), ledger.to_json(), "\n".join(filter(None, made)))
+    bad = failures(planned, ledger)
+    for name, entry in bad.items():
+        stderr.print(f"{name} failed: {entry.error}", markup=False)
+    if bad:
+        raise typer.Exit(FAILED)
+
+
+def _show(terminal: Terminal, shown: list[Any]) -> None:
+    """Print what would be done, a line each: commands, or requests as JSON."""
+    lines = [each if isinstance(each, str) else json.dumps(each, ensure_ascii=False) for each in shown]
+    if terminal.format is Format.JSON:
+        print(json.dumps([shlex.split(each) if isinstance(each, str) else each for each in shown], ensure_ascii=False))
+    else:
+        print("\n".join(lines))
+
+
+class Board:
+    """The tasks of a fleet in one table on stderr while they are done; where that is no terminal, a line a change."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        self.live = Live(console=stderr, transient=True, auto_refresh=False) if stderr.is_terminal else None
+        if terminal.format is Format.QUIET:
+            self.live = None
+        self.told: dict[str, str] = {}
+
+    def __enter__(self) -> "Board":
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+    def show(self, entries: Mapping[str, Any]) -> None:
+        """Show the tasks as they are now."""
+        if self.live:
+            self.live.update(_progress(entries), refresh=True)
+            return
+        for name, entry in entries.items():
+            if self.told.get(name, "waiting") != entry.state:
+                self.terminal.warn(f"{name}: {' '.join(filter(None, (entry.state, _told(entry))))}")
+            self.told[name] = entry.state
+
+
+def _progress(entries: Mapping[str, Any]) -> Table:
+    states = [entry.state for entry in entries.values()]
+    count = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    table = _table("cell", "state", "", "seconds", title=f"{len(states)} in all: {count}")
+    for name, entry in entries.items():
+        table.add_row(name, str(entry.state), _told(entry), "" if entry.seconds is None else f"{entry.seconds:.0f}")
+    return table
+
+
+def _told(entry: Any) -> str:
+    """Return what is to be said of a task beside its state."""
+    if entry.state == "failed":
+        return entry.error or ""
+    if entry.state == "running":
+        return entry.job_url or entry.stage or ""
+    if entry.state == "done" and entry.scores:
+        return f"{entry.metric} {_figure(entry.scores['zero_shot'])} → {_figure(entry.scores['ported'])}"
+    return ""
+
+
+def _scores(entries: Mapping[str, Any]) -> Table:
+    """Return the scores of all ports, and how far those are that have none."""
+    head = ("cell", "metric", "on its base", "new base", "naive copy", "ported", "recovered", "verdict")
+    table = _table(*head)
+    for name, entry in entries.items():
+        if entry.kind == "port":
+            scores = [_figure(entry.scores.get(row)) for row in ("source", "zero_shot", "naive", "ported")]
+            recovered = "–" if entry.recovered is None else f"{entry.recovered:.0%}"
+            verdict = entry.verdict if entry.state == "done" else str(entry.state)
+            table.add_row(name, entry.metric or "–", *scores, recovered, verdict)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _table(*header: str, title: str = "") -> Table:
+    return Table(
+        *header, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left"
+    )
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let whoever ends or hangs up on this process stop its children too, as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = [each for each in ("SIGTERM", "SIGHUP") if hasattr(signal, each)]
+    before = {getattr(signal, name): signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
