@@ -35,8 +35,6 @@ FOLDER = "my-fine-tunes"
 """A folder of fine-tunes on the user's disk."""
 ROWS = {"train": 120, "test": 40}
 """How many of the demo's digits org/task has."""
-PASSES_ON = {"hub_scripts/port_all.py": "port"}
-"""Scripts that hand what is behind a bare -- to a command of ours, and to which."""
 INSTEAD = {"hub_scripts/paper_tables.py": ["--plan"]}
 """Scripts that would need a network and days, and what is added to their words so that they run all the same."""
 NOT_RUN = {
@@ -80,6 +78,9 @@ def run(capsys, monkeypatch, tmp_path, user):
     monkeypatch.chdir(tmp_path)
 
     def run_block(block, names: dict) -> None:
+        if block.language == "yaml":  # its first line says which file it is
+            Path(block.code.splitlines()[0].removeprefix("# ")).write_text(block.code, encoding="utf-8")
+            return
         if block.language == "python":
             exec(compile("\n" * (block.line - 1) + block.code, str(block.page), "exec"), names)
             return
@@ -140,7 +141,7 @@ def test_the_code_of_a_page_runs(page, run):
     """From its top to its end, a later block with what an earlier one made."""
     names = {"__name__": "__main__"}
     for block in blocks(page):
-        assert block.language in ("", "bash", "sh", "python"), f"{block.place}: {block.language} is not tried"
+        assert block.language in ("", "bash", "sh", "python", "yaml"), f"{block.place}: {block.language} is not tried"
         run(block, names)
     check = GIVES.get(page_id(page))
     assert check is None or check(names)
@@ -201,17 +202,8 @@ def options_of_script(path: str) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_options_exist(page):
     for words in told(page):
-        for part in parts(words):
-            given = {word.partition("=")[0].rstrip(",") for word in part if re.match(r"--?[a-z]", word)}
-            assert given <= known(part, page), part
-
-
-def parts(words: list[str]) -> list[list[str]]:
-    """What is behind a bare -- is said to the command that a script hands it to."""
-    if "--" not in words:
-        return [words]
-    cut = words.index("--")
-    return [words[:cut], ["hf-bico", PASSES_ON[script_of(words)], *words[cut + 1 :]]]
+        given = {word.partition("=")[0].rstrip(",") for word in words if re.match(r"--?[a-z]", word)}
+        assert given <= known(words, page), words
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)

@@ -1,7 +1,6 @@
 """Many fine-tunes by one plan: each cell a process of its own, and a ledger that says what is done."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,11 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.utils import WeakFileLock
 from safetensors.torch import load_file
 from support.alignments import WEIGHTS, ported, same, tuned_from
-from support.commands import hf_bico, json_of
+from support.commands import assert_refused, hf_bico, json_of
 
-from hf_bico.workflows.fleet import local
+from hf_bico.workflows.fleet import local, results
 
 COMMON = {"dataset": "demo/task", "base": "demo/base", "n": 20, "allow_regression": True}
 ONE = {"output": "ports", "sources": ["demo/ft"], "targets": ["demo/plus"], "methods": ["bico"], "common": COMMON}
@@ -41,7 +41,7 @@ def cells() -> dict:
 
 
 def test_every_fine_tune_is_ported_once(fleet, world):
-    """Of a folder of folders and by name, with options of its own; what is done stays, and one that fails stops none."""
+    """Of a folder of folders and by name, with settings of its own; one that fails stops none."""
     for seed in (1, 2):
         tuned_from(world, Path("many") / f"ft{seed}", seed=seed)
     Path("many/notes").mkdir()
@@ -69,7 +69,7 @@ def test_every_fine_tune_is_ported_once(fleet, world):
 
 
 def test_what_is_done_with_the_same_settings_is_not_done_again(fleet):
-    """Others are: those whose settings have changed, those that failed, those that are gone; nobody else's folder is."""
+    """Others are: those whose settings have changed, and those that are gone."""
     two = ONE | {"sources": ["demo/ft", {"source": "demo/ft", "name": "again", "seed": 1}]}
     assert fleet(two).code == 0
     first = cells()
@@ -180,3 +180,26 @@ def test_the_ledger_may_be_a_dataset_repo(fleet, capsys, monkeypatch):
     head = api.repo_info("demo/ledger", repo_type="dataset").sha
     again = json_of(capsys, monkeypatch, "fleet", "plan.yaml")
     assert again == data and api.repo_info("demo/ledger", repo_type="dataset").sha == head
+
+
+def test_ports_may_be_pushed_alone(fleet):
+    """Nothing is kept on this machine then; what was pushed is not done again."""
+    plan = ONE | {"output": None, "push": "lab", "ledger": "demo/pushes"}
+    ran = fleet(plan, "-q")
+    assert ran.code == 0 and "/lab/ft-on-plus-bico/commit/" in ran.out and ran.err == ""
+    assert HfApi().file_exists("lab/ft-on-plus-bico", "hf_bico.json")
+    assert fleet(plan, "-q").out == ran.out  # the same commit
+    assert {path.name for path in Path().iterdir()} == {"plan.yaml"}
+
+
+def test_two_fleets_in_one_folder_do_not_meet(fleet, tmp_path):
+    Path("ports").mkdir()
+    with WeakFileLock("ports/.fleet.lock"):
+        assert_refused(fleet(ONE), "another fleet is at work in ports")
+
+
+def test_a_crash_is_told_by_its_last_words():
+    """And a signal by its number."""
+    assert results.reason(["Traceback\n", "  File\n", "KeyError: 'a'\n"], 1) == "KeyError: 'a'"
+    assert results.reason(["Error: no such thing\n", "Notice\n"], 2) == "no such thing"
+    assert "signal 9: perhaps the memory is full" in results.reason([], -9)
