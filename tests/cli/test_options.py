@@ -8,10 +8,16 @@ import typer
 from hf_bico import PortError
 from hf_bico.cli.main import app
 from hf_bico.core.errors import setting, spelling
-from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, PortConfig
+from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, FleetConfig, PortConfig
 from hf_bico.workflows.options import OPTION, flag_of, words_of
 
-CONFIGS = {"port": PortConfig, "check": CheckConfig, "compare": CompareConfig, "align": AlignConfig}
+CONFIGS = {
+    "fleet": FleetConfig,
+    "port": PortConfig,
+    "check": CheckConfig,
+    "compare": CompareConfig,
+    "align": AlignConfig,
+}
 COMMANDS = typer.main.get_command(app).commands
 
 

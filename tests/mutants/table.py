@@ -5,6 +5,7 @@ from tests.mutants import (
     choosing,
     code,
     families,
+    fleets,
     keys,
     learning,
     methods,
@@ -16,5 +17,20 @@ from tests.mutants import (
     traced,
 )
 
-ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, sights, tasks, tokens, traced, sounds)
+ROOMS = (
+    methods,
+    families,
+    code,
+    fleets,
+    keys,
+    alarms,
+    learning,
+    choosing,
+    saved,
+    sights,
+    tasks,
+    tokens,
+    traced,
+    sounds,
+)
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -125,8 +125,11 @@ def test_maps_are_made_once_for_a_pair_of_bases(fleet, world):
 
 
 def test_maps_that_cannot_be_made_fail_what_needs_them(fleet):
-    ran = fleet(ONE | {"align": {"dataset": "demo/nothing"}})
+    common = {name: value for name, value in COMMON.items() if name != "base"}
+    plan = ONE | {"sources": ["demo/ft", "demo/none"], "align": {"dataset": "demo/nothing"}, "common": common}
+    ran = fleet(plan)
     assert ran.code == 1
+    assert "none-on-plus-bico failed: model demo/none was not found" in ran.err  # whose base nobody knows
     assert "ft-on-plus-bico failed: maps/demo-base-to-demo-plus-bico were not made: dataset demo/nothing" in ran.err
 
 

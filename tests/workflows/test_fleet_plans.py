@@ -42,6 +42,7 @@ WRONG = [
     ({"sources": [{"dataset": "org/a"}]}, "sources[0] does not say which source"),
     ({"sources": [{"source": "org/ft", "datset": "a"}]}, "sources[0].datset is not a setting; did you mean dataset?"),
     ({"sources": [{"source": "org/ft", "output": "a"}]}, "a plan says it at its top, as output"),
+    ({"sources": [{"source": "org/ft", "name": "!"}]}, "sources[0].name: '!' has neither letters nor digits"),
     ({"sources": ["empty"]}, "sources[0]: empty is no model, and no folder in it is one"),
     (
         {"sources": ["org/ft", "lab/ft"]},
@@ -105,6 +106,13 @@ def test_what_is_more_specific_holds(plan):
     assert (found.n, found.seed, found.eval_n, found.max_length) == (4, 3, 2, 1)
     assert (found.alpha, found.layers, found.method_options) == (0.5, "7", ("label_free=1",))
     assert (str(found.output), found.push_to) == ("ports/ft-on-new-bico", "org/ft-on-new-bico")
+
+
+def test_a_name_that_no_repo_can_have_is_refused(plan):
+    found = read(plan({"sources": [{"source": "org/ft", "name": "a" * 100}]}))
+    assert len(cells_of(found, None)) == 1
+    with pytest.raises(PortError, match=r"sources\[0\] × targets\[0\]: .*Give it a shorter name"):
+        cells_of(found, "org")
 
 
 def test_names_are_made_of_what_is_ported(plan):

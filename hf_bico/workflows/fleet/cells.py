@@ -7,6 +7,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from hf_bico.core.errors import PortError, spelling
 from hf_bico.core.methods import method_of
 from hf_bico.core.methods.polished import Polish
@@ -110,7 +113,11 @@ def _cell(said: Said, source: Item, target: Item, method: Item, push_to: str | N
     )
     with spelling(lambda name: name):
         try:
+            if config.push_to:
+                validate_repo_id(config.push_to)
             check_choices(config)
+        except HFValidationError as error:
+            raise PortError(f"{where}: {error} Give it a shorter name, as {{source: …, name: …}}") from error
         except PortError as error:
             raise PortError(f"{where}: {error}") from error
     return Cell(name, where, "maps" if mapped else label, config, shared)
@@ -122,7 +129,9 @@ def called(item: Item) -> str:
     Raises:
         PortError: it is neither a folder nor a repo's name.
     """
-    if item.name:
+    if item.name is not None:
+        if not slug(item.name):
+            raise PortError(f"{item.where}.name: {item.name!r} has neither letters nor digits")
         return slug(item.name)
     try:
         found = Reference.parse(item.value)

@@ -169,7 +169,8 @@ class Local:
             pass
         finally:
             for child in children:
-                child.process.kill()
+                if child.process.poll() is None:
+                    os.killpg(child.process.pid, signal.SIGKILL)  # with what it has started
                 child.process.wait()
                 child.out.close()
                 bring_back(child.task.config.output)
