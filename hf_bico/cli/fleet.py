@@ -11,6 +11,7 @@ import typer
 from rich import box
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from hf_bico.cli.console import Format, Terminal, stderr
 from hf_bico.cli.options import Call, command
@@ -95,7 +96,8 @@ def _progress(entries: Mapping[str, Any]) -> Table:
     count = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     table = _table("cell", "state", "", "seconds", title=f"{len(states)} in all: {count}")
     for name, entry in entries.items():
-        table.add_row(name, str(entry.state), _told(entry), "" if entry.seconds is None else f"{entry.seconds:.0f}")
+        seconds = "" if entry.seconds is None else f"{entry.seconds:.0f}"
+        _add(table, name, str(entry.state), _told(entry), seconds)
     return table
 
 
@@ -119,7 +121,7 @@ def _scores(entries: Mapping[str, Any]) -> Table:
             scores = [_figure(entry.scores.get(row)) for row in ("source", "zero_shot", "naive", "ported")]
             recovered = "–" if entry.recovered is None else f"{entry.recovered:.0%}"
             verdict = entry.verdict if entry.state == "done" else str(entry.state)
-            table.add_row(name, entry.metric or "–", *scores, recovered, verdict)
+            _add(table, name, entry.metric or "–", *scores, recovered, verdict)
     return table
 
 
@@ -131,6 +133,11 @@ def _table(*header: str, title: str = "") -> Table:
     return Table(
         *header, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left"
     )
+
+
+def _add(table: Table, *cells: str) -> None:
+    """Add a row; brackets in names and errors are no marks."""
+    table.add_row(*map(Text, cells))
 
 
 @contextmanager

@@ -12,11 +12,14 @@ import pytest
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.utils import WeakFileLock
+from rich.console import Console
 from safetensors.torch import load_file
 from support.alignments import WEIGHTS, ported, same, tuned_from
 from support.commands import assert_refused, hf_bico, json_of
 
+from hf_bico.cli.fleet import _progress
 from hf_bico.workflows.fleet import local, results
+from hf_bico.workflows.fleet.ledger import Entry, State
 
 COMMON = {"dataset": "demo/task", "base": "demo/base", "n": 20, "allow_regression": True}
 ONE = {"output": "ports", "sources": ["demo/ft"], "targets": ["demo/plus"], "methods": ["bico"], "common": COMMON}
@@ -199,6 +202,13 @@ def test_two_fleets_in_one_folder_do_not_meet(fleet, tmp_path):
     Path("ports").mkdir()
     with WeakFileLock("ports/.fleet.lock"):
         assert_refused(fleet(ONE), "another fleet is at work in ports")
+
+
+def test_errors_are_shown_as_they_are(capsys):
+    """Brackets in them are no marks of a terminal's."""
+    entry = Entry("key", "port", "a", "b", "bico", "hf-bico port", State.FAILED, error="no [/such] [red]thing")
+    Console(width=200).print(_progress({"a-on-b": entry}))
+    assert "no [/such] [red]thing" in capsys.readouterr().out
 
 
 def test_a_crash_is_told_by_its_last_words():
