@@ -209,7 +209,7 @@ class Statistics:
         return self._resample[layouts]
 
     def parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
-        """Yield (name, what holds sums) of all that was collected, in the same order for the same pairs."""
+        """Yield (name, what holds sums) of all that was collected, in any order."""
         for (a, b), moment in self._moments.items():
             yield f"{a.signal.value}/{a.name}/{b.name}", moment
         for name, gradient in self.gradients.items():

@@ -208,7 +208,8 @@ def summed(seen: Statistics) -> Statistics:
         return seen
     sums = {(name, field): (part, field) for name, part in seen.parts() for field in part.SUMS}
     told = ranks.exchanged("sums", {key: _blank(getattr(part, field)) for key, (part, field) in sums.items()})
-    for key, (part, field) in sums.items():
+    for key in sorted(sums):  # the statistics' own order is that of a set, which no two processes share
+        part, field = sums[key]
         each = [one[key] for one in told if one[key] is not None]
         if each and isinstance(each[0], _Blank):
             setattr(part, field, _added(getattr(part, field), each))
