@@ -1,6 +1,5 @@
 """A command that a launcher started as several processes: they join, one of them talks, and they end together."""
 
-import _thread
 import json
 import os
 import signal
@@ -167,7 +166,7 @@ class Watch:
         self.heard.set()
         if not self.over.is_set():
             self._say(word)
-            _thread.interrupt_main(signal.SIGTERM)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # whatever it waits for
         if not self.over.wait(LEAVING):
             os.write(2, f"{word.line}\n".encode() if word.line else b"")
             os._exit(word.code)

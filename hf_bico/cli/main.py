@@ -22,6 +22,8 @@ from hf_bico.core.errors import PortError, spelling
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (port, check, compare, align, extract, apply):
     app.command()(command)
+SHARED = {"port"}
+"""Commands whose work several processes can share."""
 INTERRUPTED = Ending(130, "Interrupted; nothing was left half-written")
 """After Ctrl-C."""
 
@@ -42,6 +44,8 @@ def common(
     """Carry a fine-tune over to a new base model, without training."""
     if context.invoked_subcommand is None:
         print(context.get_help())
+    elif is_launched() and context.invoked_subcommand not in SHARED:
+        raise PortError("only port shares its work among processes: start this command once, without a launcher")
 
 
 def _on_interrupt(number: int, frame: object) -> None:

@@ -11,8 +11,6 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hf_bico.cli.console import Format, Terminal
-from hf_bico.cli.launched import is_launched
-from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
 from hf_bico.workflows.options import Option, flag_of, flags_of, is_list, options_of, types_of
 
@@ -37,14 +35,11 @@ class Call(NamedTuple):
     """Names of the settings that were given on the command line."""
 
 
-def command(
-    config: type, *, divides: bool = False, **own: tuple[Any, Any]
-) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
+def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
     """Return a decorator that makes a command of a function of a config.
 
     Args:
         config: a dataclass whose fields are options.
-        divides: whether several processes can share its work.
         own: the command's own options, each with its annotated type and its default.
     """
 
@@ -56,8 +51,6 @@ def command(
             said = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
             terminal = Terminal(given.pop("format"), given.pop("quiet"))
             token, flags = given.pop("token"), {name: given.pop(name) for name in own}
-            if is_launched() and not divides:
-                raise PortError("only port shares its work among processes: start this command once, without launcher")
             with listening(terminal.note):
                 run(config_of(config, given), Call(terminal, token, flags, said))
 

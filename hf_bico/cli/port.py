@@ -14,7 +14,7 @@ from hf_bico.workflows.config import PortConfig
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.")]
 
 
-@command(PortConfig, divides=True, dry_run=(DryRun, False))
+@command(PortConfig, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
     """Port SOURCE to the base model --to, score it, and write or push it with its card."""
     if config.maps is not None and "method" in call.said:
