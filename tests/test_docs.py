@@ -31,6 +31,8 @@ NAMES = {
     "samples": "digits",
 }
 """What the documents call the user's own repos, and which of the demo's they are."""
+LAUNCHERS = {"-m", "--nproc_per_node", "--num_processes", "--multi_gpu"}
+"""What is said to torchrun and accelerate."""
 FOLDER = "my-fine-tunes"
 """A folder of fine-tunes on the user's disk."""
 ROWS = {"train": 120, "test": 40}
@@ -186,6 +188,8 @@ def known(words: list[str], page) -> set[str]:
     ours = options()
     if words[0] == "hf-bico" and len(words) > 1:
         return ours[words[1]]
+    if words[-1] == "-m":
+        return LAUNCHERS
     if words[0] in ("python", "bash"):
         return options_of_script(script_of(words)) | {"-m"}
     text = page.read_text(encoding="utf-8")
@@ -207,7 +211,10 @@ def test_options_exist(page):
 
 
 def parts(words: list[str]) -> list[list[str]]:
-    """What is behind a bare -- is said to the command that a script hands it to."""
+    """What is behind a bare -- is said to the command that a script hands it to, behind -m hf_bico to ours."""
+    if "hf_bico" in words:
+        cut = words.index("hf_bico")
+        return [words[:cut], ["hf-bico", *words[cut + 1 :]]]
     if "--" not in words:
         return [words]
     cut = words.index("--")
