@@ -12,13 +12,16 @@ import torch
 from support.laws.models import DRAWS, METHODS, job, noise_tau, unrelated
 from support.twins import distance
 
+from hf_bico.core import ranks
 from hf_bico.core.chain import carry, gather
 from hf_bico.core.collect import Elsewhere
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job, Method
-from hf_bico.core.ranks import ALONE, Group, divided, here, require_same, within
+from hf_bico.core.ranks import ALONE, Group, divided, here, within
 from hf_bico.core.types import Signal, Wanted
+from hf_bico.core.views import with_views
 from hf_bico.io import workspace
+from hf_bico.tasks import batches
 
 ALL = Wanted(frozenset(Signal), DRAWS)
 LONG = 30
@@ -72,7 +75,7 @@ def jobs(world: int) -> list[Job]:
 @pytest.mark.parametrize("world", [2, 3, 5])  # of three batches
 def test_sums_of_shares_are_those_of_all_samples(world):
     work, whole = jobs(world), gather(given(), ALL)
-    parts = together(world, lambda ranks: gather(work[ranks.rank], ALL).state_dict())
+    parts = together(world, lambda own: gather(work[own.rank], ALL).state_dict())
     for part in parts:
         assert part.keys() == whole.state_dict().keys()
         for name, tensor in whole.state_dict().items():
@@ -96,11 +99,17 @@ def test_maps_of_shares_are_those_of_a_plan(name):
         assert map_.scale == same.scale
 
 
+def test_heirs_in_other_shares_count():
+    work, method = given(), METHODS["weighted"]
+    twice, seen = (*work.pairs, *work.pairs), gather(work, method.wanted)
+    assert [map_.scale for _, map_ in method.share(twice, seen, slice(0, 3))] == [2**-0.5] * 3
+
+
 @pytest.mark.parametrize("name", ["bico", "weighted", "naive", "response"])
 def test_what_ranks_moved_is_put_together_in_order(name):
     work, alone, method = jobs(3), given(), METHODS[name]
     whole, seen = carry(alone, method, gather(alone, method.wanted)), gather(alone, method.wanted)
-    for found in together(3, lambda ranks: carry(work[ranks.rank], method, seen)):
+    for found in together(3, lambda own: carry(work[own.rank], method, seen)):
         assert [each.target for each in found.moved] == [each.target for each in whole.moved]
         assert found.rode == whole.rode
         assert distance(found.delta, whole.delta) < 1e-12
@@ -116,8 +125,8 @@ def test_shares_are_neighbours_about_as_costly_as_any_other():
 
 
 def test_batches_of_others_are_told_the_size_of():
-    batches = given().batches()
-    found = together(2, lambda ranks: list(divided(batches)))
+    whole = given().batches()
+    found = together(2, lambda own: list(divided(whole)))
     assert [[isinstance(each, Elsewhere) for each in one] for one in found] == [
         [False, True, False],
         [True, False, True],
@@ -131,15 +140,15 @@ def test_what_one_refuses_all_refuse():
             raise PortError("no")
         return 1
 
-    assert [str(each) for each in together(3, lambda ranks: ranks.agreed("it", compute))] == ["no"] * 3
-    assert together(2, lambda ranks: ranks.lead("it", lambda: here() is ALONE)) == [True, None]
-    assert together(2, lambda ranks: ranks.first("it", lambda: here() is ALONE)) == [True, True]
-    assert together(2, lambda ranks: ranks.each("it", lambda n: n * n, range(5))) == [[0, 1, 4, 9, 16]] * 2
+    assert [str(each) for each in together(3, lambda own: own.agreed("it", compute))] == ["no"] * 3
+    assert together(2, lambda own: own.lead("it", lambda: here() is ALONE)) == [True, None]
+    assert together(2, lambda own: own.first("it", lambda: here() is ALONE)) == [True, True]
+    assert together(2, lambda own: own.each("it", lambda n: n * n, range(5))) == [[0, 1, 4, 9, 16]] * 2
 
 
 def test_ranks_that_do_not_work_on_the_same_are_refused():
-    assert all(isinstance(each, PortError) for each in together(2, lambda ranks: require_same("it", ranks.rank)))
-    assert together(2, lambda ranks: require_same("it", 1)) == [None, None]
+    assert all(isinstance(each, PortError) for each in together(2, lambda own: ranks.require_same("it", own.rank)))
+    assert together(2, lambda own: ranks.require_same("it", 1)) == [None, None]
 
 
 def test_facts_are_those_of_the_first(tmp_path, monkeypatch):
@@ -152,3 +161,27 @@ def test_facts_are_those_of_the_first(tmp_path, monkeypatch):
     (a, again, here_), (b, same, there) = together(2, run)
     assert (a, again, b, same) == (7, 7, 7, 7)
     assert here_ != there
+
+
+class Told:
+    """What a model of samples is asked, of which nothing but the samples is looked at."""
+
+    class side:
+        ear = None
+
+    def encode(self, some):
+        return tuple(some)
+
+
+def test_views_are_counted_on(monkeypatch):
+    """Three batches a view, of two ranks: who passes two of one passes one of the next."""
+    monkeypatch.setattr(batches, "row_weights", lambda a, b: {})
+    monkeypatch.setattr(batches, "sample_seen", lambda sample, seed: (sample, seed))
+    whole = batches.Batches(range(7), (Told(), Told()), 3)
+    others = [isinstance(each, Elsewhere) for each in with_views(whole.divided(0, 2), 2)]
+    assert others == [False, True, False, True, False, True, False, True, False]
+    shown = [each.base for part in (0, 1) for each in whole.divided(part, 2).view(1) if not isinstance(each, Elsewhere)]
+    assert sorted(sample for some in shown for sample in some) == sorted(
+        sample for each in whole.view(1) for sample in each.base
+    )
+    assert [each.samples for each in whole.divided(0, 2) if isinstance(each, Elsewhere)] == [3]

@@ -8,6 +8,7 @@ from tests.mutants import (
     keys,
     learning,
     methods,
+    ranks,
     saved,
     sights,
     sounds,
@@ -16,5 +17,5 @@ from tests.mutants import (
     traced,
 )
 
-ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, sights, tasks, tokens, traced, sounds)
+ROOMS = (methods, families, code, keys, alarms, learning, choosing, saved, sights, tasks, tokens, traced, sounds, ranks)
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}
