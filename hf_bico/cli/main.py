@@ -73,7 +73,8 @@ def main() -> None:
 def _run() -> Ending:
     """Run the command that was asked for."""
     try:
-        return Ending(app(standalone_mode=False) or 0)
+        code = app(standalone_mode=False) or 0
+        return INTERRUPTED if code == INTERRUPTED.code else Ending(code)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:

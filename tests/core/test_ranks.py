@@ -154,9 +154,9 @@ def test_ranks_that_do_not_work_on_the_same_are_refused():
 def test_facts_are_those_of_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(workspace, "cached_assets_path", lambda *_, subfolder, **__: tmp_path / subfolder)
 
-    def run(ranks):
+    def run(own):
         space = workspace.Workspace({"of": "a test"})
-        return space.once("a loss", lambda: ranks.rank + 7), space.once("a loss", lambda: None), space.folder
+        return space.once("a loss", lambda: own.rank + 7), space.once("a loss", lambda: None), space.folder
 
     (a, again, here_), (b, same, there) = together(2, run)
     assert (a, again, b, same) == (7, 7, 7, 7)
