@@ -29,7 +29,7 @@ def free_port() -> str:
 
 
 def started(*words: str, world: int = 2, program: tuple[str, ...] = ("-m", "hf_bico"), **more: str):
-    """The processes of a command, as a launcher starts them; rank 0 first. Their sets have other orders (seeds 0 and 2)."""
+    """The processes of a command, as a launcher starts them; rank 0 first. Seeds 0 and 2 put sets in other orders."""
     both = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(world)} | more
     return [
         subprocess.Popen(
