@@ -62,7 +62,12 @@ def read_sources() -> dict[str, str]:
 
 
 def test_nothing_but_the_rooms_is_at_the_top():
-    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__"} == {*ROOMS, "__init__.py", "py.typed"}
+    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__"} == {
+        *ROOMS,
+        "__init__.py",
+        "__main__.py",
+        "py.typed",
+    }
 
 
 def test_arrows_point_down():

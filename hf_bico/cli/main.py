@@ -15,6 +15,7 @@ from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
 from hf_bico.cli.fleet import fleet
+from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
 from hf_bico.core.errors import PortError, spelling
@@ -22,8 +23,10 @@ from hf_bico.core.errors import PortError, spelling
 app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (port, check, compare, align, fleet, extract, apply):
     app.command()(command)
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+SHARED = {"port"}
+"""Commands whose work several processes can share."""
+INTERRUPTED = Ending(130, "Interrupted; nothing was left half-written")
+"""After Ctrl-C."""
 
 
 def _version(wanted: bool) -> None:
@@ -42,6 +45,8 @@ def common(
     """Carry a fine-tune over to a new base model, without training."""
     if context.invoked_subcommand is None:
         print(context.get_help())
+    elif is_launched() and context.invoked_subcommand not in SHARED:
+        raise PortError("only port shares its work among processes: start this command once, without a launcher")
 
 
 def _on_interrupt(number: int, frame: object) -> None:
@@ -56,18 +61,21 @@ def main() -> None:
     before = signal.signal(signal.SIGINT, _on_interrupt)
     try:
         with spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
-            code = _run()
+            ending = run_together(_run) if is_launched() else _run()
     finally:
         signal.signal(signal.SIGINT, before)
-    if code == INTERRUPTED:
-        stderr.print("Interrupted; nothing was left half-written")
-    sys.exit(code or 0)
+    if ending.line:
+        stderr.print(ending.line, markup=False)
+    if is_launched() and ending.code:
+        leave(ending.code)
+    sys.exit(ending.code)
 
 
-def _run() -> int | None:
-    """Return the exit code of the command that was asked for."""
+def _run() -> Ending:
+    """Run the command that was asked for."""
     try:
-        return app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0
+        return INTERRUPTED if code == INTERRUPTED.code else Ending(code)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
@@ -76,5 +84,4 @@ def _run() -> int | None:
         if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)
-        stderr.print(f"Error: {message}", markup=False)
-        return 2
+        return Ending(2, f"Error: {message}")

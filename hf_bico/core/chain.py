@@ -12,6 +12,7 @@ from hf_bico.core.collect import Batch, Side, collect
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
+from hf_bico.core.ranks import divided, here, summed
 from hf_bico.core.transport import Transported
 from hf_bico.core.types import LABEL_FREE, Pair, Wanted
 from hf_bico.core.views import with_views
@@ -44,7 +45,7 @@ NOTHING = _Nothing()
 
 def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Statistics:
     """Return the statistics of the calibration samples for the job's pairs; signals that need no labels are those of
-    the unlabelled samples too.
+    the unlabelled samples too. Of several ranks each passes its share, and all get the sums.
 
     Args:
         wanted: what one method wants, or the `union` of several.
@@ -57,15 +58,20 @@ def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track =
     seen, done = resume.load(Statistics(job.pairs, wanted))
     if not wanted.signals:
         return seen
-    every = job.batches()
+    here().agreed("samples", lambda: _pass(job, wanted, seen, done, resume, track))
+    return summed(seen)
+
+
+def _pass(job: Job, wanted: Wanted, seen: Statistics, done: int, resume: Resume, track: Track) -> None:
+    """Add to the statistics those of the batches that are this rank's, from the number `done` of all batches on."""
+    every = divided(job.batches())
     total = (1 + wanted.views) * length_hint(every)
     batches = track(islice(with_views(every, wanted.views), done, None), "Calibrating", max(total - done, 0))
     fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch)
     if job.unlabelled is not None and wanted.signals & LABEL_FREE:
-        more, skipped = job.unlabelled(), max(done - total, 0)
+        more, skipped = divided(job.unlabelled()), max(done - total, 0)
         batches = track(islice(more, skipped, None), "Calibrating without labels", length_hint(more) - skipped)
         fill(seen, job.base, job.target, job.pairs, batches, resume.after_batch, labelled=False)
-    return seen
 
 
 def fill(

@@ -14,6 +14,7 @@ from hf_bico.core.folds import alone
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Fold, Job, Method, Track, union
 from hf_bico.core.moments import Statistics
+from hf_bico.core.ranks import here
 from hf_bico.core.transport import ABSENT, Transported, added, holding
 
 ALPHAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
@@ -118,11 +119,11 @@ def _tried(job: Job, number: int, fold: Fold, candidates: Sequence[Method]) -> I
                 made.collect(0)  # what is wrong with the samples themselves is no candidate's refusal
             try:
                 method.check(job.pairs)
-                delta = made.delta(method)
+                delta = here().agreed(method.name, lambda: made.delta(method))
             except PortError as error:
                 return {"losses": [], "refusal": str(error)}
             linear = _loss(job, fold, _linear(job, delta), 1.0) if job.rides else None
-            losses = [_loss(job, fold, delta, alpha) for alpha in ALPHAS]
+            losses = here().each("scales", lambda alpha: _loss(job, fold, delta, alpha), ALPHAS)
             return {"losses": losses, "refusal": None, "linear": linear}
 
         yield job.once(f"fold {number}: {Attempt(method.name, method.changed).name}", compute)

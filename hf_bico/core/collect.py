@@ -62,6 +62,18 @@ class Batch(Parts):
         return self.base
 
 
+class Elsewhere(Batch):
+    """A batch that another rank passes: all that is known of it here is how many samples it holds."""
+
+    samples: int
+
+    def __new__(cls, samples: int) -> "Elsewhere":
+        """Return a batch of so many samples, which has no parts."""
+        made = tuple.__new__(cls, (None, None, MappingProxyType({})))
+        made.samples = samples
+        return made
+
+
 def samples_in(batch: Any) -> int | None:
     """Return how many samples a model's batch holds: its length, or its first tensor's; None if it has neither."""
     if isinstance(batch, Mapping | tuple | list):
@@ -103,7 +115,10 @@ def collect(
         return seen
     with frozen(base.model), frozen(target.model):
         for batch in batches:
-            _add_batch(seen, base, target, pairs, batch, labelled)
+            if not isinstance(batch, Elsewhere):
+                _add_batch(seen, base, target, pairs, batch, labelled)
+            elif Signal.LABEL_FREE_GRADIENT in seen.wanted.signals:
+                seen.samples += batch.samples
             after_batch(seen)
     return seen
 

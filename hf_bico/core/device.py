@@ -16,9 +16,20 @@ NARROW = {"mps"}
 
 
 def usual() -> str:
-    """Return the type of the accelerator that torch finds here ("cuda", "xpu", …), else "cpu"."""
+    """Return the accelerator that torch finds here ("cuda", "xpu", …), else "cpu"; with the number that was taken of
+    several, if that is not the first.
+    """
     found = torch.accelerator.current_accelerator(check_available=True)
-    return found.type if found is not None and found.type not in NARROW else "cpu"
+    if found is None or found.type in NARROW:
+        return "cpu"
+    number = torch.accelerator.current_device_index()
+    return f"{found.type}:{number}" if number else found.type
+
+
+def take(number: int) -> None:
+    """Work on the accelerator of this number from now on; where there are fewer, they are taken in turns."""
+    if count := torch.accelerator.device_count():
+        torch.accelerator.set_device_index(number % count)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from typing import Any, ClassVar
 
 from hf_bico.core.collect import Batch, Side
@@ -9,6 +10,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.moments import Statistics
 from hf_bico.core.pairing import Matching
+from hf_bico.core.ranks import here, joined
 from hf_bico.core.riders import Ride
 from hf_bico.core.transport import Transported, transport
 from hf_bico.core.types import GRADIENTS, LABEL_FREE, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
@@ -179,14 +181,28 @@ class Method:
         """Yield a map for every pair, in order. A plan never sees τ, so it serves every fine-tune and every α."""
         raise NotImplementedError
 
+    def share(self, pairs: Sequence[Pair], seen: Statistics, which: slice) -> Iterator[tuple[Pair, Map]]:
+        """Yield those maps of `plan` that are this rank's, of neighbouring pairs; a method whose maps take long to
+        solve for does without the others.
+        """
+        return islice(self.plan(pairs, seen), which.start, which.stop)
+
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
         """Return τ in the target's coordinates, moved through the maps of `plan` unless the method has another way.
 
         Args:
             seen: the statistics that are `wanted`.
         """
-        maps = track(self.plan(job.pairs, seen), f"Moving τ ({self.name})", len(job.pairs))
-        return transport(job.tau, maps, job.weights, job.rides if self.takes_along else ())
+        which = here().share([cost(pair) for pair in job.pairs])
+        maps = track(self.share(job.pairs, seen, which), f"Moving τ ({self.name})", len(job.pairs[which]))
+        rides = job.rides if self.takes_along else ()
+        return joined(here().agreed("τ", lambda: transport(job.tau, maps, job.weights, rides)))
+
+
+def cost(pair: Pair) -> float:
+    """Return how much work a pair's two maps are, in some unit: a singular value decomposition's of each."""
+    (a_out, a_in), (b_out, b_in) = ((site.d_out, site.d_in) for site in pair)
+    return sum(float(max(a, b)) * min(a, b) ** 2 for a, b in ((a_out, b_out), (a_in, b_in)))
 
 
 def union(methods: Iterable[Method]) -> Wanted:

@@ -208,7 +208,8 @@ class Statistics:
             self._resample[layouts] = resampling(*layouts)
         return self._resample[layouts]
 
-    def _parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
+    def parts(self) -> Iterator[tuple[str, "CrossMoment | WeightGradient"]]:
+        """Yield (name, what holds sums) of all that was collected, in any order."""
         for (a, b), moment in self._moments.items():
             yield f"{a.signal.value}/{a.name}/{b.name}", moment
         for name, gradient in self.gradients.items():
@@ -217,7 +218,7 @@ class Statistics:
     def state_dict(self) -> dict[str, Tensor]:
         """Return all sums as named tensors, ready to be written to a file."""
         state = {"samples": torch.tensor(self.samples)}
-        for name, part in self._parts():
+        for name, part in self.parts():
             for field in part.SUMS:
                 value = getattr(part, field)
                 state[f"{name}/{field}"] = (
@@ -232,7 +233,7 @@ class Statistics:
             KeyError: a name is missing; nothing is taken over.
         """
         samples = int(state["samples"])
-        kept = [(part, field, state[f"{name}/{field}"]) for name, part in self._parts() for field in part.SUMS]
+        kept = [(part, field, state[f"{name}/{field}"]) for name, part in self.parts() for field in part.SUMS]
         self.samples = samples
         for part, field, value in kept:
             setattr(part, field, value.item() if isinstance(getattr(part, field), int | float) else value)
@@ -240,7 +241,7 @@ class Statistics:
     def merge(self, other: "Statistics") -> None:
         """Add the sums of other samples, for the same pairs and signals, in place."""
         self.samples += other.samples
-        for (_, mine), (_, theirs) in zip(self._parts(), other._parts(), strict=True):
+        for (_, mine), (_, theirs) in zip(self.parts(), other.parts(), strict=True):
             merge_sums(mine, theirs)
 
 

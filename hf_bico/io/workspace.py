@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Statistics
+from hf_bico.core.ranks import here
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.writer import staged
 
@@ -23,14 +24,17 @@ EVERY = 60.0
 class Workspace:
     """A folder in the cache for one port, named by a hash of all that its result depends on.
 
-    It lets a collection resume (`hf_bico.core.chain.Resume`), and is removed with `clear` when the port is done.
+    It lets a collection resume (`hf_bico.core.chain.Resume`), and is removed with `clear` when the port is done. Of
+    several ranks every one has a folder of its own, with the sums of its own share; all go by the facts of rank 0.
 
     Args:
         key: all that the result depends on, as plain JSON data.
     """
 
     def __init__(self, key: Mapping[str, Any]) -> None:
-        digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:32]
+        ranks = here()
+        share = {"share": [ranks.rank, ranks.world]} if ranks.world > 1 else {}
+        digest = hashlib.sha256(json.dumps(dict(key) | share, sort_keys=True).encode()).hexdigest()[:32]
         self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
         self.statistics, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()
@@ -64,12 +68,16 @@ class Workspace:
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return a JSON value that is computed at most once, also across restarts."""
-        facts = self._known()
+        ranks = here()
+        facts = ranks.first("what is known", self._known)
         if name not in facts:
-            facts[name] = compute()
-            with staged(self.facts) as stage:
-                stage.write_text(json.dumps(facts))
+            facts[name] = ranks.exchanged(name, compute())[0]
+            ranks.first("what is remembered", lambda: self._remember(facts))
         return facts[name]
+
+    def _remember(self, facts: Mapping[str, Any]) -> None:
+        with staged(self.facts) as stage:
+            stage.write_text(json.dumps(facts))
 
     def clear(self) -> None:
         """Remove the folder and all that is in it."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.alignment import meeting, same
-from hf_bico.core.collect import Batch, samples_in
+from hf_bico.core.collect import Batch, Elsewhere, samples_in
 from hf_bico.core.errors import PortError
 from hf_bico.families.feeding import LABELS, TEXT, UNASKED, Encoded
 from hf_bico.families.patches import meeting_of_images
@@ -34,20 +34,34 @@ class Batches:
     """Samples in a batch."""
     number: int | None = None
     """Which view of the samples is shown; None for the samples themselves."""
+    part: tuple[int, int] = (0, 1)
+    """(rank, world): the batches of other ranks are told the size of, and are not prepared."""
 
     def view(self, number: int) -> "Batches":
         """Return the same samples, seen in another way."""
         return replace(self, number=number)
 
-    def __iter__(self) -> Iterator[Batch]:
-        for some in batched(self._seen(), self.size, *self.sides):
-            a, b = (side.encode(some) for side in self.sides)
-            yield Batch(a, b, row_weights(a, b))
+    def divided(self, rank: int, world: int) -> "Batches":
+        """Return the same batches, of which those of other ranks are `Elsewhere`; views are counted on."""
+        return replace(self, part=(rank, world))
 
-    def _seen(self) -> Iterable[Sample]:
+    def __iter__(self) -> Iterator[Batch]:
+        (rank, world), done = self.part, 0
+        before = 0 if world == 1 or self.number is None else (1 + self.number) * len(self)
+        for k, some in enumerate(batched(self.samples, self.size, *self.sides), before):
+            if k % world != rank:
+                yield Elsewhere(len(some))
+            else:
+                shown = self._seen(done, some)
+                a, b = (side.encode(shown) for side in self.sides)
+                yield Batch(a, b, row_weights(a, b))
+            done += len(some)
+
+    def _seen(self, first: int, some: Sequence[Sample]) -> Sequence[Sample]:
+        """Return the samples from the number `first` on as the view shows them."""
         if self.number is None:
-            return self.samples
-        return (sample_seen(sample, seed_of(i, self.number)) for i, sample in enumerate(self.samples))
+            return some
+        return [sample_seen(sample, seed_of(i, self.number)) for i, sample in enumerate(some, first)]
 
     def __len__(self) -> int:
         return sum(1 for _ in batched(self.samples, self.size, *self.sides))

@@ -18,9 +18,10 @@ from hf_bico.core.methods import BiCo, Naive
 from hf_bico.core.methods.polished import polished
 from hf_bico.core.moments import Statistics
 from hf_bico.core.notes import listening
+from hf_bico.core.ranks import here, require_same
 from hf_bico.core.riders import Rode
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
-from hf_bico.core.transport import Moved, Taught, added, holding
+from hf_bico.core.transport import Moved, Taught, Transported, added, holding
 from hf_bico.families import told_of
 from hf_bico.io.changes.forms import Form, Shaped
 from hf_bico.io.changes.peft import write_delta
@@ -124,33 +125,53 @@ def _run(config: PortConfig, running: Run) -> Outcome:
     with running.clock("draw"):
         drawn = session.draw(running.track)
         session, found = session.with_unlabelled().matched(config, drawn, running.track)
-        workspace = Workspace(_key(config, session, drawn))
+        workspace = _workspace(config, session, drawn)
         session = session.with_head(drawn, running.track)
     if not config.allow_regression:
-        own = partial(score_tuned, session, drawn, evaluator_of(plan, running.track), workspace)
-        require_learnt(session, drawn, lambda: own()[0])
+        here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, workspace, running.track))
     session, carried = _carry(config, session, drawn, workspace, running)
     session = session.without_base()
-    with running.clock("evaluate"):
-        evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
-    is_nothing, classes = carried.is_nothing, judged_classes(plan)
-    verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
-    matching = MatchingRecord(**matching_record(config, found))
-    report = replace(
-        _report(config, session, drawn, carried, running),
-        command=redo_port(config, session.plan, carried.alpha),
-        matching=matching,
-        evaluation=evaluation,
-        verdict=verdict,
-        estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
-        notes=tuple(running.notes) or None,
-    )
-    refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
-    if refusal:
-        delivery = replace(delivery, destination=None)
-    report, url = _deliver(session, drawn, carried.shaped, report, delivery, running)
+
+    def finish() -> Outcome:
+        assert carried is not None  # rank 0 alone finishes
+        with running.clock("evaluate"):
+            evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
+        is_nothing, classes = carried.is_nothing, judged_classes(plan)
+        verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
+        report = replace(
+            _report(config, session, drawn, carried, running),
+            command=redo_port(config, session.plan, carried.alpha),
+            matching=MatchingRecord(**matching_record(config, found)),
+            evaluation=evaluation,
+            verdict=verdict,
+            estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
+            notes=tuple(running.notes) or None,
+        )
+        refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
+        to = replace(delivery, destination=None) if refusal else delivery
+        report, url = _deliver(session, drawn, carried.shaped, report, to, running)
+        return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
+
+    outcome = here().first("the port", finish)
     workspace.clear()
-    return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
+    return outcome
+
+
+def _require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
+    """Refuse a fine-tune that is no better than chance; it is scored for that."""
+    evaluator = evaluator_of(session.plan, track)
+    require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0])
+
+
+def _workspace(config: PortConfig, session: Session, drawn: Draw) -> Workspace:
+    """Return where the port keeps its progress.
+
+    Raises:
+        PortError: there are several ranks, and they do not port the same.
+    """
+    key = _key(config, session, drawn)
+    require_same("what they port", key)
+    return Workspace(key)
 
 
 def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
@@ -169,11 +190,11 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
 
 def _carry(
     config: PortConfig, session: Session, drawn: Draw, workspace: Workspace, run: Run
-) -> tuple[Session, CarriedOver]:
+) -> tuple[Session, CarriedOver | None]:
     """Return the change, collected, carried and cut, and the naive copy beside it; and the session, whose head was
-    chosen with the method if it was not named.
+    chosen with the method if it was not named. Ranks but the first help to make it, and get None.
     """
-    method, job, heads = session.plan.method, replace(session.job(drawn), once=workspace.once), None
+    method, job = session.plan.method, replace(session.job(drawn), once=workspace.once)
     with run.clock("calibrate"):
         seen = gather(job, method.wanted, resume=workspace, track=run.track)
         note_unreached(job.pairs, seen)
@@ -181,6 +202,18 @@ def _carry(
         result = carry(job, method, seen, track=run.track)
         naive = carry(job, Naive(), seen, track=run.track)
         others = _paper(job, seen, run.track) if isinstance(result, Chosen) else {}
+    stored = here().lead("the change", lambda: _stored(config, session, drawn, job, result, workspace, run))
+    if stored is None:  # rank 0 has it
+        return session, None
+    session, carried = stored
+    return session, replace(carried, baselines={"naive": Shaped(naive.delta, carried.alpha)} | others)
+
+
+def _stored(
+    config: PortConfig, session: Session, drawn: Draw, job: Job, result: Transported, workspace: Workspace, run: Run
+) -> tuple[Session, CarriedOver]:
+    """Return the session with its head, and the change polished, cut and at its scale, as it will be written."""
+    heads = None
     if isinstance(result, Chosen) and config.head is None:
         with run.clock("head"):
             session, heads = with_better_head(session, drawn, job, result)
@@ -195,11 +228,8 @@ def _carry(
             alpha = best_of(search)
     with run.clock("cut"):
         shaped = storage.stored(delta, alpha, cuts)
-    baselines = {"naive": Shaped(naive.delta, alpha)} | others
     choice = choice_of(result)
-    return session, CarriedOver(
-        result.moved, result.rode, shaped, baselines, search, alpha, choice, result.taught, heads
-    )
+    return session, CarriedOver(result.moved, result.rode, shaped, {}, search, alpha, choice, result.taught, heads)
 
 
 def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Shaped]:

@@ -9,6 +9,7 @@ from tests.mutants import (
     keys,
     learning,
     methods,
+    ranks,
     saved,
     sights,
     sounds,
@@ -32,5 +33,6 @@ ROOMS = (
     tokens,
     traced,
     sounds,
+    ranks,
 )
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

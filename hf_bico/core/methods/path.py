@@ -6,7 +6,7 @@ from hf_bico.core.chain import gather
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
-from hf_bico.core.transport import Transported, added, holding, transport
+from hf_bico.core.transport import Transported, added, holding
 
 
 def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Track = untracked) -> Transported:
@@ -27,7 +27,7 @@ def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Tr
                 holding(job.target.model, added(job.weights, total)),
             ):
                 seen = gather(job, method.wanted)
-        step = transport(job.tau, method.plan(job.pairs, seen), job.weights, job.rides)
+        step = Method.carry(method, job, seen)
         for key, change in step.delta.items():
             total[key] = change / steps if k == 0 else total[key].add_(change, alpha=1 / steps)
     return Transported(Delta.of(total), step.moved, rode=step.rode)

@@ -74,6 +74,9 @@ class TwoSided(Method):
             out, out_fit = given[streams]
             yield pair, BilinearMap(out, factor, out_fit, fit)
 
+    def share(self, pairs: Sequence[Pair], seen: Statistics, which: slice) -> Iterator[tuple[Pair, BilinearMap]]:
+        return self.plan(pairs[which], seen)  # no map depends on another
+
     def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
         if signal is None:
             return None, None

@@ -43,6 +43,9 @@ class Weighted(BiCo):
     weighted: bool = True
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, BilinearMap]]:
+        return self.share(pairs, seen, slice(None))
+
+    def share(self, pairs: Sequence[Pair], seen: Statistics, which: slice) -> Iterator[tuple[Pair, BilinearMap]]:
         heirs = Counter(base.name for base, _ in pairs)
-        for pair, map_ in super().plan(pairs, seen):
+        for pair, map_ in super().plan(pairs[which], seen):
             yield pair, replace(map_, scale=heirs[pair.base.name] ** -0.5)
