@@ -262,8 +262,8 @@ MUTANTS = {
     "a path that stands still": of_laws(
         path, "holding", wrong.nothing_held, {laws.steps_are_ports_of_parts: ("bico, two steps",)}, collecting=True
     ),
-    "a path of the last step alone": of_laws(
-        path, "transport", wrong.scaled(0.5), {laws.steps_are_ports_of_parts: ("bico, two steps",)}, collecting=True
+    "a path of half the steps' length": of_laws(
+        path, "Transported", wrong.halved, {laws.steps_are_ports_of_parts: ("bico, two steps",)}, collecting=True
     ),
     "few-shot decays nothing": of_laws(
         learn, "_descend", wrong.without_decay, {laws.steps_are_adams: ("few-shot",)}, collecting=True

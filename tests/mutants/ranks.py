@@ -7,7 +7,7 @@ from hf_bico.tasks import batches
 from tests.mutants.changes import instead, of_tests, then
 from tests.mutants.mutant import Mutant
 
-SHARES = "tests/core/test_ranks.py::test_"
+SHARES = "tests/core/test_shares.py::test_"
 SUMS = f"{SHARES}sums_of_shares_are_those_of_all_samples"
 
 

@@ -22,6 +22,13 @@ def scaled(factor: float) -> Callable:
     return scaled
 
 
+def halved(right):
+    def wrong(delta, moved, **rest):
+        return right(Delta.of({key: change / 2 for key, change in delta.items()}), moved, **rest)
+
+    return wrong
+
+
 def biases_left(right):
     def wrong(tau, maps, target, rides=()):
         result = right(tau, maps, target, rides)
