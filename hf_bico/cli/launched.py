@@ -149,10 +149,11 @@ class Watch:
 
     def ended(self, ending: Ending) -> Ending:
         """Say how this process ended, and return how it is to end: as the first that failed did, told by rank 0."""
-        found = self.first or ending if ending.code else ending
+        heard = self.first if ending.code else None
+        found = heard or ending
         self._say(found)
-        if found.code:
-            return found if self.rank == 0 or self.first else found._replace(line=None)
+        if found.code:  # what is heard from now on, while this process speaks, makes it tell no more
+            return found if self.rank == 0 or heard else found._replace(line=None)
         for thread in self.threads:
             thread.join(LEAVING)
         return self.first or found

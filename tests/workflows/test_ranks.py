@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from support.commands import TINY_PORT
 from support.twins import distance
 
+from hf_bico.cli.launched import Ending, Watch
+
 WEIGHTS = "open_clip_model.safetensors"
 TINY = (*TINY_PORT, "-n", "20", "--batch-size", "3", "--set", "rtol=1e-2")
 SECONDS = 240
@@ -179,3 +181,10 @@ def test_other_commands_say_that_one_process_is_enough(world):
     first, other = ended(started("extract", "demo/ft", "--base", "demo/base", "--output", "x"))
     assert (first[0], other) == (2, (2, "", ""))
     assert "only port shares its work among processes" in first[2]
+
+
+def test_what_is_heard_while_a_process_speaks_is_not_told_twice():
+    watch = object.__new__(Watch)
+    watch.rank, watch.first = 1, None
+    watch._say = lambda ending: setattr(watch, "first", Ending(2))
+    assert watch.ended(Ending(2, "Error: told by rank 0")) == Ending(2)
