@@ -31,7 +31,7 @@ def fleet(config: FleetConfig, call: Call) -> None:
     that a cell failed.
     """
     from hf_bico.io.hub import Hub
-    from hf_bico.workflows.fleet.run import failures, open_fleet, run
+    from hf_bico.workflows.fleet.run import entries_of, open_fleet, run
 
     terminal, hub = call.terminal, Hub(call.token)
     planned = open_fleet(config, hub)
@@ -40,12 +40,12 @@ def fleet(config: FleetConfig, call: Call) -> None:
         return
     with _terminated_as_interrupted(), Board(terminal) as board:
         ledger = run(planned, config, hub, board.show)
-    entries = {task.name: ledger.entries[task.name] for task in planned.tasks if task.name in ledger.entries}
+    entries = entries_of(planned, ledger)
     made = [entry.url or entry.output for entry in entries.values() if entry.state == "done" and entry.kind == "port"]
     if not terminal.out.is_terminal:  # a file has room for any name
         terminal.out.width = WIDE
     terminal.say(_scores(entries), ledger.to_json(), "\n".join(filter(None, made)))
-    bad = failures(planned, ledger)
+    bad = {name: entry for name, entry in entries.items() if entry.state == "failed"}
     for name, entry in bad.items():
         stderr.print(f"{name} failed: {entry.error}", markup=False)
     if bad:

@@ -84,25 +84,20 @@ def run(fleet: Fleet, config: FleetConfig, hub: Hub, watch: Watch) -> Ledger:
     with _locked(fleet.said):
         keeper = OnHub(hub, fleet.said.ledger) if fleet.said.ledger else OnDisk(_ledger_file(fleet.said))
         ledger = Ledger(keeper)
-        remote = Remote(ledger, lambda: watch(_of(fleet, ledger)), hub)
+        remote = Remote(ledger, lambda: watch(entries_of(fleet, ledger)), hub)
         remote.ask(fleet.tasks)
         todo = _begun(fleet, ledger)
-        watch(_of(fleet, ledger))
+        watch(entries_of(fleet, ledger))
         if fleet.is_remote:
             remote.submit(todo, fleet.said.hardware, fleet.namespace)
         else:
             Local(ledger, remote.watch, hub.token, config.jobs).run(todo)
         ledger.keep()
-        watch(_of(fleet, ledger))
+        watch(entries_of(fleet, ledger))
         return ledger
 
 
-def failures(fleet: Fleet, ledger: Ledger) -> dict[str, Entry]:
-    """Return the entries of a plan's tasks that failed."""
-    return {name: entry for name, entry in _of(fleet, ledger).items() if entry.state is State.FAILED}
-
-
-def _of(fleet: Fleet, ledger: Ledger) -> dict[str, Entry]:
+def entries_of(fleet: Fleet, ledger: Ledger) -> dict[str, Entry]:
     """Return the entries of the tasks of a plan, in its order; of alignments those that were of use."""
     return {task.name: ledger.entries[task.name] for task in fleet.tasks if task.name in ledger.entries}
 
