@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError
-from hf_bico.core.moments import Statistics
+from hf_bico.core.moments import Held, Statistics
+from hf_bico.core.pieces import cut, is_by_sample, piece_size
 from hf_bico.core.taps import taps
 from hf_bico.core.types import LABEL_FREE, ROWS, Pair, Signal, Stream
 
@@ -113,14 +115,29 @@ def collect(
         raise PortError("label-free gradients need scores of both models on something general (a bank of prompts)")
     if not seen.wanted.signals - {Signal.WEIGHT}:
         return seen
+    size = piece_size(pairs, str(device_of(target.model))) if _cuttable(base, target) else None
     with frozen(base.model), frozen(target.model):
         for batch in batches:
             if not isinstance(batch, Elsewhere):
-                _add_batch(seen, base, target, pairs, batch, labelled)
+                for piece in _pieces(batch, size):
+                    _add_batch(seen, base, target, pairs, piece, labelled)
             elif Signal.LABEL_FREE_GRADIENT in seen.wanted.signals:
                 seen.samples += batch.samples
             after_batch(seen)
     return seen
+
+
+def _cuttable(*sides: Side) -> bool:
+    return all(is_by_sample(each) for side in sides for each in (side.loss, side.scores, side.answers))
+
+
+def _pieces(batch: Batch, size: int | None) -> list[Batch]:
+    """Return a batch in pieces of so many samples, where both models' parts can be cut."""
+    samples = samples_in(batch.base)
+    if size is None or samples is None or samples <= size or samples_in(batch.target) != samples or batch.meeting:
+        return [batch]
+    base, target = (cut(part, samples, size) for part in (batch.base, batch.target))
+    return [batch] if base is None or target is None else list(map(Batch, base, target))
 
 
 def _add_batch(seen: Statistics, base: Side, target: Side, pairs: list[Pair], batch: Batch, labelled: bool) -> None:
@@ -154,9 +171,13 @@ def _pass(
 ) -> int:
     """Make one pass and return the number of samples; `signals` maps what is watched to the signal it is kept as."""
     rows = signals.keys() & ROWS
-    waiting: dict[Stream, Tensor] = {}
+    waiting: dict[Stream, Held] = {}
+
+    def hold(stream: Stream, here: Tensor) -> None:
+        waiting[stream] = seen.hold(Stream(signals.get(stream.signal, stream.signal), stream.name), here)
+
     if rows:
-        with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, waiting.__setitem__, samples_in(batch.base)):
+        with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, hold, samples_in(batch.base)):
             run(base, batch.base)
 
     inputs: dict[tuple[str, int], Tensor] = {}
@@ -190,7 +211,7 @@ def _pass(
     alone = (stream for stream in waiting if stream.run and stream not in met)
     if odd := next((stream for stream in alone if stream._replace(run=0) not in loose), None):
         raise _unlike_runs(odd, next(iter(met), odd))
-    return samples_in(batch.base) or len(next(iter(waiting.values()), ()))
+    return samples_in(batch.base) or next((len(held.rows) for held in waiting.values()), 0)
 
 
 def _loose(pairs: list[Pair], signals: Iterable[Signal]) -> set[Stream]:

@@ -16,7 +16,7 @@ from hf_bico.core.method import Job, Method, Once, Track, anew, union, untracked
 from hf_bico.core.moments import Statistics
 from hf_bico.core.search import AUTO, Search, best_of, refined_search
 from hf_bico.core.transport import Transported, added, holding
-from hf_bico.core.types import Signal, Wanted
+from hf_bico.core.types import ROWS, Signal, Wanted
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,13 @@ def _refusal(job: Job, method: Method) -> str | None:
     return None
 
 
-def _group(method: Method, serving: Iterable[Method]) -> tuple[int, int]:
-    """Return which collection a method takes part in: by its number of draws, or the first other's where it wants none,
-    and by its views of the samples.
+def _group(method: Method, serving: Iterable[Method]) -> tuple[int, int, str]:
+    """Return which collection a method takes part in: by its number of draws and by what it wants of the rows inside
+    MLPs, or the first other's where it wants none, and by its views of the samples.
     """
     draws = method.wanted.draws or next((other.wanted.draws for other in serving if other.wanted.draws), 0)
-    return draws, method.wanted.views
+    rows = next((each.wanted for each in (method, *serving) if each.wanted.signals & ROWS), method.wanted)
+    return draws, method.wanted.views, rows.mlp
 
 
 @dataclass(frozen=True)

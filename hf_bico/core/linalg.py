@@ -28,6 +28,7 @@ def polar_factor(
     fill: Tensor | None = None,
     removed: float = 0.0,
     rows: int | None = None,
+    limit: int | None = None,
 ) -> PolarFactor:
     """Return the R (d_B, d_A) that maximises ⟨R, cross⟩ among partial isometries on what `cross` determines.
 
@@ -43,13 +44,15 @@ def polar_factor(
         removed: norm of what was subtracted to get `cross`; where it exceeds σ₁ the cut is relative to it, as
             rounding is.
         rows: how many rows `cross` is a sum over, that is its greatest rank; few make it fast.
+        limit: how many leading singular directions are solved for; all unless given. The rest is cut, the nuclear norm
+            is theirs.
 
     Raises:
         ValueError: `cross` is zero or not finite, or nothing of it is above the cut.
     """
     if not cross.isfinite().all():
         raise ValueError("its cross-moment is not finite: a sample or a weight is broken, or the sums overflow")
-    u, sigma, vt = thin_svd(cross, None if free else rows)
+    u, sigma, vt = thin_svd(cross, None if free else rows, None if free else limit)
     if sigma[0] == 0:
         raise ValueError("the samples do not reach it: its cross-moment is zero")
     ratio = sigma / (rtol * max(float(sigma[0]), removed))
@@ -71,19 +74,36 @@ def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: f
     return (p * soft_step(sigma / (rtol * largest))) @ qt if largest > 0 else torch.zeros_like(fill)
 
 
-def thin_svd(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def thin_svd(matrix: Tensor, rank: int | None = None, limit: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return U, σ, Vᵀ of a matrix of at most so high a rank; singular values past it may be left out.
 
-    Where that is low the range is found by as many random mixtures of the columns, which miss nothing then (Halko,
-    Martinsson, Tropp 2011); the same at every call.
+    Where that is low the range is found by as many random mixtures of the columns, which miss nothing then; else, where
+    only the `limit` leading directions are wanted, by a few more mixtures than these and one step of subspace iteration
+    (Halko, Martinsson, Tropp 2011). The same at every call.
     """
-    if rank is None or 2 * rank >= min(matrix.shape):
+    whole = min(matrix.shape)
+    if rank is not None and 2 * rank < whole and (limit is None or limit >= rank):
+        return _within(matrix, torch.linalg.qr(matrix @ _mixing(matrix, rank + SPARE))[0])
+    if limit is None or 2 * limit >= whole:
         u, sigma, vt = torch.linalg.svd(matrix, full_matrices=False)
-        return u, sigma, vt
-    mixing = torch.randn(matrix.shape[1], rank + SPARE, generator=torch.Generator().manual_seed(0))
-    q, _ = torch.linalg.qr(matrix @ mixing.to(matrix))
-    u, sigma, vt = torch.linalg.svd(q.T @ matrix, full_matrices=False)
-    return q @ u, sigma, vt
+        return u[:, :limit], sigma[:limit], vt[:limit]
+    q, _ = torch.linalg.qr(matrix @ _mixing(matrix, limit + SPARE))
+    q, _ = torch.linalg.qr(matrix.T @ q)
+    q, _ = torch.linalg.qr(matrix @ q)
+    u, sigma, vt = _within(matrix, q)
+    return u[:, :limit], sigma[:limit], vt[:limit]
+
+
+def _within(matrix: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return U, σ, Vᵀ of a matrix whose range is that of the orthonormal columns q (d, k), by QR and a (k, k) SVD."""
+    wide, corner = torch.linalg.qr(matrix.T @ q)
+    u, sigma, vt = torch.linalg.svd(corner.T, full_matrices=False)
+    return q @ u, sigma, vt @ wide.T
+
+
+def _mixing(matrix: Tensor, count: int) -> Tensor:
+    """Return random mixtures (columns, count), the same at every call."""
+    return torch.randn(matrix.shape[1], count, generator=torch.Generator().manual_seed(0)).to(matrix)
 
 
 def soft_step(ratio: Tensor) -> Tensor:

@@ -13,11 +13,13 @@ from hf_bico.core.pairing import Matching
 from hf_bico.core.ranks import here, joined
 from hf_bico.core.riders import Ride
 from hf_bico.core.transport import Transported, transport
-from hf_bico.core.types import GRADIENTS, LABEL_FREE, OF_LOSS, Map, Pair, Signal, Tensors, Wanted
+from hf_bico.core.types import GRADIENTS, LABEL_FREE, OF_LOSS, ROWS, Map, Pair, Signal, Tensors, Wanted
 
 FORWARD, BACKWARD, UPDATE = 2.0, 2.0, 2.0
 """FLOPs per parameter and token: of a forward pass, of the activations' gradients, of the weights' gradients."""
 
+EXACTNESS = ("whole", "auto", "merged")
+"""How much of what is inside MLPs is used, from all on."""
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """(items, description, how many) → the same items, with progress shown as they pass."""
 
@@ -206,13 +208,14 @@ def cost(pair: Pair) -> float:
 
 
 def union(methods: Iterable[Method]) -> Wanted:
-    """Return what must be collected to serve all of the methods at once."""
+    """Return what must be collected to serve all of the methods at once: the most exact that any of them wants."""
     each = [method.wanted for method in methods]
     signals = frozenset[Signal]().union(*(wanted.signals for wanted in each))
     return Wanted(
         signals,
         max((wanted.draws for wanted in each), default=0),
         max((wanted.views for wanted in each), default=0),
+        min((wanted.mlp for wanted in each if wanted.signals & ROWS), key=EXACTNESS.index, default="whole"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_bico.core.errors import PortError
 from hf_bico.core.gradients import WeightGradient, merge_sums
 from hf_bico.core.linalg import grid_resample, polar_factor
+from hf_bico.core.merging import groups, is_merged
 from hf_bico.core.types import INPUTS, ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
 
 
@@ -101,10 +102,13 @@ class CrossMoment:
             self.sparse,
         )
 
-    def procrustes(self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None) -> tuple[Tensor, Fit]:
+    def procrustes(
+        self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None, limit: int | None = None
+    ) -> tuple[Tensor, Fit]:
         """Return R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how well it fits.
 
-        `free` and `fill` say what becomes of the other directions; see `polar_factor`.
+        `free` and `fill` say what becomes of the other directions, `limit` how many are solved for at most; see
+        `polar_factor`.
 
         Raises:
             ValueError: nothing was added, or what was added determines nothing.
@@ -114,7 +118,13 @@ class CrossMoment:
         other = None if fill is None else fill.cross
         try:
             factor, rank, nuclear = polar_factor(
-                self.cross, rtol=rtol, free=free, fill=other, removed=self.removed, rows=self.greatest_rank
+                self.cross,
+                rtol=rtol,
+                free=free,
+                fill=other,
+                removed=self.removed,
+                rows=self.greatest_rank,
+                limit=limit,
             )
         except ValueError:
             if not self.sparse or not self.cross.isfinite().all():
@@ -143,6 +153,15 @@ class CrossMoment:
         return Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
+class Held(NamedTuple):
+    """A batch's rows of a stream of A, until B's meet them."""
+
+    rows: Tensor
+    """(n, T, d), or (n, M, d) where they are merged."""
+    tokens: int
+    """T, their number a sample before they were merged."""
+
+
 class Statistics:
     """What the samples show of a set of pairs: cross-moments, and what some methods need besides.
 
@@ -160,6 +179,8 @@ class Statistics:
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
         self._layouts: dict[tuple[Stream, Stream], tuple[Tokens, Tokens]] = {}
         self._resample: dict[tuple[Tokens, Tokens], Tensor | None] = {}
+        self._merged: set[Stream] = set()
+        """A's streams whose rows are merged before they meet."""
         for pair in pairs:
             for signal in self.wanted.signals & ROWS:
                 streams = pair.streams(signal)
@@ -167,6 +188,8 @@ class Statistics:
                 self._layouts[streams] = layouts = pair.base.layout(signal), pair.target.layout(signal)
                 if layouts not in self._resample:
                     self._resample[layouts] = resampling(*layouts)
+                if is_merged(pair, signal, wanted.mlp):
+                    self._merged.add(streams[0])
             if Signal.WEIGHT_GRADIENT in self.wanted.signals:
                 self.gradients[pair.target.name] = WeightGradient()
 
@@ -186,15 +209,35 @@ class Statistics:
         """Return A's streams that meet the stream `stream` of B."""
         return [a for a, b in self._moments if b == stream]
 
-    def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
-        """Add a batch's rows, (n, T, d) each, of two streams that meet as their layouts or the batch's `meeting` say.
+    def hold(self, a: Stream, rows: Tensor) -> Held:
+        """Return a batch's rows (n, T, d) of a stream of A as they wait for B's: merged, where they are to be."""
+        count = rows.shape[1]
+        if a not in self._merged:
+            return Held(rows, count)
+        tokens = next(base for (own, _), (base, _) in self._layouts.items() if own == a).seen_as(count)
+        return Held(groups(tokens).to(rows) @ rows, count)
+
+    def add(self, a: Stream, b: Stream, held: Held, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
+        """Add a batch's rows of two streams that meet as their layouts or the batch's `meeting` say.
+
+        Merged rows meet on A's grid: Σ (S Pᵀ b)(S a)ᵀ in place of Σ b (P a)ᵀ = Σ (Pᵀ b) aᵀ.
+
+        Args:
+            held: A's rows.
+            rows_b: B's rows (n, T, d).
 
         Raises:
             PortError: nothing says which rows meet and their numbers differ; NaN or Inf.
         """
-        moment, resample = self._moments[a, b], self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
-        _require_met(a, b, rows_a, rows_b, resample)
-        moment.add(rows_a, rows_b, resample)
+        moment, resample = self._moments[a, b], self.meets(a, b, held.tokens, rows_b.shape[1], meeting)
+        _require_met(a, b, (*held.rows.shape[:1], held.tokens), rows_b, resample)
+        if a in self._merged:
+            merge = groups(self._layouts[a, b][0].seen_as(held.tokens))
+            pull = (merge if resample is None else merge @ resample.T).to(rows_b)
+            met = pull.any(1)
+            moment.add(held.rows[:, met], pull[met] @ rows_b)
+        else:
+            moment.add(held.rows, rows_b, resample)
         if not (moment.energy_a < float("inf") and moment.energy_b < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
 
@@ -255,27 +298,27 @@ def _moment(pair: Pair, signal: Signal) -> CrossMoment:
     return CrossMoment(weighted=weighted)
 
 
-def _require_met(a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, resample: Tensor | None) -> None:
-    """Refuse rows that no one says the meeting of.
+def _require_met(a: Stream, b: Stream, shape_a: tuple[int, ...], rows_b: Tensor, resample: Tensor | None) -> None:
+    """Refuse rows, (samples, rows a sample) of A, that no one says the meeting of.
 
     Raises:
         PortError: their numbers of samples differ, or their numbers of rows are not those that P is for.
     """
-    if rows_a.shape[0] != rows_b.shape[0]:
+    if shape_a[0] != rows_b.shape[0]:
         raise PortError(
-            f"{a.name} (base) sees {rows_a.shape[0]} samples and {b.name} (target) {rows_b.shape[0]}: they cannot meet"
+            f"{a.name} (base) sees {shape_a[0]} samples and {b.name} (target) {rows_b.shape[0]}: they cannot meet"
         )
-    if resample is None and rows_a.shape[1] != rows_b.shape[1]:
+    if resample is None and shape_a[1] != rows_b.shape[1]:
         raise PortError(
-            f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) "
+            f"{a.name} (base) has {shape_a[1]} rows a sample and {b.name} (target) "
             f"{rows_b.shape[1]}: say in the batch which of them meet"
         )
     if resample is None:
         return
     whose = resample.shape[0] if resample.ndim > 2 else rows_b.shape[0]
-    if (whose, *resample.shape[-2:]) != (rows_b.shape[0], rows_b.shape[1], rows_a.shape[1]):
+    if (whose, *resample.shape[-2:]) != (rows_b.shape[0], rows_b.shape[1], shape_a[1]):
         raise PortError(
-            f"{a.name} (base) has {rows_a.shape[1]} rows a sample and {b.name} (target) {rows_b.shape[1]}, and the "
+            f"{a.name} (base) has {shape_a[1]} rows a sample and {b.name} (target) {rows_b.shape[1]}, and the "
             f"batch says how {resample.shape[-1]} and {resample.shape[-2]} meet: these layers do not read that text"
         )
 

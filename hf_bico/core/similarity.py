@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Side
 from hf_bico.core.errors import PortError
-from hf_bico.core.moments import CrossMoment, Statistics
+from hf_bico.core.moments import CrossMoment, Held, Statistics
 from hf_bico.core.types import Pair, Signal, Site, Stream, Wanted
 
 MEMORY = 2 * 2**30
@@ -34,9 +34,9 @@ class Grams(Statistics):
         self._own_a: dict[Stream, CrossMoment] = defaultdict(CrossMoment)
         self._own_b: dict[Stream, CrossMoment] = defaultdict(CrossMoment)
 
-    def add(self, a: Stream, b: Stream, rows_a: Tensor, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
-        super().add(a, b, rows_a, rows_b, meeting)
-        resample = self.meets(a, b, rows_a.shape[1], rows_b.shape[1], meeting)
+    def add(self, a: Stream, b: Stream, held: Held, rows_b: Tensor, meeting: Mapping[str, Tensor]) -> None:
+        super().add(a, b, held, rows_b, meeting)
+        rows_a, resample = held.rows, self.meets(a, b, held.tokens, rows_b.shape[1], meeting)
         if resample is not None:
             resample = resample.to(rows_a)
             rows_a, rows_b = resample @ rows_a, rows_b * resample.any(-1).expand(rows_b.shape[:2])[..., None]

@@ -77,6 +77,8 @@ class Wanted:
     """Random cotangents per sample, for `Signal.LABEL_FREE_GRADIENT`."""
     views: int = 0
     """How many other views of every sample are collected beside it."""
+    mlp: Literal["auto", "whole", "merged"] = "whole"
+    """Which rows inside MLPs are merged; see `hf_bico.core.merging`."""
 
 
 class Stream(NamedTuple):

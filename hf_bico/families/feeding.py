@@ -14,6 +14,7 @@ from torch import Tensor
 from hf_bico.core.alignment import Part, Spans, Token, places, stack_spans
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.notes import note
+from hf_bico.core.pieces import cut
 from hf_bico.families.chat import Rendered, rendered_chat
 
 KNOWN = "known_tokens"
@@ -59,6 +60,12 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
+
+    def cut(self, samples: int, size: int) -> list["Encoded"] | None:
+        """Return the batch in pieces of so many samples; None of texts, and of images of several sizes."""
+        tensors = {**self.inputs} if self.labels is None else {**self.inputs, LABELS: self.labels}
+        rows = None if self.spans or self.shown or self.notes else cut(tensors, samples, size)
+        return rows and [Encoded(row, row.pop(LABELS, None)) for row in rows]
 
     def to(self, device: torch.device | str) -> "Encoded":
         return replace(

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_bico.core.alignment import Spans
+from hf_bico.core.pieces import by_sample
 from hf_bico.families import Answer
 from hf_bico.families.feeding import UNASKED, Encoded, Span, encode_text
 from hf_bico.families.losses import (
@@ -59,10 +60,12 @@ class Classifier:
         later = Spans(*(F.pad(part[:, :-1], (1, 0)) for part in encoded.spans["text"]))
         return replace(encoded, spans={**encoded.spans, "labels": later})
 
+    @by_sample
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch, labels = labelled(model, batch)
         return loss_of_classes(logits_of_classes(model, batch.inputs), labels)
 
+    @by_sample
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return logits_of_classes(model, on_device(model, batch).inputs)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_bico.core.pieces import by_sample
 from hf_bico.families.feeding import UNASKED, Encoded, encode_causal, encode_seq2seq
 from hf_bico.families.losses import (
     logits_of_answer,
@@ -85,6 +86,7 @@ class ZeroShot:
             inputs["text"], inputs["text_mask"] = self.library.tokens(self.side, [self.prompts[i] for i in labels])
         return Encoded(inputs, labels)
 
+    @by_sample
     def logits(self, model: Any, batch: Encoded) -> Tensor:
         """Return (n, K) scaled cosines of images to classes."""
         batch = on_device(model, batch)
@@ -97,10 +99,12 @@ class ZeroShot:
         change = (pictures * (own - self.head[labels])).sum(-1) * model.logit_scale.exp()
         return logits + F.one_hot(labels, len(self.head)) * change[:, None].to(logits)
 
+    @by_sample
     def loss(self, model: nn.Module, batch: Encoded) -> Tensor:
         batch, labels = labelled(model, batch)
         return loss_of_classes(self.logits(model, batch), labels)
 
+    @by_sample
     def answers(self, model: nn.Module, batch: Encoded) -> Tensor:
         return self.logits(model, batch)
 

@@ -23,6 +23,7 @@ from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
 from hf_bico.core.methods.polished import Polish, polished
 from hf_bico.core.pairing import Matching, by_index, pair_sites
+from hf_bico.core.pieces import by_sample
 from hf_bico.core.riders import Vocabularies
 from hf_bico.core.transport import check_fine_tune
 from hf_bico.core.types import Tensors
@@ -335,6 +336,7 @@ def class_loss(head: Tensor) -> Loss:
     """
     logits = class_scores(head)
 
+    @by_sample
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         scores = logits(model, batch)
         return loss_of_classes(scores, batch[1].to(scores.device))
@@ -349,6 +351,7 @@ def class_scores(head: Tensor) -> Scores:
         head: unit text features of M texts, of a CLIP-like model; of general texts for label-free gradients.
     """
 
+    @by_sample
     def scores(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         return clip_logits(model, batch[0], head)
 

@@ -14,6 +14,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.kernels import as_matrix, as_taps
 from hf_bico.core.linalg import polar_factor
 from hf_bico.core.low_rank import Delta, LowRank
+from hf_bico.core.merging import rank_limit
 from hf_bico.core.method import FORWARD, Job, Passes, Track, require_one_mlp, untracked
 from hf_bico.core.methods.two_sided import TwoSided
 from hf_bico.core.moments import CrossMoment, Statistics
@@ -77,7 +78,7 @@ class Response(TwoSided):
 
     @property
     def wanted(self) -> Wanted:
-        return Wanted(frozenset({Signal.INPUT, *SIGNALS[self.maps]}), views=self.views)
+        return Wanted(frozenset({Signal.INPUT, *SIGNALS[self.maps]}), views=self.views, mlp=self.mlp)
 
     @property
     def why_not_storable(self) -> str | None:
@@ -97,7 +98,12 @@ class Response(TwoSided):
         moments = [
             seen[pair, each].centred() if each is Signal.OUTPUT else seen[pair, each] for each in SIGNALS[self.maps]
         ]
-        return moments[0].procrustes(rtol=self.rtol) if len(moments) == 1 else together(moments, self.rtol)
+        limit = rank_limit(pair, signal, self.mlp)
+        return (
+            moments[0].procrustes(rtol=self.rtol, limit=limit)
+            if len(moments) == 1
+            else together(moments, self.rtol, limit)
+        )
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Transported:
         moved: list[Moved] = []
@@ -141,11 +147,11 @@ class Response(TwoSided):
         return [anchor.replaced(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
 
 
-def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
+def together(moments: Sequence[CrossMoment], rtol: float, limit: int | None = None) -> tuple[Tensor, Fit]:
     """Return the orthogonal map of several cross-moments of the same coordinates, each over ‖A‖ ‖B‖ of its rows.
 
     That is what its nuclear norm would be if the two sides matched perfectly. The fit's residual is that of the first
-    under this map.
+    under this map. `limit` is as for `polar_factor`.
     """
     crosses = [moment.cross for moment in moments if moment.cross is not None]
     if not crosses:
@@ -153,7 +159,8 @@ def together(moments: Sequence[CrossMoment], rtol: float) -> tuple[Tensor, Fit]:
     energies = [(moment.energy_a, moment.energy_b) for moment in moments]
     sizes = [math.sqrt(a * b) if min(a, b) > 0 else math.inf for a, b in energies]
     mixed = torch.stack([cross / size for cross, size in zip(crosses, sizes, strict=True)]).sum(0)
-    factor, rank, _ = polar_factor(mixed, rtol=rtol, rows=sum(moment.greatest_rank for moment in moments))
+    rows = sum(moment.greatest_rank for moment in moments)
+    factor, rank, _ = polar_factor(mixed, rtol=rtol, rows=rows, limit=limit)
     return factor, moments[0].fit(factor, rank, float((factor * crosses[0]).sum()))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
+from hf_bico.core.merging import Inside, rank_limit
 from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
 from hf_bico.core.types import BilinearMap, Fit, Pair, Signal, Stream, Wanted
@@ -27,6 +28,10 @@ class TwoSided(Method):
     reads; or, on a gradient's side, filled by the map of the activations at the same place."""
     centred: bool = False
     """Subtract the mean over the rows from the activations."""
+    mlp: Inside = "auto"
+    """What is used of what the samples show inside MLPs, where blocks are widest: all of it (whole); the means of
+    neighbouring patches, and the leading quarter of the singular directions (merged); or that only where it is most of
+    the work, the means of large grids and no fewer than 512 directions (auto). The papers use all."""
 
     def __post_init__(self) -> None:
         if not 0 < self.rtol < 1:
@@ -42,7 +47,7 @@ class TwoSided(Method):
         used = {side for side in self.sides if side is not None}
         if self.completion == "filled":
             used |= {_FILL[side] for side in used if side in _FILL}
-        return Wanted(frozenset(used))
+        return Wanted(frozenset(used), mlp=self.mlp)
 
     @property
     def why_not_storable(self) -> str | None:
@@ -95,7 +100,8 @@ class TwoSided(Method):
         moment = seen[pair, signal]
         if signal is Signal.WEIGHTED_INPUT or (self.centred and signal in (Signal.INPUT, Signal.OUTPUT)):
             moment = moment.centred()
-        return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill)
+        limit = rank_limit(pair, signal, self.mlp)
+        return moment.procrustes(rtol=self.rtol, free=self.completion == "free", fill=fill, limit=limit)
 
 
 _FILL = {
