@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.rounding import is_rounding
 from hf_bico.core.types import Tensors
 
@@ -93,7 +94,7 @@ class Difference(Compared):
             return counted
         dtype = torch.promote_types(tuned.dtype, torch.float32)
         tau: Tensor = tuned.to(base.device, dtype) - base.to(dtype)
-        if not tau.isfinite().all():
+        if not is_finite(tau):
             raise PortError(f"NaN or Inf in {key} of the fine-tuned model or its base")
         if self.stored and tau.any() and is_rounding(tuned, base):
             self.rounded[key] = float(tau.abs().max())

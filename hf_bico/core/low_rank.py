@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_bico.core.linalg import is_finite
+
 
 @dataclass(frozen=True)
 class LowRank:
@@ -48,7 +50,7 @@ class LowRank:
 
     def is_finite(self) -> bool:
         """Return whether both factors are free of NaN and Inf."""
-        return bool(self.b.isfinite().all() and self.a.isfinite().all())
+        return is_finite(self.b) and is_finite(self.a)
 
 
 class Factored(Mapping[str, Tensor]):
@@ -125,9 +127,7 @@ class Delta(Factored):
     def is_finite(self, key: str) -> bool:
         """Return whether a tensor is free of NaN and Inf; of a product, the factors are checked."""
         products = self.products.get(key, {}).values()
-        return (key not in self.whole or bool(self.whole[key].isfinite().all())) and all(
-            p.is_finite() for p in products
-        )
+        return (key not in self.whole or is_finite(self.whole[key])) and all(p.is_finite() for p in products)
 
     def __getitem__(self, key: str) -> Tensor:
         products = self.products.get(key, {})

@@ -9,9 +9,12 @@ from torch import Tensor
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.gradients import WeightGradient, merge_sums
-from hf_bico.core.linalg import grid_resample, polar_factor
+from hf_bico.core.linalg import GridResize, grid_resize, is_finite, polar_factor
 from hf_bico.core.merging import groups, is_merged
 from hf_bico.core.types import INPUTS, ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
+
+Resize = Tensor | GridResize
+"""P (T_B, T_A), or (n, T_B, T_A) of texts: which of A's rows B's meet."""
 
 
 @dataclass
@@ -42,7 +45,7 @@ class CrossMoment:
         d_b, d_a = d_b + weighted, d_a + weighted
         return cls(weighted, torch.zeros(d_b, d_a), torch.zeros(d_a), torch.zeros(d_b), sparse=True)
 
-    def add(self, a: Tensor, b: Tensor, resample: Tensor | None = None) -> None:
+    def add(self, a: Tensor, b: Tensor, resample: Resize | None = None) -> None:
         """Add a batch: a (n, T_A, d_A), b (n, T_B, d_B), and P as `resample` where rows do not meet one to one.
 
         P is (T_B, T_A) or (n, T_B, T_A). B's rows that meet nothing (padding) do not count. As bᵀ(P a) = (Pᵀ b)ᵀ a,
@@ -54,15 +57,18 @@ class CrossMoment:
         if resample is not None:
             resample = resample.to(a)
             met = resample.any(-1).expand(b.shape[:2])
-            resized, b, rows = resample @ a, b * met[..., None], int(met.sum())
+            resized, rows = resample @ a, int(met.sum())
+            b = b if rows == met.numel() else b * met[..., None]
         total_a, total_b = ((side * side[..., -1:] if self.weighted else side).sum((0, 1)) for side in (resized, b))
         energy_a, energy_b = float(resized.square().sum()), float(b.square().sum())
         if resample is not None and a.shape[1] < b.shape[1]:
             b = resample.mT @ b
         else:
             a = resized
-        cross = b.flatten(0, 1).T @ a.flatten(0, 1)
-        self.merge(CrossMoment(self.weighted, cross, total_a, total_b, energy_a, energy_b, rows))
+        self.merge(CrossMoment(self.weighted, None, total_a, total_b, energy_a, energy_b, rows))
+        if self.cross is None:
+            self.cross = b.new_zeros(b.shape[-1], a.shape[-1])
+        self.cross = self.cross.to(b).addmm_(b.flatten(0, 1).T, a.flatten(0, 1))  # no second matrix of its size
 
     def merge(self, other: "CrossMoment") -> None:
         """Add the sums of other rows of the same pair of streams, in place."""
@@ -127,7 +133,7 @@ class CrossMoment:
                 limit=limit,
             )
         except ValueError:
-            if not self.sparse or not self.cross.isfinite().all():
+            if not self.sparse or not is_finite(self.cross):
                 raise
             return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)  # one row, which is its own mean
         return factor, self.fit(factor, rank, nuclear)
@@ -178,7 +184,7 @@ class Statistics:
         """A's and B's own tensors, for methods that want them."""
         self._moments: dict[tuple[Stream, Stream], CrossMoment] = {}
         self._layouts: dict[tuple[Stream, Stream], tuple[Tokens, Tokens]] = {}
-        self._resample: dict[tuple[Tokens, Tokens], Tensor | None] = {}
+        self._resample: dict[tuple[Tokens, Tokens], Resize | None] = {}
         self._merged: set[Stream] = set()
         """A's streams whose rows are merged before they meet."""
         for pair in pairs:
@@ -233,7 +239,7 @@ class Statistics:
         _require_met(a, b, (*held.rows.shape[:1], held.tokens), rows_b, resample)
         if a in self._merged:
             merge = groups(self._layouts[a, b][0].seen_as(held.tokens))
-            pull = (merge if resample is None else merge @ resample.T).to(rows_b)
+            pull = (merge if resample is None else merge @ _pulled(resample)).to(rows_b)
             met = pull.any(1)
             moment.add(held.rows[:, met], pull[met] @ rows_b)
         else:
@@ -241,7 +247,7 @@ class Statistics:
         if not (moment.energy_a < float("inf") and moment.energy_b < float("inf")):
             raise PortError(f"NaN or Inf in the {a.signal.value} of {a.name} (base) or {b.name} (target)")
 
-    def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Tensor | None:
+    def meets(self, a: Stream, b: Stream, rows_a: int, rows_b: int, meeting: Mapping[str, Tensor]) -> Resize | None:
         """Return the P of two streams with `rows_a` and `rows_b` rows a sample; None where they meet one to one."""
         base, target = self._layouts[a, b]
         if target.sequence:
@@ -298,7 +304,7 @@ def _moment(pair: Pair, signal: Signal) -> CrossMoment:
     return CrossMoment(weighted=weighted)
 
 
-def _require_met(a: Stream, b: Stream, shape_a: tuple[int, ...], rows_b: Tensor, resample: Tensor | None) -> None:
+def _require_met(a: Stream, b: Stream, shape_a: tuple[int, ...], rows_b: Tensor, resample: Resize | None) -> None:
     """Refuse rows, (samples, rows a sample) of A, that no one says the meeting of.
 
     Raises:
@@ -323,7 +329,12 @@ def _require_met(a: Stream, b: Stream, shape_a: tuple[int, ...], rows_b: Tensor,
         )
 
 
-def resampling(base: Tokens, target: Tokens) -> Tensor | None:
+def _pulled(resample: Resize) -> Tensor:
+    """Return Pᵀ as a matrix (T_A, T_B)."""
+    return resample.dense().T if isinstance(resample, GridResize) else resample.T
+
+
+def resampling(base: Tokens, target: Tokens) -> Resize | None:
     """Return P (T_B, T_A) between two token layouts; None where they are the same.
 
     Prefix tokens meet in order; the rest of the longer prefix (a distillation token, registers) meets nothing.
@@ -335,4 +346,6 @@ def resampling(base: Tokens, target: Tokens) -> Tensor | None:
         return None
     if base.sequence != target.sequence or len(base.grid) != len(target.grid):
         raise PortError(f"token layouts do not match: {base} and {target}")
-    return grid_resample(base.grid, target.grid, prefix=(base.prefix, target.prefix))
+    if not base.grid:
+        return torch.eye(target.prefix, base.prefix)
+    return grid_resize(base.grid, target.grid, prefix=(base.prefix, target.prefix))

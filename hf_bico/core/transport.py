@@ -14,6 +14,7 @@ from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.gains import through
 from hf_bico.core.kernels import fitted, on_centre
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.riders import Ride, Rode, along, by_site
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors
@@ -228,7 +229,7 @@ def added(
         wide = torch.promote_types(weight.dtype, torch.float32)
         dtype = weight.dtype if like is None else like[key].dtype
         summed = (weight.to(wide) + alpha * change.to(weight.device, wide)).to(dtype)
-        if not summed.isfinite().all():
+        if not is_finite(summed):
             raise PortError(f"NaN or Inf in {key} of the sum ({dtype}, α = {alpha:g})")
         yield key, summed
 

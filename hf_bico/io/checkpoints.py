@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.device import usual
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose, Stored
 from hf_bico.io import adapter
@@ -308,7 +309,7 @@ def require_finite(pinned: Pinned, tensors: Tensors) -> None:
     Raises:
         PortError: tensors hold NaN or Inf; all of them listed.
     """
-    broken = [key for key, tensor in tensors.items() if not tensor.isfinite().all()]
+    broken = [key for key, tensor in tensors.items() if not is_finite(tensor)]
     if broken:
         raise PortError(f"NaN or Inf in {listed(broken)} of {pinned}")
 

@@ -1,5 +1,7 @@
 """The parts of the method, each against an independent computation."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -122,12 +124,26 @@ def test_token_layouts_that_cannot_match_are_refused(other):
 @pytest.mark.parametrize(("a", "b"), [(1, 5), (5, 1), (0, 1), (2, 2)])
 def test_prefix_tokens_meet_in_order_and_a_longer_prefixs_rest_nothing(a, b):
     """Registers and a distillation token have no partner; patches meet patches alone."""
-    meeting = resampling(Tokens(a, (2, 2)), Tokens(b, (3, 3)))
-    assert meeting.shape == (b + 9, a + 4)
+    resize = resampling(Tokens(a, (2, 2)), Tokens(b, (3, 3)))
+    meeting = resize.dense()
+    assert resize.shape == meeting.shape == (b + 9, a + 4)
     assert torch.equal(meeting[:b, :a], torch.eye(b, a))
     assert not meeting[:b, a:].any()
     assert not meeting[b:, :a].any()
     assert torch.allclose(meeting[b:].sum(1), torch.ones(9))
+
+
+@pytest.mark.parametrize("grids", [((2, 3), (5, 4)), ((5, 4), (2, 3)), ((1, 1), (2, 2))])
+def test_a_grid_is_resized_along_one_axis_at_a_time_as_torch_resizes_it_at_once(grids):
+    small, large = grids
+    resize = resampling(Tokens(1, small), Tokens(2, large))
+    x, y = rows(2 * (1 + math.prod(small)), 7, 0), rows(2 * (2 + math.prod(large)), 7, 1)
+    x, y = x.reshape(2, -1, 7), y.reshape(2, -1, 7)
+    pictures = x[:, 1:].unflatten(1, small).movedim(-1, 1)
+    theirs = torch.nn.functional.interpolate(pictures, size=large, mode="bilinear").flatten(2).mT
+    expected = torch.cat([x[:, :1], torch.zeros_like(x[:, :1]), theirs], 1)
+    torch.testing.assert_close(resize.to(x) @ x, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(resize.to(x).mT @ y, resize.dense().to(x).T @ y)
 
 
 def test_naive_pads_and_crops_back():

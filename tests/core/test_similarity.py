@@ -67,7 +67,7 @@ def test_rows_of_another_grid_are_resized_first():
     samples = Samples.make(5)
     a, b = tiny_clip(16, 2), tiny_clip(24, 2, seed=3, size=40)
     larger = torch.nn.functional.interpolate(samples.images, size=40)
-    resize = resampling(Tokens(1, (4, 4)), Tokens(1, (5, 5))).double()
+    resize = resampling(Tokens(1, (4, 4)), Tokens(1, (5, 5))).dense().double()
     want = [
         [cka((resize @ x).flatten(0, 1), y.flatten(0, 1)) for x in inputs(a, samples.images, samples)]
         for y in inputs(b, larger, samples)

@@ -136,10 +136,10 @@ MUTANTS = {
         collecting=True,
     ),
     "class token resized with the patches": of_laws(
-        moments, "grid_resample", wrong.class_token_resized, {laws.tokens_meet_on_the_finer_grid: ()}
+        moments, "grid_resize", wrong.class_token_resized, {laws.tokens_meet_on_the_finer_grid: ()}
     ),
     "grids resized the other way round": of_laws(
-        moments, "grid_resample", wrong.grid_turned, {laws.tokens_meet_on_the_finer_grid: ()}
+        moments, "grid_resize", wrong.grid_turned, {laws.tokens_meet_on_the_finer_grid: ()}
     ),
     "undetermined directions completed": of_laws(
         linalg,

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Statistics
@@ -122,7 +123,7 @@ class Place(NamedTuple):
             _rows(site, tensors, biased) if self.out else site.weight.of(tensors[site.weight.key]).T
             for site, tensors in zip(self.pair, weights, strict=True)
         )
-        if not (a.isfinite().all() and b.isfinite().all()):
+        if not (is_finite(a) and is_finite(b)):
             raise PortError(f"NaN or Inf in {self.pair.base.name} (base) or {self.pair.target.name} (target)")
         dtype = torch.promote_types(b.dtype, torch.float32)
         return a.to(b.device, dtype), b.to(dtype)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_bico.core.difference import Compared, Difference
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose
@@ -128,7 +129,7 @@ class AdapterChange(Factored, Compared):
             return tuned.products[key].dense().reshape(shape)
         base = self.base[key]
         tau = tuned[key].to(torch.promote_types(base.dtype, torch.float32)) - base
-        if not tau.isfinite().all():
+        if not is_finite(tau):
             raise PortError(f"NaN or Inf in {key} of the adapter or its base")
         return tau
 

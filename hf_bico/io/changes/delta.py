@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
 from hf_bico.families.protocol import Purpose, PurposeKind
@@ -233,7 +234,7 @@ def _looked_at(found: StoredDelta) -> tuple[dict[str, tuple[int, ...]], list[str
     for part in (found.matrices, found.biases, found.head):
         for key, tensor in part.items():
             shapes[key] = tuple(tensor.shape)
-            if not tensor.isfinite().all():
+            if not is_finite(tensor):
                 broken.append(key)
     return shapes, broken
 

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.notes import note
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors
@@ -124,7 +125,7 @@ class TaskVector:
         require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
-            if not tensor.isfinite().all():
+            if not is_finite(tensor):
                 raise PortError(f"NaN or Inf in {key} of the task vector")
             if tensor.any():
                 changed[key] = tensor.contiguous()
@@ -203,7 +204,7 @@ def check_fits(delta: Tensors, target: Mapping[str, Any], name: str) -> None:
             odd.append(f"{key} is not in it")
         elif target[key].shape != change.shape:
             odd.append(f"{key} is {tuple(target[key].shape)}, not {tuple(change.shape)}")
-        elif not change.isfinite().all():
+        elif not is_finite(change):
             odd.append(f"{key} has NaN or Inf")
     if odd:
         raise PortError(f"the task vector does not fit {name}: {listed(odd)}")

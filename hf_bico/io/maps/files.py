@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
+from hf_bico.core.linalg import is_finite
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.types import BilinearMap, Fit, Pair
 from hf_bico.io.checkpoints import SafeTensors
@@ -270,7 +271,7 @@ class MapReader:
             return None
         # a copy: BLAS may round differently at the alignment that a tensor has in its file
         tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
-        if not tensor.isfinite().all():
+        if not is_finite(tensor):
             raise PortError(
                 f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the maps again"
             )
