@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.rounding import is_rounding
 from hf_bico.core.types import Tensors
 

@@ -7,6 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hf_bico.core.finite import is_finite
+from hf_bico.core.low_rank import LowRank
+
 RTOL = 1e-5
 """Default cut, relative to a cross-moment's largest singular value; docs/method.md says why."""
 SPARE = 8
@@ -14,11 +17,29 @@ SPARE = 8
 
 
 class PolarFactor(NamedTuple):
-    """R, its numerical rank, and the nuclear norm Σσ of the matrix it came from."""
+    """R = U f(Σ) Vᵀ, its numerical rank, and the nuclear norm Σσ of the matrix it came from."""
 
-    factor: Tensor
+    left: Tensor
+    """U f(Σ) (d_B, k): directions that are cut off whole are left out."""
+    right: Tensor
+    """Vᵀ (k, d_A)"""
     rank: int
     nuclear: float
+    filling: Tensor | None = None
+    """What fills the directions that are cut, (d_B, d_A)."""
+
+    @property
+    def factor(self) -> Tensor:
+        """R as a matrix (d_B, d_A)."""
+        factor = self.left @ self.right
+        return factor if self.filling is None else factor + self.filling
+
+    @property
+    def small(self) -> "Tensor | LowRank":
+        """R in the form that takes less: as a product, where that is no more than half of the matrix."""
+        (d_b, k), d_a = self.left.shape, self.right.shape[1]
+        product = self.filling is None and 2 * k * (d_b + d_a) <= d_b * d_a
+        return LowRank(self.left, self.right.contiguous()) if product else self.factor
 
 
 def polar_factor(
@@ -60,10 +81,9 @@ def polar_factor(
     kept = torch.ones_like(sigma) if free else soft_step(ratio)
     if kept[0] == 0:
         raise ValueError("the samples determine nothing there: they are too few, or all alike")
-    factor = (u * kept) @ vt
-    if fill is not None:
-        factor = factor + _filling(u * kept, u, vt.T * kept, vt.T, fill, rtol)
-    return PolarFactor(factor, int((ratio > 1).sum()), float(sigma.sum()))
+    filling = None if fill is None else _filling(u * kept, u, vt.T * kept, vt.T, fill, rtol)
+    some = kept > 0
+    return PolarFactor((u * kept)[:, some], vt[some], int((ratio > 1).sum()), float(sigma.sum()), filling)
 
 
 def _filling(uf: Tensor, u: Tensor, vf: Tensor, v: Tensor, fill: Tensor, rtol: float) -> Tensor:
@@ -111,11 +131,6 @@ def soft_step(ratio: Tensor) -> Tensor:
     """Return 0 for ratio ≤ 1/2, 1 for ratio ≥ 2, smooth in log(ratio) between: a cut without a jump."""
     t = ((ratio.clamp_min(1e-30).log2() + 1) / 2).clamp(0, 1)
     return t * t * (3 - 2 * t)
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Return whether a tensor is free of NaN and Inf, in one pass over it."""
-    return not tensor.numel() or all(bool(end.isfinite()) for end in tensor.aminmax())
 
 
 @dataclass(frozen=True)

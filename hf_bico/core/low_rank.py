@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,22 @@ class LowRank:
     def T(self) -> "LowRank":  # named as a tensor's
         return LowRank(self.a.T, self.b.T)
 
+    @property
+    def device(self) -> torch.device:
+        return self.b.device
+
+    def __matmul__(self, other: Tensor) -> Tensor:
+        """Return B A · other (d_in, …), as two thin products."""
+        return self.b @ (self.a @ other)
+
+    def __rmatmul__(self, other: Tensor) -> Tensor:
+        """Return other (…, d_out) · B A."""
+        return (other @ self.b) @ self.a
+
+    def to(self, like: Any) -> "LowRank":
+        """Return it on a device, or on the device and in the dtype of a tensor."""
+        return LowRank(self.b.to(like), self.a.to(like))
+
     def norm(self) -> float:
         """Return ‖B A‖ (Frobenius) from two r × r Gram matrices, ‖B A‖² = ⟨BᵀB, A Aᵀ⟩, in float64."""
         b, a = self.b.double(), self.a.double()
@@ -51,6 +67,20 @@ class LowRank:
     def is_finite(self) -> bool:
         """Return whether both factors are free of NaN and Inf."""
         return is_finite(self.b) and is_finite(self.a)
+
+
+Factor = Tensor | LowRank
+"""A matrix, as it is or as a product."""
+
+
+def as_dense(factor: Factor) -> Tensor:
+    """Return a matrix as it is."""
+    return factor.dense() if isinstance(factor, LowRank) else factor
+
+
+def in_form_of(tensor: Tensor, factor: Factor) -> Tensor:
+    """Return a tensor on the device and in the dtype of a matrix that it is multiplied by."""
+    return tensor.to(factor.b if isinstance(factor, LowRank) else factor)
 
 
 class Factored(Mapping[str, Tensor]):

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.finite import is_finite
 from hf_bico.core.gradients import WeightGradient, merge_sums
-from hf_bico.core.linalg import GridResize, grid_resize, is_finite, polar_factor
+from hf_bico.core.linalg import GridResize, grid_resize, polar_factor
+from hf_bico.core.low_rank import Factor
 from hf_bico.core.merging import groups, is_merged
 from hf_bico.core.types import INPUTS, ROWS, Fit, Pair, Signal, Stream, Tensors, Tokens, Wanted
 
@@ -110,7 +112,7 @@ class CrossMoment:
 
     def procrustes(
         self, *, rtol: float, free: bool = False, fill: "CrossMoment | None" = None, limit: int | None = None
-    ) -> tuple[Tensor, Fit]:
+    ) -> tuple[Factor, Fit]:
         """Return R (d_B, d_A) = argmin ‖A Rᵀ − B‖ on the directions that the data determine, and how well it fits.
 
         `free` and `fill` say what becomes of the other directions, `limit` how many are solved for at most; see
@@ -123,7 +125,7 @@ class CrossMoment:
             raise ValueError("there are no calibration samples")
         other = None if fill is None else fill.cross
         try:
-            factor, rank, nuclear = polar_factor(
+            found = polar_factor(
                 self.cross,
                 rtol=rtol,
                 free=free,
@@ -136,7 +138,7 @@ class CrossMoment:
             if not self.sparse or not is_finite(self.cross):
                 raise
             return torch.zeros_like(self.cross), Fit(0, min(self.cross.shape), 1.0)  # one row, which is its own mean
-        return factor, self.fit(factor, rank, nuclear)
+        return found.small, self.fit(found.rank, found.nuclear)
 
     @property
     def greatest_rank(self) -> int:
@@ -148,15 +150,16 @@ class CrossMoment:
         """Whether it is an expert's, and no rows met."""
         return self.sparse and self.cross is not None and not self.cross.any()
 
-    def fit(self, factor: Tensor, rank: int, inner: float) -> Fit:
+    def fit(self, rank: int, inner: float) -> Fit:
         """Return how good an orthogonal map is.
 
         Args:
             inner: ⟨R, cross⟩; of the moment's own map its nuclear norm.
         """
+        assert self.cross is not None  # it has a map
         energies = self.energy_a * self.energy_b
         match = inner**2 / energies if energies > 0 else 0.0
-        return Fit(rank, min(factor.shape), min(1.0, max(0.0, 1.0 - match)))
+        return Fit(rank, min(self.cross.shape), min(1.0, max(0.0, 1.0 - match)))
 
 
 class Held(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hf_bico.core.low_rank import as_dense
 from hf_bico.core.types import At, BilinearMap, Map
 
 BLIND = 1e-2
@@ -29,9 +30,10 @@ def whole_side(map_: Map, side: At) -> Callable[[Tensor], Tensor]:
 
 def matrix(map_: Map, side: At, width: int) -> Tensor:
     """Return what `whole_side` does to rows (…, width) as a matrix (d_B, width), on the device where the map lies."""
-    factor = (map_.left if side == "out" else map_.right) if isinstance(map_, BilinearMap) else None
-    if factor is None:
+    found = (map_.left if side == "out" else map_.right) if isinstance(map_, BilinearMap) else None
+    if found is None:
         return whole_side(map_, side)(torch.eye(width, dtype=torch.float64)).T
+    factor = as_dense(found)
     there, here = factor.shape
     blind = factor.sum(1).norm() < BLIND * here**0.5
     return factor + 1 / (there * here) ** 0.5 if blind else factor

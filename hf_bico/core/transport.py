@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from hf_bico.core.difference import Compared
 from hf_bico.core.errors import PortError, listed, setting
+from hf_bico.core.finite import is_finite
 from hf_bico.core.gains import through
 from hf_bico.core.kernels import fitted, on_centre
-from hf_bico.core.linalg import is_finite
 from hf_bico.core.low_rank import Delta, Factored, LowRank
 from hf_bico.core.riders import Ride, Rode, along, by_site
 from hf_bico.core.types import Fit, Map, Pair, Site, Slice, Tensors

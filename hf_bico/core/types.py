@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_bico.core.kernels import Window
-from hf_bico.core.low_rank import LowRank
+from hf_bico.core.low_rank import Factor, LowRank, in_form_of
 
 Tensors = Mapping[str, Tensor]
 """Named tensors of a model, read one at a time: a state dict, a safetensors file or their difference."""
@@ -353,9 +353,9 @@ class BilinearMap:
     A side without a factor stays as it is.
     """
 
-    left: Tensor | None
+    left: Factor | None
     """L (d_out,B, d_out,A)"""
-    right: Tensor | None
+    right: Factor | None
     """R (d_in,B, d_in,A)"""
     output_fit: Fit | None = None
     input_fit: Fit | None = None
@@ -363,11 +363,11 @@ class BilinearMap:
 
     def weight(self, tau: Tensor) -> Tensor:
         moved = self.bias(tau)
-        return moved if self.right is None else moved.to(self.right) @ self.right.T
+        return moved if self.right is None else in_form_of(moved, self.right) @ self.right.T
 
     def product(self, tau: LowRank) -> LowRank:
         """Return s L (B A) Rᵀ = (s L B)(A Rᵀ), in factors."""
-        b, a = self.bias(tau.b), tau.a if self.right is None else tau.a.to(self.right) @ self.right.T
+        b, a = self.bias(tau.b), tau.a if self.right is None else in_form_of(tau.a, self.right) @ self.right.T
         side = b if self.right is None else a
         return LowRank(b.to(side.device), a.to(side.device))
 
@@ -381,4 +381,4 @@ class BilinearMap:
 
     def bias(self, tau: Tensor) -> Tensor:
         """Return s L τ_A: a bias lives on the output side alone."""
-        return self.scale * (tau if self.left is None else self.left @ tau.to(self.left))
+        return self.scale * (tau if self.left is None else self.left @ in_form_of(tau, self.left))

@@ -15,6 +15,7 @@ from hf_bico.core.chain import fill
 from hf_bico.core.collect import Batch, Loss, Side, frozen, samples_in
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.gains import Gain, into_head
+from hf_bico.core.low_rank import as_dense
 from hf_bico.core.moments import CrossMoment, Statistics
 from hf_bico.core.taps import taps
 from hf_bico.core.types import Fit, Pair, Signal, Site, Stream, Tensors, Wanted
@@ -187,7 +188,7 @@ def _reads(moment: CrossMoment) -> tuple[Tensor, Fit]:
         factor, fit = moment.procrustes(rtol=CUT)
     except ValueError as error:
         raise PortError(f"the head's input: {error}") from error
-    return (moment.energy_a / moment.energy_b) ** 0.5 * factor, fit
+    return (moment.energy_a / moment.energy_b) ** 0.5 * as_dense(factor), fit
 
 
 def carried_layer(weight: Tensor, moment: CrossMoment) -> tuple[Tensor, Fit]:

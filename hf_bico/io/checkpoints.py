@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.device import usual
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose, Stored
 from hf_bico.io import adapter

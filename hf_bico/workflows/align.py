@@ -19,7 +19,8 @@ from hf_bico.io.changes.source import fetch, open_model
 from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, Shards, write_maps_record
+from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, write_maps_record
+from hf_bico.io.maps.shards import Shards
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.card import write_maps_card
 from hf_bico.reports.plain import to_plain
@@ -89,7 +90,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
 
 
 def size_of(method: Method, pairs: Sequence[Pair]) -> int:
-    """Return the bytes of the factors in float32; pairs that read one input share its factor."""
+    """Return the most bytes that the factors take in float32; pairs that read one input share its factor."""
     assert isinstance(method, TwoSided)  # as all are whose maps can be kept
     left, right = method.sides
     inputs = {pair.streams(Signal.INPUT): pair for pair in pairs}

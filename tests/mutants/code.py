@@ -10,7 +10,7 @@ from hf_bico.core import chain, folds, moments, transport, walk
 from hf_bico.core import method as protocol
 from hf_bico.io import adapter, fingerprint, fits, workspace, writer
 from hf_bico.io.changes import delta, forms, opening, vectors
-from hf_bico.io.maps import files as maps
+from hf_bico.io.maps import shards as maps
 from hf_bico.io.maps import stored
 from hf_bico.reports import card, report, tables, verdict
 from hf_bico.tasks import batches, heads, samples, scores, strategies

@@ -13,7 +13,7 @@ from hf_bico.core.collect import frozen
 from hf_bico.core.errors import PortError
 from hf_bico.core.kernels import as_matrix, as_taps
 from hf_bico.core.linalg import polar_factor
-from hf_bico.core.low_rank import Delta, LowRank
+from hf_bico.core.low_rank import Delta, Factor, LowRank
 from hf_bico.core.merging import rank_limit
 from hf_bico.core.method import FORWARD, Job, Passes, Track, require_one_mlp, untracked
 from hf_bico.core.methods.two_sided import TwoSided
@@ -92,7 +92,7 @@ class Response(TwoSided):
         usual = super().passes(a, b)
         return replace(usual, flops=usual.flops + (1 + self.views) * 2 * FORWARD * (a + b), solved=2)
 
-    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Tensor, Fit]:
+    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Factor, Fit]:
         if signal is not Signal.OUTPUT_GRADIENT:
             return super()._map(pair, seen, signal)
         moments = [
@@ -147,7 +147,7 @@ class Response(TwoSided):
         return [anchor.replaced(part) for anchor, part in zip(anchors, parts, strict=True)], ridge
 
 
-def together(moments: Sequence[CrossMoment], rtol: float, limit: int | None = None) -> tuple[Tensor, Fit]:
+def together(moments: Sequence[CrossMoment], rtol: float, limit: int | None = None) -> tuple[Factor, Fit]:
     """Return the orthogonal map of several cross-moments of the same coordinates, each over ‖A‖ ‖B‖ of its rows.
 
     That is what its nuclear norm would be if the two sides matched perfectly. The fit's residual is that of the first
@@ -160,8 +160,8 @@ def together(moments: Sequence[CrossMoment], rtol: float, limit: int | None = No
     sizes = [math.sqrt(a * b) if min(a, b) > 0 else math.inf for a, b in energies]
     mixed = torch.stack([cross / size for cross, size in zip(crosses, sizes, strict=True)]).sum(0)
     rows = sum(moment.greatest_rank for moment in moments)
-    factor, rank, _ = polar_factor(mixed, rtol=rtol, rows=rows, limit=limit)
-    return factor, moments[0].fit(factor, rank, float((factor * crosses[0]).sum()))
+    found = polar_factor(mixed, rtol=rtol, rows=rows, limit=limit)
+    return found.small, moments[0].fit(found.rank, float(((found.left.T @ crosses[0]) * found.right).sum()))
 
 
 class Change(NamedTuple):

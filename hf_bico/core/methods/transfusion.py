@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.method import Method, require_same_shapes
 from hf_bico.core.moments import Statistics

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from torch import Tensor
-
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.linalg import RTOL
+from hf_bico.core.low_rank import Factor
 from hf_bico.core.merging import Inside, rank_limit
 from hf_bico.core.method import Method
 from hf_bico.core.moments import Statistics
@@ -66,8 +65,8 @@ class TwoSided(Method):
 
     def plan(self, pairs: Sequence[Pair], seen: Statistics) -> Iterator[tuple[Pair, BilinearMap]]:
         left, right = self.sides
-        last: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
-        given: dict[tuple[Stream, Stream], tuple[Tensor | None, Fit | None]] = {}
+        last: dict[tuple[Stream, Stream], tuple[Factor | None, Fit | None]] = {}
+        given: dict[tuple[Stream, Stream], tuple[Factor | None, Fit | None]] = {}
         for pair in pairs:
             streams = pair.streams(right or Signal.INPUT)
             if streams not in last:  # q, k and v come in a row and share their input's map
@@ -82,7 +81,7 @@ class TwoSided(Method):
     def share(self, pairs: Sequence[Pair], seen: Statistics, which: slice) -> Iterator[tuple[Pair, BilinearMap]]:
         return self.plan(pairs[which], seen)  # no map depends on another
 
-    def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Tensor | None, Fit | None]:
+    def _side(self, pair: Pair, seen: Statistics, signal: Signal | None) -> tuple[Factor | None, Fit | None]:
         if signal is None:
             return None, None
         try:
@@ -90,7 +89,7 @@ class TwoSided(Method):
         except ValueError as error:
             raise PortError(f"{pair.target.name}, {signal.value}: {error}") from error
 
-    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Tensor, Fit]:
+    def _map(self, pair: Pair, seen: Statistics, signal: Signal) -> tuple[Factor, Fit]:
         """Return the orthogonal map of a signal.
 
         Raises:

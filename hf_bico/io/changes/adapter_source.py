@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_bico.core.difference import Compared, Difference
 from hf_bico.core.errors import PortError, listed, setting
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.low_rank import Factored, LowRank
 from hf_bico.core.types import Tensors
 from hf_bico.families import Library, Purpose

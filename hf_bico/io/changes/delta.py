@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
 from hf_bico.families.protocol import Purpose, PurposeKind

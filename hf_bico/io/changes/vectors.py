@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.linalg import is_finite
+from hf_bico.core.finite import is_finite
 from hf_bico.core.notes import note
 from hf_bico.core.transport import check_fine_tune, check_scale
 from hf_bico.core.types import Tensors

@@ -2,35 +2,39 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from hf_bico.core.errors import PortError, listed
-from hf_bico.core.linalg import is_finite
 from hf_bico.core.pairing import Blocks
-from hf_bico.core.types import BilinearMap, Fit, Pair
-from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.core.types import Fit
 from hf_bico.io.fingerprint import Fingerprint
-from hf_bico.io.reference import sha256
 
 MAPS_FILE = "hf_bico_maps.json"
-SCHEMA = 1
-SHARD = 2_000_000_000
-"""Largest size of a file in bytes, unless a single factor is larger."""
+SCHEMA = 2
+READ = (1, SCHEMA)
+"""Schema 1 has no products."""
 SHARD_NAME = re.compile(r"maps-\d{5}\.safetensors")
 
 
-class Factor(NamedTuple):
-    """Where a factor is stored: the names of its file and of its tensor."""
+class Place(NamedTuple):
+    """Where a factor is stored: the names of its file and of its tensor, or of a product's two: B, and A."""
 
     file: str
     tensor: str
+    times: str | None = None
+    """The name of A, in the same file."""
+    inner: int = 0
+    """The columns of B and rows of A."""
+
+    def expected(self, shape: tuple[int, int]) -> list[tuple[str, tuple[int, int]]]:
+        """Return its tensors, each with the shape that it must have for a factor of this shape."""
+        if self.times is None:
+            return [(self.tensor, shape)]
+        return [(self.tensor, (shape[0], self.inner)), (self.times, (self.inner, shape[1]))]
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,13 @@ class Entry:
     """Name of the target's site."""
     shapes: tuple[tuple[int, int], tuple[int, int]]
     """(out, in) of the base's weight and of the target's."""
-    left: Factor | None
-    right: Factor | None
+    left: Place | None
+    right: Place | None
     output_fit: Fit | None
     input_fit: Fit | None
     scale: float
 
-    def expected(self) -> Iterable[tuple[Factor, tuple[int, int]]]:
+    def expected(self) -> Iterable[tuple[Place, tuple[int, int]]]:
         """Yield the map's factors, each with the shape that it must have."""
         (out_a, in_a), (out_b, in_b) = self.shapes
         for factor, shape in ((self.left, (out_b, out_a)), (self.right, (in_b, in_a))):
@@ -98,8 +102,8 @@ class MapsRecord:
         """
         try:
             data = json.loads(text)
-            if data["schema"] != SCHEMA:
-                raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads {SCHEMA}")
+            if data["schema"] not in READ:
+                raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads up to {SCHEMA}")
             base, target = (
                 MapsBase(data[role]["name"], data[role]["commit"], Fingerprint.of_record(data[role]["fingerprint"]))
                 for role in ("source", "target")
@@ -154,137 +158,18 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     shapes = tuple((int(out), int(into)) for out, into in row["shapes"])
     if len(shapes) != 2 or not isfinite(row["scale"]):
         raise ValueError(f"the map of {row['target']} has shapes {row['shapes']} and scale {row['scale']}")
-    left, right = (row[side] and Factor(str(row[side]["file"]), str(row[side]["tensor"])) for side in ("left", "right"))
+    left, right = (row[side] and _place(row[side]) for side in ("left", "right"))
     output_fit, input_fit = (
         fit and Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"])) for fit in (row["output"], row["input"])
     )
     return Entry(str(row["source"]), str(row["target"]), shapes, left, right, output_fit, input_fit, row["scale"])
 
 
-class Shards:
-    """Writes maps, as they come, to files of a folder; no more than one file's worth is held."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.rows: list[dict[str, Any]] = []
-        self.files: dict[str, dict[str, Any]] = {}
-        self._waiting: dict[str, Tensor] = {}
-        self._last: tuple[Tensor | None, dict[str, str] | None] = (None, None)
-
-    def add(self, pair: Pair, map_: BilinearMap) -> None:
-        """Add a pair's map; a right factor that the pair before has too (q, k and v share theirs) is stored once."""
-        a, b = pair
-        if map_.right is not self._last[0]:
-            self._last = map_.right, self._put(map_.right, f"{len(self.rows):05d}.right")
-        right = self._last[1]  # may lie in an earlier file than the left factor
-        self.rows.append(
-            {
-                "source": a.name,
-                "target": b.name,
-                "tower": b.tower,
-                "blocks": [a.depth, b.depth],
-                "shapes": [[a.d_out, a.d_in], [b.d_out, b.d_in]],
-                "left": self._put(map_.left, f"{len(self.rows):05d}.left"),
-                "right": right,
-                "output": map_.output_fit and asdict(map_.output_fit),
-                "input": map_.input_fit and asdict(map_.input_fit),
-                "scale": map_.scale,
-            }
-        )
-
-    def _put(self, factor: Tensor | None, name: str) -> dict[str, str] | None:
-        if factor is None:
-            return None
-        if self._waiting and factor.nbytes + sum(tensor.nbytes for tensor in self._waiting.values()) > SHARD:
-            self.flush()
-        self._waiting[name] = factor.cpu().contiguous()
-        return {"file": self._name, "tensor": name}
-
-    @property
-    def _name(self) -> str:
-        return f"maps-{len(self.files) + 1:05d}.safetensors"
-
-    def flush(self) -> None:
-        """Write the factors held to a file; the next map begins another."""
-        if self._waiting:
-            place = self.folder / self._name
-            save_file(self._waiting, place, metadata={"format": "pt"})
-            self.files[place.name] = {"bytes": place.stat().st_size, "sha256": sha256(place)}
-        self._waiting = {}
-
-    def forget_after(self, rows: int) -> None:
-        """Forget all maps but the first `rows`, after which there was a flush, and remove their files."""
-        self._waiting, self._last = {}, (None, None)
-        self.rows = self.rows[:rows]
-        used = {row[side]["file"] for row in self.rows for side in ("left", "right") if row[side]}
-        for name in self.files.keys() - used:
-            (self.folder / name).unlink()
-            del self.files[name]
-
-
-class MapReader:
-    """Reads stored maps, one at a time."""
-
-    def __init__(self, folder: Path, record: MapsRecord, entries: Sequence[Entry], device: str) -> None:
-        """Check the files of some maps.
-
-        Args:
-            entries: the maps that will be read; only their files are checked.
-            device: where to put the factors.
-
-        Raises:
-            PortError: files are missing or not as they were written, factors are missing or of another shape; all of
-                them listed.
-        """
-        self.device = device
-        names = sorted({factor.file for entry in entries for factor, _ in entry.expected()})
-        odd = [why for name in names if (why := _damage(folder / name, *record.files[name]))]
-        if odd:
-            raise PortError(f"the maps are damaged: {listed(odd)}; fetch them again")
-        self.tensors = {name: SafeTensors(folder / name) for name in names}
-        odd = [
-            f"{factor.tensor} of {factor.file} is not there"
-            if factor.tensor not in self.tensors[factor.file]
-            else f"{factor.tensor} is {self.tensors[factor.file].shape(factor.tensor)}, not {shape}"
-            for entry in entries
-            for factor, shape in entry.expected()
-            if factor.tensor not in self.tensors[factor.file] or self.tensors[factor.file].shape(factor.tensor) != shape
-        ]
-        if odd:
-            raise PortError(f"{MAPS_FILE} does not fit the files beside it: {listed(list(dict.fromkeys(odd)))}")
-        self._last: tuple[Factor | None, Tensor | None] = (None, None)
-
-    def read(self, entry: Entry) -> BilinearMap:
-        """Return the map of an entry, its factors on the device.
-
-        Raises:
-            PortError: NaN or Inf in a factor.
-        """
-        if entry.right != self._last[0]:
-            self._last = entry.right, self._factor(entry, entry.right)
-        return BilinearMap(
-            self._factor(entry, entry.left), self._last[1], entry.output_fit, entry.input_fit, entry.scale
-        )
-
-    def _factor(self, entry: Entry, factor: Factor | None) -> Tensor | None:
-        if factor is None:
-            return None
-        # a copy: BLAS may round differently at the alignment that a tensor has in its file
-        tensor = self.tensors[factor.file][factor.tensor].clone().to(self.device)
-        if not is_finite(tensor):
-            raise PortError(
-                f"NaN or Inf in the map of {entry.target} ({factor.tensor} of {factor.file}): make the maps again"
-            )
-        return tensor
-
-
-def _damage(path: Path, size: int, digest: str) -> str | None:
-    """Return what is wrong with a file; None if it is as it was written."""
-    if not path.is_file():
-        return f"{path.name} is missing"
-    if path.stat().st_size != size:
-        return f"{path.name} has {path.stat().st_size} bytes, not {size}"
-    return None if sha256(path) == digest else f"{path.name} is not what was written (sha256)"
+def _place(said: Mapping[str, Any]) -> Place:
+    times = said.get("times")
+    return Place(
+        str(said["file"]), str(said["tensor"]), None if times is None else str(times), int(said.get("inner", 0))
+    )
 
 
 def write_maps_record(folder: Path, data: Mapping[str, Any]) -> None:

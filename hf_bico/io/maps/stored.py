@@ -16,7 +16,8 @@ from hf_bico.families import Library
 from hf_bico.io.checkpoints import SafeTensors
 from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.hub import Hub
-from hf_bico.io.maps.files import MAPS_FILE, MapReader, MapsBase, MapsRecord
+from hf_bico.io.maps.files import MAPS_FILE, MapsBase, MapsRecord
+from hf_bico.io.maps.shards import MapReader
 from hf_bico.io.reference import Pinned, errors_about
 
 SHOWN = ("dataset", "commit", "split", "n", "per_class", "strategy", "seed", "content_sha256")
