@@ -75,7 +75,7 @@ class Delta(Factored):
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "Delta":
         """Return whole tensors as a change."""
-        made = cls(tensors)
+        made = cls({key: tensor.to("meta") for key, tensor in tensors.items()})  # shapes that hold nothing
         made.whole = dict(tensors)
         return made
 
