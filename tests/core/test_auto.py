@@ -148,6 +148,7 @@ def test_what_was_tried_is_remembered(learned, samples):
     work = replace(job(learned, tiny_clip(16, size=16, heads=4, seed=5), samples.batches(40), samples.loss), once=once)
     method: Method = BiCo()
     _, first = choose(Made(work, (method,)), untracked)
+    assert "tried: bico" in known
     known["tried: bico"]["losses"][0] = -1e6
     _, second = choose(Made(work, (method,)), untracked)
     assert len(known) == 1

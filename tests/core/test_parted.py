@@ -12,7 +12,7 @@ from support.twins import Samples, distance, gradient_step, random_fine_tune, ti
 from hf_bico import Auto, Blend, PortError, Response, Weighted
 from hf_bico.core import choice, shelf
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import ALPHAS, Made, choose, downhill
+from hf_bico.core.choice import ALPHAS, Made, choose
 from hf_bico.core.folds import alone
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import untracked
@@ -152,14 +152,14 @@ def test_downhill_finds_the_least_of_a_valley_with_fewer_trials(valley):
         asked.extend(alphas)
         return [abs(alpha - valley) for alpha in alphas]
 
-    found = downhill(losses)
+    found = choice.downhill(losses)
     assert min(found, key=found.get) == min(ALPHAS, key=lambda alpha: abs(alpha - valley))
     assert len(asked) == len(set(asked)) == len(found) <= 5
 
 
 def test_of_equal_scales_the_smallest_is_found():
-    assert min(downhill(lambda alphas: [0.0 for _ in alphas])) == ALPHAS[0]
-    assert min(downhill(lambda alphas: [float("inf") for _ in alphas])) == ALPHAS[0]
+    assert min(choice.downhill(lambda alphas: [0.0 for _ in alphas])) == ALPHAS[0]
+    assert min(choice.downhill(lambda alphas: [float("inf") for _ in alphas])) == ALPHAS[0]
 
 
 def test_a_part_is_let_go_of_with_the_last_that_is_made_of_it():
