@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from hf_bico.core.collect import Batch, Side, collect
+from hf_bico.core.device import tidy
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.moments import Statistics
@@ -59,7 +60,9 @@ def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track =
     if not wanted.signals:
         return seen
     here().agreed("samples", lambda: _pass(job, wanted, seen, done, resume, track))
-    return summed(seen)
+    found = summed(seen)
+    tidy()
+    return found
 
 
 def _pass(job: Job, wanted: Wanted, seen: Statistics, done: int, resume: Resume, track: Track) -> None:

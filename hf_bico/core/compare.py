@@ -84,12 +84,12 @@ def compare(
     """
     bench = _Bench(job, n, score, track)
     refusals = {name: _refusal(job, method) for name, method in methods.items()}
-    serving = [method for name, method in methods.items() if refusals[name] is None]
+    serving = [method for name, method in methods.items() if refusals[name] is None and method.collected.signals]
     shared = cache(lambda group: bench.gather(union(m for m in serving if _group(m, serving) == group)))
     rows = []
     for name, method in methods.items():
         refusal = refusals[name]
-        wants = bool(method.wanted.signals)
+        wants = bool(method.collected.signals)
         seen = cache(lambda m=method, wants=wants: shared(_group(m, serving)) if wants else bench.gather(Wanted()))
         carried = cache(lambda m=method, seen=seen: bench.carry(m, *seen()))
         for alpha in alphas:
@@ -147,7 +147,7 @@ class _Bench:
         meter = self.meter()
         with meter():
             result = carry(self.job, method, seen, track=self.track)
-        shares = method.wanted.signals - {Signal.WEIGHT}
+        shares = method.collected.signals - {Signal.WEIGHT}
         return _Carried(result, meter.seconds, shared.seconds if shares else 0.0, meter.peak_bytes)
 
     def row(self, name: str, alpha: float | str, carried: Callable[[], _Carried]) -> Row:

@@ -1,9 +1,12 @@
 """The one place that knows of accelerators: which there is, what memory is used, when work on it is done."""
 
+import ctypes
 import platform
 import re
 import resource
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,21 @@ def peak_memory() -> int:
         if found := re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text()):
             return 1024 * int(found[1])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
+
+
+def tidy() -> None:
+    """Give free memory back to the system, where the C library keeps it: glibc does, for every thread apart."""
+    if (trim := _trim()) is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """Return glibc's `malloc_trim`; None where there is none."""
+    if platform.system() != "Linux":
+        return None
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return found
 
 
 def _asked(device: str, name: str, otherwise: Any) -> Any:

@@ -102,6 +102,11 @@ class Method:
         raise NotImplementedError
 
     @property
+    def collected(self) -> Wanted:
+        """What of it is collected of all samples before `carry`: all, unless a method collects it itself."""
+        return self.wanted
+
+    @property
     def needs_loss(self) -> bool:
         """Whether it takes gradients of the task's loss."""
         return bool(self.wanted.signals & OF_LOSS)

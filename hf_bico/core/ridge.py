@@ -1,7 +1,7 @@
 """Least squares in closed form: a classifier, and a layer's change."""
 
 from collections.abc import Callable
-from functools import cache, reduce
+from functools import cache
 from math import inf
 from typing import NamedTuple
 
@@ -105,8 +105,11 @@ class Sums(NamedTuple):
     cross: Tensor
     """XᵀR"""
 
-    def plus(self, other: "Sums") -> "Sums":
-        return Sums(self.gram + other.gram, self.cross + other.cross)
+    def add_(self, gram: Tensor, cross: Tensor) -> "Sums":
+        """Add more of both, in place, and return them."""
+        self.gram.add_(gram)
+        self.cross.add_(cross)
+        return self
 
     def less(self, other: "Sums") -> "Sums":
         return Sums(self.gram - other.gram, self.cross - other.cross)
@@ -157,7 +160,8 @@ class Regression:
             self.rows.clear()
 
     def _sum(self, x: Tensor, wanted: Tensor, sample: Tensor) -> None:
-        self.cross = self.cross + (x.T @ wanted).double()
+        cross = x.T @ wanted
+        self.cross = cross.double() if isinstance(self.cross, float) else self.cross.add_(cross)
         if self.ridge is not None:
             self._sum_fold(0, x, wanted[:, :0])
             return
@@ -168,8 +172,11 @@ class Regression:
                 self._sum_fold(fold, x[own], mixed[own])
 
     def _sum_fold(self, fold: int, x: Tensor, wanted: Tensor) -> None:
-        sums = Sums((x.T @ x).double(), (x.T @ wanted).double())
-        self.folds[fold] = self.folds[fold].plus(sums) if fold in self.folds else sums
+        gram, cross = x.T @ x, x.T @ wanted
+        if fold in self.folds:
+            self.folds[fold].add_(gram, cross)
+        else:
+            self.folds[fold] = Sums(gram.double(), cross.double())
 
     def solved(self, anchor: Tensor) -> tuple[Tensor, float]:
         """Return D (d_out, d_in) = argmin ‖X Dᵀ − R‖² + λ m ‖D − anchor‖², m the mean of the diagonal of XᵀX; and λ.
@@ -182,17 +189,32 @@ class Regression:
             return _from_rows(x, wanted, sample, anchor.to(x), self.ridge)
         if isinstance(self.cross, float):
             raise ValueError("there are no calibration samples")
-        whole, anchor = reduce(Sums.plus, self.folds.values()), anchor.T.to(self.cross)
+        anchor, whole = anchor.T.to(self.cross), self._whole()
         ridge = self._best(whole, anchor) if self.ridge is None else self.ridge
+        self.ridge, self.folds = ridge, {0: whole}  # the parts are needed no more, and are four times as much
         return Sums(whole.gram, self.cross).solved(ridge, anchor).T, ridge
+
+    def _whole(self) -> Sums:
+        """Return the sums of all parts."""
+        first, *others = self.folds.values()
+        if not others:
+            return first
+        whole = Sums(first.gram.clone(), first.cross.clone())
+        for each in others:
+            whole.add_(*each)
+        return whole
 
     def _best(self, whole: Sums, anchor: Tensor) -> float:
         """Return the λ of the least error on samples that are held out in turn, from sums over the rows."""
         if len(self.folds) == 1:
             return 1.0
         anchor = _mixed(anchor).to(self.dtype)
-        splits = [(whole.less(fold).to(self.dtype), fold.to(self.dtype)) for fold in self.folds.values()]
-        return _downhill(lambda ridge: sum(fold.error(rest.solved(ridge, anchor)) for rest, fold in splits))
+
+        def error(ridge: float, fold: Sums) -> float:
+            found = whole.less(fold).to(self.dtype).solved(ridge, anchor)
+            return fold.to(self.dtype).error(found)
+
+        return _downhill(lambda ridge: sum(error(ridge, fold) for fold in self.folds.values()))
 
 
 def _from_rows(x: Tensor, wanted: Tensor, sample: Tensor, anchor: Tensor, ridge: float | None) -> tuple[Tensor, float]:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
-from itertools import zip_longest
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.collect import Batch, Side, samples_in
+from hf_bico.core.device import tidy
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Job
 from hf_bico.core.moments import Statistics
@@ -41,8 +41,8 @@ class Rows(NamedTuple):
 class SideBySide:
     """Iterates over the target's weights in the order in which they run; yields the sites of each.
 
-    No more is held than the rows of one layer of every pass, and the responses of layers that are needed once more.
-    A layer is finished by `add` for each of its sites.
+    No more is held than the rows of one layer of every pass, once, and the responses of layers of the base that the
+    passes have left and that are needed once more. A layer is finished by `add` for each of its sites.
 
     Args:
         views: how often all samples with labels are seen again; a view has its sample's number.
@@ -77,10 +77,12 @@ class SideBySide:
         self.changed = walks(target, sites, lambda batch: batch.target, replaced=self.replaced)
         self.at: list[tuple[Stop, Stop]] = []
         """Where the target has come to in every batch: as it was, and changed."""
-        self.changes: list[Tensor] = []
-        """What is added to the outputs there."""
+        self.changes: list[tuple[Site, Callable[[Tensor], Tensor]]] = []
+        """What is added to the outputs there, by what gives it of the inputs."""
+        self.answers: list[tuple[Stop, Stop]] = []
+        """Where the base has come to in every batch, and the fine-tune."""
         self.responses: dict[str, list[Tensor]] = {}
-        """Site of the base → Y_ft − Y_A (n, T_A, d_out) of every batch."""
+        """Site of the base that was left → Y_ft − Y_A (n, T_A, d_out) of every batch."""
 
     def __enter__(self) -> "SideBySide":
         return self
@@ -92,17 +94,40 @@ class SideBySide:
             walk.close()
 
     def __iter__(self) -> Iterator[tuple[Site, ...]]:
-        while stops := _together(walk.step() for walk in self.before):
-            changed = (walk.step(change) for walk, change in zip_longest(self.changed, self.changes))
-            self.at = list(zip(stops, _together(changed), strict=True))
-            self.changes = [torch.zeros_like(now.y) for _, now in self.at]
+        while True:
+            changed = _together(self._go_on())
+            stops = _together(walk.step() for walk in self.before)
+            if not stops:
+                return
+            self.at = list(zip(stops, changed, strict=True))
+            tidy()
             yield stops[0].sites
+
+    def _go_on(self) -> Iterator[Stop | None]:
+        """Yield where each pass of the target as it changes comes to; what another has left is free by then."""
+        left: list[Stop | None] = [now for _, now in self.at] or [None] * len(self.batches)
+        self.at.clear()
+        for walk in self.changed:
+            now = left.pop(0)
+            change = None if now is None else self._change(now)
+            del now
+            yield walk.step(change)
+        self.changes.clear()
+
+    def _change(self, now: Stop) -> Tensor:
+        """Return what is added to the outputs of a stop, of their shape."""
+        sums, x = torch.zeros_like(now.y), now.x.to(torch.promote_types(now.x.dtype, torch.float32))
+        for site, change in self.changes:
+            site.weight.outputs(sums).copy_(change(x))
+        return sums
 
     def rows(self, pairs: Sequence[Pair]) -> Iterator[Rows]:
         """Yield what every batch shows at the layers of the weight that the target has come to."""
-        partners, first = [self._responses(pair.base) for pair in pairs], 0
-        for k, ((before, now), batch, *responses) in enumerate(zip(self.at, self.batches, *partners, strict=True)):
-            first = 0 if k in self.again else first
+        first = 0
+        for pair in pairs:
+            self._reach(pair.base)
+        for k, ((before, now), batch) in enumerate(zip(self.at, self.batches, strict=True)):
+            first, responses = 0 if k in self.again else first, [self._response(pair.base, k) for pair in pairs]
             (n, count), device = now.x.shape[:2], now.x.device
             meets = self.seen.meets(*pairs[0].streams(Signal.INPUT), responses[0].shape[1], count, batch.meeting)
             met: Tensor | None = None
@@ -121,26 +146,38 @@ class SideBySide:
 
     def add(self, site: Site, change: Callable[[Tensor], Tensor]) -> None:
         """Change a layer's outputs by what `change` gives of its inputs; the base's responses to it are done with."""
-        wide = torch.promote_types(self.at[0][1].x.dtype, torch.float32)
-        for (_, now), sums in zip(self.at, self.changes, strict=True):
-            site.weight.outputs(sums).copy_(change(now.x.to(wide)))
+        self.changes.append((site, change))
         base = self.pairs[site.name].base.name
         self.uses[base] -= 1
         if not self.uses[base]:
-            del self.responses[base]
+            self.responses.pop(base, None)
 
     def replace(self, name: str, change: Tensor) -> None:
         """Change a tensor of the target outside its linear maps; what of a pass lies behind stays as it was."""
         own = self.parameters[name]
         self.replaced[id(own)] = (own.detach() + change.to(own.device)).to(own.dtype)
 
-    def _responses(self, base: Site) -> list[Tensor]:
-        while base.name not in self.responses:
+    def _reach(self, base: Site) -> None:
+        """Go on in the base and the fine-tune until the responses of a site are there."""
+        while base.name not in self.responses and all(site.name != base.name for site in self._sites):
+            for site in self._sites:
+                if self.uses[site.name]:
+                    self.responses[site.name] = [self._response(site, k) for k in range(len(self.batches))]
+            self.answers.clear()
             before, after = (_together(walk.step() for walk in walks) for walks in (self.bases, self.tuned))
-            for site in before[0].sites:
-                own = site.weight.outputs
-                self.responses[site.name] = [own(b.y) - own(a.y) for a, b in zip(before, after, strict=True)]
-        return self.responses[base.name]
+            self.answers = list(zip(before, after, strict=True))
+
+    @property
+    def _sites(self) -> tuple[Site, ...]:
+        """The sites of the base that it has come to."""
+        return self.answers[0][0].sites if self.answers else ()
+
+    def _response(self, base: Site, k: int) -> Tensor:
+        """Return Y_ft − Y_A (n, T_A, d_out) of a batch at a site that was reached."""
+        if base.name in self.responses:
+            return self.responses[base.name][k]
+        before, after = self.answers[k]
+        return base.weight.outputs(after.y) - base.weight.outputs(before.y)
 
 
 def _together(stops: Iterable[Stop | None]) -> list[Stop]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hf_bico.core.choice import Chosen
-from hf_bico.core.folds import gather_folds, ports_of_folds
+from hf_bico.core.folds import ports_of_folds
 from hf_bico.core.method import Job
 from hf_bico.core.transport import added, holding
 from hf_bico.families import PurposeKind
@@ -34,7 +34,8 @@ def with_better_head(session: Session, drawn: Draw, job: Job, chosen: Chosen) ->
     own = [(key, kept[key].clone()) for key in fitted.plan.models.layers.target_keys]
     losses: Losses = {}
     a, b = halves_of(drawn)
-    parts = gather_folds(job, chosen.method.wanted)
+    sums = chosen.made.collected(chosen.method.wanted.views)
+    parts = (sums.of(number) for number in range(len(job.folds)))
     for (_, delta), halves in zip(ports_of_folds(job, chosen.method, parts), ((a, b), (b, a)), strict=True):
         for each in (carried, fitted):
             changed = [*added(job.weights, delta, chosen.choice.chosen.alpha), *own]

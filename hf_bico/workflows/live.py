@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.account import account
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import choice_of
+from hf_bico.core.choice import choice_of, sums_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.device import device_of
 from hf_bico.core.difference import Difference
@@ -151,10 +151,10 @@ def port(
         with clock("head"):
             made, fit = held.enter_context(pair.head.on(job, track))
         with clock("calibrate"):
-            seen = gather(job, method.wanted, track=track)
-            note_unreached(job.pairs, seen)
+            seen = gather(job, method.collected, track=track)
         with clock("move"):
             result = carry(job, method, seen, track=track)
+            note_unreached(job.pairs, sums_of(result, seen))
         with clock("polish"):
             polish, own = polish or Polish(), answers or (None, None)
             sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_bico import __version__
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import Choice, Chosen, choice_of
+from hf_bico.core.choice import Choice, Chosen, choice_of, sums_of
 from hf_bico.core.device import peak
 from hf_bico.core.errors import PortError
 from hf_bico.core.experts import note_unreached
@@ -196,10 +196,11 @@ def _carry(
     """
     method, job = session.plan.method, replace(session.job(drawn), once=workspace.once)
     with run.clock("calibrate"):
-        seen = gather(job, method.wanted, resume=workspace, track=run.track)
-        note_unreached(job.pairs, seen)
+        seen = gather(job, method.collected, resume=workspace, track=run.track)
     with run.clock("move"):
         result = carry(job, method, seen, track=run.track)
+        seen = sums_of(result, seen)
+        note_unreached(job.pairs, seen)
         naive = carry(job, Naive(), seen, track=run.track)
         others = _paper(job, seen, run.track) if isinstance(result, Chosen) else {}
     stored = here().lead("the change", lambda: _stored(config, session, drawn, job, result, workspace, run))

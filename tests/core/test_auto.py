@@ -9,7 +9,7 @@ from support.twins import Samples, distance, gradient_step, random_fine_tune, ti
 
 from hf_bico import Auto, BiCo, Blend, Naive, PortError, Response, Weighted, port
 from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import ALPHAS, choose
+from hf_bico.core.choice import ALPHAS, Made, choose
 from hf_bico.core.collect import Batch
 from hf_bico.core.method import Method, untracked
 from hf_bico.core.transport import added, holding
@@ -61,7 +61,7 @@ def test_every_loss_is_that_of_samples_which_the_port_was_not_made_of(learned, s
     other = tiny_clip(16, size=16, heads=4, seed=5)
     work = job(learned, other, samples.batches(40), samples.loss)
     method: Method = BiCo()
-    _, choice = choose(work, (method,), untracked)
+    _, choice = choose(Made(work, (method,)), untracked)
     parts = [list(Part(work.batches(), number)) for number in (0, 1)]
     losses = dict.fromkeys(ALPHAS, 0.0)
     for own, rest in (parts, parts[::-1]):
@@ -147,11 +147,11 @@ def test_what_was_tried_is_remembered(learned, samples):
 
     work = replace(job(learned, tiny_clip(16, size=16, heads=4, seed=5), samples.batches(40), samples.loss), once=once)
     method: Method = BiCo()
-    _, first = choose(work, (method,), untracked)
-    assert "fold 0: bico" in known
-    known["fold 0: bico"]["losses"][0] = -1e6
-    _, second = choose(work, (method,), untracked)
-    assert len(known) == 2
+    _, first = choose(Made(work, (method,)), untracked)
+    assert "tried: bico" in known
+    known["tried: bico"]["losses"][0] = -1e6
+    _, second = choose(Made(work, (method,)), untracked)
+    assert len(known) == 1
     assert second.chosen.alpha == ALPHAS[0] and second.chosen.loss < first.chosen.loss
 
 

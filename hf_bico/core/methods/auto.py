@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from hf_bico.core.chain import gather
-from hf_bico.core.choice import ALPHAS, Chosen, choose
+from hf_bico.core.choice import Chosen, Made, choose
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.method import FORWARD, Job, Method, Passes, Track, union, untracked
 from hf_bico.core.methods.bico import BiCo
@@ -17,6 +16,8 @@ from hf_bico.core.types import Wanted
 
 VIEWS = 4
 """How often the samples are seen again by the candidates that look again."""
+TRIED = 3.5
+"""Scales that a candidate is tried at, on average: three, and more where the best is not 1 (seen on our pairs)."""
 CANDIDATES: tuple[Method, ...] = (
     Naive(),
     BiCo(),
@@ -33,9 +34,9 @@ CANDIDATES: tuple[Method, ...] = (
 class Auto(Method):
     """Make a port from either half of the samples with every candidate, and take what does best on the other half.
 
-    What moves beside the linear maps is taken too if that does no harm there. The samples pass once; every candidate is
-    made from the same sums, and tried at every scale of `ALPHAS` by the target's loss. The one that is taken is made
-    anew from all samples.
+    What moves beside the linear maps is taken too if that does no harm there. Each half's samples pass once; every
+    candidate is made from the same sums, and tried at scales of `ALPHAS`, downhill from 1, by the target's loss. The
+    one that is taken is made anew from the sums of both halves.
     """
 
     name: ClassVar[str] = "auto"
@@ -50,8 +51,8 @@ class Auto(Method):
         return union(method for method in CANDIDATES if not method.wanted.views)
 
     @property
-    def held(self) -> int:
-        return 2  # of all samples, and of a half
+    def collected(self) -> Wanted:
+        return Wanted()  # either half's sums are, and make those of all samples
 
     @property
     def needs_loss(self) -> bool:
@@ -62,13 +63,13 @@ class Auto(Method):
         return "what it takes depends on the fine-tune"
 
     def passes(self, a: float, b: float) -> Passes:
-        """Return passes before and while τ is moved: the folds pass once more, every candidate is tried on them."""
+        """Return passes while τ is moved: of the folds, with all candidates tried on them."""
         each = [method.passes(a, b) for method in CANDIDATES]
         usual = super().passes(a, b)
         walked = sum(max(passes.flops - usual.flops, 0.0) for passes in each)
-        tried = len(CANDIDATES) * len(ALPHAS) * FORWARD * b
+        tried = len(CANDIDATES) * TRIED * FORWARD * b
         solved = 2 * sum(passes.solved for passes in each)  # on either half; and once more what is taken
-        return replace(usual, flops=usual.flops + (walked + tried) / 2, moving=1, solved=solved)
+        return replace(usual, flops=usual.flops + walked + tried, before=0, moving=1, solved=solved)
 
     def carry(self, job: Job, seen: Statistics, track: Track = untracked) -> Chosen:
         if not job.folds:
@@ -76,9 +77,14 @@ class Auto(Method):
                 "auto chooses on samples that are held out, and there are too few to part, or there is no loss to go "
                 f"by: give more, or name a {setting('method')}"
             )
-        method, choice = choose(job, CANDIDATES, track)
-        whole = gather(job, method.wanted, track=track) if method.wanted.views else seen
-        result = method.carry(job if choice.beside else replace(job, rides=()), whole, track)
+        made = Made(job, CANDIDATES)
+        method, choice = choose(made, track)
+        result = method.carry(job if choice.beside else replace(job, rides=()), made.whole(method), track)
         return Chosen(
-            result.delta.scaled(choice.chosen.alpha), result.moved, rode=result.rode, method=method, choice=choice
+            result.delta.scaled(choice.chosen.alpha),
+            result.moved,
+            rode=result.rode,
+            method=method,
+            choice=choice,
+            made=made,
         )

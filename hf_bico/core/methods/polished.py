@@ -67,6 +67,10 @@ class Polished(Method):
         return self.method.wanted
 
     @property
+    def collected(self) -> Wanted:
+        return self.method.collected
+
+    @property
     def held(self) -> int:
         return self.method.held
 
