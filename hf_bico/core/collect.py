@@ -101,6 +101,8 @@ def collect(
     A's rows of a batch are held until B's taps fire and meet them there; then they are dropped.
 
     Args:
+        pairs: those whose layers are watched; `seen` may be of some of them alone. A watched layer may run by another
+            kernel than one that is not, so that what a layer shows depends, by rounding, on which others are watched.
         labelled: whether the samples have labels; else they go into `LABEL_FREE` signals alone.
 
     Raises:
@@ -155,8 +157,13 @@ def _pass(
     """Make one pass and return the number of samples; `signals` maps what is watched to the signal it is kept as."""
     rows = signals.keys() & ROWS
     waiting: dict[Stream, Tensor] = {}
+
+    def wait(stream: Stream, there: Tensor) -> None:
+        if seen.wants(Stream(signals.get(stream.signal, stream.signal), stream.name)):
+            waiting[stream] = there
+
     if rows:
-        with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, waiting.__setitem__, samples_in(batch.base)):
+        with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, wait, samples_in(batch.base)):
             run(base, batch.base)
 
     inputs: dict[tuple[str, int], Tensor] = {}

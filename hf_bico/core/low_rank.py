@@ -1,6 +1,6 @@
 """Weight changes kept as products of thin factors, and mappings of named tensors that can hold them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -68,7 +68,7 @@ class Delta(Factored):
 
     def __init__(self, shapes: Mapping[str, Any]) -> None:
         self.shapes = shapes
-        self.whole: dict[str, Tensor] = {}
+        self.whole: MutableMapping[str, Tensor] = {}
         self.products: dict[str, dict[Any, LowRank]] = {}
         """Name → slice of the tensor → the product that lies there."""
 
