@@ -8,7 +8,7 @@ output that every decoder block reads) is collected for both.
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hf_bico.core.chain import NOTHING, Resume
 from hf_bico.core.low_rank import Delta
@@ -17,14 +17,20 @@ from hf_bico.core.types import INPUTS, ROWS, Pair, Signal, Site, Stream, Wanted
 
 SUM_BYTES = 4
 """Bytes of a number of a cross-moment (float32)."""
-Crossing = tuple[int, int, Pair]
-"""A cross-moment's d_B and d_A, and a pair that it is of."""
+
+
+class Crossing(NamedTuple):
+    """A cross-moment (d_B, d_A), and a pair that it is of."""
+
+    d_b: int
+    d_a: int
+    pair: Pair
 
 
 def crossings(pairs: Sequence[Pair], wanted: Wanted) -> list[Crossing]:
     """Return the cross-moments that `Statistics` of some pairs hold."""
     found = {pair.streams(signal): pair for signal in wanted.signals & ROWS for pair in pairs}
-    return [(_width(b, pair.target), _width(a, pair.base), pair) for (a, b), pair in found.items()]
+    return [Crossing(_width(b, pair.target), _width(a, pair.base), pair) for (a, b), pair in found.items()]
 
 
 def moments_bytes(pairs: Sequence[Pair], wanted: Wanted) -> int:

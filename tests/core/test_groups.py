@@ -16,7 +16,7 @@ from hf_bico.core.groups import blocks, grouped, moments_bytes
 from hf_bico.core.methods import METHODS, BiCo, GradientOnly, InputOnly, OutputOnly, Theseus, Weighted, method_of
 from hf_bico.core.moments import Statistics
 from hf_bico.reports.report import Clock
-from hf_bico.workflows.in_groups import carried
+from hf_bico.workflows.in_groups import by_groups
 from hf_bico.workflows.live import job_of
 
 SAMPLES = Samples.make(12, dtype=torch.float32)
@@ -59,27 +59,27 @@ def test_groups_give_the_port_of_all_at_once_bit_for_bit(method):
     job = clips()
     groups = list(blocks(job.pairs))
     assert len(groups) > 3
-    require_same(carried(job, method, groups, Clock()), at_once(job, method))
+    require_same(by_groups(job, method, groups, Clock()), at_once(job, method))
 
 
 @pytest.mark.parametrize("method", [InputOnly(), OutputOnly()])
 def test_one_sided_methods_too(method):
     job = clips(32)
-    require_same(carried(job, method, list(blocks(job.pairs)), Clock()), at_once(job, method))
+    require_same(by_groups(job, method, list(blocks(job.pairs)), Clock()), at_once(job, method))
 
 
 def test_label_free_draws_are_the_same_in_every_group():
     head = torch.nn.functional.normalize(torch.randn(7, 32, generator=torch.Generator().manual_seed(5)), dim=-1)
     scores = class_scores(head), class_scores(head)
     job, method = clips(scores=scores), BiCo(label_free=2)
-    require_same(carried(job, method, list(blocks(job.pairs)), Clock()), at_once(job, method))
+    require_same(by_groups(job, method, list(blocks(job.pairs)), Clock()), at_once(job, method))
 
 
 @pytest.mark.parametrize("name", ["llama", "t5", "bert", "gpt2", "mixtral"])
 def test_families_too(name):
     """An encoder's output is read by every block of the decoder; experts follow their router."""
     job = family(name)
-    require_same(carried(job, BiCo(), list(blocks(job.pairs)), Clock()), at_once(job, BiCo()))
+    require_same(by_groups(job, BiCo(), list(blocks(job.pairs)), Clock()), at_once(job, BiCo()))
 
 
 def test_a_pass_a_group_and_one_groups_sums_at_a_time(monkeypatch):
@@ -91,7 +91,7 @@ def test_a_pass_a_group_and_one_groups_sums_at_a_time(monkeypatch):
     limit = moments_bytes(job.pairs, BiCo().wanted) / 2
     groups = grouped(job.pairs, BiCo().wanted, limit)
     assert 2 <= len(groups) <= 3
-    carried(job, BiCo(), groups, Clock())
+    by_groups(job, BiCo(), groups, Clock())
     assert len(passed) == len(groups) == len(held)
     sizes = [sum(part.cross.nbytes for _, part in each.parts()) for each in held]
     assert sizes == [moments_bytes(job.pairs[group], BiCo().wanted) for group in groups]
