@@ -2,11 +2,34 @@
 
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from hf_bico.core.groups import blocks
+from hf_bico.io.hub import Hub
+from hf_bico.reports import memory
+from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.dry_run import work_of
+from hf_bico.workflows.plan import make_port_plan
+
+BARE = ((memory, "READING", 0),)
+"""What tests leave out of the estimate: of tiny models the embeddings are most."""
+
+
+def least(config: PortConfig) -> str:
+    """The least memory that the tensors of a port fit into, a block of layers at a time."""
+    plan = make_port_plan(config, Hub())
+    work = work_of(plan.models, plan.method, plan.samples.n, config.max_length, config.batch_size)
+    work = replace(work, evaluated=1, from_files=True, memory=1)
+    with pytest.MonkeyPatch.context() as patch:
+        for change in BARE:
+            patch.setattr(*change)
+        return str(max(memory.stages(work, tuple(blocks(work.pairs))).values()))
 
 
 class TensorBytes(TorchDispatchMode):

@@ -1,6 +1,5 @@
 """A port within a memory: in groups of layers, the port of all at once, also after an interruption; or a refusal."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,16 +7,14 @@ import torch
 from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file
 from support.commands import assert_refused, hf_bico, json_of
+from support.memory import BARE, least
 
 from hf_bico.core import collect
-from hf_bico.core.groups import blocks
 from hf_bico.io import kept, workspace
 from hf_bico.io.hub import Hub
-from hf_bico.reports import estimate, memory
+from hf_bico.reports import estimate
 from hf_bico.workflows import align
 from hf_bico.workflows.config import AlignConfig, PortConfig
-from hf_bico.workflows.dry_run import work_of
-from hf_bico.workflows.plan import make_port_plan
 from hf_bico.workflows.port import run
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -30,7 +27,8 @@ def nothing_in_use(monkeypatch):
     """Counts a port's own tensors alone: these models are small beside the process."""
     for module in (estimate, align):
         monkeypatch.setattr(module, "held", lambda device: 0)
-    monkeypatch.setattr(memory, "READING", 0)  # their embeddings are most of them
+    for change in BARE:
+        monkeypatch.setattr(*change)
 
 
 def config(output: Path | None = None, **changes) -> PortConfig:
@@ -40,13 +38,7 @@ def config(output: Path | None = None, **changes) -> PortConfig:
 
 @pytest.fixture(scope="module")
 def tight(world):
-    """The least memory that a port fits into, a block at a time."""
-    memory.READING, before = 0, memory.READING
-    plan = make_port_plan(config(), Hub())
-    work = replace(work_of(plan.models, plan.method, 20, 256, 8), evaluated=8, from_files=True, memory=1)
-    least = max(memory.stages(work, tuple(blocks(work.pairs))).values())
-    memory.READING = before
-    return str(least)
+    return least(config())
 
 
 def written(folder: Path) -> dict[str, torch.Tensor]:
