@@ -163,10 +163,15 @@ def _cost(cost: dict[str, Any]) -> Iterator[str]:
     stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in cost["stages"].items() if seconds)
     yield (
         f"A port by {cost['method']} with N = {cost['n']} would take about {cost['seconds']:.1f} s here ({stages}) "
-        f"and {cost['memory_bytes'] / 1e9:.2f} GB; loading comes on top."
+        f"and {cost['memory_bytes'] / 1e9:.2f} GB{_in_groups(cost)}; loading comes on top."
     )
     yield (
         f"  passes {cost['passes_flops'] / 1e9:.3g}, moments {cost['moments_flops'] / 1e9:.3g}, maps "
         f"{cost['maps_flops'] / 1e9:.3g}, evaluation {cost['evaluation_flops'] / 1e9:.3g} GFLOP; moments "
         f"{cost['moments_bytes'] / 1e6:.0f} MB, weights {cost['weights_bytes'] / 1e6:.0f} MB"
     )
+
+
+def _in_groups(cost: dict[str, Any]) -> str:
+    groups = cost.get("groups", 1)
+    return f" in {groups} groups of layers, each in a pass of its own" if groups > 1 else ""

@@ -92,7 +92,8 @@ def _say_dry_run(terminal: Terminal, plan, cost) -> None:
         "blocks": ", ".join(f"{target} ← {source}" for target, source in blocks),
         "linear maps": f"{len(certain)}" + (f", and {more} more if the fine-tune changed the {towers}" if more else ""),
         "method": f"{cost.method}, N = {cost.n}",
-        "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP",
+        "passes": f"{cost.passes_flops / 1e9:.3g} GFLOP"
+        + (f", in {cost.groups} groups of layers, each in a pass of its own" if cost.groups > 1 else ""),
         "moments": f"{cost.moments_flops / 1e9:.3g} GFLOP, {cost.moments_bytes / 1e6:.0f} MB",
         "maps": f"{cost.maps_flops / 1e9:.3g} GFLOP",
         "search and evaluation": f"{cost.search_flops / 1e9:.3g} and {cost.evaluation_flops / 1e9:.3g} GFLOP",

@@ -44,19 +44,22 @@ class _Nothing:
 NOTHING = _Nothing()
 
 
-def gather(job: Job, wanted: Wanted, *, resume: Resume = NOTHING, track: Track = untracked) -> Statistics:
+def gather(
+    job: Job, wanted: Wanted, *, group: slice = slice(None), resume: Resume = NOTHING, track: Track = untracked
+) -> Statistics:
     """Return the statistics of the calibration samples for the job's pairs; signals that need no labels are those of
     the unlabelled samples too. Of several ranks each passes its share, and all get the sums.
 
     Args:
         wanted: what one method wants, or the `union` of several.
+        group: the pairs whose statistics they are; all are watched, so that they are those of a pass for all.
         resume: where to continue from, and where to save progress.
         track: shows the batches as they pass.
 
     Raises:
         PortError: as for `collect`; the device is out of memory.
     """
-    seen, done = resume.load(Statistics(job.pairs, wanted))
+    seen, done = resume.load(Statistics(job.pairs[group], wanted))
     if not wanted.signals:
         return seen
     here().agreed("samples", lambda: _pass(job, wanted, seen, done, resume, track))
@@ -96,14 +99,20 @@ def fill(
         return collect(base, target, pairs, batches, seen, after_batch, labelled=labelled)
 
 
-def carry(job: Job, method: Method, seen: Statistics, *, track: Track = untracked) -> Transported:
+def carry(
+    job: Job, method: Method, seen: Statistics, *, group: slice | None = None, track: Track = untracked
+) -> Transported:
     """Return τ in the target's coordinates.
+
+    Args:
+        seen: the statistics of the job's pairs, or of those in the group.
+        group: the pairs that are moved, for a method that works layer by layer; None: all.
 
     Raises:
         PortError: as for `method.carry`; the device is out of memory.
     """
     with within_memory():
-        return method.carry(job, seen, track)
+        return method.carry(job, seen, track) if group is None else method.carry_group(job, seen, group, track)
 
 
 @contextmanager

@@ -103,6 +103,8 @@ def collect(
     A's rows of a batch are held until B's taps fire and meet them there; then they are dropped.
 
     Args:
+        pairs: those whose layers are watched; `seen` may be of some of them alone. A watched layer may run by another
+            kernel than one that is not, so that what a layer shows depends, by rounding, on which others are watched.
         labelled: whether the samples have labels; else they go into `LABEL_FREE` signals alone.
 
     Raises:
@@ -174,7 +176,9 @@ def _pass(
     waiting: dict[Stream, Held] = {}
 
     def hold(stream: Stream, here: Tensor) -> None:
-        waiting[stream] = seen.hold(Stream(signals.get(stream.signal, stream.signal), stream.name), here)
+        kept = Stream(signals.get(stream.signal, stream.signal), stream.name)
+        if seen.wants(kept):
+            waiting[stream] = seen.hold(kept, here)
 
     if rows:
         with taps(base.model, dict.fromkeys(p.base for p in pairs), rows, hold, samples_in(batch.base)):

@@ -127,6 +127,11 @@ class Method:
         return "it does not move τ by two factors a layer"
 
     @property
+    def by_layer(self) -> bool:
+        """Whether every map is made from its own layer's statistics alone, so that layers can be ported in groups."""
+        return False
+
+    @property
     def matching(self) -> Matching | None:
         """The layer matching that its maps were made for; None where any will do."""
         return None
@@ -200,7 +205,16 @@ class Method:
         Args:
             seen: the statistics that are `wanted`.
         """
-        which = here().share([cost(pair) for pair in job.pairs])
+        return self.carry_group(job, seen, slice(0, len(job.pairs)), track)
+
+    def carry_group(self, job: Job, seen: Statistics, group: slice, track: Track = untracked) -> Transported:
+        """Return τ of some neighbouring pairs in the target's coordinates, by the maps of `plan`.
+
+        Args:
+            seen: the statistics that are `wanted`, of these pairs at least.
+        """
+        own = here().share([cost(pair) for pair in job.pairs[group]])
+        which = slice(group.start + own.start, group.start + own.stop)
         maps = track(self.share(job.pairs, seen, which), f"Moving τ ({self.name})", len(job.pairs[which]))
         rides = job.rides if self.takes_along else ()
         return joined(here().agreed("τ", lambda: transport(job.tau, maps, job.weights, rides)))

@@ -214,6 +214,10 @@ class Statistics:
         missed = [pair.target.name for pair in experts if watched and self[pair, watched].is_empty]
         return list(dict.fromkeys(name.partition(" MLP")[0] for name in missed))
 
+    def wants(self, stream: Stream) -> bool:
+        """Return whether A's stream `stream` is to meet one of B's."""
+        return any(a == stream for a, _ in self._moments)
+
     def partners(self, stream: Stream) -> list[Stream]:
         """Return A's streams that meet the stream `stream` of B."""
         return [a for a, b in self._moments if b == stream]

@@ -5,6 +5,8 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from huggingface_hub import cached_assets_path
 from safetensors.torch import save_file
 
 from hf_bico.core.errors import PortError
+from hf_bico.core.low_rank import Delta
 from hf_bico.core.moments import Statistics
 from hf_bico.core.ranks import here
+from hf_bico.core.transport import Transported
 from hf_bico.io.checkpoints import SafeTensors
+from hf_bico.io.kept import read_part, write_part
 from hf_bico.io.writer import staged
 
 EVERY = 60.0
@@ -38,6 +43,29 @@ class Workspace:
         self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
         self.statistics, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()
+
+    def group(self, name: str) -> "Workspace":
+        """Return the same place with statistics of a group's own."""
+        found = copy(self)
+        found.statistics, found.batches, found.saved = self._of(name, "moments"), 0, time.monotonic()
+        return found
+
+    def moved(self, name: str, like: Delta) -> Transported | None:
+        """Return a group that was moved before, by every rank; None if it was not."""
+        place, found = self._of(name, "moved"), None
+        if place.exists():
+            with suppress(PortError, KeyError, ValueError, TypeError):  # of another version, or cut short: move it anew
+                found = read_part(place, like)
+        return found if all(here().exchanged(f"{name} before", found is not None)) else None
+
+    def keep(self, name: str, part: Transported) -> Transported:
+        """Write a group that was moved, free its statistics' file, and return it as read from the disk."""
+        write_part(self._of(name, "moved"), part)
+        self._of(name, "moments").unlink(missing_ok=True)
+        return read_part(self._of(name, "moved"), part.delta)
+
+    def _of(self, name: str, what: str) -> Path:
+        return self.folder / f"{what}-{name}.safetensors"
 
     def load(self, fresh: Statistics) -> tuple[Statistics, int]:
         """Return the statistics so far, and how many batches went into them."""

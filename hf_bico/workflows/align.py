@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_bico import __version__
 from hf_bico.core.chain import gather
+from hf_bico.core.device import held
 from hf_bico.core.errors import PortError
 from hf_bico.core.method import Method, Track, untracked
 from hf_bico.core.methods.two_sided import TwoSided
@@ -23,6 +24,7 @@ from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, write_maps_record
 from hf_bico.io.maps.shards import Shards
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.card import write_maps_card
+from hf_bico.reports.memory import bytes_of
 from hf_bico.reports.plain import to_plain
 from hf_bico.reports.records import BankRecord, Environment, MethodRecord
 from hf_bico.reports.report import MapsReport
@@ -31,6 +33,7 @@ from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.bases import make_bases_plan
 from hf_bico.workflows.config import CKA, INDEX, AlignConfig
 from hf_bico.workflows.deliver import Delivery
+from hf_bico.workflows.dry_run import groups_within
 from hf_bico.workflows.plan import Plan, matching_record
 from hf_bico.workflows.redo import redo_align
 from hf_bico.workflows.run import Run
@@ -67,6 +70,8 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
     running = Run(hub, track)
     with running.clock("resolve"):
         plan = make_bases_plan(config, hub)
+        memory, before = bytes_of(config.memory), held(plan.models.device)
+        groups_within(plan, memory, before)
     delivery = Delivery("maps are", config.output, plan.destination, SHARD_NAME)
     delivery.require_room(size_of(plan.method, plan.models.pairs))
     session, prints = open_bases(plan, running)
@@ -79,7 +84,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
         stage.mkdir()
         shards, left = Shards(stage), dict(plan.left)
         for part in parts_of(session):
-            left |= _keep(part, drawn, prints, shards, running)
+            left |= _keep(part, drawn, prints, shards, running, groups_within(part.plan, memory, before))
         kept = Kept(shards.files, shards.rows, left, _paths(config, session, left, found))
         told.append(_report(config, session, drawn, prints, kept, found, running))
         write_maps_record(stage, told[0].to_json())
@@ -144,8 +149,18 @@ def parts_of(session: Session) -> Iterator[Session]:
             yield replace(session, plan=part, placed=Placed(base, target))
 
 
-def _keep(part: Session, drawn: Draw, prints: Sequence[Fingerprint], shards: Shards, run: Run) -> dict[str, str]:
+def _keep(
+    part: Session,
+    drawn: Draw,
+    prints: Sequence[Fingerprint],
+    shards: Shards,
+    run: Run,
+    groups: Sequence[slice] | None,
+) -> dict[str, str]:
     """Make a part's maps and write them; return, by tower, why there are none of one that need not run.
+
+    Args:
+        groups: of layers whose maps are made one after the other; None: all at once.
 
     Raises:
         PortError: what `gather` and the method's plan refuse, for the part that must run.
@@ -154,13 +169,16 @@ def _keep(part: Session, drawn: Draw, prints: Sequence[Fingerprint], shards: Sha
     try:
         with run.clock("draw"):
             part = part.with_head(drawn, run.track)
-        workspace = Workspace(_key(part, drawn, prints))
-        with run.clock("calibrate"):
-            seen = gather(part.job(drawn), method.wanted, resume=workspace, track=run.track)
-        with run.clock("move"):
-            for pair, map_ in run.track(method.plan(pairs, seen), "Writing maps", len(pairs)):
-                shards.add(pair, map_)
-            shards.flush()
+        workspace, job = Workspace(_key(part, drawn, prints)), part.job(drawn)
+        for group in groups or (slice(0, len(pairs)),):
+            with run.clock("calibrate"):
+                own = workspace if groups is None else workspace.group(f"{group.start}-{group.stop}")
+                seen = gather(job, method.wanted, group=group, resume=own, track=run.track)
+            with run.clock("move"):
+                maps = method.share(pairs, seen, group)
+                for pair, map_ in run.track(maps, "Writing maps", len(pairs[group])):
+                    shards.add(pair, map_)
+        shards.flush()
     except PortError as error:
         if not before:
             raise

@@ -24,6 +24,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels, RepoModel, repo_models
 from hf_bico.io.reference import Pinned, require_new_weights
 from hf_bico.reports.estimate import estimate, retimed
+from hf_bico.reports.memory import bytes_of
 from hf_bico.reports.records import CalibrationRecord, Environment, MatchingRecord, Origin, layer_table, origins
 from hf_bico.reports.report import CheckReport
 from hf_bico.reports.verdict import Verdict, impossible, judge, unseen
@@ -78,6 +79,7 @@ def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
             f"a check tries one method: name it with {setting('method')}; a port tries them all unless it is told one"
         )
     matching_of(config)
+    bytes_of(config.memory)
     with running.clock("resolve"):
         pinned = resolve_models(config, running.hub)
     report = CheckReport(lineage=_origins(pinned))
@@ -90,6 +92,7 @@ def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
     require_new_weights(hashes, pinned[2])
     if not config.dataset:
         work = work_of(models, method, PORTED, config.max_length, config.batch_size)
+        work = replace(work, memory=bytes_of(config.memory))
         report = replace(report, estimate=asdict(estimate(work, models.device)))
         return _ended(config, report, unseen(), running).to_json()
     return _with_samples(config, method, report, running).to_json()
@@ -159,7 +162,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
     hashes, plan, n = session.hashes, session.plan, len(drawn.samples)
     with run.clock("samples"):
         found = explore(session, drawn, run.track, matched)
-    expected = retimed(cost(plan, n=PORTED), _stages(found, n, plan.scored.size))
+    expected = retimed(cost(plan, n=PORTED, memory=bytes_of(config.memory)), _stages(found, n, plan.scored.size))
     report = replace(
         report,
         lineage=origins(plan.lineage, hashes),

@@ -188,6 +188,17 @@ class MachineChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryChoices:
+    """How much memory is taken."""
+
+    memory: str | None = option(
+        "The most memory to take, such as 40GB or 8GiB: layers are ported in as many groups as it takes, each in a "
+        "pass of its own; it changes nothing else [default: all layers in one pass].",
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
 
@@ -267,6 +278,7 @@ class PortConfig(
     PushChoices,
     OutputChoices,
     FormChoices,
+    MemoryChoices,
     TokenChoices,
     PolishChoices,
     MapChoices,
@@ -295,7 +307,7 @@ class PortConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(MethodChoices, SamplingChoices, TaskChoices):
+class CheckConfig(MemoryChoices, MethodChoices, SamplingChoices, TaskChoices):
     """Every choice of a check."""
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
@@ -348,6 +360,7 @@ class BasesChoices:
 class AlignConfig(
     PushChoices,
     OutputChoices,
+    MemoryChoices,
     MachineChoices,
     MethodChoices,
     SamplingChoices,

@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_bico import __version__
-from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import Choice, Chosen, choice_of, sums_of
+from hf_bico.core.choice import Choice, Chosen, choice_of
 from hf_bico.core.device import peak
-from hf_bico.core.errors import PortError
-from hf_bico.core.experts import note_unreached
 from hf_bico.core.low_rank import Delta
 from hf_bico.core.method import Job, Track, untracked
-from hf_bico.core.methods import BiCo, Naive
+from hf_bico.core.methods import Naive
 from hf_bico.core.methods.polished import polished
-from hf_bico.core.moments import Statistics
 from hf_bico.core.notes import listening
 from hf_bico.core.ranks import here, require_same
 from hf_bico.core.riders import Rode
@@ -32,6 +28,7 @@ from hf_bico.io.writer import write_model
 from hf_bico.reports.card import Opening, write_card
 from hf_bico.reports.estimate import measured
 from hf_bico.reports.figures import draw_report
+from hf_bico.reports.memory import bytes_of
 from hf_bico.reports.records import (
     BankRecord,
     CalibrationRecord,
@@ -52,8 +49,9 @@ from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.companions import write_companions
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.deliver import Delivery
-from hf_bico.workflows.dry_run import cost
+from hf_bico.workflows.dry_run import cost, groups_within
 from hf_bico.workflows.head_choice import Losses, with_better_head
+from hf_bico.workflows.in_groups import with_baselines
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.redo import redo_port
@@ -118,7 +116,8 @@ def _run(config: PortConfig, running: Run) -> Outcome:
     """Port, score, and write or push; see `run`."""
     with running.clock("resolve"):
         plan = make_port_plan(config, running.hub)
-        expected = cost(plan, search=config.alpha == AUTO, polish=polish_of(config, plan.models))
+        polish, memory = polish_of(config, plan.models), bytes_of(config.memory)
+        expected = cost(plan, search=config.alpha == AUTO, polish=polish, memory=memory)
     session = open_session(plan, running)
     delivery = Delivery("port is", config.output, plan.destination)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
@@ -129,7 +128,8 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         session = session.with_head(drawn, running.track)
     if not config.allow_regression:
         here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, workspace, running.track))
-    session, carried = _carry(config, session, drawn, workspace, running)
+    groups = groups_within(session.plan, memory, expected.held_bytes)
+    session, carried = _carry(config, session, drawn, workspace, running, groups)
     session = session.without_base()
 
     def finish() -> Outcome:
@@ -189,25 +189,27 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
 
 
 def _carry(
-    config: PortConfig, session: Session, drawn: Draw, workspace: Workspace, run: Run
+    config: PortConfig,
+    session: Session,
+    drawn: Draw,
+    workspace: Workspace,
+    run: Run,
+    groups: Sequence[slice] | None,
 ) -> tuple[Session, CarriedOver | None]:
     """Return the change, collected, carried and cut, and the naive copy beside it; and the session, whose head was
     chosen with the method if it was not named. Ranks but the first help to make it, and get None.
+
+    Args:
+        groups: of layers that are carried one after the other; None: all at once.
     """
-    method, job = session.plan.method, replace(session.job(drawn), once=workspace.once)
-    with run.clock("calibrate"):
-        seen = gather(job, method.collected, resume=workspace, track=run.track)
-    with run.clock("move"):
-        result = carry(job, method, seen, track=run.track)
-        seen = sums_of(result, seen)
-        note_unreached(job.pairs, seen)
-        naive = carry(job, Naive(), seen, track=run.track)
-        others = _paper(job, seen, run.track) if isinstance(result, Chosen) else {}
+    job = replace(session.job(drawn), once=workspace.once)
+    result, baselines = with_baselines(job, session.plan.method, groups, workspace, run)
     stored = here().lead("the change", lambda: _stored(config, session, drawn, job, result, workspace, run))
     if stored is None:  # rank 0 has it
         return session, None
     session, carried = stored
-    return session, replace(carried, baselines={"naive": Shaped(naive.delta, carried.alpha)} | others)
+    shaped = {name: Shaped(delta, carried.alpha if name == Naive.name else 1.0) for name, delta in baselines.items()}
+    return session, replace(carried, baselines=shaped)
 
 
 def _stored(
@@ -231,14 +233,6 @@ def _stored(
         shaped = storage.stored(delta, alpha, cuts)
     choice = choice_of(result)
     return session, CarriedOver(result.moved, result.rode, shaped, {}, search, alpha, choice, result.taught, heads)
-
-
-def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Shaped]:
-    """Return the paper's method's change at α = 1, where it can be made."""
-    try:
-        return {"bico": Shaped(carry(job, BiCo(), seen, track=track).delta, 1.0)}
-    except PortError:  # the method that was chosen needs less of the samples
-        return {}
 
 
 def _search(job: Job, n: int, delta: Delta, track: Track) -> Search:

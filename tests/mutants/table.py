@@ -8,6 +8,7 @@ from tests.mutants import (
     fleets,
     keys,
     learning,
+    memory,
     methods,
     ranks,
     saved,
@@ -34,5 +35,6 @@ ROOMS = (
     traced,
     sounds,
     ranks,
+    memory,
 )
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -15,7 +15,8 @@ from hf_bico.core.pairing import pair_sites
 from hf_bico.core.search import refined_search
 from hf_bico.core.types import Tokens, Wanted
 from hf_bico.families import family_of
-from hf_bico.reports.estimate import Work, estimate, measured, retimed
+from hf_bico.reports.estimate import estimate, measured, retimed
+from hf_bico.reports.memory import Work
 from hf_bico.workflows.live import job_of
 
 # What it would cost

@@ -3,6 +3,7 @@
 They are real ones, which find one another as a launcher's do, and talk over gloo.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -14,9 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.commands import TINY_PORT
+from support.memory import least
 from support.twins import distance
 
 from hf_bico.cli.launched import Ending, Watch
+from hf_bico.workflows.config import PortConfig
 
 WEIGHTS = "open_clip_model.safetensors"
 TINY = (*TINY_PORT, "-n", "20", "--batch-size", "3", "--set", "rtol=1e-2")
@@ -117,6 +120,25 @@ def test_two_processes_write_what_one_does_and_one_of_them_talks(world, alone, t
     assert (tmp_path / "out" / "README.md").exists()
     assert distance(changes(tmp_path / "out", world), alone[0]) < 1e-5
     assert out.replace(str(tmp_path / "out"), "OUT") == alone[1]
+
+
+WITHIN = """
+from hf_bico.cli.main import main
+from hf_bico.reports import estimate, memory
+estimate.held, memory.READING = lambda device: 0, 0
+main()
+"""
+"""A port of which the tensors alone are counted."""
+
+
+def test_in_groups_of_layers_too(world, alone, tmp_path):
+    memory = least(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20, batch_size=3))
+    given = (*TINY, "--memory", memory, "--output", tmp_path / "out")
+    (code, _, err), other = ended(started(*given, program=("-c", WITHIN)))
+    assert (code, other) == (0, (0, "", "")), err
+    report = json.loads((tmp_path / "out" / "hf_bico.json").read_text())
+    assert report["estimate"]["groups"] > 1
+    assert distance(changes(tmp_path / "out", world), alone[0]) < 1e-5
 
 
 def test_a_users_mistake_is_told_once(world, tmp_path):

@@ -64,6 +64,10 @@ class BiCo(TwoSided):
     def why_not_storable(self) -> str | None:
         return None if self.steps == 1 else f"with steps = {self.steps} they are estimated anew on the way of every τ"
 
+    @property
+    def by_layer(self) -> bool:
+        return self.steps == 1
+
     def passes(self, a: float, b: float) -> Passes:
         return replace(super().passes(a, b), moving=self.steps - 1, solved=self.steps)
 

@@ -30,4 +30,5 @@ def along_path(method: Method, job: Job, seen: Statistics, steps: int, track: Tr
         step = Method.carry(method, job, seen)
         for key, change in step.delta.items():
             total[key] = change / steps if k == 0 else total[key].add_(change, alpha=1 / steps)
+        step = Transported(Delta({}), step.moved, rode=step.rode)  # its change is in the sum, and let go of
     return Transported(Delta.of(total), step.moved, rode=step.rode)

@@ -84,6 +84,10 @@ class Response(TwoSided):
     def why_not_storable(self) -> str | None:
         return "it reproduces what one fine-tune does to the samples"
 
+    @property
+    def by_layer(self) -> bool:
+        return False
+
     def check(self, pairs: Sequence[Pair]) -> None:
         require_one_mlp(self.name, pairs)
         super().check(pairs)

@@ -52,6 +52,10 @@ class TwoSided(Method):
     def why_not_storable(self) -> str | None:
         return None
 
+    @property
+    def by_layer(self) -> bool:
+        return True
+
     def check(self, pairs: Sequence[Pair]) -> None:
         left, right = self.sides
         unequal = [
