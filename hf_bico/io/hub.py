@@ -1,19 +1,15 @@
 """A thin layer over the Hub's client: resolve, fetch and push, with every error in one line."""
 
-import json
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
-    ModelCardData,
     constants,
     get_token,
 )
@@ -22,8 +18,10 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
 from hf_bico.core.errors import PortError, setting
+from hf_bico.io.cards import CARD, Card, card_of
 from hf_bico.io.nested import flattened, linked
-from hf_bico.io.reference import Pinned, Reference
+from hf_bico.io.outside import read_object, require_readable
+from hf_bico.io.reference import Pinned, Reference, errors_about
 
 
 class Moved(PortError):
@@ -44,6 +42,8 @@ class Hub:
             )
         self.token = token
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
+        self.headers: dict[tuple[str, str, str], dict[str, tuple[tuple[int, ...], str]]] = {}
+        """(repo, commit, file) → shape and dtype of every tensor in a file of weights that was looked at."""
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
         """Return a reference pinned to the commit that it stands for now; offline, as this machine's cache has it.
@@ -71,10 +71,15 @@ class Hub:
         """Fetch those of the files `names` that a repo has, and return the folder that holds them.
 
         Raises:
-            PortError: they cannot be fetched or saved.
+            PortError: they cannot be fetched or saved; a model's JSON is not fit to be read (`hf_bico.io.outside`).
         """
         folder = pinned.folder or self._downloaded(pinned, names)
-        return linked(folder, names, pinned.above) if pinned.above else folder
+        folder = linked(folder, names, pinned.above) if pinned.above else folder
+        with errors_about(pinned):
+            for name in names if pinned.kind == "model" else ():
+                if name.endswith(".json") and (folder / name).is_file():
+                    require_readable(folder / name)
+        return folder
 
     def _downloaded(self, pinned: Pinned, names: Iterable[str]) -> Path:
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
@@ -84,29 +89,28 @@ class Hub:
             )
             return Path(whole) / pinned.subfolder
 
-    def card(self, pinned: Pinned) -> ModelCardData:
-        """Return the metadata of a repo's card; empty without a card.
+    def card(self, pinned: Pinned) -> Card:
+        """Return what a repo's card says; empty without a card.
 
         Raises:
             PortError: the card's YAML cannot be read.
         """
-        if "README.md" not in pinned.files:
-            return ModelCardData()
-        text = (self.fetch(pinned, ("README.md",)) / "README.md").read_text(encoding="utf-8", errors="replace")
-        try:
-            return cast(ModelCardData, ModelCard(text, ignore_metadata_errors=True).data)
-        except (ValueError, yaml.YAMLError) as error:
-            raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
+        if CARD not in pinned.files:
+            return Card()
+        text = (self.fetch(pinned, (CARD,)) / CARD).read_text(encoding="utf-8", errors="replace")
+        return card_of(text, f"the card of {pinned}")
 
     def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
-        """Return the JSON object in a repo's file; empty where there is none that can be read."""
+        """Return the JSON object in a repo's file; empty where there is no such file.
+
+        Raises:
+            PortError: it is no JSON object.
+        """
         if name not in pinned.files:
             return {}
-        try:
-            data = json.loads((self.fetch(pinned, (name,)) / name).read_text(encoding="utf-8"))
-        except ValueError:
-            return {}
-        return data if isinstance(data, dict) else {}
+        folder = self.fetch(pinned, (name,))
+        with errors_about(pinned):
+            return read_object(folder / name)
 
     def writer(self) -> tuple[str, set[str]]:
         """Return the token's owner, and the namespaces to push to: the owner's and their organisations'.
