@@ -30,6 +30,7 @@ class Terminal:
         self.out = Console(highlight=False, soft_wrap=True)
         self._told: set[str] = set()
         _quieten_libraries()
+        _tell_warnings(self.format)
 
     def track(self, items, what: str, total: int):
         """Yield the items, with a progress bar on stderr while they pass; where that is no terminal, with a line when a
@@ -81,3 +82,17 @@ def _quieten_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     huggingface_hub.utils.disable_progress_bars()
     datasets.disable_progress_bars()
+
+
+class _Told(logging.Handler):
+    """Prints our own warnings on stderr, around a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stderr.print(record.getMessage(), markup=False)
+
+
+def _tell_warnings(format: Format) -> None:
+    logger = logging.getLogger("hf_bico")
+    for handler in [each for each in logger.handlers if isinstance(each, _Told)]:
+        logger.removeHandler(handler)
+    logger.addHandler(_Told(logging.ERROR if format is Format.QUIET else logging.WARNING))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.types import Tensors
+from hf_bico.families.foreign import reason
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.purposes import CONTRASTIVE, KINDS, PEFT_TASKS, TASKS, of_adapter, of_config
 from hf_bico.families.sounds import ear_in, speak_like
@@ -56,7 +57,9 @@ class Transformers:
         return tuple(name for name in files if EXTRA.fullmatch(name))
 
     def purpose(self, folder: Path) -> Purpose:
-        return of_config(_config(folder))
+        config = _config(folder)
+        with _opening(folder):
+            return of_config(config)
 
     def task_of(self, purpose: Purpose) -> str | None:
         """Return PEFT's task type for a purpose; None if it has none."""
@@ -64,7 +67,9 @@ class Transformers:
 
     def adapted(self, folder: Path, task: str | None, cls: str | None, classes: int | None = None) -> Purpose:
         """Return the purpose that an adapter gives the base in a folder; see `hf_bico.families.purposes.of_adapter`."""
-        return of_adapter(_config(folder), task, cls, classes)
+        config = _config(folder)
+        with _opening(folder):
+            return of_adapter(config, task, cls, classes)
 
     def skeleton(self, folder: Path, purpose: Purpose) -> nn.Module:
         config = _config(folder, purpose)
@@ -311,8 +316,8 @@ def _processor(folder: Path, *, both: bool = False) -> Any:
     try:
         found = auto.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:  # SmolVLM's asks for num2words
-        raise PortError(f"its processor cannot be opened: {' '.join(str(error).split())[:300]}") from error
-    except (AttributeError, OSError, ValueError, KeyError, TypeError):
+        raise PortError(f"its processor cannot be opened: {reason(error)}") from error
+    except Exception:
         return None
     whole = hasattr(found, "image_processor") and hasattr(found, "tokenizer")  # else a tokenizer alone
     return found if whole or not both else None
@@ -335,7 +340,7 @@ def tokenizer_in(folder: Path, *, spaced: bool = False) -> Any:
         if spaced and getattr(found, "add_prefix_space", None) is False:
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, add_prefix_space=True)
         return found
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # tokenizers' own errors have no other class
         return None
 
 
@@ -347,7 +352,9 @@ def _opening(folder: Path) -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         yield
-    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise PortError(f"transformers cannot open the model: {' '.join(str(error).split())[:500]}") from error
+    except PortError:
+        raise
+    except Exception as error:  # whatever it makes of a config that it does not take
+        raise PortError(f"transformers cannot open the model: {reason(error)}") from error
     finally:
         logger.setLevel(before)

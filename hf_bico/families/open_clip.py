@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Tensors, Tokens
+from hf_bico.families.foreign import reason
 from hf_bico.families.layout import MLP, SINGLE, TEXT, FamilyLayout, Layer, Tower, roles
 from hf_bico.families.protocol import Loaded, Purpose, PurposeKind, Stored
 from hf_bico.families.riders import Norm
@@ -220,26 +221,35 @@ def _opening() -> Iterator[None]:
     """Turn open_clip's errors (config, weights, tokenizer) into one line while the block runs."""
     try:
         yield
-    except (AssertionError, ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise PortError(f"open_clip cannot open the model: {' '.join(str(error).split())[:500]}") from error
+    except PortError:
+        raise
+    except Exception as error:  # whatever it makes of a config that it does not take
+        raise PortError(f"open_clip cannot open the model: {reason(error)}") from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Return the model's config in a folder; refuse what cannot be ported or asks for code to be run."""
+    """Return the model's config in a folder; see `_require_ported`."""
     try:
         config: dict[str, Any] = json.loads((folder / OpenClip.config_file).read_text())["model_cfg"]
-        vision = config["vision_cfg"]
-        config["text_cfg"]
+        vision, text = config["vision_cfg"], config["text_cfg"]
+        if not isinstance(vision, dict) or not isinstance(text, dict):
+            raise TypeError(f"{vision} and {text}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PortError(f"not an open_clip CLIP: {OpenClip.config_file} has no model_cfg with both towers") from error
+    with _opening():
+        _require_ported(config, vision, text)
+    return config
+
+
+def _require_ported(config: dict[str, Any], vision: dict[str, Any], text: dict[str, Any]) -> None:
+    """Refuse a model that cannot be ported, or that asks for code to be run."""
     if not isinstance(vision.get("layers", 0), int) or "multimodal_cfg" in config:
         raise PortError("the vision tower is not a vision transformer (ResNet and CoCa models are not supported)")
     if "timm_model_name" in vision and not re.match(r"(vit|deit)", vision["timm_model_name"]):
         raise PortError(
             f"the vision tower is timm's {vision['timm_model_name']}; of timm's this version ports vision transformers"
         )
-    if config["text_cfg"].get("tokenizer_kwargs", {}).keys() & {"trust_remote_code", "auto_map", "code_revision"}:
+    if text.get("tokenizer_kwargs", {}).keys() & {"trust_remote_code", "auto_map", "code_revision"}:
         raise PortError("its text_cfg asks for code of a repo to be run (tokenizer_kwargs), which is never done")
     if vision.get("attentional_pool"):
         raise PortError("attentional pooling in the vision tower is not supported")
-    return config

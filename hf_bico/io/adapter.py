@@ -5,7 +5,6 @@ A LoRA changes W by s B A (s = α/r; rank-stabilised: α/√r). Read here too ar
 PEFT, which merges it into the live base.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.low_rank import LowRank
 from hf_bico.core.notes import note
 from hf_bico.io.nested import flattened
+from hf_bico.io.outside import at, kind_of, read_object
 from hf_bico.io.reference import Pinned
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -121,11 +121,11 @@ class AdapterConfig:
         Raises:
             PortError: it is not a JSON object, its type cannot be ported, or there are no weights safe to read.
         """
-        try:
-            data = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-            kind = str(data.get("peft_type")).upper()
-        except (ValueError, AttributeError) as error:
-            raise PortError(f"{CONFIG} is not a readable JSON object") from error
+        data = read_object(folder / CONFIG)
+        for key in ("base_model_name_or_path", "revision", "task_type"):
+            if not isinstance(data.get(key), str | None):
+                raise PortError(f"{CONFIG}: {key} is {kind_of(data[key])}, where a text or null belongs")
+        kind = str(data.get("peft_type")).upper()
         if kind not in MERGEABLE:
             raise PortError(f"a {kind} adapter's change cannot be ported; that of {', '.join(MERGEABLE)} can")
         if WEIGHTS not in files:
@@ -157,7 +157,8 @@ class AdapterConfig:
     @property
     def cls(self) -> str | None:
         """The base's class, which PEFT notes where there is no task type."""
-        return (self.data.get("auto_mapping") or {}).get("base_model_class")
+        found = at(self.data, "auto_mapping", "base_model_class")
+        return found if isinstance(found, str) else None
 
     def scale(self, module: str) -> tuple[int, float]:
         """Return a module's rank and scale (r, s); of the patterns, the first that matches the end of its name counts.

@@ -16,6 +16,7 @@ from hf_bico.families.settings import differing
 from hf_bico.families.tokenizing import rows_of
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels, RepoModel
+from hf_bico.io.outside import read_json, read_object
 from hf_bico.io.reference import Pinned
 
 TEMPLATE, TOKENIZER = "chat_template.jinja", "tokenizer_config.json"
@@ -84,7 +85,7 @@ def write_tokens(stage: Path, tokenizer: Any, new: NewTokens) -> None:
     tokenizer.save_pretrained(stage)
     place = stage / "generation_config.json"
     if new.end is not None and place.exists():
-        said = json.loads(place.read_text(encoding="utf-8"))
+        said = read_object(place)
         before = said.get("eos_token_id")
         others = [] if before is None else before if isinstance(before, list) else [before]
         said["eos_token_id"] = [tokenizer.eos_token_id, *others]
@@ -115,10 +116,10 @@ def added_tokens(tuned: Pinned, base: Pinned, hub: Hub) -> list[str]:
 def _words(file: Path) -> dict[str, int]:
     """Return the tokens in a tokenizer.json; empty where it cannot be read."""
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
+        said = read_json(file)
         vocabulary = said["model"]["vocab"]
         if isinstance(vocabulary, list):
             vocabulary = {word: number for number, (word, _) in enumerate(vocabulary)}
         return {**vocabulary, **{each["content"]: each["id"] for each in said.get("added_tokens") or ()}}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return {}

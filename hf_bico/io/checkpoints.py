@@ -1,6 +1,5 @@
 """Model repos on disk: tensors are read lazily and never unpickled, and no two whole models are held at once."""
 
-import json
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,10 @@ from hf_bico.core.types import Tensors
 from hf_bico.families.protocol import Library, Purpose, Stored
 from hf_bico.io import adapter
 from hf_bico.io.adapter import is_adapter
+from hf_bico.io.bounds import require_sound, within
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
+from hf_bico.io.outside import read_object, require_header
+from hf_bico.io.reference import Pinned, errors_about
 
 
 class SafeTensors(Mapping[str, Tensor]):
@@ -40,10 +41,11 @@ class SafeTensors(Mapping[str, Tensor]):
             except (SafetensorError, OSError) as error:
                 raise PortError(f"{path.name} is not a readable safetensors file ({error}); fetch it again") from error
             self.opened.append(file)
-            for key in file.keys():  # noqa: SIM118
-                if key in self.files:
-                    raise PortError(f"{path.name} holds {key}, which another shard holds too")
-                self.files[key] = file
+            keys = list(file.keys())
+            if twice := [key for key in keys if key in self.files]:
+                raise PortError(f"{path.name} holds {twice[0]}, which another shard holds too")
+            self.files |= dict.fromkeys(keys, file)
+            require_header({key: (self.shape(key), self.dtype(key)) for key in keys}, path.name)
 
     @classmethod
     def of(cls, library: Library, pinned: Pinned, folder: Path) -> "SafeTensors":
@@ -68,7 +70,7 @@ class SafeTensors(Mapping[str, Tensor]):
             PortError: the index cannot be read, or names other files than those, or other tensors than they have.
         """
         try:
-            said = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            said = dict(read_object(index)["weight_map"])
             odd = sorted(set(map(str, said.values())) - set(files))
         except (KeyError, TypeError, ValueError) as error:
             raise PortError(f"{index.name} has no readable weight_map: fetch the repo again") from error
@@ -93,7 +95,9 @@ class SafeTensors(Mapping[str, Tensor]):
         return str(self.files[key].get_slice(key).get_dtype())
 
     def __getitem__(self, key: str) -> Tensor:
-        return self.files[key].get_tensor(key)
+        """Return a tensor; one of 8-bit floats, with which nothing can be computed, widened to float32."""
+        found: Tensor = self.files[key].get_tensor(key)
+        return found.float() if found.is_floating_point() and found.itemsize == 1 else found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
@@ -116,11 +120,19 @@ class Shapes(Mapping[str, SimpleNamespace]):
                 tensors = SafeTensors(pinned.folder / name)
                 self.shapes |= {key: (tensors.shape(key), tensors.dtype(key)) for key in tensors}
                 continue
+            seen = (pinned.name, pinned.commit or "", pinned.place(name))
+            if seen in hub.headers:
+                self.shapes |= hub.headers[seen]
+                continue
             with hub.hub_errors_as_one_line(str(pinned), pinned.name, "model"):
                 header = hub.api.parse_safetensors_file_metadata(
                     pinned.name, pinned.place(name), revision=pinned.commit
                 )
-            self.shapes |= {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in header.tensors.items()}
+            found = {key: (tuple(tensor.shape), str(tensor.dtype)) for key, tensor in header.tensors.items()}
+            with errors_about(pinned):
+                require_header(found, name)
+            hub.headers[seen] = found
+            self.shapes |= found
 
     def __getitem__(self, key: str) -> SimpleNamespace:
         shape, dtype = self.shapes[key]
@@ -222,7 +234,11 @@ def open_repo(
     folder = hub.fetch(pinned, opening_files(library, pinned))
     stored = SafeTensors.of(library, pinned, folder)
     check(folder, stored)
-    skeleton = library.skeleton(folder, purpose) if model is None else model
+    headers = {key: SimpleNamespace(shape=stored.shape(key)) for key in stored}
+    with errors_about(pinned):
+        require_sound(read_object(folder / library.config_file), library.config_file, len(stored))
+        with within(headers):
+            skeleton = library.skeleton(folder, purpose) if model is None else model
     return OpenedBase(pinned, library, purpose, folder, Named(stored, library.names(skeleton, stored)), skeleton)
 
 

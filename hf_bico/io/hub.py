@@ -1,19 +1,15 @@
 """A thin layer over the Hub's client: resolve, fetch and push, with every error in one line."""
 
-import json
 import re
 from collections.abc import Iterable
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from huggingface_hub import (
     CommitOperationAdd,
     CommitOperationDelete,
     HfApi,
-    ModelCard,
-    ModelCardData,
     constants,
     get_token,
 )
@@ -22,8 +18,13 @@ from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
 from hf_bico.core.errors import PortError, setting
+from hf_bico.io.cards import CARD, Card, card_of
+from hf_bico.io.commits import UNREADABLE, Commit, create
+from hf_bico.io.hub_errors import one_line
 from hf_bico.io.nested import flattened, linked
-from hf_bico.io.reference import Pinned, Reference
+from hf_bico.io.outside import at, read_object, require_readable
+from hf_bico.io.patience import be_patient
+from hf_bico.io.reference import Pinned, Reference, errors_about
 
 
 class Moved(PortError):
@@ -42,8 +43,11 @@ class Hub:
             raise PortError(
                 f"the token has characters that no token has; copy it again ({setting('token')} or HF_TOKEN)"
             )
+        be_patient()
         self.token = token
         self.api = HfApi(token=token, library_name="hf_bico", library_version=__version__)
+        self.headers: dict[tuple[str, str, str], dict[str, tuple[tuple[int, ...], str]]] = {}
+        """(repo, commit, file) → shape and dtype of every tensor in a file of weights that was looked at."""
 
     def resolve(self, text: str, kind: str = "model") -> Pinned:
         """Return a reference pinned to the commit that it stands for now; offline, as this machine's cache has it.
@@ -65,16 +69,22 @@ class Hub:
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)
-        return flattened(Pinned(ref.name, info.sha, _files(info), kind=kind))
+            found = Pinned(ref.name, info.sha, _files(info), kind=kind)
+        return flattened(found)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """Fetch those of the files `names` that a repo has, and return the folder that holds them.
 
         Raises:
-            PortError: they cannot be fetched or saved.
+            PortError: they cannot be fetched or saved; a model's JSON is not fit to be read (`hf_bico.io.outside`).
         """
         folder = pinned.folder or self._downloaded(pinned, names)
-        return linked(folder, names, pinned.above) if pinned.above else folder
+        folder = linked(folder, names, pinned.above) if pinned.above else folder
+        with errors_about(pinned):
+            for name in names if pinned.kind == "model" else ():
+                if name.endswith(".json") and (folder / name).is_file():
+                    require_readable(folder / name)
+        return folder
 
     def _downloaded(self, pinned: Pinned, names: Iterable[str]) -> Path:
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
@@ -84,29 +94,28 @@ class Hub:
             )
             return Path(whole) / pinned.subfolder
 
-    def card(self, pinned: Pinned) -> ModelCardData:
-        """Return the metadata of a repo's card; empty without a card.
+    def card(self, pinned: Pinned) -> Card:
+        """Return what a repo's card says; empty without a card.
 
         Raises:
             PortError: the card's YAML cannot be read.
         """
-        if "README.md" not in pinned.files:
-            return ModelCardData()
-        text = (self.fetch(pinned, ("README.md",)) / "README.md").read_text(encoding="utf-8", errors="replace")
-        try:
-            return cast(ModelCardData, ModelCard(text, ignore_metadata_errors=True).data)
-        except (ValueError, yaml.YAMLError) as error:
-            raise PortError(f"the card of {pinned} has no readable YAML: {_line(error)}") from error
+        if CARD not in pinned.files:
+            return Card()
+        text = (self.fetch(pinned, (CARD,)) / CARD).read_text(encoding="utf-8", errors="replace")
+        return card_of(text, f"the card of {pinned}")
 
     def json(self, pinned: Pinned, name: str) -> dict[str, Any]:
-        """Return the JSON object in a repo's file; empty where there is none that can be read."""
+        """Return the JSON object in a repo's file; empty where there is no such file.
+
+        Raises:
+            PortError: it is no JSON object.
+        """
         if name not in pinned.files:
             return {}
-        try:
-            data = json.loads((self.fetch(pinned, (name,)) / name).read_text(encoding="utf-8"))
-        except ValueError:
-            return {}
-        return data if isinstance(data, dict) else {}
+        folder = self.fetch(pinned, (name,))
+        with errors_about(pinned):
+            return read_object(folder / name)
 
     def writer(self) -> tuple[str, set[str]]:
         """Return the token's owner, and the namespaces to push to: the owner's and their organisations'.
@@ -121,9 +130,10 @@ class Hub:
                 raise PortError(
                     f"pushing needs a token: run `hf auth login`, or give {setting('token')} or HF_TOKEN"
                 ) from error
-        if me.get("auth", {}).get("accessToken", {}).get("role") == "read":
+            name, names = str(me["name"]), {str(org["name"]) for org in me.get("orgs", [])}
+        if at(me, "auth", "accessToken", "role") == "read":
             raise PortError("pushing needs a token that may write; this one may only read")
-        return me["name"], {me["name"], *(org["name"] for org in me.get("orgs", []))}
+        return name, {name, *names}
 
     def existing(self, repo: str, kind: str = "model") -> Pinned | None:
         """Return a repo pinned to its head; None where there is no such repo."""
@@ -170,16 +180,9 @@ class Hub:
             try:
                 if parent is None:
                     undo.callback(self._remove_if_empty, repo, kind)
-                    self.api.create_repo(repo, private=private, repo_type=kind)
+                    create(self.api, repo, kind, private)
                     parent = self.api.repo_info(repo, repo_type=kind).sha
-                commit = self.api.create_commit(
-                    repo,
-                    [*files, *gone],
-                    commit_message=message,
-                    parent_commit=parent,
-                    create_pr=create_pr,
-                    repo_type=kind,
-                )
+                url = Commit(self.api, repo, kind, [*files, *gone], message, parent, create_pr).send()
             except hub_errors.HfHubHTTPError as error:
                 if error.response.status_code in (409, 412):
                     undo.pop_all()  # the repo is not ours to remove
@@ -188,15 +191,14 @@ class Hub:
                     ) from error
                 raise
             undo.pop_all()
-        return commit.pr_url or commit.commit_url
+        return url
 
     def _remove_if_empty(self, repo: str, kind: str) -> None:
         """Remove a repo that was just created, if nothing was committed to it and the Hub answers."""
-        with suppress(hub_errors.HTTPError):
+        with suppress(hub_errors.HTTPError, *UNREADABLE):
             if set(_files(self.api.repo_info(repo, repo_type=kind))) <= {".gitattributes"}:
                 self.api.delete_repo(repo, repo_type=kind)
 
-    @contextmanager
     def hub_errors_as_one_line(self, what: str, repo: str | None, kind: str):
         """Turn the client's errors into one line that says what to do, while the block runs.
 
@@ -205,44 +207,7 @@ class Hub:
             repo: its name, to ask for access at.
             kind: "model" or "dataset".
         """
-        try:
-            yield
-        except hub_errors.GatedRepoError as error:  # a subclass of RepositoryNotFoundError, so it comes first
-            prefix = "" if kind == "model" else f"{kind}s/"
-            raise PortError(
-                f"{what} is gated: ask for access at {self.api.endpoint}/{prefix}{repo}, then give "
-                f"a token that has it ({setting('token')} or HF_TOKEN)"
-            ) from error
-        except hub_errors.RevisionNotFoundError as error:
-            raise PortError(f"{what}: no such revision") from error
-        except hub_errors.RepositoryNotFoundError as error:
-            raise PortError(
-                f"{what} was not found on {self.api.endpoint}; if it is private, give a token that may "
-                f"read it ({setting('token')} or HF_TOKEN)"
-            ) from error
-        except hub_errors.OfflineModeIsEnabled as error:
-            raise PortError(
-                f"{what} is on the Hub, and HF_HUB_OFFLINE is set: give local folders, or unset it"
-            ) from error
-        except hub_errors.LocalEntryNotFoundError as error:
-            raise PortError(f"{what} cannot be fetched: the network failed; try again") from error
-        except (hub_errors.SafetensorsParsingError, hub_errors.NotASafetensorsRepoError) as error:
-            raise PortError(f"{what}: its weights are not readable safetensors") from error
-        except hub_errors.HFValidationError as error:
-            raise PortError(f"{what}: {_line(error)}") from error
-        except hub_errors.HfHubHTTPError as error:
-            if error.response.status_code == 401:
-                raise PortError(
-                    f"{self.api.endpoint} does not accept the token: run `hf auth login`, or give "
-                    f"another with {setting('token')} or HF_TOKEN"
-                ) from error
-            raise PortError(f"{what}: the Hub refused: {_line(error)}") from error
-        except hub_errors.HTTPError as error:
-            raise PortError(
-                f"no answer from {self.api.endpoint} ({_line(error)}); check the network or HF_ENDPOINT"
-            ) from error
-        except OSError as error:
-            raise PortError(f"{what} could not be saved on this machine: {_line(error)}") from error
+        return one_line(self.api.endpoint, what, repo, kind)
 
 
 def _files(info: Any) -> tuple[str, ...]:
@@ -292,8 +257,3 @@ def of_cache(ref: Reference, kind: str) -> Pinned | None:
 def _cache(repo: str, kind: str) -> Path:
     """Return a repo's folder in this machine's cache."""
     return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type=kind))
-
-
-def _line(error: Exception) -> str:
-    """Return an error's text as one line."""
-    return " ".join(str(error).split())

@@ -18,11 +18,15 @@ from hf_bico.families.new_tokens import NewTokens
 from hf_bico.families.sentences import said_in, sentence_of
 from hf_bico.families.word_heads import WORD_DENSE
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
+from hf_bico.io.bounds import require_sound, within
 from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
 from hf_bico.io.hub import Hub
 from hf_bico.io.names import adapter_names, names_in
+from hf_bico.io.outside import read_object
 from hf_bico.io.quantised import ADAPTER_MENDS, MEND, MENDS, require_filled, require_float, require_merged
 from hf_bico.io.reference import Pinned, errors_about
+
+PREPROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def bases(
         PortError: as for `repo_models`.
     """
     library = _library(pinned)
-    folders = [hub.fetch(each, (library.config_file,)) for each in pinned]
+    folders = [_config_of(each, hub, library) for each in pinned]
     with errors_about(pinned[0]):
         purpose = _with_sentence(purpose_of(library, folders[0]), pinned[0], hub)
     return (
@@ -158,10 +162,10 @@ def repo_models(
     adapter = _adapter(pinned, hub)
     opened = [pinned[1], *pinned[1:]] if adapter else pinned
     library = _library(opened)
-    folders = [hub.fetch(each, (library.config_file,)) for each in opened]
+    folders = [_config_of(each, hub, library) for each in opened]
     with errors_about(pinned[0]):
         purpose = (
-            _adapted_purpose(adapter, pinned[0], library, hub, folders[0]) if adapter else library.purpose(folders[0])
+            _adapted_purpose(adapter, pinned, library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
         purpose = _with_sentence(purpose, pinned[0], hub)
     mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
@@ -175,6 +179,21 @@ def repo_models(
         with errors_about(pinned[0]):
             found[0] = with_adapter(found[0], adapter, pinned[0], stored, library)
     return library, purpose, tuple(found)
+
+
+def _config_of(pinned: Pinned, hub: Hub, library: Library) -> Path:
+    """Fetch a model's config and return its folder; refuse one that cannot be that of its weights.
+
+    Raises:
+        PortError: it cannot; see `hf_bico.io.bounds.require_sound`.
+    """
+    names = (library.config_file, PREPROCESSOR) if PREPROCESSOR in pinned.files else (library.config_file,)
+    folder = hub.fetch(pinned, names)
+    tensors = len(Shapes(hub, pinned, shards(library, pinned)))
+    with errors_about(pinned):
+        for name in names:
+            require_sound(read_object(folder / name), name, tensors)
+    return folder
 
 
 def _with_sentence(purpose: Purpose, pinned: Pinned, hub: Hub) -> Purpose:
@@ -224,10 +243,11 @@ def _adapter(pinned: Sequence[Pinned], hub: Hub) -> AdapterConfig | None:
         return AdapterConfig.read(hub.fetch(pinned[0], (CONFIG,)), pinned[0].files)
 
 
-def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, hub: Hub, base: Path) -> Purpose:
+def _adapted_purpose(adapter: AdapterConfig, both: Sequence[Pinned], library: Library, hub: Hub, base: Path) -> Purpose:
     """Return an adapter's purpose by its own config.json if it has one, else by its task type and the head it brings.
 
     Args:
+        both: the adapter and its base.
         base: the base's folder.
 
     Raises:
@@ -235,10 +255,14 @@ def _adapted_purpose(adapter: AdapterConfig, pinned: Pinned, library: Library, h
     """
     if not isinstance(library, Transformers):
         raise PortError(f"adapters are read on models of transformers, not of {library.name}")
+    pinned = both[0]
     if library.config_file in pinned.files:
-        return library.purpose(hub.fetch(pinned, (library.config_file,)))
+        folder = hub.fetch(pinned, (library.config_file,))
+        require_sound(read_object(folder / library.config_file), library.config_file)
+        return library.purpose(folder)
     purpose = library.adapted(base, adapter.task, adapter.cls)
-    skeleton = library.skeleton(base, purpose)
+    with errors_about(both[1]), within(Shapes(hub, both[1], shards(library, both[1]))):
+        skeleton = library.skeleton(base, purpose)
     last = {site.weight.key for site in family_of(skeleton).head_sites(skeleton) if site.role == LAST}
     stored = adapter_names(Shapes(hub, pinned, (WEIGHTS,)), str(pinned))
     classes = {stored[key].shape[0] for key in stored if stripped(key) in last}
@@ -285,7 +309,8 @@ def repo_model(
     require_filled(pinned, stored)
     require_merged(pinned, stored)
     with errors_about(pinned):
-        skeleton = library.skeleton(folder, purpose)
+        with within(stored):
+            skeleton = library.skeleton(folder, purpose)
         known = family_of(skeleton, family)
         names, marked = names_in(library, skeleton, stored, str(pinned))
         beside = (folder / CONFIG).exists()

@@ -21,6 +21,8 @@ SIGNS = {
 """Pattern of a tensor's name that only a quantised model has → what kind it is."""
 NARROW = re.compile(r"F8_\w+|F4|I8|U8|I16|I32|U32|float8_\w+|u?int(8|16|32)")
 """Dtypes in which a weight is quantised."""
+FLOAT = re.compile(r"F8_\w+|float8_\w+")
+"""Those of them that are floats."""
 WEIGHT = re.compile(r"(weight|weight_packed|weight\._data|_blocks|\.W_q|\.codes|\.indices)$")
 PARTS = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)\.")
 
@@ -50,9 +52,12 @@ def require_float(pinned: Pinned, config: Mapping[str, Any], stored: Mapping, me
     """
     found = [kind for sign, kind in SIGNS.items() if any(re.search(sign, key) for key in stored)]
     narrow = [key for key in stored if WEIGHT.search(key) and NARROW.fullmatch(str(stored[key].dtype))]
+    said = _kind(config)
+    if not found and not said:  # 8-bit floats without a scale are numbers as they are, and widened when they are read
+        narrow = [key for key in narrow if not FLOAT.fullmatch(str(stored[key].dtype))]
     if not narrow:
         return
-    kind = _kind(config) or (found[0] if found else f"{stored[narrow[0]].dtype} weights")
+    kind = said or (found[0] if found else f"{stored[narrow[0]].dtype} weights")
     raise PortError(f"{pinned} is quantised ({kind}), and no task vector can be taken of that: {mend}")
 
 

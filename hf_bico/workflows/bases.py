@@ -15,6 +15,7 @@ from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
 from hf_bico.io.models import PortModels, bases
+from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import require_room
 from hf_bico.tasks.columns import SampleKind, parse_columns
@@ -159,7 +160,7 @@ def _purport(lineage: Lineage, hub: Hub) -> Purport:
 
     def is_mine(head: Pinned) -> bool:
         said = hub.json(head, MAPS_FILE)
-        return [said.get(role, {}).get("name") for role in ("source", "target")] == names
+        return [at(said, role, "name") for role in ("source", "target")] == names
 
     default = "-to-".join(name.split("/")[-1] for name in names) + "-maps"
     return Purport(f"maps from {names[0]} to {names[1]}", default, f"Maps from {names[0]} to {names[1]}", is_mine)

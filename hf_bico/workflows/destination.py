@@ -9,6 +9,7 @@ from hf_bico.core.errors import PortError, setting
 from hf_bico.io.changes.delta import REPORT_FILE
 from hf_bico.io.changes.forms import Form
 from hf_bico.io.hub import Hub
+from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.workflows.config import PushChoices
 
@@ -62,9 +63,8 @@ def purport_of(
 
     def is_mine(head: Pinned) -> bool:
         report = hub.json(head, REPORT_FILE)
-        said = report.get("lineage", {})
         return same(report) and all(
-            said.get(role, {}).get("name") == getattr(lineage, role).name for role in ("source", "target")
+            at(report, "lineage", role, "name") == getattr(lineage, role).name for role in ("source", "target")
         )
 
     default = "-on-".join(pinned.name.split("/")[-1] for pinned in (lineage.source, lineage.target))

@@ -24,6 +24,7 @@ from hf_bico.io.changes.forms import Form, Shaped, Storage
 from hf_bico.io.changes.peft import write_delta
 from hf_bico.io.checkpoints import OpenedBase, open_repo
 from hf_bico.io.hub import Hub, opened_from
+from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import copy_files
 from hf_bico.reports.card import Opening, write_card
@@ -93,7 +94,7 @@ def destination_for(report: PortReport, form: LiveForm, hub: Hub, push: PushChoi
 
     def same(earlier: Mapping[str, Any]) -> bool:
         """Return whether a report has a change of this size, for fine-tunes in memory have no names of their own."""
-        return earlier.get("task_vector", {}).get("relative_norm") == size
+        return at(earlier, "task_vector", "relative_norm") == size
 
     lineage = Lineage(source, base, target, Pinned("", None, (), kind="dataset"))
     return destination_of(purport_of(lineage, hub, form.storage().form, same), hub, push)

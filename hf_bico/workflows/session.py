@@ -303,7 +303,10 @@ def hashes_of(library: Library, pinned: Sequence[Pinned], folders: Sequence[Path
 
 
 def _one_vocabulary(base: Asked, target: Asked) -> bool:
-    return base.loaded.tokenizer.get_vocab() == target.loaded.tokenizer.get_vocab()
+    tokenizers = [each.loaded.tokenizer for each in (base, target)]
+    if not all(hasattr(each, "get_vocab") for each in tokenizers):
+        raise PortError("the source's or the new base's tokenizer is missing or cannot be opened by transformers")
+    return tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
 
 
 def speaker(plan: Plan, folders: Sequence[Path]) -> Path | None:

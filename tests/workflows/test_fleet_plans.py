@@ -34,7 +34,7 @@ def plan(tmp_path, monkeypatch):
 
 
 WRONG = [
-    ("sources: [a", "plan.yaml: the plan is not readable YAML"),
+    ("sources: [a", "plan.yaml: the plan is no readable YAML"),
     ("- a", "plan.yaml: a plan is a mapping of output, push"),
     ({"source": ["a"]}, "source is not a setting; did you mean sources?"),
     ({"sources": []}, "sources is a list of one source or more"),

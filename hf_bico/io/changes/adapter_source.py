@@ -19,12 +19,14 @@ from hf_bico.families import Library, Purpose
 from hf_bico.families.layout import is_transposed
 from hf_bico.families.protocol import Stored
 from hf_bico.families.tokenizing import fit_vocabulary
-from hf_bico.io.adapter import PREFIX, WEIGHTS, AdapterConfig, Change, read_lora, stripped
+from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, Change, read_lora, stripped
 from hf_bico.io.changes.delta import LazyTensors
 from hf_bico.io.checkpoints import Named, SafeTensors
 from hf_bico.io.models import RepoModel
 from hf_bico.io.names import adapter_names
 
+MOST_TOKENS = 1 << 24
+"""No vocabulary has as many."""
 BESIDE = ".base_layer.weight"
 """How the name of a layer's own weight ends that was saved beside an adapter's factors."""
 
@@ -224,10 +226,13 @@ def tokens_of(config: AdapterConfig, stored: Mapping[str, Any]) -> int:
         stored: the adapter's tensors, or anything with their shapes.
     """
     trained = config.data.get("trainable_token_indices") or ()
-    numbers = [n for some in (trained.values() if isinstance(trained, Mapping) else [trained]) for n in some]
+    each = trained.values() if isinstance(trained, Mapping) else [trained]
+    numbers = [n for some in each for n in (some if isinstance(some, list | tuple) else [some])]
+    if not all(isinstance(n, int) and 0 <= n < MOST_TOKENS for n in numbers):
+        raise PortError(f"{CONFIG}: trainable_token_indices is no list of tokens' numbers")
     rows = [stored[key].shape[0] for key in stored if key.endswith(f".token_adapter{BESIDE}")]
     rows += [stored[key].shape[1] for key in stored if key.endswith(".lora_embedding_A")]
-    return max(rows, default=1 + max(map(int, numbers), default=-1))
+    return max(rows, default=1 + max(numbers, default=-1))
 
 
 def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Sequence[Path]) -> Tensors:

@@ -20,6 +20,7 @@ from hf_bico.io.adapter import CONFIG, PREFIX, WEIGHTS, AdapterConfig, Change, i
 from hf_bico.io.checkpoints import OpenedBase, SafeTensors, open_repo
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
+from hf_bico.io.outside import read_object
 from hf_bico.io.reference import Pinned, errors_about, sha256
 
 SECTION = "delta"
@@ -132,7 +133,7 @@ def config_sha256(path: Path) -> str:
     Raises:
         PortError: it is not a readable JSON object.
     """
-    data = {key: value for key, value in read_json(path).items() if key not in ASIDE}
+    data = {key: value for key, value in read_object(path).items() if key not in ASIDE}
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
@@ -331,21 +332,6 @@ def _lokr(config: AdapterConfig, tensors: SafeTensors, record: DeltaRecord) -> t
 
 def _is_one(tensor: Tensor) -> bool:
     return tuple(tensor.shape) == (1, 1) and float(tensor) == 1.0
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-        PortError: it is not one.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PortError(f"{path.name} is not readable JSON") from error
-    if not isinstance(data, dict):
-        raise PortError(f"{path.name} is not a JSON object")
-    return data
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -36,6 +36,7 @@ from hf_bico.io.fingerprint import fingerprint
 from hf_bico.io.fits import check_models
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import repo_models
+from hf_bico.io.outside import parse_object
 from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
@@ -144,11 +145,10 @@ class TaskVector:
         if LINEAGE not in file.metadata:
             raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with `extract`")
         try:
-            lineage = {str(name): str(value) for name, value in json.loads(file.metadata[LINEAGE]).items()}
-        except (AttributeError, ValueError) as error:
-            raise PortError(
-                f"the lineage in {place.name} is not a readable JSON object: make it anew with `extract`"
-            ) from error
+            said = parse_object(file.metadata[LINEAGE].encode(), f"the lineage in {place.name}")
+        except PortError as error:
+            raise PortError(f"{error.message}; make it anew with `extract`") from error
+        lineage = {name: str(value) for name, value in said.items()}
         return cls(file, lineage)
 
 

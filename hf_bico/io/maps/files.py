@@ -12,6 +12,7 @@ from hf_bico.core.errors import PortError, listed
 from hf_bico.core.pairing import Blocks
 from hf_bico.core.types import Fit
 from hf_bico.io.fingerprint import Fingerprint
+from hf_bico.io.outside import parse_object
 
 MAPS_FILE = "hf_bico_maps.json"
 SCHEMA = 2
@@ -94,14 +95,14 @@ class MapsRecord:
     """Tower → why there are no maps for it."""
 
     @classmethod
-    def read(cls, text: str) -> "MapsRecord":
-        """Return the record in the JSON's text.
+    def read(cls, raw: bytes) -> "MapsRecord":
+        """Return the record in the JSON's bytes.
 
         Raises:
             PortError: it is not a record of maps, has another schema, or contradicts itself.
         """
         try:
-            data = json.loads(text)
+            data = parse_object(raw, MAPS_FILE)
             if data["schema"] not in READ:
                 raise PortError(f"{MAPS_FILE} has schema {data['schema']!r}; this version reads up to {SCHEMA}")
             base, target = (

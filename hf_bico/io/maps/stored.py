@@ -182,5 +182,5 @@ def open_maps(reference: str, hub: Hub) -> StoredMaps:
         if MAPS_FILE not in pinned.files:
             raise PortError(f"there are no maps: it has no {MAPS_FILE}; `hf-bico align` makes one")
         raw = (hub.fetch(pinned, (MAPS_FILE,)) / MAPS_FILE).read_bytes()
-        made = MapsRecord.read(raw.decode("utf-8", "replace"))
+        made = MapsRecord.read(raw)
     return StoredMaps(pinned, hashlib.sha256(raw).hexdigest(), made)

@@ -12,6 +12,7 @@ from hf_bico import __version__
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import note
 from hf_bico.io.hub import Hub, Moved
+from hf_bico.io.outside import parse_json
 from hf_bico.io.writer import staged
 
 FILE = "fleet.json"
@@ -186,7 +187,7 @@ def _read(keeper: Keeper) -> dict[str, Entry]:
     if text is None:
         return {}
     try:
-        data = json.loads(text)
+        data = parse_json(text.encode(), FILE)
         if data["schema"] != SCHEMA:
             raise PortError(f"{FILE} has the schema {data['schema']!r}; this version reads {SCHEMA}")
         return {name: _entry(said) for name, said in data["cells"].items()}

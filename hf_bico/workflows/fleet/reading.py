@@ -6,9 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_bico.core.errors import PortError
+from hf_bico.io.outside import parse_yaml
 from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.options import Option, flag_of, is_list, options_of, types_of
 
@@ -91,12 +90,10 @@ def read(path: Path) -> Said:
 
 def _loaded(path: Path) -> Mapping[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise PortError(f"the plan cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
-    except yaml.YAMLError as error:
-        raise PortError(f"the plan is not readable YAML: {' '.join(str(error).split())}") from error
-    return _mapping("", data, PARTS)
+    return _mapping("", parse_yaml(text, "the plan"), PARTS)
 
 
 def _said(data: Mapping[str, Any]) -> Said:
