@@ -66,17 +66,26 @@ def measure(what: str, options: argparse.Namespace) -> dict[str, float]:
     weights = sum(p.numel() * p.element_size() for model in (source, target) for p in model.visual.parameters())
     state = source.state_dict() if what == "port" else {}
     tuned = {key: tensor + 1e-3 * torch.randn_like(tensor) for key, tensor in state.items()}
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     if what == "floor":
         floor(source, target, loss, samples)
     else:
-        port(tuned=tuned, base=source, target=target, calibration=samples, loss=loss, method=BiCo(), only=["linear"])
+        port(
+            tuned=tuned,
+            base=source,
+            target=target,
+            calibration=samples,
+            loss=loss,
+            method=BiCo(mlp=options.mlp),
+            only=["linear"],
+        )
     if options.device.startswith("cuda"):
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": time.perf_counter() - start, "peak": peak, "weights": weights}
+    taken = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - work}
+    return {**taken, "peak": peak, "weights": weights}
 
 
 def main() -> None:
@@ -86,6 +95,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, in turn; the least seconds count")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--mlp", choices=("auto", "whole", "merged"), default="auto", help="as of bico")
     parser.add_argument("--only", choices=("floor", "port"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
@@ -103,10 +113,11 @@ def main() -> None:
         f"{torch.get_num_threads()} threads"
     )
     for what, run in best.items():
-        print(f"{what:6} {run['seconds']:8.1f} s  {run['peak'] / 1e9:6.2f} GB peak")
+        print(f"{what:6} {run['seconds']:8.1f} s, {run['cpu']:8.1f} s of CPUs  {run['peak'] / 1e9:6.2f} GB peak")
     weights = best["port"]["weights"]
     print(
         f"port / floor: time {best['port']['seconds'] / best['floor']['seconds']:.2f}, "
+        f"of CPUs {best['port']['cpu'] / best['floor']['cpu']:.2f}, "
         f"memory {best['port']['peak'] / best['floor']['peak']:.2f}; "
         f"port's memory / both towers' weights ({weights / 1e9:.2f} GB): {best['port']['peak'] / weights:.2f}"
     )
