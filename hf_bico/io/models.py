@@ -72,6 +72,8 @@ class PortModels:
     device: str
     groups: frozenset[str] = frozenset(MOVING)
     """Kinds of tensors that move."""
+    stored: bool = False
+    """Whether live models are held in the dtype of their files, not in float32."""
     new: NewTokens | None = None
     """Tokens that are added to the target's vocabulary."""
 

@@ -87,7 +87,7 @@ def estimate(work: Work, device: str) -> Estimate:
         search_flops=search,
         evaluation_flops=scoring,
         moments_bytes=method.held * max(moments_bytes(work.pairs[group], method.wanted) for group in groups),
-        weights_bytes=sum(map(weights_bytes, work.models)),
+        weights_bytes=sum(weights_bytes(model, work.stored) for model in work.models),
         memory_bytes=before + max(stages(work, groups, apart=apart).values()),
         held_bytes=before,
         groups=len(groups),

@@ -58,6 +58,8 @@ class Work:
     """How many changes are held beside the port's, to measure it against."""
     from_files: bool = False
     """Whether the fine-tune is opened too, to score it, and the models are read from files."""
+    stored: bool = False
+    """Whether models of files are held in the files' dtypes, not in float32."""
     memory: int | None = None
     """The most bytes that may be held; None: whatever it takes."""
 
@@ -78,10 +80,10 @@ def stages(work: Work, groups: Sequence[slice], *, apart: bool = False) -> dict[
         apart: whether the models are on a device with a memory of its own, where changes are not.
     """
     method = work.method.method if isinstance(work.method, Polished) else work.method
-    a, b = (weights_bytes(model) for model in work.models)
+    a, b = (weights_bytes(model, work.stored) for model in work.models)
     moved = sum(target.d_out * target.d_in * target.taps for _, target in work.pairs)
     change = WIDE * (moved + work.beside) * (not apart)
-    kept = _bytes_of_one(work.models[1]) * (moved + work.beside)  # what a change takes the place of, to be put back
+    kept = _bytes_of_one(work, 1) * (moved + work.beside)  # what a change takes the place of, to be put back
     moments = method.held * max(moments_bytes(work.pairs[group], method.wanted) for group in groups)
     moments += 2 * WIDE * moved * (Signal.WEIGHT_GRADIENT in method.wanted.signals)
     staged = work.memory is not None and method.by_layer
@@ -98,7 +100,7 @@ def stages(work: Work, groups: Sequence[slice], *, apart: bool = False) -> dict[
     }
     steps = getattr(method, "steps", 1)
     if isinstance(method, FewShot):
-        trained = ADAM * WIDE * moved + (kept if _bytes_of_one(work.models[1]) < WIDE else 0)
+        trained = ADAM * WIDE * moved + (kept if _bytes_of_one(work, 1) < WIDE else 0)
         passing = int(KEPT_FOR_WEIGHTS * _activations(work, 1)) + _logits(work, 1)
         found |= {"calibrate": a + b, "move": a + b + trained + passing}
     elif steps > 1:  # both models stand on the way; the sums of the first step and the change so far are held
@@ -129,7 +131,7 @@ def fitted(work: Work, held: int, *, apart: bool = False) -> tuple[slice, ...]:
 
 def _too_much(work: Work, needed: int, held: int) -> str:
     """Return why a port does not fit, in one line."""
-    weights, method = sum(map(weights_bytes, work.models)), work.method
+    weights, method = sum(weights_bytes(model, work.stored) for model in work.models), work.method
     how, mend = "even with one block of layers at a time", f"a smaller {setting('batch_size')} needs less"
     if not method.by_layer:
         how = f"as {method.name} looks at all layers at once"
@@ -174,9 +176,10 @@ def _bytes(tensor: Any, stored: bool = False) -> int:
     return BYTES.get(tensor.dtype, WIDE) if stored else WIDE
 
 
-def _bytes_of_one(model: Tensors) -> int:
+def _bytes_of_one(work: Work, side: int) -> int:
     """Return the bytes of a number of a model's weights."""
-    return max((_bytes(model[key]) for key in model if len(model[key].shape) > 1), default=WIDE)
+    model = work.models[side]
+    return max((_bytes(model[key], work.stored) for key in model if len(model[key].shape) > 1), default=WIDE)
 
 
 def _numbers(pairs: Iterable[Pair]) -> int:
@@ -191,7 +194,7 @@ def _collecting(work: Work, method: Method, group: slice) -> int:
     if not wanted.signals:
         return 0
     met = crossings(work.pairs[group], wanted)
-    size = _bytes_of_one(work.models[0])
+    size = _bytes_of_one(work, 0)
     waiting = sum(size * d_a * work.tokens(pair.base) * work.rows for d_a, pair in _rows_of_base(work, wanted, group))
     product = max((WIDE * d_b * d_a for d_b, d_a, _ in met), default=0)
     if not wanted.signals & GRADIENTS:
@@ -221,7 +224,7 @@ def _activations(work: Work, side: int, *, again: bool = False) -> int:
     inputs = {site.space: site for site in sites}.values()
     numbers = sum(site.d_out * work.tokens(site) for site in sites)
     numbers += (1 + again) * sum(site.d_in * work.tokens(site) for site in inputs)
-    return _bytes_of_one(work.models[side]) * work.rows * numbers
+    return _bytes_of_one(work, side) * work.rows * numbers
 
 
 def _logits(work: Work, side: int) -> int:

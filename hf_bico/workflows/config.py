@@ -199,6 +199,17 @@ class MemoryChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrecisionChoices:
+    """How exactly models are held."""
+
+    model_dtype: str = option(
+        "Dtype that models are held in while they are ported: float32, or stored (that of their files, such as "
+        "bfloat16: half the memory, and gradients rounded to it; of models of text alone).",
+        "float32",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
 
@@ -279,6 +290,7 @@ class PortConfig(
     OutputChoices,
     FormChoices,
     MemoryChoices,
+    PrecisionChoices,
     TokenChoices,
     PolishChoices,
     MapChoices,

@@ -71,6 +71,7 @@ def work_of(models: PortModels, method: Method, n: int, max_length: int, size: i
         length=max_length,
         on_top=(prod(_on_top(models.base.skeleton)), prod(_on_top(models.target.skeleton))),
         batch_size=size,
+        stored=models.stored,
         logits=(_on_top(models.base.skeleton)[0], _on_top(models.target.skeleton)[0]),
         beside=sum(prod(models.target.shapes[key].shape) for key in beside_keys(models)),
     )

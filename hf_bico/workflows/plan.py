@@ -41,6 +41,7 @@ from hf_bico.workflows.config import (
     FormChoices,
     MatchingChoices,
     PortConfig,
+    PrecisionChoices,
     ReadingChoices,
     SamplingChoices,
     TaskChoices,
@@ -50,6 +51,19 @@ from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
+STORED = "stored"
+"""The dtype of a model's files."""
+OF_TEXT = frozenset(
+    {
+        PurposeKind.TEXT_CLASSES,
+        PurposeKind.TOKEN_CLASSES,
+        PurposeKind.SPANS,
+        PurposeKind.MASKED_LM,
+        PurposeKind.CAUSAL_LM,
+        PurposeKind.SEQ2SEQ,
+    }
+)
+"""Models that are shown numbers of tokens, which have no dtype to agree with the weights'."""
 DEFAULT_N = 100
 """Calibration samples unless told otherwise."""
 
@@ -136,6 +150,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     if config.output is not None:
         require_room(config.output, 0)
     storage = storage_of(config, plan.models.library)
+    plan = replace(plan, models=replace(plan.models, stored=_as_stored(config, plan.models)))
     plan = _held(plan, storage, config.only)
     if config.add_tokens:
         plan = replace(plan, models=_with_new_tokens(plan.models, storage, hub))
@@ -266,6 +281,20 @@ def _with_new_tokens(models: PortModels, storage: Storage, hub: Hub) -> PortMode
         raise PortError(no_place(storage.form))
     require_moving(models.groups)
     return replace(models, new=new_tokens_of(models, hub))
+
+
+def _as_stored(config: PrecisionChoices, models: PortModels) -> bool:
+    """Return whether models are held in the dtype of their files.
+
+    Raises:
+        PortError: no such choice, or models that are shown numbers, which would have to be of that dtype too.
+    """
+    if config.model_dtype not in (STORED, PrecisionChoices.model_dtype):
+        raise PortError(f"{setting('model_dtype')} {config.model_dtype!r}: give float32 or {STORED}")
+    stored = config.model_dtype == STORED
+    if stored and not (isinstance(models.library, Transformers) and models.purpose.kind in OF_TEXT):
+        raise PortError(f"{setting('model_dtype')} {STORED} is of models of text alone: leave it out")
+    return stored
 
 
 def storage_of(config: FormChoices, library: Library) -> Storage:

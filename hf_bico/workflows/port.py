@@ -178,7 +178,7 @@ def _key(config: PortConfig, session: Session, drawn: Draw) -> dict[str, Any]:
     """Return all that statistics and scores depend on, apart from rounding."""
     plan, more = session.plan, session.unlabelled
     method = [plan.method.name, plan.method.options, config.alpha, plan.samples.size, plan.models.head]
-    method += [asdict(polish_of(config, plan.models)), config.add_tokens]
+    method += [asdict(polish_of(config, plan.models)), config.add_tokens, config.model_dtype]
     return {
         "hf_bico": __version__,
         "models": models_key(session),

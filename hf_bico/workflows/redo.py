@@ -32,7 +32,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
-    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "score_dtype", "only", "add_tokens"))
+    words += words_of(config, (*SOURCE, "trust_base", "eval_n", "score_dtype", "only", "add_tokens", "model_dtype"))
     words += words_of(config, ("form", "rank", "energy", "dtype"))
     words += words_of(config, ("polish", "polish_rank", "scales"))
     if plan.unlabelled:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hf_bico.core.collect import Scores
@@ -327,7 +328,8 @@ def open_asked(plan: Plan, model: RepoModel, folder: Path, feeds: Path | None = 
     """
     models = plan.models
     state = open_model(models.library, model, folder) if model.own_way else None
-    return asked_of(plan, models.library.load(folder, models.device, models.purpose, state=state, feeds=feeds))
+    dtype = None if models.stored else torch.float32
+    return asked_of(plan, models.library.load(folder, models.device, models.purpose, dtype, state=state, feeds=feeds))
 
 
 def asked_of(plan: Plan, loaded: Loaded) -> Asked:

@@ -18,7 +18,7 @@ def without(part: str, number: int | None = None) -> Callable:
     return then(cut)
 
 
-FIELDS = {"models": 4, "method": 8, "evaluation": 9, "calibration": 4}
+FIELDS = {"models": 4, "method": 9, "evaluation": 9, "calibration": 4}
 """Parts of a port's key, and how many fields each has."""
 MUTANTS = {
     f"a port's key without field {number} of its {part}": of_tests(

@@ -4,16 +4,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import cached_assets_path
 from safetensors.torch import load_file
 from support.commands import assert_refused, hf_bico, json_of
 from support.memory import BARE, least
+from support.tasks import KINDS, write_world
 
+from hf_bico import PortError
 from hf_bico.core import collect
 from hf_bico.io import kept, workspace
 from hf_bico.io.hub import Hub
 from hf_bico.reports import estimate
-from hf_bico.workflows import align
+from hf_bico.workflows import align, session
 from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.port import run
 
@@ -137,3 +140,40 @@ def test_maps_in_groups_are_those_of_all_at_once(world, tmp_path, monkeypatch):
         found.append({key: tensor for path in files for key, tensor in load_file(path).items()})
     assert len(passed) > 4  # one or two towers at once, and the same in groups
     require_same(*found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_text_stay_in_the_dtype_of_their_files(tmp_path, monkeypatch, kind):
+    """They count half as much, and the port is that of float32 but for what bfloat16 rounds."""
+    root, dtypes, right = write_world(tmp_path, kind), [], session.asked_of
+    for folder in ("base", "ft", "plus"):
+        name = KINDS[kind].cls if folder == "ft" or kind == "hidden" else "BertModel"
+        getattr(transformers, name).from_pretrained(root / folder, dtype=torch.bfloat16).save_pretrained(root / folder)
+    monkeypatch.setattr(
+        session, "asked_of", lambda plan, loaded: (dtypes.append(loaded.model.dtype), right(plan, loaded))[1]
+    )
+    paths, found, sizes = [str(root / part) for part in ("ft", "plus", "task")], [], []
+    for dtype in ("float32", "stored"):
+        given = {"base": str(root / "base"), "n": 24, "eval_n": 12, "method": "bico", "allow_regression": True}
+        report = run(PortConfig(*paths, **given, model_dtype=dtype, output=tmp_path / dtype), Hub()).report
+        assert ("--model-dtype stored" in report["command"]) == (dtype == "stored")
+        found.append(load_file(tmp_path / dtype / "model.safetensors"))
+        sizes.append(report["estimate"]["weights_bytes"])
+    assert set(dtypes[: len(dtypes) // 2]) == {torch.float32}
+    assert set(dtypes[len(dtypes) // 2 :]) == {torch.bfloat16}
+    assert sizes[0] == 2 * sizes[1]
+    before = load_file(root / "plus" / "model.safetensors")
+    keys = [key for key in found[0] if key.removeprefix("bert.") in before]
+    own = {key: before[key.removeprefix("bert.")].float() for key in keys}
+    apart, moved = (
+        sum(float((a[key].float() - b[key].float()).square().sum()) for key in keys) ** 0.5
+        for a, b in (found, (found[0], own))
+    )
+    assert apart < 0.5 * moved
+
+
+def test_other_models_are_held_in_float32(world):
+    with pytest.raises(PortError, match="model_dtype= stored is of models of text alone"):
+        run(config(model_dtype="stored"), Hub())
+    with pytest.raises(PortError, match="model_dtype= 'half': give float32 or stored"):
+        run(config(model_dtype="half"), Hub())

@@ -129,6 +129,7 @@ INPUTS = {
         of_models(lambda models: replace(models, head=HeadKind.PROBE)),
         of_config(polish=2),
         of_config(add_tokens=True),
+        of_config(model_dtype="stored"),
         of_models(lambda models: replace(models, pairs=models.pairs[1:])),
         of_plan(lambda plan: replace(plan, storage=replace(plan.storage, form=Form.DELTA))),
     ),
