@@ -14,14 +14,16 @@ from support.twins import distance
 
 from hf_bico.core import ranks
 from hf_bico.core.chain import carry, gather
+from hf_bico.core.choice import Made, choose
 from hf_bico.core.collect import Elsewhere
 from hf_bico.core.errors import PortError
-from hf_bico.core.method import Job, Method
+from hf_bico.core.method import Job, Method, untracked
 from hf_bico.core.ranks import ALONE, Group, divided, here, within
 from hf_bico.core.types import Signal, Wanted
 from hf_bico.core.views import with_views
 from hf_bico.io import workspace
 from hf_bico.tasks import batches
+from hf_bico.tasks.parts import live_folds
 
 ALL = Wanted(frozenset(Signal), DRAWS)
 LONG = 30
@@ -113,6 +115,20 @@ def test_what_ranks_moved_is_put_together_in_order(name):
         assert [each.target for each in found.moved] == [each.target for each in whole.moved]
         assert found.rode == whole.rode
         assert distance(found.delta, whole.delta) < 1e-12
+
+
+def test_ranks_choose_what_one_would():
+    """With its sums of either half, of scales that are divided over the ranks, on the way down that all go."""
+    some = METHODS["naive"], METHODS["bico"], METHODS["weighted"]
+
+    def choice(work: Job):
+        return choose(Made(replace(work, folds=live_folds(list(work.batches()), work.target)), some), untracked)
+
+    method, alone = choice(given())
+    work = jobs(2)
+    for same, found in together(2, lambda own: choice(work[own.rank])):
+        assert (same, found.chosen.alpha) == (method, alone.chosen.alpha)
+        assert [each.loss for each in found.tried] == pytest.approx([each.loss for each in alone.tried], rel=1e-9)
 
 
 def test_shares_are_neighbours_about_as_costly_as_any_other():
