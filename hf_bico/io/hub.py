@@ -20,6 +20,7 @@ from hf_bico import __version__
 from hf_bico.core.errors import PortError, setting
 from hf_bico.io.cards import CARD, Card, card_of
 from hf_bico.io.commits import UNREADABLE, Commit, create
+from hf_bico.io.hints import hinting
 from hf_bico.io.hub_errors import one_line
 from hf_bico.io.nested import flattened, linked
 from hf_bico.io.outside import at, read_object, require_readable
@@ -65,7 +66,12 @@ class Hub:
             return flattened(Pinned(ref.name, None, files, ref.folder, kind))
         if constants.HF_HUB_OFFLINE and (cached := of_cache(ref, kind)):
             return flattened(cached)
-        with self.hub_errors_as_one_line(f"{kind} {text.removeprefix('hf://')}", ref.name, kind):
+        if ref.kind not in (None, kind):
+            raise PortError(f"{text} is a {ref.kind}, and a {kind} belongs here")
+        with (
+            self.hub_errors_as_one_line(f"{kind} {text.removeprefix('hf://')}", ref.name, kind),
+            hinting(self.api, ref.name, kind),
+        ):
             info = self.api.repo_info(ref.name, revision=ref.revision, repo_type=kind)
             if info.gated:
                 self.api.auth_check(ref.name, repo_type=kind)

@@ -30,8 +30,9 @@ def one_line(endpoint: str, what: str, repo: str | None, kind: str):
     except hub_errors.RevisionNotFoundError as error:
         raise PortError(f"{what}: no such revision") from error
     except hub_errors.RepositoryNotFoundError as error:
+        hint = getattr(error, "hint", "")
         raise PortError(
-            f"{what} was not found on {endpoint}; if it is private, give a token that may "
+            f"{what} was not found on {endpoint}{hint}; if it is private, give a token that may "
             f"read it ({setting('token')} or HF_TOKEN)"
         ) from error
     except hub_errors.OfflineModeIsEnabled as error:

@@ -20,6 +20,7 @@ from hf_bico.families.word_heads import WORD_DENSE
 from hf_bico.io.adapter import CONFIG, WEIGHTS, AdapterConfig, is_adapter, stripped
 from hf_bico.io.bounds import require_sound, within
 from hf_bico.io.checkpoints import Named, Shapes, gguf, inside, require_weights, shards
+from hf_bico.io.hints import said_of
 from hf_bico.io.hub import Hub
 from hf_bico.io.names import adapter_names, names_in
 from hf_bico.io.outside import read_object
@@ -229,6 +230,8 @@ def _library_of(pinned: Pinned) -> Library:
             what = "is a PEFT adapter; only SOURCE may be one"
         elif why := gguf(pinned):
             raise PortError(why)
+        elif said := said_of(pinned.files):
+            what = said
         elif there := inside(pinned):
             what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):

@@ -56,6 +56,8 @@ class Patient(httpx2.Client):
                     return response
                 response.close()
             except LOST as error:
+                if isinstance(error, httpx2.ConnectError):  # there is no such Hub, or no network
+                    raise
                 if isinstance(error, httpx2.RemoteProtocolError | httpx2.ReadError) and reopened < AT_ONCE < tries:
                     reopened += 1
                     continue

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import unquote
+
+from huggingface_hub import constants
 
 from hf_bico.core.errors import PortError, setting
 
-_NAME = re.compile(r"(?:hf://)?(?:models/|datasets/)?([\w.-]+/[\w.-]+|[\w.-]+)(?:@(\S+))?")
+_NAME = re.compile(r"(?:hf://)?(?:models/|(datasets/|spaces/))?([\w.-]+/[\w.-]+|[\w.-]+)(?:@(\S+))?")
+_URL = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?:models/|(datasets/|spaces/))?([\w.-]+(?:/[\w.-]+)?)"
+    r"(?:/(?:tree|blob|resolve|raw|commit)/([^/?#]+)(?:/([^?#]*))?)?/?(?:[?#].*)?"
+)
+"""The address of a repo in a browser: what it is, its name, a revision, and a place in it."""
 
 
 @dataclass(frozen=True)
@@ -19,12 +27,14 @@ class Reference:
     name: str
     revision: str | None = None
     folder: Path | None = field(default=None, repr=False)
+    kind: str | None = field(default=None, repr=False)
+    """What it says that it is: "dataset" or "space"; None where it does not say."""
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
         """Return the reference that a text stands for: a folder if there is one of that name, else a repo.
 
-        With `hf://` before it, it is always a repo.
+        With `hf://` before it, it is always a repo; the address of a repo's page is understood too.
 
         Raises:
             PortError: it is neither a folder nor a repo's name.
@@ -34,10 +44,24 @@ class Reference:
         path = Path(text).expanduser()
         if not text.startswith("hf://") and path.is_dir():
             return cls(path.resolve().name, folder=path.resolve())
-        match = _NAME.fullmatch(text)
+        if path.is_file() and not text.startswith("hf://"):
+            raise PortError(f"{text!r} is a file: name the folder that it is in, or a repo")
+        place, address = text, f"{constants.ENDPOINT}/"
+        if text.startswith(address):
+            place = f"https://huggingface.co/{text.removeprefix(address)}"
+        match = _URL.fullmatch(place) or _NAME.fullmatch(text)
+        if text.startswith(("/", "./", "../", "~")):
+            raise PortError(f"there is no folder {text!r}")
         if match is None:
             raise PortError(f"{text!r} is neither a local folder nor a repo like org/name or org/name@revision")
-        return cls(match[1], match[2])
+        kind, name, revision = match[1], match[2], match[3]
+        if match.re is _URL:
+            revision = revision and unquote(revision)
+            if match[4] and "/tree/" in text:
+                whole = name if revision == "main" else f"{name}@{revision}"
+                place = match[4].strip("/")
+                raise PortError(f"{text} is a folder of {name}: name {whole}, with {setting('subfolder')} {place}")
+        return cls(name, revision, kind=kind and kind.removesuffix("s/"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +123,8 @@ def errors_about(pinned: Pinned):
     try:
         yield
     except PortError as error:
-        raise PortError(f"{pinned}: {error.message}") from error
+        named = error.message.startswith(f"{pinned}: ")  # by a block within this one
+        raise PortError(error.message if named else f"{pinned}: {error.message}") from error
 
 
 def sha256(*paths: Path) -> str:

@@ -23,6 +23,7 @@ from hf_bico.tasks.requirements import head_of, read_bank, require_task
 from hf_bico.tasks.samples import Task
 from hf_bico.workflows.config import AlignConfig
 from hf_bico.workflows.destination import Purport, destination_of
+from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, SamplePlan, calibration_of, drawn_from, matching_of, open_dataset, paired
 
 CLASSIFIERS = {
@@ -50,6 +51,7 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     """
     method = method_of(config.method, config.method_options)
     require_storable(method)
+    require_choices(config)
     device, named, calibration = pick_device(config.device), parse_columns(config.columns), calibration_of(config)
     a, b = (hub.resolve(name) for name in (config.base, config.target))
     lineage = Lineage(a, a, b, hub.resolve(config.dataset, "dataset"))

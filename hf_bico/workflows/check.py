@@ -34,6 +34,7 @@ from hf_bico.tasks.scores import Score
 from hf_bico.workflows.chance import require_learnt
 from hf_bico.workflows.config import CheckConfig
 from hf_bico.workflows.dry_run import cost, work_of
+from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import (
     Plan,
     calibration_of,
@@ -78,7 +79,7 @@ def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
         raise PortError(
             f"a check tries one method: name it with {setting('method')}; a port tries them all unless it is told one"
         )
-    matching_of(config)
+    require_choices(config)
     bytes_of(config.memory)
     with running.clock("resolve"):
         pinned = resolve_models(config, running.hub)

@@ -24,7 +24,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.models import RepoModel, repo_model
 from hf_bico.io.reference import Pinned, errors_about
 from hf_bico.io.workspace import Workspace
-from hf_bico.io.writer import require_room, staged
+from hf_bico.io.writer import staged
 from hf_bico.reports.records import Environment, Tried, origins
 from hf_bico.reports.report import CompareReport
 from hf_bico.reports.tables import judged, markdown, summary
@@ -35,6 +35,7 @@ from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
 from hf_bico.workflows.config import CompareConfig
+from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish
 from hf_bico.workflows.run import Run
@@ -79,8 +80,7 @@ def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
         methods, calibrations = chosen(config), calibrations_of(config)
         for alpha in config.alphas:
             check_alpha(alpha)
-        if config.output is not None:
-            require_room(config.output, 0)
+        require_choices(config)
         plan = make_plan(config, running.hub, methods, calibrations[0], bank=config.bank)
         plan = replace(plan, method=Naive())  # what the methods refuse is in their rows
         methods = with_polish(methods, polish_of(config, plan.models))

@@ -47,6 +47,7 @@ from hf_bico.workflows.config import (
     TaskChoices,
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
+from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
@@ -129,6 +130,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     Raises:
         PortError: whatever is wrong, before any heavy work.
     """
+    require_choices(config)
     maps = maps_of(config, hub)
     method = maps or method_of(config.method, config.method_options)
     check_alpha(config.alpha)

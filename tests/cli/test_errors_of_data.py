@@ -96,7 +96,7 @@ def test_an_evaluation_split_without_labels(port, tmp_path):
 
 def test_more_samples_than_there_are(port):
     assert_refused(port(n="61"), "61 samples asked for", "'train' has 60")
-    assert_refused(port(n="0"), "0 samples asked for")
+    assert_refused(port(n="0"), "-n 0 asks for no samples")
 
 
 def test_templates_without_a_place_for_the_class(port, tmp_path):

@@ -65,8 +65,8 @@ DAMAGES = {
     "flipped": (flipped, "maps-00001.safetensors is not what was written"),
     "NaN": (with_nan, "NaN or Inf in the map of block 0 attention output (00003.left"),
     "no JSON": (lambda folder: (folder / MAPS_FILE).unlink(), "there are no maps"),
-    "broken": (lambda folder: (folder / MAPS_FILE).write_text("{"), "not a readable record of maps"),
-    "a list": (lambda folder: (folder / MAPS_FILE).write_text("[]"), "not a readable record of maps"),
+    "broken": (lambda folder: (folder / MAPS_FILE).write_text("{"), "is no JSON in UTF-8"),
+    "a list": (lambda folder: (folder / MAPS_FILE).write_text("[]"), "is a list, where a JSON object"),
     "schema": (edited(lambda said: said.update(schema=99)), "has schema 99; this version reads up to 2"),
     "outside": (
         edited(lambda said: said["files"].update({"../maps-00001.safetensors": {"bytes": 1, "sha256": "x"}})),
@@ -81,7 +81,7 @@ DAMAGES = {
         edited(lambda said: said["maps"][4].update(left=said["maps"][4]["right"] | {"tensor": "00000.right"})),
         "00000.right is (48, 32), not (192, 128)",
     ),
-    "scale": (edited(lambda said: said["maps"][0].update(scale=float("inf"))), "not a readable record of maps"),
+    "scale": (edited(lambda said: said["maps"][0].update(scale=float("inf"))), "maps.0.scale is inf"),
     "zero": (edited(lambda said: said["maps"][0].update(scale=0.0)), "block 0 q has the scale 0.0"),
     "bare": (
         edited(lambda said: said["maps"][0].update(right=None)),
