@@ -242,7 +242,7 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
     record = MapsRecord.read(
         json.dumps(
             {
-                "schema": 1,
+                "schema": 2,
                 "source": base,
                 "target": base,
                 "method": {"name": "m", "citation": "c", "summary": "s", "options": {}},
@@ -252,7 +252,7 @@ def test_what_is_read_is_what_was_written(tmp_path, monkeypatch, size):
                 "files": shards.files,
                 "maps": shards.rows,
             }
-        )
+        ).encode()
     )
     entries = [record.entries[b.name] for _, b in pairs]
     shelf = MapReader(tmp_path, record, entries, "cpu")
@@ -320,21 +320,9 @@ def test_a_repo_of_the_same_maps_is_pushed_onto_and_no_other(world, tmp_path, mo
     aligned(tmp_path / "first", push_to="demo/again")
     many = {name for name in HfApi().list_repo_files("demo/again") if name.startswith("maps-")}
     monkeypatch.undo()
-    ran = hf_bico(
-        capsys,
-        monkeypatch,
-        "align",
-        "demo/base",
-        "demo/plus",
-        "--dataset",
-        "demo/task",
-        "-n",
-        "10",
-        "--output",
-        tmp_path / "second",
-        "--push-to",
-        "demo/again",
-    )
+    given = "--dataset", "demo/task", "-n", "10", "--output"
+    words = ("align", "demo/base", "demo/plus", *given, tmp_path / "second", "--push-to", "demo/again")
+    ran = hf_bico(capsys, monkeypatch, *words)
     assert ran.code == 0, ran.err
     assert "26 maps from demo/base to demo/plus" in ran.out
     few = {name for name in HfApi().list_repo_files("demo/again") if name.startswith("maps-")}
@@ -342,19 +330,6 @@ def test_a_repo_of_the_same_maps_is_pushed_onto_and_no_other(world, tmp_path, mo
     theirs = hf_hub_download("demo/again", MAPS_FILE)
     assert json.loads((tmp_path / "second" / MAPS_FILE).read_text()) == json.loads(Path(theirs).read_text())
     for repo, pair in (("demo/plus", ("demo/base", "demo/plus")), ("demo/again", ("demo/plus", "demo/base"))):
-        ran = hf_bico(
-            capsys,
-            monkeypatch,
-            "align",
-            *pair,
-            "--dataset",
-            "demo/task",
-            "-n",
-            "10",
-            "--output",
-            tmp_path / "third",
-            "--push-to",
-            repo,
-        )
+        ran = hf_bico(capsys, monkeypatch, "align", *pair, *given, tmp_path / "third", "--push-to", repo)
         assert_refused(ran, f"{repo} holds something that is not maps from {pair[0]} to {pair[1]}")
     assert not (tmp_path / "third").exists()

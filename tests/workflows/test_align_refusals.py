@@ -111,13 +111,17 @@ def test_damaged_maps_are_refused(maps, tmp_path, capsys, monkeypatch, name):
 
 
 def test_all_that_is_damaged_is_named(world, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "SHARD", 200_000)
+    monkeypatch.setattr(files, "SHARD", 100_000)
     aligned(tmp_path / "maps")
-    (tmp_path / "maps" / "maps-00004.safetensors").unlink()
-    (tmp_path / "maps" / "maps-00003.safetensors").unlink()
-    with pytest.raises(PortError, match=r"maps-00003\S+ maps-00004.safetensors is missing"):
+    used = {True: set(), False: set()}
+    for row in json.loads((tmp_path / "maps" / MAPS_FILE).read_text())["maps"]:
+        used[bool(row["blocks"][1])] |= {row[side]["file"] for side in ("left", "right")}
+    first, second, *_ = sorted(used[True] - used[False])  # of later blocks alone
+    for name in (first, second):
+        (tmp_path / "maps" / name).unlink()
+    with pytest.raises(PortError, match=rf"{first}\S+ {second} is missing"):
         ported(tmp_path / "out", maps=str(tmp_path / "maps"))
-    own = ported(tmp_path / "own", layers="0")  # which are in the first files
+    own = ported(tmp_path / "own", layers="0")
     assert same(own, ported(tmp_path / "over", maps=str(tmp_path / "maps"), layers="0"))
 
 
