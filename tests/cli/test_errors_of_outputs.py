@@ -161,6 +161,8 @@ def test_interrupted_anywhere(world, capsys, monkeypatch, tmp_path, owner, name)
         *TINY_PORT,
         "-n",
         "20",
+        "--seed",
+        "17",  # a port of no other test, whose scores would be remembered
         "--push-to",
         "demo/half",
         "--allow-regression",

@@ -17,7 +17,7 @@ from hf_bico.core.types import Wanted
 VIEWS = 4
 """How often the samples are seen again by the candidates that look again."""
 TRIED = 3.5
-"""Scales that a candidate is tried at, on average: three, and more where the best is not 1 (seen on our pairs)."""
+"""Scales that a candidate is tried at, as a guess: three, and up to five where the best is not 1."""
 CANDIDATES: tuple[Method, ...] = (
     Naive(),
     BiCo(),
