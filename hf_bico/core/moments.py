@@ -70,7 +70,8 @@ class CrossMoment:
         self.merge(CrossMoment(self.weighted, None, total_a, total_b, energy_a, energy_b, rows))
         if self.cross is None:
             self.cross = b.new_zeros(b.shape[-1], a.shape[-1])
-        self.cross = self.cross.to(b).addmm_(b.flatten(0, 1).T, a.flatten(0, 1))  # no second matrix of its size
+        cross = self.cross.to(b)  # added to in place: no second matrix of its size
+        self.cross = torch.addmm(cross, b.flatten(0, 1).T, a.flatten(0, 1), out=cross)
 
     def merge(self, other: "CrossMoment") -> None:
         """Add the sums of other rows of the same pair of streams, in place."""

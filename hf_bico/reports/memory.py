@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ from hf_bico.core.groups import blocks, crossings, grouped, moments_bytes
 from hf_bico.core.method import Method
 from hf_bico.core.methods import FewShot
 from hf_bico.core.methods.polished import Polished
+from hf_bico.core.pieces import piece_size
 from hf_bico.core.types import GRADIENTS, Pair, Signal, Site, Tensors
 
 WEIGHTED = frozenset({Signal.WEIGHTED_INPUT, Signal.WEIGHTED_GRADIENT})
@@ -93,7 +94,7 @@ def stages(work: Work, groups: Sequence[slice], *, apart: bool = False) -> dict[
     on_its_own = largest if work.beside else 0  # embeddings are the largest that move
     found = {
         "load": (a + b + max(a, READING * largest)) * work.from_files,
-        "calibrate": a + b + moments + max(_collecting(work, method, group) for group in groups),
+        "calibrate": a + b + moments + max(_collecting(_in_pieces(work, apart), method, group) for group in groups),
         "move": a + b + moments + so_far + _solving(work, method) + ON_THE_WAY * max(_widest(work), on_its_own),
         "evaluate": (b + kept + deltas + forward + largest) * bool(work.evaluated),
         "search": (a + b + kept + deltas + moments * (not staged) + forward + largest) * work.search,
@@ -184,6 +185,12 @@ def _bytes_of_one(work: Work, side: int) -> int:
 
 def _numbers(pairs: Iterable[Pair]) -> int:
     return sum(target.d_out * target.d_in * target.taps for _, target in pairs)
+
+
+def _in_pieces(work: Work, apart: bool) -> Work:
+    """Return the work with batches as they are passed: in pieces, where samples have a fixed number of rows."""
+    size = piece_size(work.pairs, "cuda" if apart else "cpu")
+    return work if size is None else replace(work, batch_size=min(work.batch_size, size))
 
 
 def _collecting(work: Work, method: Method, group: slice) -> int:
