@@ -1,6 +1,7 @@
 """Neighbouring patches taken as one row inside MLPs, where a block is widest and rows are most of what a port pays."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import torch
@@ -48,6 +49,7 @@ def rank_limit(pair: Pair, signal: Signal, how: Inside) -> int | None:
     return limit if limit < width else None
 
 
+@cache
 def groups(tokens: Tokens) -> Tensor:
     """Return the S (M, T) that merges a grid's patches: a row is their sum over the root of their number.
 
