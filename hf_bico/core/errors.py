@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _SETTING = re.compile(r"⟦(\w+)⟧")
+_ENDLESS = re.compile(r"(\S{400})\S{100,}")
 
 
 def setting(name: str) -> str:
@@ -35,6 +36,18 @@ def spelled(text: str) -> str:
     return _SETTING.sub(lambda found: _spell.get()(found[1]), text)
 
 
+def printable(text: str) -> str:
+    """Return a text as one line without characters that steer a terminal or turn its letters round: those escaped.
+
+    Words without an end, which nobody reads, are cut.
+    """
+    text = _ENDLESS.sub(r"\1…", text)
+    if text.isprintable():
+        return text
+    line = " ".join(text.splitlines()).replace("\t", " ")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
+
+
 class PortError(Exception):
     """Raised for what a user can mend. Its message is one line: what is wrong and what to do."""
 
@@ -44,7 +57,7 @@ class PortError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
-        return spelled(self.message)
+        return printable(spelled(self.message))
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:

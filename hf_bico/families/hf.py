@@ -139,7 +139,8 @@ class Transformers:
         if purpose.kind is PurposeKind.SPEECH and feeds is not None:  # every model writes with tokens of its own
             side.tokenizer = tokenizer = speak_like(tokenizer_in(folder) or tokenizer, tokenizer_in(feeds))
         if tokenizer is not None:
-            suit_tokenizer(tokenizer, model, classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
+            with _opening(folder):  # a tokenizer's config may say anything
+                suit_tokenizer(tokenizer, model, classifies=purpose.kind is PurposeKind.TEXT_CLASSES)
         return side
 
     def write(self, stage: Path, model: Any, base: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -24,6 +24,12 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 SOURCE_KINDS = ("model", "adapter")
 """What a source is taken for."""
+KINDS: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(("base_model_name_or_path", "revision", "task_type"), (str, "a text")),
+    **dict.fromkeys(("use_dora", "use_rslora", "lora_bias", "fan_in_fan_out"), (bool, "true or false")),
+    **dict.fromkeys(("rank_pattern", "alpha_pattern"), (dict, "an object")),
+}
+"""Settings that are read here → what they are, if they are not null."""
 PLAIN_INIT = (True, False, None, "gaussian", "eva", "orthogonal")
 """Initialisations of a LoRA that leave the base as it is."""
 SPECIAL = (
@@ -122,9 +128,9 @@ class AdapterConfig:
             PortError: it is not a JSON object, its type cannot be ported, or there are no weights safe to read.
         """
         data = read_object(folder / CONFIG)
-        for key in ("base_model_name_or_path", "revision", "task_type"):
-            if not isinstance(data.get(key), str | None):
-                raise PortError(f"{CONFIG}: {key} is {kind_of(data[key])}, where a text or null belongs")
+        for key, (kind_, words) in KINDS.items():
+            if not isinstance(data.get(key), kind_ | None):
+                raise PortError(f"{CONFIG}: {key} is {kind_of(data[key])}, where {words} or null belongs")
         kind = str(data.get("peft_type")).upper()
         if kind not in MERGEABLE:
             raise PortError(f"a {kind} adapter's change cannot be ported; that of {', '.join(MERGEABLE)} can")

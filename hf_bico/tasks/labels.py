@@ -129,7 +129,10 @@ class _Reader:
         names = self.dataset.text(CLASSES_FILE)
         strings = getattr(feature, "dtype", None) in ("string", "large_string")
         if names or getattr(feature, "names", None):
-            return tuple(name if strings or plain else name.replace("_", " ") for name in names or feature.names)
+            given = [str(name) if isinstance(name, int) else name for name in names or feature.names]
+            if odd := [repr(name) for name in given if not isinstance(name, str)]:
+                raise PortError(f"{self.where} have class names that are no texts: {listed(odd)}")
+            return tuple(name if strings or plain else name.replace("_", " ") for name in given)
         if self.kind is SampleKind.IMAGE and not strings:
             raise PortError(f"{self.where} have no class names: {self.mend}")
         values = {value for value in self.values() if value != UNASKED}

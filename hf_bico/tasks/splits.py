@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import datasets
 import fsspec
-import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.cache.cache import Cache
@@ -17,9 +16,13 @@ from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import errors as hub_errors
 
 from hf_bico.core.errors import PortError
+from hf_bico.io.cards import CARD, metadata_of
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Pinned
+from hf_bico.io.outside import read_object
+from hf_bico.io.reference import Pinned, errors_about
 
+INFOS = "dataset_infos.json"
+"""What old repos describe their data in."""
 WINDOW, IMAGE_WINDOW = 10_000, 2_000
 """How many first rows of a streamed split are drawn from, and how many of one with images or sounds."""
 
@@ -140,11 +143,24 @@ class HubDataset:
         """
         self.hub, self.pinned, self.streaming = hub, pinned, streaming
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
+        self._check_cards()
         with self._errors_as_one_line():
             self.builder = datasets.load_dataset_builder(path, config, revision=pinned.commit, token=hub.token)
         if isinstance(self.builder, Cache):  # what `datasets` falls back to: it may be of any commit
             raise PortError(f"no answer from {hub.api.endpoint} for dataset {pinned}; check the network or HF_ENDPOINT")
         self.config = self.builder.config.name
+
+    def _check_cards(self) -> None:
+        """Refuse a repo whose card or other description is not fit to be read, before `datasets` reads it."""
+        there = tuple(name for name in (CARD, datasets.config.REPOYAML_FILENAME, INFOS) if name in self.pinned.files)
+        folder = self.hub.fetch(self.pinned, there) if there else Path()
+        for name in there:
+            with errors_about(self.pinned):
+                if name == INFOS:
+                    read_object(folder / name)
+                    continue
+                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                metadata_of(text if name == CARD else f"---\n{text}\n---\n", name)
 
     @property
     def splits(self) -> list[str]:
@@ -192,10 +208,11 @@ class HubDataset:
         with self.hub.hub_errors_as_one_line(f"dataset {self.pinned}", self.pinned.name, "dataset"):
             try:
                 yield
-            except hub_errors.HTTPError:
+            except (PortError, hub_errors.HTTPError):
                 raise
-            except (ValueError, RuntimeError, OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
-                raise PortError(f"dataset {self.pinned} cannot be read: {' '.join(str(error).split())}") from error
+            except Exception as error:  # whatever it makes of a card, or of files, that it does not take
+                why = " ".join(str(error).split()) or type(error).__name__
+                raise PortError(f"dataset {self.pinned} cannot be read: {why}") from error
 
 
 def lines(path: Path) -> list[str]:

@@ -113,7 +113,7 @@ class MapsRecord:
             rows = [_entry(row) for row in data["maps"]]
             matching, method = data["matching"], data["method"]
             paths = {
-                tower: path and tuple(block if block is None else int(block) for block in path)
+                tower: None if path is None else tuple(block if block is None else int(block) for block in path)
                 for tower, path in matching["paths"].items()
             }
             said = {key: str(method[key]) for key in ("name", "citation", "summary")} | {
@@ -159,9 +159,10 @@ def _entry(row: Mapping[str, Any]) -> Entry:
     shapes = tuple((int(out), int(into)) for out, into in row["shapes"])
     if len(shapes) != 2 or not isfinite(row["scale"]):
         raise ValueError(f"the map of {row['target']} has shapes {row['shapes']} and scale {row['scale']}")
-    left, right = (row[side] and _place(row[side]) for side in ("left", "right"))
+    left, right = (None if row[side] is None else _place(row[side]) for side in ("left", "right"))
     output_fit, input_fit = (
-        fit and Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"])) for fit in (row["output"], row["input"])
+        None if fit is None else Fit(int(fit["rank"]), int(fit["full"]), float(fit["residual"]))
+        for fit in (row["output"], row["input"])
     )
     return Entry(str(row["source"]), str(row["target"]), shapes, left, right, output_fit, input_fit, row["scale"])
 
