@@ -319,7 +319,9 @@ def _agreeing(tokenizer: Any, text: Rendered, row: Row, at: int) -> int:
 
 def padding(tokenizer: Any) -> int:
     """Return the id that short rows are padded with."""
-    return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
+    most = getattr(tokenizer, KNOWN, 0) or float("inf")  # a token beyond the model's has no embedding to be masked
+    chosen = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    return next(token for token in chosen if token is not None and token < most)
 
 
 def _inputs(tokenizer: Any, rows: Sequence[Row], *, types: bool = False) -> dict[str, Tensor]:

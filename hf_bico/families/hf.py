@@ -347,10 +347,14 @@ def tokenizer_in(folder: Path, *, spaced: bool = False) -> Any:
 
 @contextmanager
 def _opening(folder: Path) -> Iterator[None]:
-    """Turn transformers' errors into one line, and silence its log, while the block runs."""
+    """Turn transformers' errors into one line, and silence its log and its bars, while the block runs."""
+    from huggingface_hub.utils import are_progress_bars_disabled
+    from transformers.utils import logging as bars
+
     logger = logging.getLogger("transformers")
-    before = logger.level
+    before, shown = logger.level, bars.is_progress_bar_enabled() and not are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)
+    bars.disable_progress_bar()
     try:
         yield
     except PortError:
@@ -359,3 +363,5 @@ def _opening(folder: Path) -> Iterator[None]:
         raise PortError(f"transformers cannot open the model: {reason(error)}") from error
     finally:
         logger.setLevel(before)
+        if shown:
+            bars.enable_progress_bar()

@@ -1,5 +1,7 @@
 """What may come of damage: the right thing, or one line, within half a minute and two gigabytes."""
 
+import atexit
+import json
 import os
 import resource
 import time
@@ -16,7 +18,7 @@ from hf_bico import PortError
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 """How many are tried of each kind of input."""
 SEED = os.environ.get("FUZZ_SEED")
-"""Set where each run is to try others; in CI all runs try the same."""
+"""Set where a run is to try others; in CI all runs try the same."""
 ROOM = 2 << 30
 """Bytes that may be taken more than are held already."""
 LONGEST = 4_000
@@ -39,10 +41,16 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: dict[str, dict[str, int]] = {}
+        if "FUZZ_TALLY" in os.environ:
+            atexit.register(self.write, Path(os.environ["FUZZ_TALLY"]) / f"{os.getpid()}.json")
 
     def add(self, kind: str, outcome: str) -> None:
         row = self.counts.setdefault(kind, {"right": 0, "one line": 0})
         row[outcome] += 1
+
+    def write(self, place: Path) -> None:
+        if self.counts:
+            place.write_text(json.dumps(self.counts))
 
 
 TALLY = Tally()

@@ -72,7 +72,7 @@ def test_ports(root, capsys, monkeypatch, data):
         "4",
     ]
     with put(place.parent, place.name, broken(data, place)):
-        ran = hf_bico(capsys, monkeypatch, *words, "--method", "naive", "--allow-regression", "--output", out)
+        ran = hf_bico(capsys, monkeypatch, *words, "--output", out)
     if ran.code:
         assert_refused(ran)
         assert not out.exists()
