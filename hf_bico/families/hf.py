@@ -349,8 +349,9 @@ def tokenizer_in(folder: Path, *, spaced: bool = False) -> Any:
 def _opening(folder: Path) -> Iterator[None]:
     """Turn transformers' errors into one line, and silence its log and its bars, while the block runs."""
     from huggingface_hub.utils import are_progress_bars_disabled
-    from transformers.utils import logging as bars
+    from transformers.utils import logging as transformers_logging
 
+    bars: Any = transformers_logging  # not typed
     logger = logging.getLogger("transformers")
     before, shown = logger.level, bars.is_progress_bar_enabled() and not are_progress_bars_disabled()
     logger.setLevel(logging.ERROR)

@@ -18,14 +18,15 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
         classifies: whether the model answers from the last token that is no padding.
 
     Raises:
-        PortError: the tokenizer's longest text is no number; a classifier with a decoder reads a text at its end token, and the tokenizer adds none.
+        PortError: the tokenizer's longest text is no number; a classifier with a decoder reads a text at its end token,
+            and the tokenizer adds none.
     """
     if not isinstance(tokenizer.model_max_length, int | float):
         raise PortError(
             f"tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r}, which is no number"
         )
     most = positions(model.config)
-    if most is not None and tokenizer.model_max_length > most:
+    if most is not None and longest > most:
         tokenizer.model_max_length = most
     rows = rows_of(model)
     setattr(tokenizer, KNOWN, rows)

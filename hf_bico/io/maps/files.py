@@ -112,7 +112,7 @@ class MapsRecord:
             files = {name: (int(file["bytes"]), str(file["sha256"])) for name, file in data["files"].items()}
             rows = [_entry(row) for row in data["maps"]]
             matching, method = data["matching"], data["method"]
-            paths = {
+            paths: dict[str, Any] = {
                 tower: None if path is None else tuple(block if block is None else int(block) for block in path)
                 for tower, path in matching["paths"].items()
             }
