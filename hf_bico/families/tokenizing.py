@@ -21,10 +21,9 @@ def suit_tokenizer(tokenizer: Any, model: Any, *, classifies: bool) -> None:
         PortError: the tokenizer's longest text is no number; a classifier with a decoder reads a text at its end token,
             and the tokenizer adds none.
     """
-    if not isinstance(tokenizer.model_max_length, int | float):
-        raise PortError(
-            f"tokenizer_config.json: model_max_length is {tokenizer.model_max_length!r}, which is no number"
-        )
+    longest = tokenizer.model_max_length
+    if not isinstance(longest, int | float):
+        raise PortError(f"tokenizer_config.json: model_max_length is {longest!r}, where a number belongs")
     most = positions(model.config)
     if most is not None and longest > most:
         tokenizer.model_max_length = most
