@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markupsafe import Markup
 
 from hf_bico.core.account import Left
 from hf_bico.core.transport import Moved
@@ -13,11 +14,10 @@ from hf_bico.core.types import INPUTS, Fit, Signal
 from hf_bico.families import Library, Purpose, PurposeKind
 from hf_bico.families.purposes import TASKS, kind_of
 from hf_bico.reports.figures import MATCHING_FILE
+from hf_bico.reports.markdown import inline, render
 from hf_bico.reports.records import LayerRow, MatchingRecord
 from hf_bico.reports.report import Evaluation, MapsReport, PortReport
 from hf_bico.tasks.scores import METRICS, Score
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def write_card(
     """
     lineage, scores = report.lineage, report.evaluation
     name = repo or "-on-".join(lineage[role].name.split("/")[-1] for role in ("source", "target"))
-    card = ModelCard.from_template(
-        metadata(report, opening, name, licenses),
-        template_path=str(TEMPLATES / "card.md.j2"),
+    text = render(
+        "card.md.j2",
+        card_data=metadata(report, opening, name, licenses).to_yaml(),
         name=name,
         report=report,
         rows=_scored(scores) if scores else [],
@@ -100,13 +100,13 @@ def write_card(
         maps=_maps(report.moved),
         left=_left(report.left),
     )
-    card.save(folder / "README.md")
+    ModelCard(text).save(folder / "README.md")
 
 
 def _scored(scores: Evaluation) -> list[tuple[str, Score]]:
     """Return the evaluation's rows, the model's own in bold."""
     *others, (label, ported) = scores.rows
-    return [*others, (f"**{label} (this model)**", ported)]
+    return [*others, (Markup(f"**{inline(label)} (this model)**"), ported)]
 
 
 def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence[str]) -> ModelCardData:
@@ -250,9 +250,9 @@ def write_maps_card(folder: Path, report: MapsReport, repo: str | None, endpoint
         datasets=None if calibration["local"] else [calibration["dataset"]],
         tags=["hf-bico", "hf-bico-maps", "task-vector", report.method.name],
     )
-    card = ModelCard.from_template(
-        data,
-        template_path=str(TEMPLATES / "maps_card.md.j2"),
+    text = render(
+        "maps_card.md.j2",
+        card_data=data.to_yaml(),
         name=name,
         record=report,
         endpoint=endpoint,
@@ -261,7 +261,7 @@ def write_maps_card(folder: Path, report: MapsReport, repo: str | None, endpoint
         size=sum(file["bytes"] for file in report.files.values()),
         mean=_means(report.maps),
     )
-    card.save(folder / "README.md")
+    ModelCard(text).save(folder / "README.md")
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -280,5 +280,5 @@ def reading():
     """Turn errors of the files below into a `PortError` of one line."""
     try:
         yield
-    except (OSError, hub_errors.HTTPError, pa.ArrowException) as error:
+    except (OSError, UnicodeError, hub_errors.HTTPError, pa.ArrowException) as error:
         raise PortError(f"the dataset's rows cannot be read: {' '.join(str(error).split())}") from error
