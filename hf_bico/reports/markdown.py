@@ -18,8 +18,8 @@ _MARKS = re.compile(
     r"""[\\`*\[\]<|~$]            # emphasis, code, links, HTML, cells, formulas
     | (?<![^\W_])_ | _(?![^\W_])  # emphasis too, unless within a word
     | &(?=\#|\w+;)                # entities
-    | ^(?:[\#>=]|[-+](?=\s))      # what begins a block
-    | (?<=^\d)[.)](?=\s)          # and a list with numbers""",
+    | ^\s*[\#>=] | ^\s*[-+](?![\w.]) | ^\s*\d+[.)](?=\s|$)  # what begins a block
+    """,
     re.VERBOSE,
 )
 _LINKED = re.compile(r"://|\bwww\.|\bmailto:|@[\w-]+\.\w", re.IGNORECASE)
@@ -29,7 +29,11 @@ _LINKED = re.compile(r"://|\bwww\.|\bmailto:|@[\w-]+\.\w", re.IGNORECASE)
 def inline(text: str) -> Markup:
     """Return a text as Markdown that shows it and is nothing else; with what looks like a link, as a code span."""
     line = printable(text)
-    return code(line) if _LINKED.search(line) else Markup(_MARKS.sub(r"\\\g<0>", line))
+    return code(line) if _LINKED.search(line) else Markup(_MARKS.sub(_escaped, re.sub(r"^\s+", " ", line)))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"{found[0][:-1]}\\{found[0][-1]}"
 
 
 def code(text: Any) -> Markup:
@@ -63,6 +67,6 @@ def render(template: str, **values: Any) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    made = Environment(loader=FileSystemLoader(TEMPLATES), finalize=_shown)  # noqa: S701
+    made = Environment(loader=FileSystemLoader(TEMPLATES), finalize=_shown)
     made.filters |= {"code": code, "fenced": fenced}
     return made
