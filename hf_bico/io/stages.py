@@ -9,8 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-LOCK = ".hf_bico-at-work"
-"""A file in each of them, locked by the process that works there: the system unlocks it however that process ends."""
+LOCK = ".at-work"
+"""What the name of a folder's lock ends in: a file beside it, there as long as the folder. The process that works in
+the folder holds it locked, and the system unlocks it however that process ends.
+"""
 
 
 @contextmanager
@@ -19,31 +21,55 @@ def beside(place: Path) -> Iterator[Path]:
 
     What processes that are gone left of their own for the same place is removed first.
     """
-    for left in place.parent.glob(f".{glob.escape(place.name)}-*/{LOCK}"):
+    for left in place.parent.glob(f".{glob.escape(place.name)}-*{LOCK}"):
         _remove_if_left(left)
-    with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
-        new = Path(folder, f"{LOCK}-new")
-        with new.open("w") as lock:
-            _locked(lock)
-            new.rename(Path(folder, LOCK))  # it is seen when it is locked, so that no other takes it for left
-            yield Path(folder)
+    lock, held = _new_lock(place)
+    folder = _folder_of(lock)
+    try:
+        folder.mkdir(0o700)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        held.close()
+        lock.unlink(missing_ok=True)
+
+
+def _folder_of(lock: Path) -> Path:
+    return lock.with_name(lock.name.removesuffix(LOCK))
+
+
+def _new_lock(place: Path) -> tuple[Path, IO[str]]:
+    """Make a lock, and return it with what holds it; another if a process took it for left before it was locked."""
+    while True:
+        number, name = tempfile.mkstemp(LOCK, f".{place.name}-", place.parent)
+        held = os.fdopen(number, "w")
+        if _is_mine(held, otherwise=True) and os.path.exists(name):
+            return Path(name), held
+        held.close()
 
 
 def _remove_if_left(lock: Path) -> None:
-    """Remove a folder if no process holds its lock; what cannot be removed stays."""
+    """Remove a folder and its lock if no process holds that; what cannot be removed stays."""
     with suppress(OSError), lock.open("r+") as file:
-        if _locked(file):
-            shutil.rmtree(lock.parent, ignore_errors=True)
+        if _is_mine(file, otherwise=False):
+            shutil.rmtree(_folder_of(lock), ignore_errors=True)
+            lock.unlink()
 
 
-def _locked(file: IO[str]) -> bool:
-    """Lock a file until it is closed, and return whether it is; not where the system has no such locks."""
+def _is_mine(file: IO[str], *, otherwise: bool) -> bool:
+    """Lock a file until it is closed, and return whether no other process holds it.
+
+    Args:
+        otherwise: what is returned where the system or the disk has no such locks.
+    """
     if os.name == "nt":
-        return False
+        return otherwise
     import fcntl
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another has it, or a file system without locks
+    except BlockingIOError:
         return False
+    except OSError:
+        return otherwise
     return True

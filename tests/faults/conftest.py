@@ -5,16 +5,18 @@ import os
 from pathlib import Path
 
 import pytest
-from support.broken import Broken
+from huggingface_hub import HfApi
+from support.broken import Broken, publish
 from support.faulty import faulty
 from support.forked import running
 from support.hub import client_env
 
 
 @pytest.fixture(scope="session")
-def broken(hub, world, tmp_path_factory):
+def broken(hub, tmp_path_factory):
     """Commands that can be broken, with what clean ones make."""
     root = tmp_path_factory.mktemp("broken") / "work"
+    publish(HfApi(), root.parent / "little")
     with faulty(hub.url) as proxy:
         env = client_env(hub, root / "home") | {"HF_ENDPOINT": proxy.url}
         with running(root, env) as runner:

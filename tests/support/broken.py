@@ -8,18 +8,35 @@ from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from huggingface_hub import HfApi
+from support import little
 from support.faulty import Proxy
 from support.forked import Ran, Runner
 from support.hub import Hub
 
 OURS = ("hf_bico.json", "README.md", "hf_bico_maps.json")
 """Files that hold times and the repo's name; all others are the same bit by bit."""
-SMALL = ("--dataset", "demo/task", "-n", "8", "--batch-size", "4")
-PORT = ("port", "demo/ft", "--to", "demo/plus", "--method", "bico", "--eval-n", "8", "--allow-regression", *SMALL)
-ALIGN = ("align", "demo/base", "demo/plus", *SMALL)
-DELTA = "demo/faults-delta"
+SMALL = ("--dataset", "demo/little-task", "-n", "4", "--batch-size", "2")
+PORT = ("port", "demo/little-ft", "--to", "demo/little-plus", "--method", "bico", "--allow-regression", *SMALL)
+ALIGN = ("align", "demo/little-base", "demo/little-plus", *SMALL)
+DELTA = "demo/little-delta"
 WORK = {"port": PORT, "align": ALIGN, "load": ("load", DELTA)}
 """Name → words; `load` opens a delta by `from_pretrained`."""
+
+
+def publish(api: HfApi, root: Path) -> None:
+    """Put a Llama of a few hundred weights on the Hub: its base, a fine-tune, a new base, and texts."""
+    base = little.llama()
+    models = {"base": base, "ft": little.tuned(base), "plus": little.llama(1), "task": None}
+    for name, model in models.items():
+        folder, kind = root / name, "model" if model else "dataset"
+        if model:
+            little.write(model, folder)
+            (folder / "README.md").write_text("---\nbase_model: demo/little-base\nlicense: mit\n---\n" * (name == "ft"))
+        else:
+            little.write_texts(folder)
+        api.create_repo(f"demo/little-{name}", repo_type=kind)
+        api.upload_folder(folder_path=folder, repo_id=f"demo/little-{name}", repo_type=kind)
 
 
 class Clean(NamedTuple):
@@ -126,7 +143,7 @@ class Broken:
         assert ran.out == self.clean[name].out or name != "load"
         if name != "load":
             assert self.out.exists()
-            assert self.assert_nothing_half(name, repo, 2) == len(before) + 1
+            assert self.assert_nothing_half(name, repo, len(before) + 1) == len(before) + 1
         self.assert_no_litter()
 
     def assert_no_litter(self) -> None:

@@ -5,9 +5,11 @@ Each child has the streams, the exit code and the signals of a process of its ow
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 LONGEST = 30.0
 """Seconds that a command may take; one that takes longer hangs."""
 HUNG = "hung"
+FIRST = ("hf_bico.cli.main", "hf_bico.workflows.port", "hf_bico.workflows.align", "datasets", "transformers")
+"""Modules that every child needs, imported before the first."""
 
 
 class Ran(NamedTuple):
@@ -70,6 +74,7 @@ def running(root: Path, env: Mapping[str, str]) -> Iterator[Runner]:
     (root / "tmp").mkdir(parents=True)
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), env.get("PYTHONPATH", "")])
     more = {"HF_HOME": str(root / "home"), "TMPDIR": str(root / "tmp"), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    more["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # transformers asks when it is imported, here before the command says so
     command = [sys.executable, "-m", "support.forked"]
     process = subprocess.Popen(
         command, cwd=root, env={**env, **more}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -82,6 +87,8 @@ def running(root: Path, env: Mapping[str, str]) -> Iterator[Runner]:
 def serve() -> None:
     """Answer each line of cases with a line of how they ended."""
     answers = os.fdopen(os.dup(1), "w")
+    setattr(re, "_MAXCACHE", 100_000)  # noqa: B010
+    _load(FIRST, ())
     for line in sys.stdin:
         kept, cases = Path.cwd().with_name("streams"), json.loads(line)
         kept.mkdir(exist_ok=True)
@@ -92,12 +99,21 @@ def serve() -> None:
         answers.flush()
 
 
-def _load(modules: Sequence[str]) -> None:
-    """Import what a child has imported, so that the next ones need not."""
+def _imported() -> dict[str, Any]:
+    """Return what a child has imported, and the patterns that it has compiled."""
+    patterns = [[pattern, flags] for _, pattern, flags in re._cache if isinstance(pattern, str)]
+    return {"modules": list(sys.modules), "patterns": patterns}
+
+
+def _load(modules: Sequence[str], patterns: Sequence[Sequence[Any]]) -> None:
+    """Import and compile the same, so that the next children need not."""
     for name in modules:
         if name not in sys.modules:
             with suppress(Exception):
                 importlib.import_module(name)
+    for pattern, flags in patterns:
+        re.compile(pattern, flags)
+    gc.freeze()  # a collection in a child would copy all of it
 
 
 def _started(case: Mapping[str, Any], place: Path) -> int:
@@ -130,16 +146,18 @@ def _child(case: Mapping[str, Any], place: Path) -> int:
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
-    told = {"events": events.names, "modules": list(sys.modules)} if case.get("tell") else {"events": [], "modules": []}
+    told = {"events": events.names, **_imported()} if case.get("tell") else {"events": []}
     if "limit" not in case:
         Path(f"{place}.events").write_text(json.dumps(told))
     return code
 
 
 def _hurry() -> None:
-    """Let the waits for a Hub take no time, and progress be saved after every batch."""
+    """Let the waits for a Hub take no time, nor the estimate's look at the device; save progress after every batch."""
     from hf_bico.io import workspace
+    from hf_bico.reports import estimate
 
+    estimate.matmul_rate = lambda *device: 1e10
     workspace.EVERY, right = 0.0, time.sleep
     time.sleep = lambda seconds: right(min(seconds, 0.001))
 
@@ -201,10 +219,9 @@ def _read(place: Path) -> list[Any]:
     """Return what a child left: its streams, and its events with the modules that it imported."""
     out, err = (Path(f"{place}.{name}").read_text(errors="replace") for name in ("out", "err"))
     told = Path(f"{place}.events")
-    if not told.exists():
-        return [out, err, []]
-    said = json.loads(told.read_text())
-    _load(said["modules"])
+    said = json.loads(told.read_text()) if told.exists() else {"events": []}
+    if "modules" in said:
+        _load(said["modules"], said["patterns"])
     return [out, err, said["events"]]
 
 
