@@ -2,9 +2,7 @@
 
 import json
 import shlex
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -38,7 +36,7 @@ def fleet(config: FleetConfig, call: Call) -> None:
     if config.show:
         _show(terminal, planned.shown())
         return
-    with _terminated_as_interrupted(), Board(terminal) as board:
+    with Board(terminal) as board:
         ledger = run(planned, config, hub, board.show)
     entries = entries_of(planned, ledger)
     made = [entry.url or entry.output for entry in entries.values() if entry.state == "done" and entry.kind == "port"]
@@ -138,19 +136,3 @@ def _table(*header: str, title: str = "") -> Table:
 def _add(table: Table, *cells: str) -> None:
     """Add a row; brackets in names and errors are no marks."""
     table.add_row(*map(Text, cells))
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """Let whoever ends or hangs up on this process stop its children too, as Ctrl-C does."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    names = [each for each in ("SIGTERM", "SIGHUP") if hasattr(signal, each)]
-    before = {getattr(signal, name): signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

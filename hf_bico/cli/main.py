@@ -3,6 +3,9 @@
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -25,8 +28,9 @@ for command in (port, check, compare, align, fleet, extract, apply):
     app.command()(command)
 SHARED = {"port"}
 """Commands whose work several processes can share."""
-INTERRUPTED = Ending(130, "Interrupted; nothing was left half-written")
-"""After Ctrl-C."""
+KEPT = "nothing was left half-written"
+STOPS = {"SIGINT": f"Interrupted; {KEPT}", "SIGTERM": f"Terminated; {KEPT}", "SIGHUP": f"Hung up; {KEPT}"}
+"""Signals that ask a command to stop, Ctrl-C first, and its last line then; the exit code is the shell's."""
 
 
 def _version(wanted: bool) -> None:
@@ -49,21 +53,41 @@ def common(
         raise PortError("only port shares its work among processes: start this command once, without a launcher")
 
 
-def _on_interrupt(number: int, frame: object) -> None:
-    interrupted.set()
-    raise KeyboardInterrupt
+@contextmanager
+def _stopped_by_signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt at a signal to stop, so that all is tidied up; yield the numbers of those that came.
+
+    One that whoever started the command has it ignore, as nohup does, stays ignored.
+    """
+    came: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name) for name in STOPS if hasattr(signal, name)]
+    wanted = [each for each in numbers if each == signal.SIGINT or signal.getsignal(each) != signal.SIG_IGN]
+    before = {each: signal.signal(each, stop) for each in wanted}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped(came: Sequence[int]) -> Ending:
+    """Return the ending of a command that a signal stopped: Ctrl-C where none came, for a library's own."""
+    number = came[0] if came else signal.SIGINT
+    return Ending(128 + number, STOPS[signal.Signals(number).name])
 
 
 def main() -> None:
     """Run the console script: one line and exit code 2 for a user's mistake; a traceback only with HF_DEBUG=1."""
     interrupted.clear()
     spelled.clear()
-    before = signal.signal(signal.SIGINT, _on_interrupt)
-    try:
-        with spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
-            ending = run_together(_run) if is_launched() else _run()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with _stopped_by_signals() as came, spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
+        ending = run_together(partial(_run, came)) if is_launched() else _run(came)
     if ending.line:
         stderr.print(ending.line, markup=False)
     if is_launched() and ending.code:
@@ -71,16 +95,20 @@ def main() -> None:
     sys.exit(ending.code)
 
 
-def _run() -> Ending:
-    """Run the command that was asked for."""
+def _run(came: Sequence[int]) -> Ending:
+    """Run the command that was asked for.
+
+    Args:
+        came: the signals to stop that came, filled while it runs.
+    """
     try:
         code = app(standalone_mode=False) or 0
-        return INTERRUPTED if code == INTERRUPTED.code else Ending(code)
+        return _stopped(came) if code == 128 + signal.SIGINT else Ending(code)
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        return _stopped(came)
     except Exception as error:
         if interrupted.is_set():  # a library below turned it into an error of its own
-            return INTERRUPTED
+            return _stopped(came)
         if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
             raise
         message = error.format_message() if isinstance(error, TyperException) else str(error)

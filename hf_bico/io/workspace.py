@@ -10,7 +10,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import cached_assets_path
+from huggingface_hub import cached_assets_path, constants
 from safetensors.torch import save_file
 
 from hf_bico.core.errors import PortError
@@ -34,13 +34,22 @@ class Workspace:
 
     Args:
         key: all that the result depends on, as plain JSON data.
+
+    Raises:
+        PortError: the folder cannot be made.
     """
 
     def __init__(self, key: Mapping[str, Any]) -> None:
         ranks = here()
         share = {"share": [ranks.rank, ranks.world]} if ranks.world > 1 else {}
         digest = hashlib.sha256(json.dumps(dict(key) | share, sort_keys=True).encode()).hexdigest()[:32]
-        self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
+        try:
+            self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
+        except OSError as error:
+            raise PortError(
+                f"no progress can be kept under {constants.HF_ASSETS_CACHE} ({error.strerror}): make room there, or name "
+                "another folder in HF_ASSETS_CACHE"
+            ) from error
         self.statistics, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()
 

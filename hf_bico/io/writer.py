@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
 from hf_bico.io.adapter import CONFIG, WEIGHTS
 from hf_bico.io.checkpoints import OpenedBase
+from hf_bico.io.stages import beside
 
 
 def require_room(place: Path, needed: int) -> None:
@@ -66,8 +66,8 @@ def staged(place: Path):
     """
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{place.name}-", dir=place.parent) as folder:
-            stage = Path(folder) / place.name
+        with beside(place) as folder:
+            stage = folder / place.name
             yield stage
             for path in (stage, *stage.rglob("*")):
                 path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors' files can be read by their owner alone

@@ -19,13 +19,20 @@ class Fault:
     """What is done to requests of a kind."""
 
     what: str
-    """login, json, status, reset (before the Hub hears of it), lost (after it did), cut, or idle (closed after it)."""
+    """What comes in place of the Hub's answer: login, json, status, garbage (no HTTP), or reset (before the Hub hears
+    of it); lost (after it did); what is wrong with the answer: cut, long or short (its Content-Length), changed (its
+    headers); or idle (closed after it).
+    """
     method: str = ".*"
     path: str = ".*"
     times: int = 1
     status: int = 503
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str | None] = field(default_factory=dict)
+    """More of the answer's, or of a changed answer's; None takes one away. {path} is that of the request."""
     body: bytes = b"[]"
+    """Of json and of status."""
+    struck: int = 0
+    """How many requests met it."""
 
 
 @dataclass
@@ -40,7 +47,7 @@ class Proxy:
         with self.lock:
             for each in self.faults:
                 if each.times and re.fullmatch(each.method, method) and re.search(each.path, path):
-                    each.times -= 1
+                    each.times, each.struck = each.times - 1, each.struck + 1
                     return each
         return None
 
@@ -51,17 +58,19 @@ class Proxy:
 def _handler(hub: str, proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def handle_all(self) -> None:
             body = self._body()
             fault = proxy.fault(self.command, self.path)
             what = fault.what if fault else ""
-            if what == "reset":
+            if what in ("reset", "garbage"):
+                self.wfile.write(b"SSH-2.0-server\r\n" if what == "garbage" else b"")
                 self._drop()
                 return
             if fault and what in ("login", "json", "status"):
                 own = {"login": (200, LOGIN, "text/html"), "json": (200, fault.body, "application/json")}
-                status, data, kind = own.get(what, (fault.status, b'{"error": "busy"}', "application/json"))
+                status, data, kind = own.get(what, (fault.status, fault.body, "application/json"))
                 self._answer(status, data, {"Content-Type": kind, **fault.headers})
                 return
             proxy.seen.append(f"{self.command} {self.path}")
@@ -69,8 +78,14 @@ def _handler(hub: str, proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             if what == "lost":
                 self._drop()
                 return
+            if fault and what == "changed":
+                lower = {name.lower() for name in fault.headers}
+                headers = {name: value for name, value in headers.items() if name.lower() not in lower} | fault.headers
+            if what in ("long", "short"):
+                headers = {name: value for name, value in headers.items() if name.lower() != "content-length"}
+                headers["Content-Length"] = str(max(0, len(data) + (10 if what == "long" else -10)))
             self._answer(status, data[: len(data) // 2] if what == "cut" else data, headers)
-            if what in ("idle", "cut"):
+            if what in ("idle", "cut", "long", "short"):
                 self._drop()
 
         do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = handle_all
@@ -94,10 +109,11 @@ def _handler(hub: str, proxy: Proxy) -> type[BaseHTTPRequestHandler]:
             to.close()
             return got.status, {name: value for name, value in got.getheaders() if name.lower() not in HOP}, data
 
-        def _answer(self, status: int, data: bytes, headers: dict[str, str]) -> None:
+        def _answer(self, status: int, data: bytes, headers: dict[str, str | None]) -> None:
             self.send_response(status)
             for name, value in headers.items():
-                self.send_header(name, value)
+                if value is not None:
+                    self.send_header(name, value.replace("{path}", self.path))
             if not any(name.lower() == "content-length" for name in headers):
                 self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -121,6 +137,7 @@ def faulty(hub: str) -> Iterator[Proxy]:
     proxy = Proxy("")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub, proxy))
     server.daemon_threads = True
+    setattr(server, "handle_error", lambda *_: None)  # noqa: B010  # a client that was killed has hung up
     proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
