@@ -47,8 +47,8 @@ class Workspace:
             self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
         except OSError as error:
             raise PortError(
-                f"no progress can be kept under {constants.HF_ASSETS_CACHE} ({error.strerror}): make room there, or name "
-                "another folder in HF_ASSETS_CACHE"
+                f"no progress can be kept under {constants.HF_ASSETS_CACHE} ({error.strerror}): make room there, or "
+                "name another folder in HF_ASSETS_CACHE"
             ) from error
         self.statistics, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"
         self.batches, self.saved = 0, time.monotonic()

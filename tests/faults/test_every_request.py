@@ -8,7 +8,12 @@ from support.broken import WORK, Broken
 from support.fault_kinds import KINDS, fault
 from support.faulty import faulty
 
-IDS = {r"[0-9a-f]{64}": "OID", r"[0-9a-f]{40}": "COMMIT", r"demo/broken-\d+": "demo/new", r"little-(ft|base|plus)": "MODEL"}
+IDS = {
+    r"[0-9a-f]{64}": "OID",
+    r"[0-9a-f]{40}": "COMMIT",
+    r"demo/broken-\d+": "demo/new",
+    r"little-(ft|base|plus)": "MODEL",
+}
 IDS |= {r"(README\.md|[\w.]+\.json)$": "SMALL"}
 """Patterns of what differs between requests of one kind, and what stands for it."""
 PUSHING = ("whoami", "demo/new", "create", "yaml")

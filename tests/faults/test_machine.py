@@ -121,7 +121,9 @@ def test_a_home_that_is_none(ready, note, home):
     words = [*ready.words("port", "demo/broken-home")[:-4], "--dry-run"]
     env["HF_HUB_CACHE"] = str(ready.home / "hub") if home == "none" else ""
     env = {key: value for key, value in env.items() if value}
-    ran = subprocess.run([sys.executable, "-m", "hf_bico", *words], capture_output=True, text=True, env=env, timeout=100)
+    ran = subprocess.run(
+        [sys.executable, "-m", "hf_bico", *words], capture_output=True, text=True, env=env, timeout=100
+    )
     assert "Traceback" not in ran.stderr, ran
     assert ran.returncode in ((0,) if home == "none" else (0, 2)), ran
     assert ran.returncode == 0 or ran.stderr.count("\n") == 1, ran.stderr

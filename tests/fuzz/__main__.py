@@ -13,12 +13,12 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reliability.md"
-MARKS = ("<!-- fuzz -->", "<!-- /fuzz -->")
 
 
 def main() -> int:
     """Run the suite; 0 if all inputs came to the right thing or to one line."""
+    from tests.support.tallies import put_table
+
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
     parser.add_argument(
         "-n", type=int, default=10_000, help="examples of each kind; a fifteenth of them of whole ports"
@@ -34,8 +34,9 @@ def main() -> int:
             words += [f"--hypothesis-seed={chosen.seed}"]
         code = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, env=env).returncode
         rows = tallied(Path(folder))
-    if not code and rows:
-        write(rows)
+    if not code:
+        table = [(kind, f"{sum(n.values()):,}", f"{n['right']:,}", f"{n['one line']:,}") for kind, n in rows.items()]
+        put_table("fuzz", ("damaged", "tried", "right", "one line"), table)
     return code
 
 
@@ -46,20 +47,6 @@ def tallied(folder: Path) -> dict[str, Counter]:
         for kind, counts in json.loads(path.read_text()).items():
             rows[kind] = rows.get(kind, Counter()) + Counter(counts)
     return rows
-
-
-def write(rows: dict[str, Counter]) -> None:
-    """Put the counts into the page, in place of those before; kinds that were not run keep theirs."""
-    before, rest = PAGE.read_text(encoding="utf-8").split(MARKS[0])
-    old, after = rest.split(MARKS[1])
-    said = {line.split("|")[1].strip(): line for line in old.strip().splitlines()[2:]}
-    said |= {
-        kind: f"| {kind} | {counts['right'] + counts['one line']:,} | {counts['right']:,} | {counts['one line']:,} |"
-        for kind, counts in rows.items()
-    }
-    head = ["| damaged | tried | right | one line |", "|---|---|---|---|"]
-    table = "\n".join([*head, *(said[kind] for kind in sorted(said))])
-    PAGE.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
