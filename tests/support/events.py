@@ -46,9 +46,8 @@ class Events:
             if self._inside(path):
                 writes = bool(flags & (os.O_WRONLY | os.O_RDWR)) if isinstance(flags, int) else set("wax+") & set(mode)
                 self._seen(f"open {path}", bool(writes))
-        elif event in WRITES or event in OTHERS:
-            if event == "socket.connect" or any(self._inside(each) for each in args):
-                self._seen(f"{event} {args[0] if isinstance(args[0], str) else ''}", event in WRITES)
+        elif event in WRITES + OTHERS and (event == "socket.connect" or any(self._inside(each) for each in args)):
+            self._seen(f"{event} {args[0] if isinstance(args[0], str) else ''}", event in WRITES)
 
     def _inside(self, path: Any) -> bool:
         return isinstance(path, str | os.PathLike) and os.path.abspath(path).startswith(self.root)
