@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub import errors as hub_errors
 
+from hf_bico.core.errors import PortError
 from hf_bico.io.patience import BUSY, LOST, WAITS, asked_to_wait
 
 logger = logging.getLogger(__name__)
@@ -35,14 +36,17 @@ class Commit:
         return _until_known(self._send, self._found)
 
     def _send(self) -> str:
-        made = self.api.create_commit(
-            self.repo,
-            list(self.operations),
-            commit_message=self.message,
-            parent_commit=self.parent,
-            create_pr=self.create_pr,
-            repo_type=self.kind,
-        )
+        try:
+            made = self.api.create_commit(
+                self.repo,
+                list(self.operations),
+                commit_message=self.message,
+                parent_commit=self.parent,
+                create_pr=self.create_pr,
+                repo_type=self.kind,
+            )
+        except RuntimeError as error:  # of an upload, before anything was committed
+            raise _of_upload(error, self.repo) from error
         return made.pr_url or made.commit_url
 
     def _found(self) -> str | None:
@@ -75,6 +79,16 @@ class Commit:
             if not right:
                 return None
         return head
+
+
+def _of_upload(error: RuntimeError, repo: str) -> Exception:
+    """Return why a file was not uploaded: what may be better a moment later, as it was raised; else our own error."""
+    why = error.__cause__ or error
+    status = why.response.status_code if isinstance(why, hub_errors.HfHubHTTPError) else None
+    if isinstance(why, LOST) or status in BUSY:
+        assert isinstance(why, Exception)
+        return why
+    return PortError(f"{repo}: a file could not be uploaded, and nothing was pushed: {' '.join(str(why).split())}")
 
 
 def _is_of(file, operation: CommitOperationAdd) -> bool:

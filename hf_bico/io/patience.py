@@ -5,6 +5,7 @@ that is the factory of its HTTP client, which transformers and datasets use too.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ class Patient(httpx2.Client):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.given_up: dict[str, float] = {}
+        self.lock, self.waiting = threading.Lock(), 0
 
     def send(self, request: httpx2.Request, **how: Any) -> httpx2.Response:
         """Send a request, several times where the Hub is busy or the connection was lost, and nothing is changed."""
@@ -66,8 +68,17 @@ class Patient(httpx2.Client):
                     raise
                 why = " ".join(str(error).split()) or type(error).__name__
             tries -= 1
-            logger.warning("The Hub at %s is not reached (%s); trying again in %.0f s …", request.url.host, why, wait)
-            time.sleep(wait)
+            self._wait(wait, f"The Hub at {request.url.host} is not reached ({why})")
+
+    def _wait(self, seconds: float, why: str) -> None:
+        """Wait, and say so unless another thread waits already."""
+        with self.lock:
+            first, self.waiting = not self.waiting, self.waiting + 1
+        if first:
+            logger.warning("%s; trying again in %.0f s …", why, seconds)
+        time.sleep(seconds)
+        with self.lock:
+            self.waiting -= 1
 
     def _give_up(self, place: str) -> None:
         self.given_up[place] = time.monotonic()

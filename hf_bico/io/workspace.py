@@ -45,9 +45,9 @@ class Workspace:
         digest = hashlib.sha256(json.dumps(dict(key) | share, sort_keys=True).encode()).hexdigest()[:32]
         try:
             self.folder: Path = cached_assets_path("hf_bico", namespace="ports", subfolder=digest)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # the client's own, for a file in place of the folder
             raise PortError(
-                f"no progress can be kept under {constants.HF_ASSETS_CACHE} ({error.strerror}): make room there, or "
+                f"no progress can be kept under {constants.HF_ASSETS_CACHE} ({error}): make room there, or "
                 "name another folder in HF_ASSETS_CACHE"
             ) from error
         self.statistics, self.facts = self.folder / "moments.safetensors", self.folder / "facts.json"

@@ -44,9 +44,9 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("status", [302, 307])
 @pytest.mark.parametrize("place", PLACES)
-def test_no_token_goes_to_another_host(ready, place, status):
+def test_no_token_goes_to_another_host(ready, place):
+    status = 302 if list(PLACES).index(place) % 2 else 307
     method, path, work = PLACES[place]
     ready.forget(cold=True)
     with listening() as (other, heard):

@@ -68,6 +68,10 @@ def right_or_one_line(kind: str) -> Iterator[None]:
             assert 8 < len(said) < LONGEST, said
             TALLY.add(kind, "one line")
             return
+        except Exception as error:
+            if not isinstance(error, AssertionError):
+                raise AssertionError(f"neither right nor one line: {type(error).__name__}: {error}") from error
+            raise
     TALLY.add(kind, "right")
 
 
