@@ -29,7 +29,8 @@ class Fault:
     status: int = 503
     headers: dict[str, str | None] = field(default_factory=dict)
     """More of the answer's, or of a changed answer's; None takes one away. {path} is that of the request."""
-    body: bytes = b"[]"
+    body: bytes | None = None
+    """None: the error of a busy Hub, or an empty list."""
     """Of json and of status."""
     struck: int = 0
     """How many requests met it."""
@@ -69,8 +70,10 @@ def _handler(hub: str, proxy: Proxy) -> type[BaseHTTPRequestHandler]:
                 self._drop()
                 return
             if fault and what in ("login", "json", "status"):
-                own = {"login": (200, LOGIN, "text/html"), "json": (200, fault.body, "application/json")}
-                status, data, kind = own.get(what, (fault.status, fault.body, "application/json"))
+                said = b'{"error": "busy"}' if what == "status" else b"[]"
+                said = said if fault.body is None else fault.body
+                own = {"login": (200, LOGIN, "text/html"), "json": (200, said, "application/json")}
+                status, data, kind = own.get(what, (fault.status, said, "application/json"))
                 self._answer(status, data, {"Content-Type": kind, **fault.headers})
                 return
             proxy.seen.append(f"{self.command} {self.path}")
