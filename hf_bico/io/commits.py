@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -88,7 +89,8 @@ def _of_upload(error: RuntimeError, repo: str) -> Exception:
     if isinstance(why, LOST) or status in BUSY:
         assert isinstance(why, Exception)
         return why
-    return PortError(f"{repo}: a file could not be uploaded, and nothing was pushed: {' '.join(str(why).split())}")
+    said = re.sub(r"\?\S+", "?…", " ".join(str(why).split()))  # addresses of uploads are signed
+    return PortError(f"{repo}: a file could not be uploaded, and nothing was pushed: {said}")
 
 
 def _is_of(file, operation: CommitOperationAdd) -> bool:

@@ -75,7 +75,7 @@ def damaged_bytes(draw: st.DrawFn, raw: bytes) -> bytes:
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, max(0, len(raw) - 1)))
         size = draw(st.integers(1, 16))
-        how = draw(st.sampled_from(["change", "cut", "put", "twice", "drop"]))
+        how = draw(st.sampled_from(["change"] * 4 + ["cut", "put", "twice", "drop"]))
         if how == "cut":
             raw = raw[:at]
         elif how == "twice":
@@ -101,7 +101,10 @@ def safetensors(header: Any, rest: bytes) -> bytes:
 
 
 def damaged_safetensors(raw: bytes, most: int = 2) -> st.SearchStrategy[bytes]:
-    """A file of safetensors whose header says something else, or whose bytes are damaged."""
+    """A file of safetensors whose header says something else, whose numbers are others, or whose bytes are damaged."""
     header, rest = header_of(raw)
     said = damaged(header, most).map(lambda other: safetensors(other, rest))
-    return st.one_of(said, said, damaged_bytes(raw))
+    numbers = st.tuples(st.integers(0, max(0, len(rest) - 4)), st.binary(min_size=4, max_size=4)).map(
+        lambda at: safetensors(header, rest[: at[0]] + at[1] + rest[at[0] + 4 :])
+    )
+    return st.one_of(said, said, numbers, damaged_bytes(raw))

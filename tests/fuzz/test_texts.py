@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -12,6 +13,7 @@ from fuzz.laws import fuzzed, put, right_or_one_line
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hf_bico import PortError
 from hf_bico.core.pairing import read_matching
 from hf_bico.io.cards import card_of
 from hf_bico.io.hub import Hub
@@ -92,6 +94,17 @@ def samples(folder: Path, cache: Path) -> list[tuple]:
     ]
 
 
+BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijkl"))
+
+
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_a_bomb_in_the_card_of_data(folder, tmp_path, name):
+    """It is refused before the library makes anything of it."""
+    text = f"---\n{BOMB}---\n" if name == "README.md" else BOMB
+    with put(folder, name, text.encode()), pytest.raises(PortError, match="too large with its aliases"):
+        samples(folder, tmp_path)
+
+
 @fuzzed
 @given(data=st.data())
 def test_cards_of_data(folder, tmp_path_factory, data):
@@ -109,6 +122,7 @@ def test_rows(folder, tmp_path_factory, data):
         row = rows[data.draw(st.integers(0, len(rows) - 1))]
         row[data.draw(st.sampled_from(["text", "label", "more"]))] = data.draw(odd)
     raw = "".join(json.dumps(row) + "\n" for row in rows).encode("utf-8", "replace")
-    raw = data.draw(st.just(raw) | damaged_bytes(raw))
+    no_text = st.integers(0, len(raw) - 1).map(lambda at: raw[:at] + b"\x80" + raw[at + 1 :])
+    raw = data.draw(st.just(raw) | damaged_bytes(raw) | no_text)
     with put(folder, "train.jsonl", raw), right_or_one_line("rows of data"):
         assert samples(folder, tmp_path_factory.getbasetemp() / "fuzz-cache")
