@@ -74,3 +74,8 @@ def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hf_bico' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names, those that are not imported yet too."""
+    return sorted({*globals(), *__all__})

@@ -19,12 +19,19 @@ from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
 from hf_bico.cli.fleet import fleet
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
+from hf_bico.cli.methods import methods
 from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
 from hf_bico.core.errors import PortError, spelling
 
-app = typer.Typer(name="hf-bico", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (port, check, compare, align, fleet, extract, apply):
+app = typer.Typer(
+    name="hf-bico",
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+for command in (port, check, compare, align, fleet, extract, apply, methods):
     app.command()(command)
 SHARED = {"port"}
 """Commands whose work several processes can share."""

@@ -82,6 +82,21 @@ def test_vectors_are_a_vector_space(two, tmp_path):
         a.save(tmp_path / "tau.safetensors")
 
 
+def test_a_vector_is_a_mapping_that_can_be_divided(two):
+    a, b = (TaskVector.from_pretrained(each) for each in two)
+    half = (a + b) / 2
+    assert len(half) == len(set(half)) == len({*a, *b})
+    for name in half:
+        assert name in half
+        assert torch.equal(half[name], (0.5 * (a + b)).tensors[name])
+    assert repr(a) == f"TaskVector({len(a)} tensors, {a.lineage['source']} − {a.lineage['base']})"
+    with pytest.raises(PortError, match="divided by 0"):
+        a / 0
+    with pytest.raises(KeyError):
+        a["no such tensor"]
+    assert bool(a)
+
+
 def test_vectors_of_two_bases_do_not_add_up(llama, two):
     repo, _ = llama
     fine_tune = TaskVector.from_pretrained(f"{repo}-tuned", base=f"{repo}-base")

@@ -242,12 +242,10 @@ def merged(library: Library, purpose: Purpose, source: RepoModel, folders: Seque
         source: the adapter's insides; it may have more tokens than its base.
 
     Raises:
-        PortError: PEFT is not installed, or cannot merge it.
+        PortError: PEFT cannot merge it.
     """
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise PortError("this kind of adapter is merged by PEFT, which is not installed: pip install peft") from error
+    from peft import PeftModel
+
     model = library.load(folders[1], "cpu", purpose).model
     if source.adapter is not None:
         fit_vocabulary(model, source.shapes, tokens_of(source.adapter, SafeTensors(folders[0] / WEIGHTS)))

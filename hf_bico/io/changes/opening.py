@@ -146,17 +146,11 @@ class Sum:
         return combined(vectors, self.weights, self._rule())
 
     def _rule(self) -> Rule:
-        """Return the rule that merges one tensor's changes: a weighted sum, or PEFT's.
-
-        Raises:
-            PortError: PEFT is not installed.
-        """
+        """Return the rule that merges one tensor's changes: a weighted sum, or PEFT's."""
         if self.merge == "linear":
             return weighted_sum
-        try:
-            from peft.utils import merge_utils
-        except ImportError as error:
-            raise PortError(f"merge={self.merge!r} is PEFT's, which is not installed: pip install peft") from error
+        from peft.utils import merge_utils
+
         return partial(self._merged, getattr(merge_utils, self.merge))
 
     def _merged(self, rule: Any, key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -1,7 +1,7 @@
 """Task vectors as named tensors with a lineage, to add, scale and save; `extract` writes one, `apply` adds one."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -49,7 +49,8 @@ Rule = Callable[[str, Sequence[Tensor], Sequence[float]], Tensor]
 class TaskVector:
     """A task vector τ: changes of a base model's tensors by name, read one at a time, and where they come from.
 
-    Vectors of one base can be added and scaled: `0.5 * (a + b) - c`. Unchanged tensors need not be in a vector.
+    Vectors of one base can be added and scaled: `(a + b) / 2 - c`. A vector is indexed by the tensors' names, and its
+    length is their number. Unchanged tensors need not be in it.
     """
 
     tensors: Tensors
@@ -106,6 +107,35 @@ class TaskVector:
     def __radd__(self, other: Any) -> "TaskVector":
         """Return the vector itself for 0, with which `sum` begins."""
         return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __truediv__(self, scale: float) -> "TaskVector":
+        """Return the vector divided by a number; refuse 0, NaN and Inf."""
+        if not isinstance(scale, Real):
+            return NotImplemented
+        if scale == 0:
+            raise PortError("a task vector cannot be divided by 0")
+        return self * (1 / scale)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the change of a tensor by its name in the model's state dict, read now; a KeyError if it has none."""
+        return self.tensors[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        """Return how many tensors it holds; some of them may be zero."""
+        return len(self.tensors)
+
+    def __bool__(self) -> bool:
+        return True  # not by its length
+
+    def __repr__(self) -> str:
+        source, base = (self.lineage.get(role, "?") for role in ("source", "base"))
+        return f"TaskVector({len(self)} tensors, {source} − {base})"
 
     def __neg__(self) -> "TaskVector":
         return self * -1.0
