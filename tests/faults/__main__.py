@@ -24,7 +24,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
         notes.touch()
-        env = os.environ | {"OMP_NUM_THREADS": "1", "HF_BICO_FAULTS": str(notes)}
+        env = os.environ | {"OMP_NUM_THREADS": "1", "BICO_FAULTS": str(notes)}
         code = subprocess.run(command, cwd=ROOT, env=env).returncode
         rows = rows_of([json.loads(line) for line in notes.read_text().splitlines()])
     put_table("faults", ("fault", "tried", "what came of it"), rows)

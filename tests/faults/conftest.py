@@ -37,7 +37,7 @@ def ready(broken):
 @pytest.fixture(scope="session")
 def every() -> bool:
     """Whether all is asked for, as `python -m tests.faults` does, or what continuous integration has time for."""
-    return "HF_BICO_FAULTS" in os.environ
+    return "BICO_FAULTS" in os.environ
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def note():
     """Notes a fault, where it struck, and what came of it, for the table in docs/reliability.md."""
 
     def write(kind: str, where: str, outcome: str) -> None:
-        if place := os.environ.get("HF_BICO_FAULTS"):
+        if place := os.environ.get("BICO_FAULTS"):
             with Path(place).open("a") as file:
                 file.write(json.dumps([kind, where, outcome]) + "\n")
 
