@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -131,9 +132,12 @@ def retimed(before: Estimate, stages: Mapping[str, float]) -> Estimate:
     return replace(before, stages=known, seconds=sum(known.values()))
 
 
+@cache
 def matmul_rate(device: str, size: int = 1024, seconds: float = 0.2) -> float:
-    """Return the FLOP/s of a float32 product of (size, size) matrices, timed here for at least so many seconds."""
-    a = torch.randn(size, size, device=device)
+    """Return the FLOP/s of a float32 product of (size, size) matrices, timed here for at least so many seconds, once in
+    a process.
+    """
+    a = torch.ones(size, size, device=device)
     a @ a
     start, runs = time.perf_counter(), 0
     while time.perf_counter() - start < seconds:

@@ -27,7 +27,7 @@ FILES = (
     "ft/README.md",
 )
 """Files of which one is damaged."""
-few = settings(fuzzed, max_examples=max(1, EXAMPLES // 15), deadline=timedelta(seconds=60))
+few = settings(fuzzed, max_examples=max(1, EXAMPLES // 30), deadline=timedelta(seconds=60))
 
 
 @pytest.fixture(scope="module")
