@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -78,3 +78,44 @@ def _draw_path(panel, matched: Matched) -> None:
                 fontsize=6,
                 color="black" if value > 0.6 else "white",
             )
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that can be told apart by eyes that mix red and green (Okabe and Ito 2008)."""
+MARKERS = "os^Dv<>P"
+
+
+def draw_comparison(summary: Sequence[Mapping[str, Any]], goal: str, file: Path) -> bool:
+    """Draw the share of the gap that every method recovers against N, and return whether there is one to draw.
+
+    Args:
+        summary: entries with `method`, `alpha`, `n`, and `recovered` and its spread over the seeds.
+        goal: what the gap is measured to.
+    """
+    from matplotlib.figure import Figure
+
+    known = [entry for entry in summary if entry["recovered"] is not None]
+    if not known:
+        return False
+    scales, sizes = {entry["alpha"] for entry in known}, sorted({entry["n"] for entry in known})
+    lines: dict[str, list[Mapping[str, Any]]] = {}
+    for entry in known:
+        name = entry["method"] + (f", α = {entry['alpha']}" if len(scales) > 1 else "")
+        lines.setdefault(name, []).append(entry)
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    panel = figure.subplots()
+    for number, (name, entries) in enumerate(lines.items()):
+        entries = sorted(entries, key=lambda entry: entry["n"])
+        heights, spreads = ([100 * (entry[key] or 0) for entry in entries] for key in ("recovered", "recovered_spread"))
+        style: Any = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "capsize": 3}
+        panel.errorbar([entry["n"] for entry in entries], heights, spreads, label=name, **style)
+    panel.axhline(0, color="grey", linewidth=0.8)
+    panel.axhline(100, color="grey", linewidth=0.8, linestyle="--")
+    panel.set_xscale("log")
+    panel.set_xticks(sizes, [str(size) for size in sizes], minor=False)
+    panel.minorticks_off()
+    panel.set_xlabel("calibration samples N")
+    panel.set_ylabel(f"% of the gap to {goal}")
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure.savefig(file, dpi=150)
+    return True

@@ -9,6 +9,7 @@ from hf_bico.reports.plain import to_plain
 from hf_bico.reports.worth import Scored, Word, worth
 from hf_bico.tasks.scores import METRICS, Metric, Score
 
+PICTURE = "compare.png"
 BASELINES = ("naive",)
 """Methods that the others are measured against: they need less than those."""
 
@@ -17,7 +18,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a summary that fits into 80 columns, the header first: one row per method, α and N."""
     metric = _metric(data)
     yield ["method", "α", "N", metric.name, "gap", "verdict", "seconds", "GB"]
-    numbers = _numbers(data)
+    numbers, best = _numbers(data), winner(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
         where = [
@@ -33,7 +34,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
                 *where,
                 metric.show(entry["score"]),
                 _gap(entry),
-                _word(entry["verdict"]),
+                _word(entry["verdict"]) + (", best" if entry is best else ""),
                 f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
                 f"{peak / 1e9:.2f}" if peak else "–",
             ]
@@ -44,12 +45,17 @@ def _word(verdict: dict[str, Any]) -> str:
     return verdict["word"] + "*" * (verdict["word"] in (Word.WORKS, Word.PARTLY) and not verdict["pushable"])
 
 
+def winner(data: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the entry with the best mean of those that gain; None if none does."""
+    fit = [each for each in data["summary"] if each["verdict"] and each["verdict"]["pushable"]]
+    return (max if _metric(data).higher else min)(fit, key=lambda entry: entry["score"]) if fit else None
+
+
 def advice(data: dict[str, Any]) -> str:
     """Return what to do after a comparison: the port with the best mean of those that gain, as a command's words."""
-    metric, fit = _metric(data), [each for each in data["summary"] if each["verdict"] and each["verdict"]["pushable"]]
-    if not fit:
+    metric, best = _metric(data), winner(data)
+    if best is None:
         return "Next: no method gains here that is not beaten by another: fine-tune the new base"
-    best = (max if metric.higher else min)(fit, key=lambda entry: entry["score"])
     alpha, k = best["alpha"], best["per_class"]
     words = [f"--method {best['method']}", f"--alpha {alpha if isinstance(alpha, str) else f'{alpha:g}'}"]
     words += [f"-n {best['n']}" if k is None else f"--per-class {k}"]
@@ -90,14 +96,19 @@ def _metric(data: dict[str, Any]) -> Metric:
     return METRICS[data["evaluation"]["metric"]]
 
 
-def markdown(data: dict[str, Any]) -> str:
-    """Return a comparison as a Markdown page."""
+def markdown(data: dict[str, Any], *, pictured: bool = False) -> str:
+    """Return a comparison as a Markdown page.
+
+    Args:
+        pictured: whether its picture lies beside it.
+    """
     header, *rows = cells(data)
     lineage = data["lineage"]
     lines = [
         f"# {lineage['source']['name']} on {lineage['target']['name']}",
         "",
         caption(data),
+        *(["", f"![The share of the gap that each method recovers]({PICTURE})"] if pictured else []),
         "",
         f"| {' | '.join(header)} |",
         "|" + "---|" * len(header),

@@ -25,9 +25,10 @@ from hf_bico.io.models import RepoModel, repo_model
 from hf_bico.io.reference import Pinned, errors_about
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import staged
+from hf_bico.reports.figures import draw_comparison
 from hf_bico.reports.records import Environment, Tried, origins
 from hf_bico.reports.report import CompareReport
-from hf_bico.reports.tables import judged, markdown, summary
+from hf_bico.reports.tables import PICTURE, judged, markdown, summary
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
@@ -326,4 +327,5 @@ def _write(output: Path | None, data: dict[str, Any]) -> None:
     with staged(output) as stage:
         stage.mkdir()
         (stage / "compare.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (stage / "compare.md").write_text(markdown(data), encoding="utf-8")
+        pictured = draw_comparison(data["summary"], data["reference"]["what"], stage / PICTURE)
+        (stage / "compare.md").write_text(markdown(data, pictured=pictured), encoding="utf-8")

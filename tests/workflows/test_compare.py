@@ -81,6 +81,8 @@ def test_the_numbers_are_those_of_single_ports(world, capsys, monkeypatch, colle
         assert drawn["content_sha256"] == alone["calibration"]["content_sha256"]
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == data
     assert not any(cached_assets_path("hf_bico", namespace="ports").iterdir())
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "](compare.png)" in (tmp_path / "out" / "compare.md").read_text()
 
 
 def test_a_method_is_compared_with_itself_under_other_options(world, capsys, monkeypatch, collected):
