@@ -12,7 +12,7 @@ import datasets
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from hf_bico.core.errors import PortError, setting
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Track, untracked
 from hf_bico.core.methods import method_of
 from hf_bico.families import library_of
@@ -20,7 +20,9 @@ from hf_bico.io.changes.forms import Form
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub, opened_from
 from hf_bico.io.writer import require_room, staged
+from hf_bico.tasks.columns import parse_columns
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.port import Outcome, run
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class PortCallback(TrainerCallback):
         base: str | None = None,
         token: str | None = None,
         strict: bool = False,
+        **choices: Any,
     ) -> None:
         """Choose what is ported, and to which bases.
 
@@ -66,8 +69,10 @@ class PortCallback(TrainerCallback):
             push: publish each as USER/MODEL-on-BASE, or the only one as `config.push_to`.
             base: what training began from; what the model says of itself unless given.
             strict: raise what went wrong, once all bases are done.
+            choices: options of `PortConfig` in place of those of `config`, such as columns="image=img,label=y".
 
         Raises:
+            TypeError: there is no such option.
             PortError: no bases, bases whose ports would have one name, or one `push_to` for several.
         """
         self.to = [to] if isinstance(to, str) else list(to)
@@ -75,7 +80,7 @@ class PortCallback(TrainerCallback):
             raise PortError("to= names no new base")
         self.dataset, self.base, self.token, self.strict = dataset, base, token, strict
         self.output = None if output is None else Path(output)
-        self.config = replace(config, push=push)
+        self.config = config = replace(config, push=push, **choices)
         names = [_last(name) for name in self.to]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -97,12 +102,15 @@ class PortCallback(TrainerCallback):
         """Say what would stop a port before the training, when Trainer calls this.
 
         Raises:
-            PortError: a folder in use, a method that there is not; with `strict`, a new base that cannot be had.
+            PortError: a folder in use, an option that cannot be right, columns that the data have not; with `strict`, a
+                new base that cannot be had.
         """
         if not state.is_world_process_zero:
             return
         hub = Hub(self.token)
+        require_choices(self.config)
         method_of(self.config.method, self.config.method_options)
+        self._check_columns()
         for target in self.to:
             if self.output:
                 require_room(self.output / _last(target), 0)
@@ -112,6 +120,18 @@ class PortCallback(TrainerCallback):
                 logger.error("There will be no port to %s: %s", target, error)
                 if self.strict:
                     raise
+
+    def _check_columns(self) -> None:
+        """Refuse columns that rows in memory do not have."""
+        named, data = parse_columns(self.config.columns).values(), self.dataset
+        if isinstance(data, str | Path):
+            return
+        for split in data.values() if isinstance(data, datasets.DatasetDict) else [data]:
+            if lacking := [column for column in named if column not in split.column_names]:
+                raise PortError(
+                    f"{setting('columns')} {self.config.columns}: the dataset has no {listed(lacking)}; it has "
+                    f"{listed(split.column_names, 20)}"
+                )
 
     def on_train_end(self, args, state, control, model=None, processing_class=None, **kwargs) -> None:
         """Port the model when Trainer says that the training has ended; see `port`."""

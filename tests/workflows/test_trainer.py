@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import datasets
 import peft
@@ -244,6 +245,25 @@ def test_mistakes_of_a_callback_are_one_line(tmp_path):
             PortCallback("demo/train-wide", table(), config=CHOSEN, strict=True).port(model)
     with pytest.raises(PortError, match="whole model"):
         warm_start("demo/ft", "demo/plus", "demo/task", config=replace(CHOSEN, form="lora"))
+
+
+WRONG = {
+    "columns": ({"columns": "text=words,label=label"}, "the dataset has no words; it has text, label"),
+    "roles": ({"columns": "colour=words"}, "is not role=column"),
+    "n": ({"n": 0}, "n= 0 asks for no samples"),
+    "form": ({"form": "lora", "rank": -1}, "rank"),
+}
+
+
+@pytest.mark.parametrize(("choices", "why"), WRONG.values(), ids=WRONG)
+def test_options_are_looked_at_before_the_training(choices, why):
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    state = SimpleNamespace(is_world_process_zero=True)
+    for data in (rows, datasets.DatasetDict({"train": rows, "test": rows})):
+        with pytest.raises(PortError, match=why):
+            PortCallback("org/none", data, **choices).on_train_begin(None, state, None)
+    with pytest.raises(TypeError, match="colums"):
+        PortCallback("org/none", rows, colums="text=text")
 
 
 def test_a_warm_start_is_the_port_and_trains_on(bases, tmp_path):
