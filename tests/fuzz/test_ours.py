@@ -50,7 +50,10 @@ def read(folder: Path) -> dict[str, tuple]:
 def alike(a: tuple, b: tuple) -> bool:
     """Whether two maps are between the same sites and have the same factors."""
     both = zip((a[2].left, a[2].right), (b[2].left, b[2].right), strict=True)
-    return a[:2] == b[:2] and all(p is q is None or torch.equal(as_dense(p), as_dense(q)) for p, q in both)
+    there = [(p is None) + (q is None) for p, q in both]
+    both = zip((a[2].left, a[2].right), (b[2].left, b[2].right), strict=True)
+    same = all(torch.equal(as_dense(p), as_dense(q)) for p, q in both if p is not None and q is not None)
+    return a[:2] == b[:2] and 1 not in there and same
 
 
 @fuzzed

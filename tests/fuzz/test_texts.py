@@ -43,6 +43,9 @@ DATA = {
 ROWS = [{"text": f"row {n} of some words", "label": n % 2} for n in range(12)]
 
 
+MATCHING = {"vision": {0: 0, 1: 1, 2: 1, 3: None}, "text": [[0, 0], [1, 1], [2, 2], [3, 2]]}
+
+
 def card(said) -> str:
     return f"---\n{yaml.safe_dump(said, allow_unicode=True)}---\n# A title\n"
 
@@ -59,7 +62,7 @@ def test_cards_of_models(text):
 
 
 @fuzzed
-@given(text=st.one_of(damaged({"vision": {"0": 1, "1": 2}, "text": [[0, 1]]}).map(yaml.safe_dump), yamls))
+@given(text=st.one_of(damaged(MATCHING).map(yaml.safe_dump), yamls))
 def test_matchings(tmp_path_factory, text):
     place = tmp_path_factory.getbasetemp() / "fuzz.yaml"
     place.write_text(text, encoding="utf-8", errors="replace")
