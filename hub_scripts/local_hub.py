@@ -49,7 +49,9 @@ def main() -> None:
         sys.exit(f"Error: port {args.port} cannot be had: {error}")
     with listener:
         print(f"Hub at http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
-        uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=3)).run([listener])
+        # connections that lie idle are closed soon, as the real Hub closes them later: clients must cope
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=3, timeout_keep_alive=1)
+        uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":

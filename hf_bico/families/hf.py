@@ -39,6 +39,9 @@ FEEDERS = {
 }
 """What prepares the inputs of a model for something, where that is no tokenizer."""
 
+KERNELS = {None, "eager", "sdpa"}
+"""Kernels of attention that run, backwards too, wherever torch does; a config may ask for others."""
+
 
 class Transformers:
     """Opens and writes transformers' repos, of any architecture that a family knows."""
@@ -261,6 +264,9 @@ def _config(folder: Path, purpose: Purpose | None = None) -> Any:
         del config.quantization_config
     for key, value in purpose.config.items() if purpose else ():
         setattr(config, key, value)
+    parts = [config, *(part for name in config.sub_configs if (part := getattr(config, name, None)) is not None)]
+    if not {part._attn_implementation for part in parts} <= KERNELS:
+        config._attn_implementation = None  # what its author computed attention with is no part of a model
     return config
 
 

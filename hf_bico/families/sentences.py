@@ -95,8 +95,9 @@ class Sentence:
         """Return the linear layers in a model's folder.
 
         Raises:
-            PortError: one is not in safetensors.
+            PortError: one is not in safetensors, or cannot be read.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         found = []
@@ -104,7 +105,12 @@ class Sentence:
             file = folder / path / "model.safetensors"
             if not file.exists():
                 raise PortError(f"{path} has no model.safetensors, and nothing is unpickled here: save it as that")
-            tensors = {key: tensor.float() for key, tensor in load_file(file).items()}
+            try:
+                tensors = {key: tensor.float() for key, tensor in load_file(file).items()}
+            except SafetensorError as error:
+                raise PortError(f"{path}/model.safetensors cannot be read ({error}); fetch it again") from error
+            if "linear.weight" not in tensors:
+                raise PortError(f"{path}/model.safetensors has no linear.weight: it is not a Dense layer")
             said = self.files[f"{path}/config.json"]
             activation = str(said.get("activation_function") or "Identity").rsplit(".", 1)[-1]
             if activation not in ACTIVATIONS or said.get("use_residual"):

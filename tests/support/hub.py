@@ -100,6 +100,9 @@ def session_hub() -> Iterator[Hub]:
         hub = stack.enter_context(start_hub(folder / "hub", users=SESSION_USERS, orgs=SESSION_ORGS))
         stack.callback(_set_environ, before)
         _set_environ(client_env(hub, folder / "home"))
+        from hf_bico.io.patience import be_patient
+
+        be_patient()  # what the tests themselves ask the Hub is asked again too, where it closed a connection
         yield hub
 
 

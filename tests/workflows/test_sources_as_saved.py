@@ -75,6 +75,16 @@ def test_a_base_saved_without_its_head_takes_its_fine_tunes(root, plain, tmp_pat
     assert "its fine-tune's is taken" in " ".join(outcome.report["notes"])
 
 
+@pytest.mark.parametrize("kernel", ["flex_attention", "flash_attention_2"])
+def test_what_attention_was_computed_with_is_no_part_of_a_model(root, tmp_path, kernel):
+    """No kernel that this machine lacks, or that has no backward pass here, stops a port or changes it."""
+    asking = write(llama(), tmp_path / "base", attn_implementation=kernel)
+    _, plain_ = ported(root, root / "ft", tmp_path / "out", method="bico")
+    _, asked = ported(root, root / "ft", tmp_path / "asked", method="bico", base=str(asking))
+    assert all(torch.equal(asked[key], plain_[key]) for key in plain_)
+    assert any(change.any() for change in asked.values())
+
+
 @pytest.mark.parametrize("rows", [496, 512])
 def test_a_vocabulary_of_another_size_is_scored_with_it_and_left_behind(root, tmp_path, rows):
     model = tuned(llama())
