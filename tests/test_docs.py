@@ -179,7 +179,7 @@ def options() -> dict[str, set[str]]:
     """Of every command."""
     found = typer.main.get_command(app).commands
     return {
-        name: {each for param in command.params for each in param.opts if each[0] == "-"} | {"--help"}
+        name: {each for param in command.params for each in param.opts if each[0] == "-"} | {"--help", "-h"}
         for name, command in found.items()
     }
 
@@ -196,7 +196,8 @@ def known(words: list[str], page) -> set[str]:
     text = page.read_text(encoding="utf-8")
     scripts = set(re.findall(r"(?<![\w/])hub_scripts/[\w/]+\.py", text))
     scripts |= {script_of(["python", "-m", module]) for module in re.findall(r"hub_scripts(?:\.\w+)+", text)}
-    return {"--version"}.union(*ours.values(), *map(options_of_script, scripts))
+    whole = {each for param in typer.main.get_command(app).params for each in param.opts}
+    return whole.union(*ours.values(), *map(options_of_script, scripts))
 
 
 def options_of_script(path: str) -> set[str]:
