@@ -148,6 +148,7 @@ class AdapterConfig:
             self.kind == "LORA"
             and self.data.get("init_lora_weights", True) in PLAIN_INIT
             and not any(self.data.get(name) for name in SPECIAL)
+            and all(self.data.get(name) in (None, False) for name in SPECIAL if name.endswith("_config"))  # {} is one
         )
 
     @property
@@ -231,7 +232,8 @@ def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
     """Return the factors, biases and magnitudes of a plain LoRA by module; whole tensors are not among them.
 
     Raises:
-        PortError: a factor without its partner or of another rank than the config's, NaN or Inf; all of them listed.
+        PortError: a factor without its partner or of another rank than the config's, magnitudes of a LoRA that is no
+            DoRA or none of one that is, NaN or Inf; all of them listed.
     """
     modules: dict[str, Change] = {}
     unknown = []
@@ -253,6 +255,8 @@ def read_lora(config: AdapterConfig, tensors: Mapping[str, Tensor]) -> Read:
         ]
         if ranks != [r, r]:
             odd.append(f"{module} has factors of rank {ranks[0] or 'none'} and {ranks[1] or 'none'}, not {r}")
+        if config.dora != (change.magnitude is not None):
+            odd.append(f"{module} has {'no magnitudes, and is' if config.dora else 'magnitudes, and is not'} a DoRA's")
         if any(not x.isfinite().all() for x in (change.b, change.a, change.bias, change.magnitude) if x is not None):
             odd.append(f"{module} has NaN or Inf")
     if odd:
