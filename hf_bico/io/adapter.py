@@ -134,6 +134,8 @@ class AdapterConfig:
         kind = str(data.get("peft_type")).upper()
         if kind not in MERGEABLE:
             raise PortError(f"a {kind} adapter's change cannot be ported; that of {', '.join(MERGEABLE)} can")
+        if data.get("megatron_config") is not None:  # PEFT would import what `megatron_core` names
+            raise PortError(f"{CONFIG}: an adapter of Megatron's layers (megatron_config) cannot be ported")
         if WEIGHTS not in files:
             raise PortError(
                 f"the adapter has no {WEIGHTS}; pickled weights (adapter_model.bin) can run code when opened and are "
