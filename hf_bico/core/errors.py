@@ -7,6 +7,7 @@ from contextvars import ContextVar
 
 _SETTING = re.compile(r"⟦(\w+)⟧")
 _ENDLESS = re.compile(r"(\S{400})\S{100,}")
+"""Words that nobody reads to their end: cut in errors."""
 
 
 def setting(name: str) -> str:
@@ -37,11 +38,7 @@ def spelled(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without characters that steer a terminal or turn its letters round: those escaped.
-
-    Words without an end, which nobody reads, are cut.
-    """
-    text = _ENDLESS.sub(r"\1…", text)
+    """Return a text as one line without characters that steer a terminal or turn its letters round: those escaped."""
     if text.isprintable():
         return text
     line = " ".join(text.splitlines()).replace("\t", " ")
@@ -57,7 +54,7 @@ class PortError(Exception):
         return str(self.args[0]) if self.args else ""
 
     def __str__(self) -> str:
-        return printable(spelled(self.message))
+        return _ENDLESS.sub(r"\1…", printable(spelled(self.message)))
 
 
 def listed(items: Sequence[str], most: int = 5) -> str:

@@ -94,14 +94,15 @@ class Hub:
 
     def _downloaded(self, pinned: Pinned, names: Iterable[str]) -> Path:
         with self.hub_errors_as_one_line(str(pinned), pinned.name, pinned.kind):
-            wanted = {name: pinned.place(name) for name in names}
+            places = {name: pinned.place(name) for name in names}
             whole = self.api.snapshot_download(
-                pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(wanted.values())
+                pinned.name, repo_type=pinned.kind, revision=pinned.commit, allow_patterns=list(places.values())
             )
             folder = Path(whole) / pinned.subfolder
-            for name in (set(wanted) & set(pinned.files)) - {name for name in wanted if (folder / name).exists()}:
-                # the client goes by the Hub's list of files, and keeps a list that was wrong
-                self.api.hf_hub_download(pinned.name, wanted[name], repo_type=pinned.kind, revision=pinned.commit)
+            for name, place in places.items():
+                if name in pinned.files and not (folder / name).exists():
+                    # the client goes by the Hub's list of files, and keeps a list that was wrong
+                    self.api.hf_hub_download(pinned.name, place, repo_type=pinned.kind, revision=pinned.commit)
             return folder
 
     def card(self, pinned: Pinned) -> Card:

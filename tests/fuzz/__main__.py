@@ -20,9 +20,7 @@ def main() -> int:
     from tests.support.tallies import put_table
 
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "-n", type=int, default=10_000, help="examples of each kind; a fifteenth of them of whole ports"
-    )
+    parser.add_argument("-n", type=int, default=10_000, help="examples of each kind; whole ports are a thirtieth")
     parser.add_argument("--seed", type=int, help="try others than this; without it the first are those of CI")
     parser.add_argument("tests", nargs="*", default=["tests/fuzz"])
     chosen = parser.parse_args()

@@ -56,20 +56,20 @@ def agree(found: dict[str, torch.Tensor], stored: dict[str, torch.Tensor]) -> bo
     return bool(found) and all(torch.equal(t, stored[key]) for key, t in found.items() if t.shape == stored[key].shape)
 
 
-@fuzzed
-@given(data=st.data())
-def test_configs_of_open_clip(root, data):
-    config = data.draw(damaged(said(root, f"clip/{CLIP_CONFIG}")))
-    with put(root / "clip", CLIP_CONFIG, text_of(config)), right_or_one_line("configs of open_clip"):
-        assert agree(opens_as(root / "clip"), load_file(root / "clip" / "open_clip_model.safetensors"))
+CONFIGS = {
+    "open_clip": ("clip", CLIP_CONFIG, "open_clip_model.safetensors"),
+    "transformers": ("llama", CONFIG, "model.safetensors"),
+}
 
 
+@pytest.mark.parametrize("library", CONFIGS)
 @fuzzed
 @given(data=st.data())
-def test_configs_of_transformers(root, data):
-    config = data.draw(damaged(said(root, f"llama/{CONFIG}")))
-    with put(root / "llama", CONFIG, text_of(config)), right_or_one_line("configs of transformers"):
-        assert agree(opens_as(root / "llama"), load_file(root / "llama" / "model.safetensors"))
+def test_configs(root, library, data):
+    model, name, weights = CONFIGS[library]
+    config = data.draw(damaged(said(root, f"{model}/{name}")))
+    with put(root / model, name, text_of(config)), right_or_one_line(f"configs of {library}"):
+        assert agree(opens_as(root / model), load_file(root / model / weights))
 
 
 @fuzzed

@@ -49,11 +49,11 @@ def read(folder: Path) -> dict[str, tuple]:
 
 def alike(a: tuple, b: tuple) -> bool:
     """Whether two maps are between the same sites and have the same factors."""
-    both = zip((a[2].left, a[2].right), (b[2].left, b[2].right), strict=True)
-    there = [(p is None) + (q is None) for p, q in both]
-    both = zip((a[2].left, a[2].right), (b[2].left, b[2].right), strict=True)
-    same = all(torch.equal(as_dense(p), as_dense(q)) for p, q in both if p is not None and q is not None)
-    return a[:2] == b[:2] and 1 not in there and same
+    (*site, one), (*other, two) = a, b
+    return site == other and all(
+        torch.equal(as_dense(p), as_dense(q)) if p is not None and q is not None else p is q
+        for p, q in ((one.left, two.left), (one.right, two.right))
+    )
 
 
 @fuzzed

@@ -114,3 +114,10 @@ def test_a_text_makes_no_metadata(text):
 @pytest.mark.parametrize("name", ["org/vit_b_16-ft", "a_b", "cat", "12.5 %", "x = 3 (y)", "0 × 1 → 2"])
 def test_plain_names_stay_as_they_are(name):
     assert inline(name) == name
+
+
+def test_a_command_is_shown_whole():
+    """A card's command is to be run: a long path in it is not cut, as it is in an error."""
+    path = "/a" * 2_000
+    assert path in fenced(f"hf-bico port {path} --to b")
+    assert path in code(path)
