@@ -30,11 +30,24 @@ from hf_bico.reports.records import (
     UnlabelledRecord,
 )
 from hf_bico.reports.worth import Scored, Worth
+from hf_bico.tasks.paired import ClassChange, Paired
 from hf_bico.tasks.scores import Score, better, recovered
 
 SCHEMA = 4
 OLDEST = 3
 """The oldest schema that is read."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Scores on another dataset, to see what a port may have broken."""
+
+    dataset: Origin
+    split: str
+    zero_shot: Score
+    ported: Score
+    paired: Paired | None = None
+    """The port against the target without it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,12 @@ class Evaluation:
     """The paper's method, where the port's was chosen among several."""
     dtype: str | None = maybe()
     """What the models ran in by autocast, as torch names it; None for the dtype of their weights."""
+    paired: tuple[Paired, ...] | None = maybe()
+    """The port against the target without it, the naive copy, the source and, where it is there, the paper's method."""
+    classes: tuple[ClassChange, ...] | None = maybe()
+    """What the port did to every class, where samples have one."""
+    elsewhere: tuple[Elsewhere, ...] | None = maybe()
+    """Scores on other datasets."""
 
     @property
     def rows(self) -> list[tuple[str, Score]]:

@@ -84,6 +84,17 @@ class ScoringChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ElsewhereChoices:
+    """What else a port is scored on."""
+
+    also: tuple[str, ...] = option(
+        "Another dataset, or its folder, on which the new base and the port are scored too, to see what the port may "
+        "have broken; may be repeated.",
+        (),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
 
@@ -297,6 +308,7 @@ class PortConfig(
     MethodChoices,
     UnlabelledChoices,
     SamplingChoices,
+    ElsewhereChoices,
     TaskChoices,
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""

@@ -48,6 +48,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.early import require_choices
+from hf_bico.workflows.elsewhere import Other, elsewhere_of
 from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
@@ -115,6 +116,8 @@ class Plan:
     """Whether the base is taken for the source's whatever their weights say."""
     unlabelled: Unlabelled | None = None
     """Which samples without labels are taken beside the others, if any."""
+    others: tuple[Other, ...] = ()
+    """Other datasets that a port is scored on."""
 
     @property
     def scored(self) -> ScoringPlan:
@@ -163,7 +166,12 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
         )
     destination = destination_of(purport_of(plan.lineage, hub, storage.form), hub, config)
     return replace(
-        plan, storage=storage, licenses=_licenses(plan.lineage, hub), destination=destination, unlabelled=more
+        plan,
+        storage=storage,
+        licenses=_licenses(plan.lineage, hub),
+        destination=destination,
+        unlabelled=more,
+        others=elsewhere_of(config, hub, plan.models),
     )
 
 

@@ -160,7 +160,7 @@ def _run(config: PortConfig, running: Run) -> Outcome:
 def _require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
     """Refuse a fine-tune that is no better than chance; it is scored for that."""
     evaluator = evaluator_of(session.plan, track)
-    require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0])
+    require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0].score)
 
 
 def _workspace(config: PortConfig, session: Session, drawn: Draw) -> Workspace:
