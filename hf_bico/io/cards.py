@@ -15,6 +15,7 @@ class Card(NamedTuple):
 
     base_model: Any = None
     license: Any = None
+    language: Any = None
 
 
 def card_of(text: str, name: str) -> Card:
@@ -28,7 +29,7 @@ def card_of(text: str, name: str) -> Card:
         PortError: its YAML cannot be read; see `metadata_of`.
     """
     data = metadata_of(text, name)
-    return Card(data.get("base_model"), data.get("license"))
+    return Card(data.get("base_model"), data.get("license"), data.get("language"))
 
 
 def metadata_of(text: str, name: str) -> dict[Any, Any]:

@@ -158,6 +158,12 @@ class Hub:
         with self.hub_errors_as_one_line(repo, repo, "model"):
             return bool(self.api.repo_info(repo).private)
 
+    def is_open(self, pinned: Pinned) -> bool:
+        """Return whether everybody may read a repo: neither private nor gated."""
+        with self.hub_errors_as_one_line(pinned.name, pinned.name, pinned.kind):
+            info = self.api.repo_info(pinned.name, revision=pinned.commit, repo_type=pinned.kind)
+        return not (info.private or getattr(info, "gated", False))
+
     def push(
         self,
         folder: Path,

@@ -165,6 +165,8 @@ class CalibrationRecord:
     strategy: str | None = maybe()
     per_class: int | None = None
     seed: int | None = maybe()
+    rows: int | None = maybe()
+    """How many rows the split has, that samples were drawn from."""
     window: int | None = maybe()
     """How many first rows of a streamed split were drawn from."""
     indices: tuple[int, ...] | None = maybe()
@@ -319,6 +321,8 @@ class Environment:
     """Stage → seconds."""
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
+    energy_kwh: float | None = maybe()
+    """As CodeCarbon measured it, where that is installed."""
 
     @classmethod
     def of(cls, device: str, seconds: Mapping[str, float]) -> "Environment":

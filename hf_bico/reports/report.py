@@ -15,6 +15,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.riders import Rode
 from hf_bico.core.transport import Moved
 from hf_bico.io.changes.delta import REPORT_FILE
+from hf_bico.reports.opening import Opening
 from hf_bico.reports.plain import from_plain, maybe, to_plain
 from hf_bico.reports.records import (
     CalibrationRecord,
@@ -185,6 +186,12 @@ class PortReport(Report):
     """The samples without labels that were taken beside the calibration samples, if any."""
     scores: tuple[Measured, ...] | None = maybe()
     """What the author of a live port measured."""
+    opening: Opening | None = maybe()
+    """How the port is opened, and used; reports that were written before do not say."""
+    licenses: tuple[str, ...] | None = maybe()
+    """Of the target, then of the source, each once; live models do not say theirs."""
+    languages: tuple[str, ...] | None = maybe()
+    """Languages of the source and the target, as their cards say."""
 
     def to_json(self) -> dict[str, Any]:
         found, evaluation = super().to_json(), self.evaluation

@@ -414,3 +414,13 @@ class FleetConfig:
     jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
     on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Every choice of a card that is written anew."""
+
+    place: str = argument("A port or maps: their folder, or org/name[@rev].", "DIR_OR_REPO")
+    push: bool = option("Push the card of a repo; without it, it is printed.", False)
+    create_pr: bool = option("Propose the card of a repo as a pull request.", False)
+    commit_message: str | None = option("Message of the push's commit.", None)

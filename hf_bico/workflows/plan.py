@@ -109,6 +109,7 @@ class Plan:
     storage: Storage = Storage()
     licenses: tuple[str, ...] = ()
     """Licences of the target, then of the source, each once."""
+    languages: tuple[str, ...] = ()
     destination: Destination | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     """Tower → why its layers have no maps, where bases alone are aligned."""
@@ -168,7 +169,8 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     return replace(
         plan,
         storage=storage,
-        licenses=_licenses(plan.lineage, hub),
+        licenses=_said(plan.lineage, hub, "license"),
+        languages=_said(plan.lineage, hub, "language"),
         destination=destination,
         unlabelled=more,
         others=elsewhere_of(config, hub, plan.models),
@@ -404,7 +406,12 @@ def check_alpha(alpha: float | str) -> None:
         raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
 
 
-def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
-    found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
+def _said(lineage: Lineage, hub: Hub, what: str) -> tuple[str, ...]:
+    """Return what the cards of the target and the source say of themselves, each once.
+
+    Args:
+        what: license or language.
+    """
+    found = [getattr(hub.card(pinned), what) for pinned in (lineage.target, lineage.source)]
     each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))
