@@ -147,10 +147,12 @@ def _extremes(classes: Sequence[ClassChange]) -> dict[str, list[ClassChange]]:
 
 def _flops(report: PortReport) -> dict[str, float] | None:
     """Return what a port took by its estimate, and what an epoch of fine-tuning would, in FLOPs; None if not known."""
-    cost = report.estimate or {}
+    cost, rows = report.estimate or {}, report.calibration.rows
+    if rows is None:
+        return None
     try:
         port = sum(float(cost[f"{part}_flops"]) for part in ("passes", "moments", "maps", "search"))
-        return {"port": port, "epoch": float(cost["step_flops"]) * (report.calibration.rows or float("nan"))}
+        return {"port": port, "epoch": float(cost["step_flops"]) * rows}
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -323,6 +323,11 @@ class PortConfig(
         1.0,
         parse=scale,
     )
+    announce: bool = option(
+        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
+        "version.",
+        False,
+    )
     allow_regression: bool = option(
         "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
         "base without it by any metric, or than a measured baseline such as the naive copy.",

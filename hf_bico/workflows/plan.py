@@ -35,6 +35,7 @@ from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.tasks.usable import labelled
+from hf_bico.workflows.announce import check_announcement
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -150,6 +151,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     with naming_the_maps(maps, plan.lineage.base, plan.lineage.target):
         method.check(plan.models.pairs)
     check_search(config.alpha, plan.models.head)
+    check_announcement(config, plan.lineage.source)
     polish_of(config, plan.models)
     samples = plan.samples
     more = unlabelled_of(config, hub, samples.dataset, samples.task.columns, plan.models.purpose, method)

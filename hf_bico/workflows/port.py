@@ -46,6 +46,7 @@ from hf_bico.reports.records import (
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.samples import Draw
+from hf_bico.workflows.announce import announce, write_benchmark
 from hf_bico.workflows.card import kept_text
 from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.companions import write_companions
@@ -74,6 +75,8 @@ class Outcome:
     url: str | None
     refusal: str | None
     """Why it was not pushed although a push was asked for."""
+    announced: str | None = None
+    """URL of the pull request that tells the fine-tune's owner, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,10 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
         to = replace(delivery, destination=None) if refusal else delivery
         report, url = _deliver(session, drawn, carried.shaped, report, to, running)
-        return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
+        told = None
+        if config.announce and url and to.destination:
+            told = announce(running.hub, plan.lineage.source, to.destination.repo)
+        return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal, told)
 
     outcome = here().first("the port", finish)
     workspace.clear()
@@ -296,6 +302,7 @@ def _deliver(
         told[0] = replace(told[0], opening=opening)
         write_report(stage, told[0])
         draw_report(stage, told[0])
+        write_benchmark(stage, run.hub, plan.lineage.dataset, told[0])
         write_card(stage, told[0], run.hub.api.endpoint, kept)
 
     url = delivery.send(fill, run.hub, run.track)

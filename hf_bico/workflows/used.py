@@ -33,7 +33,7 @@ def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, wh
     """
     scoring, task = plan.scored, plan.samples.task
     sample = next(iter(samples_of(scoring.split, scoring.indices[:1], task)))
-    ours = plan.lineage.dataset.folder is None and hub.is_open(plan.lineage.dataset)
+    ours = plan.lineage.dataset.folder is None and hub.about(plan.lineage.dataset).is_open
     shown = Shown(_texts(sample, ours), task.class_names, task.templates[0] if task.templates else Shown.template)
     target = plan.lineage.target
     with tempfile.TemporaryDirectory(prefix="hf-bico-sample-") as place:
