@@ -325,7 +325,7 @@ class Environment:
     """As CodeCarbon measured it, where that is installed."""
 
     @classmethod
-    def of(cls, device: str, seconds: Mapping[str, float]) -> "Environment":
+    def of(cls, device: str, seconds: Mapping[str, float], energy_kwh: float | None = None) -> "Environment":
         """Return the record of this process."""
         return cls(
             {name: version(name) for name in LIBRARIES},
@@ -335,6 +335,7 @@ class Environment:
             {stage: round(taken, 2) for stage, taken in seconds.items()},
             peak_memory(),
             peak(device) if is_accelerator(device) else None,
+            energy_kwh,
         )
 
 

@@ -26,6 +26,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import write_model
 from hf_bico.reports.card import write_card
+from hf_bico.reports.energy import energy
 from hf_bico.reports.estimate import measured
 from hf_bico.reports.figures import draw_report
 from hf_bico.reports.memory import bytes_of
@@ -113,9 +114,10 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     Raises:
         PortError: whatever stands in the way; nothing is written or pushed then.
     """
-    running = Run(hub, track)
-    with listening(running.notes.append):
-        return _run(config, running)
+    with energy() as spent:
+        running = Run(hub, track, spent=spent)
+        with listening(running.notes.append):
+            return _run(config, running)
 
 
 def _run(config: PortConfig, running: Run) -> Outcome:
@@ -282,7 +284,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         roles=told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
         unlabelled=plan.unlabelled.record(session.unlabelled) if plan.unlabelled and session.unlabelled else None,
-        environment=Environment.of(plan.models.device, run.clock.seconds),
+        environment=Environment.of(plan.models.device, run.clock.seconds, run.spent()),
     )
 
 
