@@ -70,6 +70,7 @@ def card_text(report: PortReport, endpoint: str, pictures: Collection[str], kept
         changes=_changes(scores) if scores else [],
         classes=_extremes(scores.classes or ()) if scores else None,
         opening=opening,
+        sentences=opening.library == SENTENCES,
         packages=opening.packages(whole=whole),
         uses=opening.used
         or [Used(code) for code in loads(opening, whole=whole, pinned=bool(lineage["target"].commit))],
@@ -198,8 +199,8 @@ def _results(report: PortReport, opening: Opening) -> list[EvalResult] | None:
     return [
         _result(
             opening,
-            score.metric,
-            score.value,
+            metric,
+            value,
             dataset.name,
             dataset_type="local" if dataset.local else dataset.name,
             dataset_config=config,
@@ -207,16 +208,20 @@ def _results(report: PortReport, opening: Opening) -> list[EvalResult] | None:
             dataset_revision=dataset.commit,
         )
         for dataset, config, split, score in (first, *others)
+        for metric, value in ({score.metric: score.value} | score.also).items()
     ]
 
 
 def _result(opening: Opening, metric: str, value: float, dataset: str, **where: Any) -> EvalResult:
     """Return one score as the Hub reads it."""
     task, known = opening.task or "other", METRICS.get(metric)
+    kind = (known and known.hub) or metric.replace(" ", "_")
+    if opening.library == SENTENCES and metric in ("pearson", "spearman"):  # as that library's own cards have it
+        kind = f"{metric}_cosine"
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").title(),
-        metric_type=(known and known.hub) or metric.replace(" ", "_"),
+        metric_type=kind,
         metric_name=known.title if known else metric,
         metric_value=round(value, 6),
         dataset_name=dataset,
