@@ -402,3 +402,17 @@ class FleetConfig:
     jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
     on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Every choice of a page."""
+
+    place: str = argument(
+        "What to tell of: a folder or a repo that port, align or compare wrote, or a JSON file that a command printed.",
+        "DIR_OR_REPO",
+    )
+    output: Path | None = option(
+        "An HTML file to write [default: report.html in the folder; of a repo NAME-report.html here].", None
+    )
+    show: bool = option("Open the page in a browser.", False, flag="--open")
