@@ -6,14 +6,14 @@ import json
 import pytest
 from fuzz.damage import places
 from support.pages import assert_asks_for_nothing, assert_can_be_heard, parsed
-from support.told import ROLES, compare_data, port_data
+from support.told import ROLES, check_data, compare_data, maps_data, port_data
 
 from hf_bico import PortError
 from hf_bico.reports.page.html import html_of
 from hf_bico.reports.page.pictures import Axis
 
 EVIL = "\"><script>alert(1)</script><img src=x onerror=alert(1)>{{ 7 * 7 }}</style></title></pre><!-- \u202e ' `"
-MADE = {"port": port_data, "comparison": compare_data}
+MADE = {"port": port_data, "comparison": compare_data, "maps": maps_data, "check": check_data}
 
 
 @pytest.fixture(scope="module", params=MADE)
@@ -42,10 +42,15 @@ def test_it_ends_with_its_json(every):
 def test_it_says_where_all_came_from(every):
     _, data, text = every
     links = {node.text: node.attrs["href"] for node in parsed(text).every("a", rel="noreferrer")}
+    if "lineage" not in data:
+        data = {"lineage": {role: data[role] for role in ("source", "target")}}
     for role, origin in data["lineage"].items():
         kind = "datasets/" if role == "dataset" else ""
         assert links[origin["name"]] == f"https://hub.example/{kind}{origin['name']}/tree/{origin['commit']}"
-    assert 'href="http' not in html_of(data)
+
+
+def test_without_a_hub_there_are_no_links():
+    assert 'href="http' not in html_of(port_data())
 
 
 def sections(text: str) -> list[str]:
@@ -151,7 +156,8 @@ def test_texts_from_outside_stay_texts(kind):
             holder = holder[step]
         if isinstance(holder[key], str) and key not in known | {"created", "hf_bico"}:
             holder[key] += EVIL
-    data["method" if kind == "port" else "methods"] |= {EVIL: {EVIL: EVIL}}
+    if kind in ("port", "comparison"):
+        data["method" if kind == "port" else "methods"] |= {EVIL: {EVIL: EVIL}}
     text = html_of(data, "https://hub.example")
     root = assert_asks_for_nothing(text)
     assert_can_be_heard(root)

@@ -19,7 +19,7 @@ from hf_bico.reports.records import (
     TaskVectorRecord,
     Tried,
 )
-from hf_bico.reports.report import CompareReport, Evaluation, PortReport
+from hf_bico.reports.report import CheckReport, CompareReport, Evaluation, MapsReport, PortReport
 from hf_bico.reports.tables import judged, summary
 from hf_bico.reports.worth import worth
 from hf_bico.tasks.scores import Score
@@ -120,4 +120,58 @@ def compare_data(sizes: tuple[int, ...] = (10, 100)) -> dict[str, Any]:
         rows=rows,
         summary=judged(summary(rows), start, goal, 10),
     )
+    return report.to_json()
+
+
+def maps_data() -> dict[str, Any]:
+    """Maps of two blocks, of which the last layer has none at its input side."""
+    fit = Fit(30, 32, 0.25)
+    sites = [(depth, role) for depth in (0, 1) for role in ROLES]
+    side = {"commit": COMMIT, "local": False, "fingerprint": {"full": HASH}}
+    report = MapsReport(
+        schema=2,
+        environment=ENVIRONMENT,
+        command="hf-bico align demo/base demo/plus --dataset demo/task --output maps",
+        source={"name": "demo/base"} | side,
+        target={"name": "demo/plus"} | side,
+        method=MethodRecord("bico", "arXiv:2605.28444", "Two orthogonal maps a layer.", {"rtol": 1e-5}, ("input",)),
+        calibration={"dataset": "demo/task", "n": 20, "content_sha256": HASH, "indices": [1, 2], "seed": 0},
+        matching={"rule": "index", "layers": None, "skip": None, "paths": {"": [0, 1]}},
+        left={"text": "it need not run"},
+        files={"maps-00001.safetensors": {"bytes": 5000, "sha256": HASH}},
+        maps=[
+            {
+                "source": f"block {depth} {role}", "target": f"block {depth} {role}", "tower": "", "scale": 1.0,
+                "blocks": [depth, depth], "shapes": [[32, 32], [48, 48]], "output": vars(fit),
+                "input": None if (depth, role) == sites[-1] else vars(fit),
+            }
+            for depth, role in sites
+        ],
+    )  # fmt: skip
+    return report.to_json()
+
+
+def check_data() -> dict[str, Any]:
+    """A check with samples."""
+    port = port_data()
+    blocks = [
+        {"tower": "", "target": k, "source": k // 2, "cka": 0.5, "input_residual": 0.1, "output_residual": None}
+        for k in (0, 1)
+    ]
+    report = CheckReport(
+        lineage=LINEAGE,
+        environment=ENVIRONMENT,
+        models={"source": {"family": "clip", "blocks": {"": 2}, "linear_maps": 14, "parameters": 10**6}},
+        task_vector={
+            "relative_norm": 0.1, "moved_share": 0.9, "by_role": {"q": 0.5, "k": 0.4}, "by_block": {"block 0": 0.9},
+            "left": [{"reason": "no map", "tensors": 2, "share": 0.1}],
+        },
+        estimate={"method": "bico", "n": 100, "seconds": 12.0, "memory_bytes": 10**9, "stages": {"move": 2.0}},
+        signs={"cka": 0.5, "recovered": None},
+        trial={"before": 10.0, "after": 5.0, "source": 1.0, "what": "loss", "naive": None},
+        scores={"target": score(0.4), "source": score(0.9)},
+        cka=port["matching"]["cka"],
+        blocks=blocks,
+        verdict={"grade": "good", "reasons": ["ports of one half gained"], "next": "hf-bico port demo/ft"},
+    )  # fmt: skip
     return report.to_json()

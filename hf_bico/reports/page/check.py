@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from hf_bico.reports.page import common
 from hf_bico.reports.page.parts import Bar, Cell, Column, Facts, Page, Part, Section, Table, Text, Tile
-from hf_bico.reports.page.reading import Block, Judged, Looked, Shares, estimate_of
-from hf_bico.reports.page.words import NONE, figure, metric_of, percent, place, score_tile, word
-from hf_bico.reports.plain import from_plain
+from hf_bico.reports.page.reading import Block, Judged, Looked, Shares, estimate_of, typed
+from hf_bico.reports.page.words import NONE, figure, percent, place, score_tile, word
 from hf_bico.reports.report import CheckReport
 from hf_bico.tasks.scores import Score
 
@@ -17,10 +16,10 @@ def page(report: CheckReport, endpoint: str) -> Page:
     Raises:
         PortError: a part of it is not what belongs there.
     """
-    verdict, lineage = from_plain(Judged, report.verdict), report.lineage
+    verdict, lineage = typed(Judged, report.verdict), report.lineage
     names = [lineage[role].name for role in ("source", "target") if role in lineage]
     return Page(
-        "check",
+        "a check",
         " on ".join(names),
         "What a port would move and cost, and whether it is worth making.",
         tuple(each for each in _sections(report, verdict, endpoint) if each),
@@ -31,8 +30,6 @@ def page(report: CheckReport, endpoint: str) -> Page:
 
 
 def _tiles(scores: Mapping[str, Score | None]) -> tuple[Tile, ...]:
-    for score in scores.values():
-        metric_of(score.metric if score else "accuracy")
     labels = {"target": "the new base without a port", "source": "the fine-tune, on its own base"}
     return tuple(score_tile(labels.get(who, who), score) for who, score in scores.items() if score)
 
@@ -42,15 +39,15 @@ def _sections(report: CheckReport, verdict: Judged, endpoint: str) -> Iterator[S
     rows = [*_signs(report.signs or {}), *_trial(report)]
     yield Section.of("signs", "What it goes by", [Facts("On the samples", tuple(rows)) if rows else None])
     if report.blocks:
-        yield Section.of("blocks", "Blocks", [_blocks(from_plain(tuple[Block, ...], report.blocks))])
+        yield Section.of("blocks", "Blocks", [_blocks(typed(tuple[Block, ...], report.blocks))])
     if report.cka:
         base, target = (report.lineage[role].name if role in report.lineage else role for role in ("base", "target"))
         paths = report.matching.paths if report.matching and report.matching.paths else _paths(report)
         yield common.matched(report.cka, paths, (base, target))
     if report.task_vector:
-        yield Section.of("moves", "What would move", _moves(from_plain(Shares, report.task_vector)))
+        yield Section.of("moves", "What would move", _moves(typed(Shares, report.task_vector)))
     if report.models:
-        yield Section.of("models", "Models", [_models(from_plain(dict[str, Looked], report.models))])
+        yield Section.of("models", "Models", [_models(typed(dict[str, Looked], report.models))])
     yield Section.of("pairs", "Layers that meet", [common.pairs(report.pairs or ())])
     yield common.cost(report.environment, estimate_of(report.estimate))
     yield Section.of("notes", "How the inputs were read", common.notes(report.notes))
@@ -109,7 +106,7 @@ def _blocks(blocks: tuple[Block, ...]) -> Part:
 def _paths(report: CheckReport) -> dict[str, list[int | None]]:
     """Return the pairs of blocks by tower, from the rows of blocks."""
     found: dict[str, dict[int, int | None]] = {}
-    for each in from_plain(tuple[Block, ...], report.blocks or []):
+    for each in typed(tuple[Block, ...], report.blocks or []):
         if each.target is not None and 0 <= each.target < common.LARGEST:
             found.setdefault(each.tower, {})[each.target] = each.source
     return {tower: [blocks.get(k) for k in range(max(blocks) + 1)] for tower, blocks in found.items()}

@@ -39,7 +39,8 @@ def versions(environment: Environment | None, schema: int, ours: str, created: s
     rows = [("made at", created), ("hf_bico", ours), ("schema of the report", str(schema))]
     if environment:
         device = f"{environment.device}, {environment.threads} threads"
-        rows += [("device", device), ("Python", environment.python), *environment.versions.items()]
+        rows += [("device", device), ("Python", environment.python)]
+        rows += [(name, text) for name, text in environment.versions.items() if name != "hf-bico"]
     return [Facts("Versions", tuple(rows))]
 
 
@@ -67,8 +68,8 @@ def _expected(expected: Estimate, took: Estimate | None) -> Part:
         return (name, show, measured) if took else (name, show)
 
     rows = [row(n, seconds(expected.stages.get(n)), seconds(took.stages.get(n) if took else None)) for n in names]
-    rows.append(row("in all", seconds(expected.seconds), seconds(took and took.seconds)))
-    rows.append(row("memory", size(expected.memory_bytes), size(took and took.memory_bytes)))
+    rows.append(row("in all", seconds(expected.seconds), seconds(took.seconds if took else None)))
+    rows.append(row("memory", size(expected.memory_bytes), size(took.memory_bytes if took else None)))
     of = f" of a port by {expected.method}" * bool(expected.method) + f" with N = {expected.n}" * bool(expected.n)
     titles = (Column("stage"), Column("expected", "number"), *([Column("measured", "number")] if took else []))
     return Table(f"Cost{of} without loading", titles, tuple(rows))

@@ -22,9 +22,9 @@ from hf_bico.reports.page.parts import (
     Word,
 )
 from hf_bico.reports.page.pictures import Axis, Measure, chart
-from hf_bico.reports.page.reading import Drawn, Entry, Goal, Scores
+from hf_bico.reports.page.reading import Drawn, Entry, Goal, Scores, typed
 from hf_bico.reports.page.words import NONE, figure, metric_of, options, score_tile, seconds, size, word
-from hf_bico.reports.plain import from_plain, to_plain
+from hf_bico.reports.plain import to_plain
 from hf_bico.reports.report import CompareReport
 
 
@@ -34,13 +34,12 @@ def page(report: CompareReport, endpoint: str) -> Page:
     Raises:
         PortError: a part of it is not what belongs there.
     """
-    scores, goal = from_plain(Scores, report.evaluation), from_plain(Goal, report.reference)
+    scores, goal = typed(Scores, report.evaluation), typed(Goal, report.reference)
     entries = [
         each if each.score is not None else replace(each, verdict=None)
-        for each in from_plain(tuple[Entry, ...], report.summary)
+        for each in typed(tuple[Entry, ...], report.summary)
     ]
-    for name in (scores.metric, scores.source.metric, scores.zero_shot.metric, goal.metric):
-        metric_of(name)
+    metric_of(scores.metric)
     data = {"evaluation": to_plain(scores), "reference": to_plain(goal), "summary": [asdict(each) for each in entries]}
     best = tables.winner(data)
     place = data["summary"].index(best) if best else None
@@ -61,11 +60,11 @@ def page(report: CompareReport, endpoint: str) -> Page:
         ),
     ]
     return Page(
-        "comparison",
+        "a comparison",
         " on ".join(names.values()),
         f"{len(dict.fromkeys(each.method for each in entries))} methods on the same samples.",
         tuple(each for each in sections if each),
-        Word(entries[place].method, "good") if place is not None else word("no gain"),
+        Word(f"best: {entries[place].method}", "good") if place is not None else word("no gain"),
         (f"{tables.advice(data)}.",),
         _tiles(scores, goal, entries, place),
     )
@@ -97,7 +96,9 @@ def _methods(data: dict[str, Any], entries: Sequence[Entry], place: int | None) 
     columns = [Column("method"), Column("α", "number"), Column("N", "number")]
     columns += [Column(data["evaluation"]["metric"], "number"), Column("gap", "number"), Column("", "picture")]
     columns += [Column("verdict"), Column("seconds", "number"), Column("memory", "number")]
-    rows = [_row(each, axis, show, number == place) for number, each in enumerate(entries)]
+    reasons = list(dict.fromkeys(each.refusal for each in entries if each.refusal))
+    why = {reason: f"({number})" for number, reason in enumerate(reasons, 1)}  # as `tables.refusals` has them
+    rows = [_row(each, axis, show, why.get(each.refusal or "", ""), k == place) for k, each in enumerate(entries)]
     known = any(each.recovered is not None for each in entries)
     table = Table(
         "Means over the seeds; the gap is the share of the way that the port goes",
@@ -117,11 +118,11 @@ def _ends(entry: Entry) -> tuple[float, float, float]:
     return value - spread, value, value + spread
 
 
-def _row(entry: Entry, axis: Axis, show: Any, best: bool) -> tuple[Cell, ...]:
+def _row(entry: Entry, axis: Axis, show: Any, why: str, best: bool) -> tuple[Cell, ...]:
     n = f"{entry.n}" + (f" ({entry.per_class} a class)" if entry.per_class else "")
     alpha = entry.alpha if isinstance(entry.alpha, str) else figure(entry.alpha)
     if entry.refusal or entry.score is None:
-        return (entry.method, alpha, n, "refused", NONE, "", "", NONE, NONE)
+        return (entry.method, alpha, n, "refused", NONE, "", why, NONE, NONE)
     span: Cell = ""
     if entry.recovered is not None:
         low, value, high = map(axis.at, _ends(entry))
@@ -164,7 +165,7 @@ def _against_n(goal: str, entries: Sequence[Entry], place: int | None) -> Chart 
 
 def _draws(report: CompareReport, metric: str) -> list[Part | None]:
     """Return the rows of every seed, and what was drawn."""
-    draws = from_plain(tuple[Drawn, ...], report.calibration)
+    draws = typed(tuple[Drawn, ...], report.calibration)
     rows = [_by_seed(row, metric) for row in report.rows[: common.MOST]]
     columns = [Column("method"), *(Column(each, "number") for each in ("α", "N", "seed", metric, "gap"))]
     drawn = [(f"N = {d.n}, seed {d.seed}", d.strategy or NONE, d.content_sha256) for d in draws[: common.MOST]]

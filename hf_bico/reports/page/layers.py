@@ -87,9 +87,11 @@ def parts(layers: Sequence[Layer]) -> list[Part]:
         return []
     legend = (
         "Every cell is a layer of the target: the number is the residual of its maps, 0 for a perfect match, the mean "
-        "of both sides; the fuller the cell, the better they fit. The line below it is the share of τ that is kept. "
-        "Point at a cell, tap it or go to it with the Tab key to see more."
+        "of both sides; the fuller the cell, the better they fit. "
     )
+    if any(layer.kept is not None for layer in layers):
+        legend += "The line below it is the share of τ that is kept. "
+    legend += "Point at a cell, tap it or go to it with the Tab key to see more."
     apart: dict[tuple[str, bool], list[Layer]] = {}
     for layer in layers:
         apart.setdefault((layer.tower, layer.depth is None), []).append(layer)
@@ -125,11 +127,17 @@ def _site(layers: Sequence[Layer]) -> Site:
     label = layers[0].target if len(layers) == 1 else f"{layers[0].target} … {layers[-1].target}"
     return Site(
         label,
-        NONE if residual is None else f"{residual:.2f}".removeprefix("0") if residual < 0.995 else "1",
+        NONE if residual is None else _short(residual),
         None if residual is None else _tenth(1 - residual),
         None if kept is None else _tenth(kept),
         tuple(_told(layers[0]) if len(layers) == 1 else _told_together(layers, residual, kept)),
     )
+
+
+def _short(residual: float) -> str:
+    """Return a number from 0 to 1 in three characters."""
+    text = f"{residual:.2f}"
+    return {"0.00": "0", "1.00": "1"}.get(text, text.removeprefix("0"))
 
 
 def _tenth(share: float) -> int:

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 from hf_bico.reports.page import common, layers
 from hf_bico.reports.page.parts import Cell, Column, Facts, Page, Section, Table, Text, Tile
-from hf_bico.reports.page.reading import Drawn, Mapped, Matched, Side, Stored
+from hf_bico.reports.page.reading import Drawn, Mapped, Matched, Side, Stored, typed
 from hf_bico.reports.page.words import NONE, options, size
-from hf_bico.reports.plain import from_plain
 from hf_bico.reports.report import MapsReport
 
 
@@ -16,8 +15,8 @@ def page(report: MapsReport, endpoint: str) -> Page:
     Raises:
         PortError: a part of it is not what belongs there.
     """
-    source, target = from_plain(Side, report.source), from_plain(Side, report.target)
-    maps, files = from_plain(tuple[Mapped, ...], report.maps), from_plain(dict[str, Stored], report.files)
+    source, target = typed(Side, report.source), typed(Side, report.target)
+    maps, files = typed(tuple[Mapped, ...], report.maps), typed(dict[str, Stored], report.files)
     return Page(
         "maps",
         f"{source.name} to {target.name}",
@@ -44,13 +43,13 @@ def _sections(
     report: MapsReport, source: Side, target: Side, maps: tuple[Mapped, ...], files: dict[str, Stored], endpoint: str
 ) -> Iterator[Section | None]:
     yield Section.of("layers", "Layers", layers.parts(layers.layers_of_maps(maps)))
-    matching = from_plain(Matched, report.matching)
+    matching = typed(Matched, report.matching)
     if matching.cka:
         yield common.matched(matching.cka, matching.paths, (source.name, target.name))
     missing = [(tower or NONE, why) for tower, why in report.left.items()]
     yield Section.of("left", "What there are no maps of", [Facts("Towers", tuple(missing)) if missing else None])
     yield common.cost(report.environment, None)
-    drawn = from_plain(Drawn, report.calibration)
+    drawn = typed(Drawn, report.calibration)
     rows = [
         ("method", f"{report.method.name} ({report.method.citation})"),
         ("options of the method", options(report.method.options)),

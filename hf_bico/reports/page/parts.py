@@ -285,7 +285,7 @@ class Page:
     """All that a page shows."""
 
     kind: str
-    """What it is of, in a word."""
+    """What it is of, in words."""
     title: str
     subtitle: str
     sections: tuple[Section, ...]

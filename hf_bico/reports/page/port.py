@@ -47,7 +47,7 @@ def page(report: PortReport, endpoint: str) -> Shown:
     elif measured:
         sentences = (scores.way(measured),)
     return Shown(
-        "port",
+        "a port",
         f"{source} on {target}",
         subtitle,
         tuple(each for each in _sections(report, endpoint) if each),
@@ -85,7 +85,7 @@ def _left(left: Sequence[Left]) -> Part:
     """Return what stays behind, by reason."""
     reasons: dict[str, list[float]] = {}
     for row in left:
-        reasons.setdefault(row.reason, []).append(row.norm**2 if abs(row.norm) < 1e100 else 0.0)
+        reasons.setdefault(row.reason, []).append(row.norm**2)
     if not reasons:
         return Text("Nothing of the task vector stayed behind.")
     norms = {reason: sum(found) ** 0.5 for reason, found in reasons.items()}
@@ -119,7 +119,7 @@ def _beside(rode: Sequence[Rode]) -> Part | None:
 
 
 def _norm(rode: Sequence[Rode]) -> float:
-    return sum(each.norm**2 for each in rode if abs(each.norm) < 1e100) ** 0.5
+    return sum(each.norm**2 for each in rode) ** 0.5
 
 
 def _made(report: PortReport) -> list[Part | None]:

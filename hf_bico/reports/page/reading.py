@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.types import Fit
 from hf_bico.io.maps.files import READ
-from hf_bico.reports.plain import from_plain
+from hf_bico.reports.page.words import metric_of
+from hf_bico.reports.plain import from_plain, to_plain
 from hf_bico.reports.report import CheckReport, CompareReport, MapsReport, PortReport, Report
 from hf_bico.reports.worth import Worth
 from hf_bico.tasks.scores import Score
@@ -21,6 +22,38 @@ SIGNS: dict[str, type[Report]] = {
 """A key by which a report is told from the others → its type; the first that is there."""
 
 
+BEYOND = 1e150
+"""No number of a report is as large; its square is a number still."""
+Record = TypeVar("Record")
+
+
+def typed(kind: type[Record], data: Any) -> Record:
+    """Return JSON data as a record that can be shown.
+
+    Raises:
+        PortError: it is no such record; see `sound`.
+    """
+    return sound(from_plain(kind, data))
+
+
+def sound(record: Record) -> Record:
+    """Return a record whose numbers can be reckoned with, for a text may stand for NaN, and whose metrics are known.
+
+    Raises:
+        PortError: it is none.
+    """
+    waiting: list[Any] = [to_plain(record)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and "low" in value and isinstance(value.get("metric"), str):
+            metric_of(value["metric"])
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, int | float) and not abs(value) < BEYOND:
+            raise PortError(f"it has {value} where a number belongs")
+    return record
+
+
 def read(data: Mapping[str, Any]) -> Report:
     """Return the report that JSON data is of.
 
@@ -31,10 +64,10 @@ def read(data: Mapping[str, Any]) -> Report:
     if kind is None or "schema" not in data:
         raise PortError("it is no report of a port, a check, a comparison or maps")
     if kind is not MapsReport:
-        return kind.from_json(data)
+        return sound(kind.from_json(data))
     if data["schema"] not in READ:
         raise PortError(f"it has the schema {data['schema']!r:.60}; this version reads maps up to {max(READ)}")
-    return from_plain(MapsReport, data)
+    return typed(MapsReport, data)
 
 
 @dataclass(frozen=True)
@@ -212,5 +245,5 @@ def estimate_of(data: Mapping[str, Any] | None) -> tuple[Estimate, Estimate | No
     """
     if data is None:
         return None
-    expected, took = from_plain(Estimate, data), data.get("measured")
-    return expected, None if took is None else replace(from_plain(Estimate, took), n=expected.n)
+    expected, took = typed(Estimate, data), data.get("measured")
+    return expected, None if took is None else replace(typed(Estimate, took), n=expected.n)

@@ -52,6 +52,8 @@ def seconds(value: float | None) -> str:
     """Return a time as readers take it in."""
     if value is None:
         return NONE
+    if 0 < value < 0.01:
+        return "< 0.01 s"
     if value < 60:
         return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
     return f"{value / 60:.1f} min" if value < 3600 else f"{value / 3600:.1f} h"
