@@ -1,6 +1,5 @@
 """A report as an HTML page: all of it is there, it asks for nothing, and what comes from outside stays text."""
 
-import copy
 import json
 
 import pytest
@@ -230,6 +229,15 @@ def test_a_metric_that_nobody_knows_is_one_line():
         html_of(data)
 
 
+@pytest.mark.parametrize("number", ["nan", "-inf", 1e200])
+def test_numbers_that_nothing_can_be_reckoned_with_are_one_line(number):
+    """A text may stand for a number, for one that JSON has none of too."""
+    data = port_data()
+    data["moved"][0]["kept"] = number
+    with pytest.raises(PortError, match="where a number belongs"):
+        html_of(data)
+
+
 def test_damaged_matrices_are_shown_as_far_as_they_go():
     data = port_data(3)
     data["matching"]["cka"][""] = [[0.5], [], [2.0, -1.0, 0.25]]
@@ -253,4 +261,4 @@ def test_an_axis_holds_any_numbers(values):
 
 def test_axes_have_round_steps():
     assert [tick.label for tick in Axis(0.13, 0.92).ticks("{:.0%}".format, 5)] == ["20%", "40%", "60%", "80%"]
-    assert copy.copy(Axis(0, 10)).steps(5) == [0, 2, 4, 6, 8, 10]
+    assert Axis(0, 10).steps(5) == [0, 2, 4, 6, 8, 10]
