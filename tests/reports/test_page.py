@@ -57,8 +57,8 @@ def sections(text: str) -> list[str]:
 
 
 def test_sections_of_a_port_come_in_the_order_of_a_readers_questions():
-    order = ["scores", "tried", "layers", "matching", "left", "cost", "made", "lineage", "again", "json"]
-    assert sections(html_of(port_data())) == order
+    order = "scores answers elsewhere tried layers matching left cost made lineage again json"
+    assert sections(html_of(port_data())) == order.split()
 
 
 def test_every_layer_is_there_and_says_what_became_of_it():
@@ -119,6 +119,22 @@ def test_a_score_on_another_scale_is_not_drawn_on_it():
     data["evaluation"] |= {"comparable": False, "recovered": None}
     rows = parsed(html_of(data)).every("section", id="scores")[0].every("tbody")[0].every("tr")
     assert [len(row.every("circle")) for row in rows] == [0, 1, 1, 1, 1]
+
+
+def test_answers_that_changed_are_told():
+    """Against others, class by class with those that gained most first, and on other datasets."""
+    root = parsed(html_of(port_data()))
+    paired, classes = root.every("section", id="answers")[0].every("tbody")
+    zero = float(paired.every("line", class_="start")[0].attrs["x1"][:-1])
+    for row, name, certain in zip(paired.every("tr"), ("without the port", "own base"), ("yes", "no"), strict=True):
+        assert name in row.every("th")[0].text
+        assert certain in [cell.text for cell in row.every("td")]
+        assert (float(row.every("circle")[0].attrs["cx"][:-1]) > zero) == (certain == "yes")
+    assert [row.every("th")[0].text for row in classes.every("tr")] == ["square", "circle"]
+    assert "25%75%+50 points" in classes.text
+    assert "1 of 2 classes gained, 1 lost." in root.text
+    (row,) = root.every("section", id="elsewhere")[0].every("tbody")[0].every("tr")
+    assert "60.0%50.0%+37.0 points" in row.text
 
 
 def test_what_auto_took_stands_out():
@@ -198,7 +214,8 @@ def test_what_exists_is_shown(gone, section):
     data = port_data(schema=3)
     data.pop(gone, None)
     text = html_of(data)
-    assert sections(text) == [each for each in sections(html_of(port_data())) if each != section]
+    gone_too = {"answers", "elsewhere"} if gone == "evaluation" else {section}
+    assert sections(text) == [each for each in sections(html_of(port_data())) if each not in gone_too]
     assert_can_be_heard(parsed(text))
     if gone == "evaluation":
         assert "No scores were measured" in text

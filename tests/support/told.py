@@ -19,9 +19,10 @@ from hf_bico.reports.records import (
     TaskVectorRecord,
     Tried,
 )
-from hf_bico.reports.report import CheckReport, CompareReport, Evaluation, MapsReport, PortReport
+from hf_bico.reports.report import CheckReport, CompareReport, Elsewhere, Evaluation, MapsReport, PortReport
 from hf_bico.reports.tables import judged, summary
 from hf_bico.reports.worth import worth
+from hf_bico.tasks.paired import ClassChange, Paired
 from hf_bico.tasks.scores import Score
 
 ROLES = ("q", "k", "v", "attention output", "MLP gate", "MLP up", "MLP down")
@@ -52,7 +53,12 @@ def port_data(blocks: int = 2, **changed: Any) -> dict[str, Any]:
     """A port of a tower of so many blocks, by auto, with CKA."""
     fits = [Fit(300 + k, 384, k / (8 * blocks)) for k in range(7 * blocks)]
     names = [f"block {depth} {role}" for depth in range(blocks) for role in ROLES]
-    scores = Evaluation("test", score(0.91), score(0.41), score(0.44), score(0.78), bico=score(0.7))
+    against = (Paired("zero_shot", 0.37, 0.3, 0.44, 80, 6, 1e-9), Paired("source", -0.13, -0.2, 0.01, 4, 30, 0.2))
+    scores = Evaluation(
+        "test", score(0.91), score(0.41), score(0.44), score(0.78), bico=score(0.7), paired=against,
+        classes=(ClassChange("circle", 120, 0.5, 0.4), ClassChange("square", 80, 0.25, 0.75)),
+        elsewhere=(Elsewhere(LINEAGE["dataset"], "validation", score(0.6), score(0.5), against[0]),),
+    )  # fmt: skip
     tried = (
         Attempt("naive", {}, 0.5, 51.0),
         Attempt("theseus", refusal="it needs images"),

@@ -35,7 +35,7 @@ def _tiles(scores: Mapping[str, Score | None]) -> tuple[Tile, ...]:
 
 
 def _sections(report: CheckReport, verdict: Judged, endpoint: str) -> Iterator[Section | None]:
-    yield common.again(verdict.next or None)
+    yield common.again(verdict.next or None, "What to do next")
     rows = [*_signs(report.signs or {}), *_trial(report)]
     yield Section.of("signs", "What it goes by", [Facts("On the samples", tuple(rows)) if rows else None])
     if report.blocks:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hf_bico.reports.page.parts import Bar, Cell, Column, Command, Facts, Folded, Link, Part, Section, Table, Text
 from hf_bico.reports.page.pictures import heat, stack
 from hf_bico.reports.page.reading import Estimate
-from hf_bico.reports.page.words import NONE, seconds, shape, size
+from hf_bico.reports.page.words import NONE, figure, seconds, shape, size
 from hf_bico.reports.records import Environment, LayerRow, Origin
 
 _REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -52,6 +52,8 @@ def cost(environment: Environment | None, expected: tuple[Estimate, Estimate | N
         memory = f"peak memory {size(environment.peak_memory_bytes)}"
         if environment.peak_device_memory_bytes is not None:
             memory += f", of the device {size(environment.peak_device_memory_bytes)}"
+        if environment.energy_kwh is not None:
+            memory += f"; {figure(environment.energy_kwh, 3)} kWh as CodeCarbon measured it"
         parts += [
             Text(f"{seconds(whole)} in all on {environment.device}; {memory}."),
             stack(environment.seconds, "Seconds of every stage", seconds),
@@ -141,10 +143,10 @@ def bars(caption: str, what: str, shares: Mapping[str, float]) -> Part | None:
     return Table(caption, (Column(what), Column("share", "number"), Column("", "picture")), tuple(rows))
 
 
-def again(command: str | None) -> Section | None:
-    """Return the command that makes it again."""
-    parts = [Command("Click into it to select it all, then copy", command)] if command else []
-    return Section.of("again", "To do it again", parts)
+def again(command: str | None, title: str = "To do it again") -> Section | None:
+    """Return the command that makes it again, or what comes next."""
+    told = "As the report has it: read it before you run it. A click into it selects it all"
+    return Section.of("again", title, [Command(told, command)] if command else [])
 
 
 def notes(lines: Sequence[str] | None) -> list[Part]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from hf_bico.reports.page import common, layers
-from hf_bico.reports.page.parts import Cell, Column, Facts, Page, Section, Table, Text, Tile
+from hf_bico.reports.page.parts import Cell, Column, Facts, Page, Part, Section, Table, Text, Tile
 from hf_bico.reports.page.reading import Drawn, Mapped, Matched, Side, Stored, typed
-from hf_bico.reports.page.words import NONE, options, size
+from hf_bico.reports.page.words import NONE, options, pinned, size
 from hf_bico.reports.report import MapsReport
 
 
@@ -49,26 +49,7 @@ def _sections(
     missing = [(tower or NONE, why) for tower, why in report.left.items()]
     yield Section.of("left", "What there are no maps of", [Facts("Towers", tuple(missing)) if missing else None])
     yield common.cost(report.environment, None)
-    drawn = typed(Drawn, report.calibration)
-    rows = [
-        ("method", f"{report.method.name} ({report.method.citation})"),
-        ("options of the method", options(report.method.options)),
-        ("blocks matched by", matching.rule),
-        ("calibration samples N", f"{drawn.n:,}"),
-        ("dataset", f"{drawn.dataset}{'' if not drawn.commit else f'@{drawn.commit}'}"),
-        ("split, strategy, seed", f"{drawn.split}, {drawn.strategy}, {drawn.seed}"),
-        ("sha256 of the samples", drawn.content_sha256),
-    ]
-    yield Section.of(
-        "made",
-        "How they were made",
-        [
-            Text(report.method.summary),
-            Facts("Options and calibration", tuple(rows)),
-            common.listed("Indices of the calibration samples", drawn.indices),
-            *common.notes(report.notes),
-        ],
-    )
+    yield Section.of("made", "How they were made", _made(report, matching))
     yield Section.of(
         "lineage",
         "Lineage and versions",
@@ -92,3 +73,23 @@ def _sides(source: Side, target: Side, endpoint: str) -> Table:
         rows.append((role, name, side.commit or NONE, side.fingerprint.get("full", NONE)))
     columns = (Column(""), Column("repo"), Column("commit", "code"), Column("sha256 of the tensors", "code"))
     return Table("Lineage: the two bases", columns, tuple(rows))
+
+
+def _made(report: MapsReport, matching: Matched) -> list[Part | None]:
+    """Return the method and the samples."""
+    drawn = typed(Drawn, report.calibration)
+    rows = [
+        ("method", f"{report.method.name} ({report.method.citation})"),
+        ("options of the method", options(report.method.options)),
+        ("blocks matched by", matching.rule),
+        ("calibration samples N", f"{drawn.n:,}"),
+        ("dataset", pinned(drawn.dataset, drawn.commit)),
+        ("split, strategy, seed", f"{drawn.split}, {drawn.strategy}, {drawn.seed}"),
+        ("sha256 of the samples", drawn.content_sha256),
+    ]
+    return [
+        Text(report.method.summary),
+        Facts("Options and calibration", tuple(rows)),
+        common.listed("Indices of the calibration samples", drawn.indices),
+        *common.notes(report.notes),
+    ]

@@ -4,7 +4,7 @@ Across, places are in per cent, so that a picture is as wide as there is room; d
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, isfinite, log, log10
 
 from hf_bico.reports.page.parts import Chart, Heat, Line, Piece, Point, Square, Stack, Tick
@@ -141,6 +141,23 @@ class Measure:
     says: str
 
 
+def _line(
+    name: str, points: Sequence[Measure], number: int, aside: float, across: Axis, y: Callable[[float], float]
+) -> Line:
+    """Return a line of a chart.
+
+    Args:
+        number: which of the lines it is.
+        aside: per cent by which it is moved, lest whiskers cover one another.
+        y: the height of a value.
+    """
+    found = [
+        Point(round(across.at(p.x) + aside, 2), y(p.y), y(p.y - p.spread), y(p.y + p.spread), p.says)
+        for p in sorted(points, key=lambda point: point.x)
+    ]
+    return Line(name, number % COLOURS, number % MARKERS, tuple(found))
+
+
 def chart(
     lines: Mapping[str, Sequence[Measure]],
     names: tuple[str, str, str],
@@ -166,21 +183,11 @@ def chart(
     def y(value: float) -> float:
         return round(8 + (TALL - 16) * (1 - up.share(value)), 1)
 
-    drawn = []
-    for number, (name, points) in enumerate(lines.items()):
-        aside = (number - (len(lines) - 1) / 2) * min(1.2, 6 / len(lines))  # lest whiskers cover one another
-        drawn.append(
-            Line(
-                name,
-                number % COLOURS,
-                number % MARKERS,
-                tuple(
-                    Point(round(across.at(p.x) + aside, 2), y(p.y), y(p.y - p.spread), y(p.y + p.spread), p.says)
-                    for p in sorted(points, key=lambda point: point.x)
-                ),
-                name == strong,
-            )
-        )
+    drawn = [
+        _line(name, points, number, (number - (len(lines) - 1) / 2) * min(1.2, 6 / len(lines)), across, y)
+        for number, (name, points) in enumerate(lines.items())
+    ]
+    drawn = [replace(line, strong=line.name == strong) for line in drawn]
     columns = tuple(Tick(across.at(x), show[0](x)) for x in (xs[k] for k in every(len(xs), 8)))
     rows = tuple(Tick(y(value), show[1](value)) for value in up.steps())
     return Chart(*names, tuple(drawn), columns, rows, tuple(map(y, marks)), TALL)

@@ -6,7 +6,7 @@ from typing import Any
 from hf_bico.core.account import Left
 from hf_bico.core.errors import PortError
 from hf_bico.core.riders import Rode
-from hf_bico.reports.page import common, layers, scores
+from hf_bico.reports.page import answers, common, layers, scores
 from hf_bico.reports.page.parts import Bar, Column, Facts, Part, Section, Table, Text
 from hf_bico.reports.page.parts import Page as Shown
 from hf_bico.reports.page.reading import estimate_of
@@ -61,6 +61,7 @@ def _sections(report: PortReport, endpoint: str) -> Iterator[Section | None]:
     """Yield the sections in their order; a new one belongs where a reader looks for it."""
     matching, lineage = report.matching, report.lineage
     yield scores.section(report)
+    yield from answers.sections(report.evaluation, endpoint)
     yield scores.tried(report.method, report.calibration.n)
     told = layers.parts(layers.layers_of(report.layers, report.moved))
     yield Section.of("layers", "Layers", told or [common.pairs(report.layers)])

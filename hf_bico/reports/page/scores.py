@@ -1,7 +1,4 @@
-"""What was measured of a port, and what its method tried on held-out samples.
-
-What an `Evaluation` gains (samples compared one by one, classes, other datasets, energy) becomes parts of `section`.
-"""
+"""What was measured of a port, and what its method tried on held-out samples."""
 
 from collections.abc import Sequence
 
