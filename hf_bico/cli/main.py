@@ -23,6 +23,7 @@ from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.methods import methods
 from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
+from hf_bico.cli.report import report
 from hf_bico.core.errors import PortError, spelling
 
 app = typer.Typer(
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (port, check, compare, align, fleet, extract, apply, card, methods):
+for command in (port, check, compare, align, fleet, extract, apply, card, methods, report):
     app.command()(command)
 SHARED = {"port"}
 """Commands whose work several processes can share."""

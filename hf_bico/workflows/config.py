@@ -429,3 +429,17 @@ class CardConfig:
     push: bool = option("Push the card of a repo; without it, it is printed.", False)
     create_pr: bool = option("Propose the card of a repo as a pull request.", False)
     commit_message: str | None = option("Message of the push's commit.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """Every choice of a page."""
+
+    place: str = argument(
+        "What to tell of: a folder or a repo that port, align or compare wrote, or a JSON file that a command printed.",
+        "DIR_OR_REPO",
+    )
+    output: Path | None = option(
+        "An HTML file to write [default: report.html in the folder; of a repo NAME-report.html here].", None
+    )
+    show: bool = option("Open the page in a browser.", False, flag="--open")

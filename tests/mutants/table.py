@@ -11,6 +11,7 @@ from tests.mutants import (
     learning,
     memory,
     methods,
+    pages,
     ranks,
     saved,
     sights,
@@ -38,5 +39,6 @@ ROOMS = (
     sounds,
     ranks,
     memory,
+    pages,
 )
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}
