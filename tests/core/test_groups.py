@@ -1,6 +1,7 @@
 """Layers ported group by group: the port of all at once, bit for bit, in a pass a group."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -107,12 +108,12 @@ def test_moments_go_as_their_layers_move(method):
         expected = at_once(job, method)
         seen, left = gather(job, method.wanted), []
         whole = held_bytes(seen)
-        require_same(carry(job, method, seen, last=True, track=lambda maps, *_: watched(maps, seen, left)), expected)
+        require_same(carry(job, method, seen, last=True, track=partial(watched, seen, left)), expected)
         assert held_bytes(seen) == 0
         assert left == sorted(left, reverse=True) and left[len(left) // 2] < 0.7 * whole
 
 
-def watched(maps, seen, left):
+def watched(seen, left, maps, *_):
     for each in maps:
         left.append(held_bytes(seen))
         yield each
