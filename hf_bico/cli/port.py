@@ -14,9 +14,12 @@ from hf_bico.workflows.config import PortConfig
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.")]
 
 
-@command(PortConfig, dry_run=(DryRun, False))
+@command(PortConfig, recipes=True, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
-    """Port SOURCE to the base model --to, score it, and write or push it with its card."""
+    """Port SOURCE to the base model --to, score it, and write or push it with its card.
+
+    SOURCE may be a recipe: a YAML file of these settings, such as every port writes. What is said beside it wins.
+    """
     if config.maps is not None and "method" in call.said:
         raise PortError(f"{setting('maps')} brings the method that made them: leave out {setting('method')}")
     from hf_bico.io.hub import Hub

@@ -236,7 +236,7 @@ def _report(
     }
     return MapsReport(
         schema=SCHEMA,
-        command=redo_align(config, plan),
+        command=redo_align(config, plan).command,
         source=source,
         target=target,
         method=MethodRecord.of(plan.method),

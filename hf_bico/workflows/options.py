@@ -1,6 +1,6 @@
 """A choice said once: a dataclass field with its help, its default and its option on the command line."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -91,17 +91,28 @@ def _plain(kind: Any) -> Any:
     return rest[0] if type(None) in get_args(kind) and len(rest) == 1 else kind
 
 
+def chosen(config: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return those of these fields of a config that are not at their default, with their values, by name."""
+    found = ((each.name, each.default, getattr(config, each.name)) for each, _ in options_of(config))
+    return {name: value for name, default, value in found if name in names and value != default}
+
+
 def words_of(config: Any, names: Collection[str], *, whole: bool = False) -> list[str]:
     """Return the words of a command that choose what a config does, for those of these fields that are not the default.
 
     Args:
         whole: whether a file goes by its path, for a command that is run here; else by its name alone.
     """
-    found: list[str] = []
-    for each, _ in options_of(config):
-        value = getattr(config, each.name)
-        if each.name in names and value != each.default:
-            found += spelled(flag_of(each), str(value) if whole and isinstance(value, Path) else value)
+    return words(config, chosen(config, names), whole=whole)
+
+
+def words(config: Any, settings: Mapping[str, Any], *, whole: bool = False) -> list[str]:
+    """Return the words of a command that say these settings of a config: arguments first, the rest in their order."""
+    arguments = [each.name for each, found in options_of(config) if found.argument]
+    flags, found = flags_of(config), [str(settings[name]) for name in arguments if name in settings]
+    for name, value in settings.items():
+        if name not in arguments:
+            found += spelled(flags[name], str(value) if whole and isinstance(value, Path) else value)
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_bico import __version__
 from hf_bico.core.choice import Choice, Chosen, choice_of
@@ -54,6 +54,7 @@ from hf_bico.workflows.head_choice import Losses, with_better_head
 from hf_bico.workflows.in_groups import with_baselines
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.recipe import RECIPE_FILE
 from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
@@ -101,6 +102,14 @@ class CarriedOver:
         return self.alpha == 0 or not any(bool(delta[key].any()) for key in delta)
 
 
+class Told(NamedTuple):
+    """What is told of a port beside its weights."""
+
+    report: PortReport
+    recipe: str
+    """The text of its recipe."""
+
+
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     """Port a fine-tune, score it, and write or push it.
 
@@ -136,11 +145,12 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         assert carried is not None  # rank 0 alone finishes
         with running.clock("evaluate"):
             evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
+        again = redo_port(config, session.plan, carried.alpha)
         is_nothing, classes = carried.is_nothing, judged_classes(plan)
         verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
         report = replace(
             _report(config, session, drawn, carried, running),
-            command=redo_port(config, session.plan, carried.alpha),
+            command=again.command,
             matching=MatchingRecord(**matching_record(config, found)),
             evaluation=evaluation,
             verdict=verdict,
@@ -149,7 +159,7 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         )
         refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
         to = replace(delivery, destination=None) if refusal else delivery
-        report, url = _deliver(session, drawn, carried.shaped, report, to, running)
+        report, url = _deliver(session, drawn, carried.shaped, Told(report, again.recipe), to, running)
         return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
 
     outcome = here().first("the port", finish)
@@ -275,13 +285,14 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
 
 
 def _deliver(
-    session: Session, drawn: Draw, shaped: Shaped, report: PortReport, delivery: Delivery, run: Run
+    session: Session, drawn: Draw, shaped: Shaped, text: Told, delivery: Delivery, run: Run
 ) -> tuple[PortReport, str | None]:
-    """Write the folder with its card and report, push it, and return the report as written and the URL."""
-    plan, told = session.plan, [report]
+    """Write the folder with its card, report and recipe, push it, and return the report as written and the URL."""
+    plan, told = session.plan, [text.report]
 
     def fill(stage: Path, repo: str | None) -> None:
-        told[0] = replace(report, delta=_write(stage, session, drawn, shaped))
+        told[0] = replace(text.report, delta=_write(stage, session, drawn, shaped))
+        (stage / RECIPE_FILE).write_text(text.recipe, encoding="utf-8")
         write_report(stage, told[0])
         draw_report(stage, told[0])
         write_card(stage, told[0], Opening.of(plan.models.library, plan.models.purpose, repo), repo, plan.licenses)

@@ -55,14 +55,7 @@ class Task:
     @property
     def words(self) -> list[str]:
         """The words of its command, without the program's."""
-        options = list(options_of(self.config))
-        arguments = [each.name for each, found in options if found.argument]
-        rest = [each.name for each, found in options if not found.argument]
-        return [
-            self.kind,
-            *(str(getattr(self.config, name)) for name in arguments),
-            *words_of(self.config, rest, whole=True),
-        ]
+        return [self.kind, *words_of(self.config, [each.name for each, _ in options_of(self.config)], whole=True)]
 
     @property
     def command(self) -> str:
