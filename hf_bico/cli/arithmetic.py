@@ -29,7 +29,7 @@ def extract(
     subfolder: Subfolder = None,
     source_kind: SourceKind = None,
     token: Token = None,
-    format: Formatting = Format.HUMAN,
+    format: Formatting = Format.AUTO,
     quiet: Quiet = False,
 ) -> None:
     """Save the task vector SOURCE − base, with its lineage."""
@@ -53,7 +53,7 @@ def apply(
     output: Annotated[Path, typer.Option(help="A folder to write the sum to; it must be new or empty.")],
     alpha: Annotated[float, typer.Option(help="Scale of the task vector.")] = 1.0,
     token: Token = None,
-    format: Formatting = Format.HUMAN,
+    format: Formatting = Format.AUTO,
     quiet: Quiet = False,
 ) -> None:
     """Add a task vector to a model of the same shapes, or a delta to its base, and write the whole model."""

@@ -1,13 +1,11 @@
 """`hf-bico check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
-from rich import box
-from rich.table import Table
 
-from hf_bico.cli.console import Format
+from hf_bico.cli.console import Grid
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CheckConfig
 
@@ -28,9 +26,7 @@ def check(config: CheckConfig, call: Call) -> None:
     data = run(config, Hub(call.token), terminal.track)
     grade = data["verdict"]["grade"]
     terminal.say("\n".join(_verdict(data)), data, grade)
-    if terminal.format is Format.HUMAN:
-        for part in _parts(data):
-            terminal.out.print(part)
+    terminal.add(*_parts(data))
     if grade == "impossible":
         raise typer.Exit(IMPOSSIBLE)
 
@@ -43,7 +39,7 @@ def _verdict(data: dict[str, Any]) -> Iterator[str]:
         yield f"Next: {verdict['next']}"
 
 
-def _parts(data: dict[str, Any]) -> Iterator[Any]:
+def _parts(data: dict[str, Any]) -> Iterator[str | Grid]:
     """Yield tables and lines of what was found, as far as it went."""
     if "models" in data:
         yield _table(
@@ -110,19 +106,8 @@ def _parts(data: dict[str, Any]) -> Iterator[Any]:
         yield "\n".join(_cost(data["estimate"]))
 
 
-def _table(*header: str, rows, title: str) -> Table:
-    table = Table(
-        *header,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        title=title,
-        title_justify="left",
-        title_style="",
-    )
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _table(*header: str, rows: Iterable[list[str]], title: str) -> Grid:
+    return Grid(header, list(rows), title)
 
 
 def _blocks(depths: dict[str, int]) -> str:

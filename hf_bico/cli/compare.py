@@ -1,8 +1,6 @@
 """`hf-bico compare`."""
 
-from rich import box
-from rich.table import Table
-
+from hf_bico.cli.console import Grid
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CompareConfig
 
@@ -16,9 +14,6 @@ def compare(config: CompareConfig, call: Call) -> None:
 
     data = run(config, Hub(call.token), call.terminal.track)
     header, *rows = tables.cells(data)
-    table = Table(*header, box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    call.terminal.say(table, data, str(config.output or ""))
+    call.terminal.say(Grid(header, rows), data, str(config.output or ""))
     written = [f"Written to {config.output}"] if config.output else []
     call.terminal.add(*tables.refusals(data), tables.caption(data), tables.advice(data), *written)

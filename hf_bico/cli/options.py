@@ -16,11 +16,12 @@ from hf_bico.core.notes import listening
 from hf_bico.workflows.options import OPTION, Option, flag_of, flags_of, is_list, options_of, types_of
 
 Token = Annotated[str | None, typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].")]
-Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
+Formatting = Annotated[Format, typer.Option("--format", help="How results are printed: for people, for agents (plain, tab-separated), as JSON, or only what was made; "
+        "auto is agent where one runs the command, else human.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.")]
 REQUIRED = "required, unless a recipe says it"
 """What help says in place of the default of an option that a recipe may say."""
-EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.HUMAN), ("quiet", Quiet, False))
+EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.AUTO), ("quiet", Quiet, False))
 """Name, type and default of what every command takes."""
 
 spelled: dict[str, str] = {}

@@ -4,9 +4,8 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from hf_bico.cli.console import Format, Terminal, stderr
+from hf_bico.cli.console import Grid, Terminal, stderr
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
@@ -46,7 +45,7 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
     )
-    if terminal.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
+    if terminal.is_read and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
     if not outcome.verdict.pushable and not outcome.refusal:
         terminal.warn(f"Warning: {outcome.verdict.word}: {outcome.verdict.reason}; {outcome.verdict.next}")
@@ -66,18 +65,14 @@ def _said_of(method: dict) -> list[str]:
     return [f"{method['name']} took {taken.name} at α = {taken.alpha:g}, {tried}"]
 
 
-def _score_table(evaluation) -> Table:
+def _score_table(evaluation) -> Grid:
     also = list(evaluation.ported.also)
-    table = Table(
-        "model",
-        evaluation.ported.metric,
-        "95 % interval",
-        *also,
-        title=f"{evaluation.split}, {evaluation.ported.n} samples",
-    )
-    for name, score in evaluation.rows:
-        table.add_row(name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
-    return table
+    rows = [
+        (name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
+        for name, score in evaluation.rows
+    ]
+    title = f"{evaluation.split}, {evaluation.ported.n} samples"
+    return Grid(("model", evaluation.ported.metric, "95 % interval", *also), rows, title)
 
 
 def _say_dry_run(terminal: Terminal, plan, cost) -> None:
