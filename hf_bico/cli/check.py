@@ -15,9 +15,9 @@ IMPOSSIBLE = 1
 
 @command(CheckConfig)
 def check(config: CheckConfig, call: Call) -> None:
-    """Say what a port of SOURCE to --to would move and cost, and whether it is worth making.
+    """Say what a port would move and cost, and whether it is worth it.
 
-    Exit code 1 means that there can be no port.
+    Nothing is written. Exit code 1 means that there can be no port.
     """
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.check import run

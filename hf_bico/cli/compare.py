@@ -7,7 +7,10 @@ from hf_bico.workflows.config import CompareConfig
 
 @command(CompareConfig)
 def compare(config: CompareConfig, call: Call) -> None:
-    """Port SOURCE by every METHOD, α and N on the same samples, and put the scores side by side."""
+    """Port by several methods on the same samples, scores side by side.
+
+    Every method is tried at every α and N that is named. Nothing is pushed.
+    """
     from hf_bico.io.hub import Hub
     from hf_bico.reports import tables
     from hf_bico.workflows.compare import run

@@ -19,7 +19,9 @@ FAILED = 1
 
 @command(FleetConfig)
 def fleet(config: FleetConfig, call: Call) -> None:
-    """Port every fine-tune of PLAN to every new base by every method, each in a process of its own.
+    """Port many fine-tunes to many new bases by many methods.
+
+    Each port of PLAN is made in a process of its own.
 
     Called again, it goes on where it was: what is done is not done again, what failed is tried again. Exit code 1 means
     that a cell failed.

@@ -18,6 +18,7 @@ from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
 from hf_bico.cli.fleet import fleet
+from hf_bico.cli.help import Helped, HelpedGroup
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.methods import methods
 from hf_bico.cli.options import spelled
@@ -26,13 +27,14 @@ from hf_bico.core.errors import PortError, spelling
 
 app = typer.Typer(
     name="hf-bico",
+    cls=HelpedGroup,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
 for command in (port, check, compare, align, fleet, extract, apply, methods):
-    app.command()(command)
+    app.command(cls=Helped)(command)
 SHARED = {"port"}
 """Commands whose work several processes can share."""
 KEPT = "nothing was left half-written"
@@ -53,7 +55,10 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Carry a fine-tune over to a new base model, without training."""
+    """Carry a fine-tune over to a new base model, without training.
+
+    `hf-bico COMMAND --help` tells of a command.
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
     elif is_launched() and context.invoked_subcommand not in SHARED:

@@ -7,7 +7,7 @@ from hf_bico.cli.options import Formatting, Quiet
 
 
 def methods(format: Formatting = Format.AUTO, quiet: Quiet = False) -> None:
-    """List the methods that --method takes, what each does, and its options for --set."""
+    """List the methods that --method takes, and their options for --set."""
     terminal = Terminal(format, quiet)
     from hf_bico.core.methods import METHODS
 

@@ -13,12 +13,27 @@ import typer
 from hf_bico.cli.console import Format, Terminal
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
-from hf_bico.workflows.options import OPTION, Option, flag_of, flags_of, is_list, options_of, types_of
+from hf_bico.workflows.options import HUB, OPTION, RUN, Option, flag_of, flags_of, group_of, is_list, options_of, types_of
 
-Token = Annotated[str | None, typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].")]
-Formatting = Annotated[Format, typer.Option("--format", help="How results are printed: for people, for agents (plain, tab-separated), as JSON, or only what was made; "
-        "auto is agent where one runs the command, else human.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.")]
+Token = Annotated[
+    str | None,
+    typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].", rich_help_panel=HUB),
+]
+Formatting = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="How results are printed: for people, for agents (plain, tab-separated), as JSON, or only what was made; "
+        "auto is agent where one runs the command, else human.",
+        rich_help_panel=RUN,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="The same as --format quiet: print only what was made.", rich_help_panel=RUN
+    ),
+]
 REQUIRED = "required, unless a recipe says it"
 """What help says in place of the default of an option that a recipe may say."""
 EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.AUTO), ("quiet", Quiet, False))
@@ -118,7 +133,7 @@ def _parameters(config: type, recipes: bool) -> Iterator[inspect.Parameter]:
             kind = str
         default = None if recipes and is_needed(each) else _default(each, option)
         kind = kind | None if default is None else kind
-        yield _parameter(each.name, Annotated[kind, _typer(each, option, recipes)], default)
+        yield _parameter(each.name, Annotated[kind, _typer(config, each, recipes)], default)
 
 
 def is_needed(each: Field) -> bool:
@@ -139,14 +154,17 @@ def _default(each: Field, option: Option) -> Any:
     return f"{each.default:g}" if option.parse and isinstance(each.default, float) else each.default
 
 
-def _typer(each: Field, option: Option, recipes: bool) -> Any:
+def _typer(config: type, each: Field, recipes: bool) -> Any:
     """Return an option as Typer declares it."""
+    option: Option = each.metadata[OPTION]
+    said: dict[str, Any] = {"help": option.help, "rich_help_panel": group_of(config, each.name)}
     if option.argument:
-        return typer.Argument(help=option.help, metavar=option.argument)
-    path: dict[str, Any] = {"exists": True, "dir_okay": False} if option.exists else {}
+        return typer.Argument(metavar=option.argument, **said)
+    if option.exists:
+        said |= {"exists": True, "dir_okay": False}
     if recipes and is_needed(each):
-        path["show_default"] = REQUIRED
-    return typer.Option(flag_of(each), help=option.help, min=option.least, **path)
+        said["show_default"] = REQUIRED
+    return typer.Option(flag_of(each), min=option.least, **said)
 
 
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:

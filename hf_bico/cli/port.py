@@ -9,13 +9,19 @@ from hf_bico.cli.console import Grid, Terminal, stderr
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.options import RUN
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be done and what it would cost, and stop.", rich_help_panel=RUN
+    ),
+]
 
 
 @command(PortConfig, recipes=True, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
-    """Port SOURCE to the base model --to, score it, and write or push it with its card.
+    """Port a fine-tune to a new base model, score it, write or push it.
 
     SOURCE may be a recipe: a YAML file of these settings, such as every port writes. What is said beside it wins.
     """

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.workflows.options import argument, option
+from hf_bico.workflows.options import HUB, METHOD, MODELS, OUTPUT, RUN, SAMPLES, argument, grouped, option
 
 INDEX, CKA = "index", "cka"
 """Rules by which blocks are matched."""
@@ -17,6 +17,7 @@ def scale(text: str) -> float | str:
         return text
 
 
+@grouped(MODELS)
 @dataclass(frozen=True)
 class ModelChoices:
     """Which fine-tune is carried over to which base."""
@@ -25,6 +26,7 @@ class ModelChoices:
     target: str = option("The new base model.", flag="--to")
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True)
 class DataChoices:
     """Where the samples come from."""
@@ -32,6 +34,7 @@ class DataChoices:
     dataset: str = option("Samples of the task: a Hub dataset or a folder.")
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class SourceChoices:
     """What of a source is taken."""
@@ -42,6 +45,7 @@ class SourceChoices:
     )
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
@@ -50,6 +54,7 @@ class BaseChoices:
     trust_base: bool = option("Take the base for SOURCE's even if their weights have nothing in common.", False)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ReadingChoices:
     """How the samples are read."""
@@ -70,6 +75,7 @@ class ReadingChoices:
     max_length: int = option("The most tokens of a text sample; longer texts are cut.", 256, least=1)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ScoringChoices:
     """What models are scored on."""
@@ -83,6 +89,7 @@ class ScoringChoices:
     )
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
@@ -97,6 +104,7 @@ class SamplingChoices:
     seed: int = option("Seed of the draw.", 0, least=0)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MatchingChoices:
     """Which layers meet."""
@@ -115,6 +123,7 @@ class MatchingChoices:
     skip: str | None = option("Leave these blocks of the target as they are.", None)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class HeadChoices:
     """What the target answers with."""
@@ -126,6 +135,7 @@ class HeadChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MethodChoices:
     """How maps are made."""
@@ -139,6 +149,7 @@ class MethodChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class PolishChoices:
     """Whether and how a port is trained further."""
@@ -160,6 +171,27 @@ class PolishChoices:
     )
 
 
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ScaleChoices:
+    """How much of a change is added."""
+
+    alpha: float | str = option(
+        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
+        1.0,
+        parse=scale,
+    )
+
+
+@grouped(RUN)
+@dataclass(frozen=True, kw_only=True)
+class RegressionChoices:
+    """Whether a source is taken that has nothing to give."""
+
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
+
+
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledChoices:
     """Which samples without labels are taken beside the others."""
@@ -170,6 +202,7 @@ class UnlabelledChoices:
     unlabelled_n: int | None = option("How many of them [default: 200, or all of fewer].", None, least=1)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MapChoices:
     """Which maps that were made before are used."""
@@ -179,6 +212,7 @@ class MapChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MachineChoices:
     """What a workflow runs on."""
@@ -187,6 +221,7 @@ class MachineChoices:
     device: str | None = option("Where to run [default: an accelerator if there is one, else the CPU].", None)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MemoryChoices:
     """How much memory is taken."""
@@ -198,6 +233,7 @@ class MemoryChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class PrecisionChoices:
     """How exactly models are held."""
@@ -209,6 +245,7 @@ class PrecisionChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
@@ -227,6 +264,7 @@ class FormChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class OutputChoices:
     """Where a result is kept."""
@@ -234,6 +272,7 @@ class OutputChoices:
     output: Path | None = option("A folder to write to; it must be new or empty.", None)
 
 
+@grouped(HUB)
 @dataclass(frozen=True, kw_only=True)
 class PushChoices:
     """Whether and where a result is published."""
@@ -245,6 +284,7 @@ class PushChoices:
     commit_message: str | None = option("Message of the push's commit.", None)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MovingChoices:
     """Which of a fine-tune's tensors move."""
@@ -257,6 +297,7 @@ class MovingChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class TokenChoices:
     """Whether tokens of the fine-tune come along."""
@@ -292,6 +333,8 @@ class PortConfig(
     MemoryChoices,
     PrecisionChoices,
     TokenChoices,
+    RegressionChoices,
+    ScaleChoices,
     PolishChoices,
     MapChoices,
     MethodChoices,
@@ -306,11 +349,6 @@ class PortConfig(
         "theseus, naive …; a wrong name lists them all.",
         "auto",
     )
-    alpha: float | str = option(
-        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
-        1.0,
-        parse=scale,
-    )
     allow_regression: bool = option(
         "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
         "base without it by any metric, or than a measured baseline such as the naive copy.",
@@ -319,21 +357,28 @@ class PortConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(MemoryChoices, MethodChoices, SamplingChoices, TaskChoices):
+class CheckConfig(MemoryChoices, RegressionChoices, MethodChoices, SamplingChoices, TaskChoices):
     """Every choice of a check."""
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
     n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
-    """Every choice of a comparison."""
+class GapChoices:
+    """What the gap is measured to."""
 
     target_tuned: str | None = option(
         "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
     )
+
+
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ManyMethods:
+    """Which methods are compared, and at which scales."""
+
     methods: tuple[str, ...] = option(
         'A method to compare, with options of its own after it ("response ridge=1"); may be repeated [default: all].',
         (),
@@ -349,6 +394,13 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         flag="--alpha",
         parse=scale,
     )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
+class ManySamples:
+    """How samples are drawn, each time anew."""
+
     sizes: tuple[int, ...] = option("How many calibration samples; may be repeated [default: 100].", (), flag="-n")
     per_class: tuple[int, ...] = option("How many samples of every class, in place of -n; may be repeated.", ())
     strategy: str | None = option(
@@ -356,10 +408,17 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         "random, with --per-class class-balanced].",
         None,
     )
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
     seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(
+    OutputChoices, RegressionChoices, PolishChoices, ManyMethods, ManySamples, GapChoices, TaskChoices
+):
+    """Every choice of a comparison."""
+
+
+@grouped(MODELS)
 @dataclass(frozen=True)
 class BasesChoices:
     """Which two bases are aligned."""
@@ -394,6 +453,7 @@ class AlignConfig(
     push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class FleetConfig:
     """Every choice of a fleet beside its plan."""
@@ -402,3 +462,35 @@ class FleetConfig:
     jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
     on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class TunedChoices:
+    """Of which fine-tune the change is taken."""
+
+    source: str = argument("The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.", "SOURCE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(OutputChoices, SourceChoices, BaseChoices, TunedChoices):
+    """Every choice of an extraction."""
+
+    output: Path = option("A .safetensors file to write.")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class SumChoices:
+    """Which change is added to which model."""
+
+    delta: str = argument("A task vector that `hf-bico extract` wrote, or a delta repo.", "DELTA")
+    target: str = option("The model to add it to.", flag="--to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyConfig(OutputChoices, ScaleChoices, SumChoices):
+    """Every choice of a sum."""
+
+    output: Path = option("A folder to write the sum to; it must be new or empty.")
+    alpha: float = option("Scale of the task vector.", 1.0)

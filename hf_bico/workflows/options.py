@@ -7,6 +7,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 OPTION = "option"
 """Key of a field's metadata."""
+MODELS, SAMPLES, METHOD, OUTPUT, HUB, RUN = GROUPS = (
+    "Source and target",
+    "Samples",
+    "Method",
+    "Output",
+    "Hub",
+    "Run",
+)
+"""The groups in which help shows options, in this order. A class of choices says its own once, by `grouped`."""
+GROUP = "_group"
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,22 @@ def option(
 def argument(help: str, name: str) -> Any:
     """Return a dataclass field that is an argument of the command."""
     return field(metadata={OPTION: Option(help, argument=name)})
+
+
+def grouped(name: str) -> Callable[[type], type]:
+    """Return a decorator of a class of choices, which says the group of the options that it is the first to name."""
+
+    def made(config: type) -> type:
+        setattr(config, GROUP, name)
+        return config
+
+    return made
+
+
+def group_of(config: type, name: str) -> str:
+    """Return the group of an option: that of the class which named it first, whoever said more of it since."""
+    first = next(kind for kind in reversed(config.__mro__) if name in vars(kind).get("__annotations__", {}))
+    return vars(first)[GROUP]
 
 
 def options_of(config: Any) -> Iterator[tuple[Field, Option]]:
