@@ -4,7 +4,7 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import AlignConfig
 
 
-@command(AlignConfig)
+@command(AlignConfig, "Making maps of {base} → {target}")
 def align(config: AlignConfig, call: Call) -> None:
     """Make the maps from one base to another, and keep them.
 

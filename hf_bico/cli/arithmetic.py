@@ -4,7 +4,7 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import ApplyConfig, ExtractConfig
 
 
-@command(ExtractConfig)
+@command(ExtractConfig, "Taking the task vector of {source}")
 def extract(config: ExtractConfig, call: Call) -> None:
     """Save the task vector SOURCE − base, with its lineage."""
     from hf_bico.io.hub import Hub
@@ -20,7 +20,7 @@ def extract(config: ExtractConfig, call: Call) -> None:
     )
 
 
-@command(ApplyConfig)
+@command(ApplyConfig, "Adding {delta} to {target}")
 def apply(config: ApplyConfig, call: Call) -> None:
     """Add a task vector to a model, or a delta to its base.
 

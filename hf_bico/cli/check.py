@@ -13,7 +13,7 @@ IMPOSSIBLE = 1
 """Exit code where no port is possible; 2 is a mistake in what was asked."""
 
 
-@command(CheckConfig)
+@command(CheckConfig, "Checking {source} → {target}")
 def check(config: CheckConfig, call: Call) -> None:
     """Say what a port would move and cost, and whether it is worth it.
 

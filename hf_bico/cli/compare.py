@@ -5,7 +5,7 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CompareConfig
 
 
-@command(CompareConfig)
+@command(CompareConfig, "Comparing ports of {source} → {target}")
 def compare(config: CompareConfig, call: Call) -> None:
     """Port by several methods on the same samples, scores side by side.
 

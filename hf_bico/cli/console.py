@@ -35,6 +35,12 @@ class Format(StrEnum):
     QUIET = "quiet"
 
 
+def begin(format: Format, quiet: bool, line: str) -> None:
+    """Print the first line of a command, before anything that takes time; nothing where programs read."""
+    if not quiet and format not in (Format.JSON, Format.QUIET):
+        stderr.print(f"{printable(line)} …", markup=False)
+
+
 def resolved(format: Format) -> Format:
     """Return the format that is meant: `auto` is what the Hub's client makes of it."""
     if format is not Format.AUTO:

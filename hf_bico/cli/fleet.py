@@ -17,7 +17,7 @@ FAILED = 1
 """Exit code where a cell failed; 2 is a mistake in what was asked."""
 
 
-@command(FleetConfig)
+@command(FleetConfig, "Reading {plan}")
 def fleet(config: FleetConfig, call: Call) -> None:
     """Port many fine-tunes to many new bases by many methods.
 

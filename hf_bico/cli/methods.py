@@ -2,12 +2,13 @@
 
 from dataclasses import fields
 
-from hf_bico.cli.console import Format, Grid, Terminal
+from hf_bico.cli.console import Format, Grid, Terminal, begin
 from hf_bico.cli.options import Formatting, Quiet
 
 
 def methods(format: Formatting = Format.AUTO, quiet: Quiet = False) -> None:
     """List the methods that --method takes, and their options for --set."""
+    begin(format, quiet, "Looking the methods up")
     terminal = Terminal(format, quiet)
     from hf_bico.core.methods import METHODS
 

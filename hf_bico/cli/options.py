@@ -1,6 +1,7 @@
 """The command line's options, made from the fields of a config, where each is said once."""
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field
 from functools import wraps
@@ -10,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from hf_bico.cli.console import Format, Terminal
+from hf_bico.cli.console import Format, Terminal, begin
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
 from hf_bico.workflows.options import HUB, OPTION, RUN, Option, flag_of, flags_of, group_of, is_list, options_of, types_of
@@ -54,11 +55,12 @@ class Call(NamedTuple):
     """Names of the settings that were given on the command line."""
 
 
-def command(config: type, *, recipes: bool = False, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
+def command(config: type, first: str, *, recipes: bool = False, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
     """Return a decorator that makes a command of a function of a config.
 
     Args:
         config: a dataclass whose fields are options.
+        first: what is printed at once, with settings as {name}.
         recipes: whether its argument may be a recipe that says the others.
         own: the command's own options, each with its annotated type and its default.
     """
@@ -69,11 +71,14 @@ def command(config: type, *, recipes: bool = False, **own: tuple[Any, Any]) -> C
             spelled.update(flags_of(config))
             sources = {name: context.get_parameter_source(name) for name in given}
             said = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
-            terminal = Terminal(given.pop("format"), given.pop("quiet"))
+            format, quiet = given.pop("format"), given.pop("quiet")
             token, flags = given.pop("token"), {name: given.pop(name) for name in own}
             recipe = _recipe(given, said) if recipes else {}
+            chosen = config_of(config, given, recipe)
+            begin(format, quiet, first.format_map({name: _short(value) for name, value in vars(chosen).items()}))
+            terminal = Terminal(format, quiet)
             with listening(terminal.note):
-                run(config_of(config, given, recipe), Call(terminal, token, flags, said | recipe.keys()))
+                run(chosen, Call(terminal, token, flags, said | recipe.keys()))
 
         parameters = [*_parameters(config, recipes), *(_parameter(name, *each) for name, each in own.items())]
         parameters += [_parameter(*each) for each in EVERYWHERE]
@@ -85,6 +90,11 @@ def command(config: type, *, recipes: bool = False, **own: tuple[Any, Any]) -> C
         return shown
 
     return made
+
+
+def _short(value: Any) -> str:
+    """Return a value for the first line; of a commit its first digits."""
+    return re.sub(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}$", "", str(value))
 
 
 def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:

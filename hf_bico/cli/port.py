@@ -19,7 +19,7 @@ DryRun = Annotated[
 ]
 
 
-@command(PortConfig, recipes=True, dry_run=(DryRun, False))
+@command(PortConfig, "Porting {source} → {target}", recipes=True, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
     """Port a fine-tune to a new base model, score it, write or push it.
 
