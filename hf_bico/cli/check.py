@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
+from rich.text import Text
 
-from hf_bico.cli.console import Grid
+from hf_bico.cli.console import Grid, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CheckConfig
 
@@ -25,18 +26,18 @@ def check(config: CheckConfig, call: Call) -> None:
     terminal = call.terminal
     data = run(config, Hub(call.token), terminal.track)
     grade = data["verdict"]["grade"]
-    terminal.say("\n".join(_verdict(data)), data, grade)
+    terminal.say(_verdict(data), data, grade)
     terminal.add(*_parts(data))
     if grade == "impossible":
         raise typer.Exit(IMPOSSIBLE)
 
 
-def _verdict(data: dict[str, Any]) -> Iterator[str]:
+def _verdict(data: dict[str, Any]) -> Text:
     verdict, lineage = data["verdict"], data["lineage"]
-    yield f"{lineage['source']['name']} → {lineage['target']['name']}: {verdict['grade']}"
-    yield from (f"- {reason}" for reason in verdict["reasons"])
-    if verdict["next"]:
-        yield f"Next: {verdict['next']}"
+    which = f"{lineage['source']['name']} → {lineage['target']['name']}: "
+    lines = [f"- {reason}" for reason in verdict["reasons"]]
+    lines += [f"Next: {verdict['next']}"] if verdict["next"] else []
+    return Text.assemble(which, toned(verdict["grade"]), *(f"\n{line}" for line in lines))
 
 
 def _parts(data: dict[str, Any]) -> Iterator[str | Grid]:

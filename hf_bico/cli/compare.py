@@ -17,6 +17,6 @@ def compare(config: CompareConfig, call: Call) -> None:
 
     data = run(config, Hub(call.token), call.terminal.track)
     header, *rows = tables.cells(data)
-    call.terminal.say(Grid(header, rows), data, str(config.output or ""))
+    call.terminal.say(Grid(header, rows, tone="verdict"), data, str(config.output or ""))
     written = [f"Written to {config.output}"] if config.output else []
     call.terminal.add(*tables.refusals(data), tables.caption(data), tables.advice(data), *written)

@@ -23,6 +23,27 @@ WIDE = 1000
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+PLAIN = stderr.no_color
+"""Whether the environment wants no colours (NO_COLOR)."""
+TONES = {
+    **dict.fromkeys(("good", "works"), "green"),
+    **dict.fromkeys(("uncertain", "partly", "no gain", "Warning:", "Note:"), "yellow"),
+    **dict.fromkeys(("poor", "harmful", "impossible", "failed", "refused", "Error:"), "red"),
+}
+"""Word → its colour: those of a check's and a port's verdict, of a cell's state, and with which lines begin."""
+
+
+def toned(word: str) -> tuple[str, str]:
+    """Return a word with its colour, for `Text.assemble`; what comes after one of `TONES` has its colour too."""
+    return word, next((tone for known, tone in TONES.items() if word.startswith(known)), "")
+
+
+def tell(line: str) -> None:
+    """Print a line on stderr; on a terminal the word that it begins with has its colour."""
+    first, colon, rest = line.partition(":")
+    stderr.print(Text.assemble(toned(first + colon), rest) if first + colon in TONES else Text(line))
+
+
 class Format(StrEnum):
     """How results are printed, as the Hub's own command `hf` has it."""
 
@@ -57,6 +78,8 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
+    tone: str = ""
+    """The column whose words have colours, if one has."""
 
     def table(self) -> Table:
         """Return it as a table; brackets in its texts are no marks."""
@@ -64,7 +87,8 @@ class Grid:
         title = Text(self.title) if self.title else None
         table = Table(*map(Text, self.header), **shape, title=title, title_justify="left", title_style="")
         for row in self.rows:
-            table.add_row(*map(Text, row))
+            cells = zip(self.header, row, strict=True)
+            table.add_row(*(Text(*toned(cell) if name == self.tone else (cell,)) for name, cell in cells))
         return table
 
     def lines(self) -> Iterator[str]:
@@ -80,7 +104,8 @@ class Terminal:
 
     def __init__(self, format: Format, quiet: bool) -> None:
         self.format = Format.QUIET if quiet else resolved(format)
-        self.out = Console(highlight=False, soft_wrap=True)
+        stderr.no_color = PLAIN or self.format is not Format.HUMAN
+        self.out = Console(highlight=False, soft_wrap=True, no_color=stderr.no_color)
         if not self.out.is_terminal:
             self.out.width = WIDE
         self._told: set[str] = set()
@@ -105,11 +130,11 @@ class Terminal:
             self._told.add(what)
             stderr.print(f"{what} …", markup=False)
 
-    def say(self, human: Any, data: Any, quiet: str) -> None:
+    def say(self, human: "str | Text | Grid", data: Any, quiet: str) -> None:
         """Print the result, in the one form that was asked for.
 
         Args:
-            human: a text or a `Grid`, for people and agents.
+            human: a text or a `Grid`, for people and agents; a `Text` has colours for people.
             data: what JSON has.
             quiet: what alone is told in the format quiet.
         """
@@ -118,13 +143,13 @@ class Terminal:
         elif self.format is Format.JSON or quiet:
             print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
 
-    def add(self, *parts: str | Grid) -> None:
+    def add(self, *parts: str | Text | Grid) -> None:
         """Print more of the result, for people and agents alone."""
         for part in parts if self.is_read else ():
             self._show(part)
 
-    def _show(self, part: str | Grid) -> None:
-        if isinstance(part, str):
+    def _show(self, part: str | Text | Grid) -> None:
+        if not isinstance(part, Grid):
             self.out.print(part, markup=False)
         elif self.format is Format.HUMAN:
             self.out.print(part.table())
@@ -148,7 +173,7 @@ class Terminal:
     def warn(self, line: str) -> None:
         """Print a line on stderr, unless only the result was asked for."""
         if self.format is not Format.QUIET:
-            stderr.print(line, markup=False)
+            tell(line)
 
 
 def _quieten_libraries() -> None:
@@ -166,7 +191,7 @@ class _Told(logging.Handler):
     """Prints our own warnings on stderr, around a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        stderr.print(record.getMessage(), markup=False)
+        tell(f"Warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage())
 
 
 def _tell_warnings(format: Format) -> None:

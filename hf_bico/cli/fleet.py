@@ -8,8 +8,9 @@ from typing import Any
 import typer
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from hf_bico.cli.console import Format, Grid, Terminal, stderr
+from hf_bico.cli.console import Format, Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import FleetConfig
 
@@ -41,7 +42,7 @@ def fleet(config: FleetConfig, call: Call) -> None:
     terminal.say(_scores(entries), ledger.to_json(), "\n".join(filter(None, made)))
     bad = {name: entry for name, entry in entries.items() if entry.state == "failed"}
     for name, entry in bad.items():
-        stderr.print(f"{name} failed: {entry.error}", markup=False)
+        stderr.print(Text.assemble(f"{name} ", toned("failed"), f": {entry.error}"))
     if bad:
         raise typer.Exit(FAILED)
 
@@ -90,7 +91,7 @@ def _progress(entries: Mapping[str, Any]) -> Table:
         (name, str(entry.state), _told(entry), "" if entry.seconds is None else f"{entry.seconds:.0f}")
         for name, entry in entries.items()
     ]
-    return Grid(("cell", "state", "", "seconds"), rows, f"{len(states)} in all: {count}").table()
+    return Grid(("cell", "state", "", "seconds"), rows, f"{len(states)} in all: {count}", "state").table()
 
 
 def _told(entry: Any) -> str:
@@ -114,7 +115,7 @@ def _scores(entries: Mapping[str, Any]) -> Grid:
             recovered = "–" if entry.recovered is None else f"{entry.recovered:.0%}"
             verdict = entry.verdict if entry.state == "done" else str(entry.state)
             rows.append((name, entry.metric or "–", *scores, recovered, verdict))
-    return Grid(head, rows)
+    return Grid(head, rows, tone="verdict")
 
 
 def _figure(value: float | None) -> str:

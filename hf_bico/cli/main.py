@@ -16,7 +16,7 @@ from hf_bico.cli.align import align
 from hf_bico.cli.arithmetic import apply, extract
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
-from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.console import interrupted, tell
 from hf_bico.cli.fleet import fleet
 from hf_bico.cli.help import Helped, HelpedGroup
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
@@ -101,7 +101,7 @@ def main() -> None:
     with _stopped_by_signals() as came, spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
         ending = run_together(partial(_run, came)) if is_launched() else _run(came)
     if ending.line:
-        stderr.print(ending.line, markup=False)
+        tell(ending.line)
     if is_launched() and ending.code:
         leave(ending.code)
     sys.exit(ending.code)

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from hf_bico.cli.console import Grid, Terminal, stderr
+from hf_bico.cli.console import Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
@@ -47,14 +48,16 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
     terminal.add(*outcome.report.get("roles", ()), *_said_of(outcome.report["method"]))
-    terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
+    verdict = outcome.verdict
+    said = Text.assemble("Verdict: ", toned(verdict.word.value), f": {verdict.reason}")
+    terminal.add(said, f"Next: {verdict.next}")
     terminal.add(
         *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
     )
     if terminal.is_read and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
-    if not outcome.verdict.pushable and not outcome.refusal:
-        terminal.warn(f"Warning: {outcome.verdict.word}: {outcome.verdict.reason}; {outcome.verdict.next}")
+    if not verdict.pushable and not outcome.refusal:
+        terminal.warn(f"Warning: {verdict.word}: {verdict.reason}; {verdict.next}")
     if outcome.refusal:
         raise PortError(outcome.refusal)
 
