@@ -11,7 +11,8 @@ def extract(config: ExtractConfig, call: Call) -> None:
     from hf_bico.workflows.arithmetic import extract
 
     hub, parts = Hub(call.token), (config.subfolder, config.source_kind)
-    vector, count = extract(config.source, config.base, config.output, hub, *parts, trust_base=config.trust_base)
+    flags = {"trust_base": config.trust_base, "overwrite": config.overwrite}
+    vector, count = extract(config.source, config.base, config.output, hub, *parts, **flags)
     call.terminal.say(
         f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; "
         f"written to {config.output}",
@@ -29,7 +30,8 @@ def apply(config: ApplyConfig, call: Call) -> None:
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import apply
 
-    target, lineage = apply(config.delta, config.target, config.output, config.alpha, Hub(call.token))
+    hub, place = Hub(call.token), config.output
+    target, lineage = apply(config.delta, config.target, place, config.alpha, hub, overwrite=config.overwrite)
     call.terminal.say(
         f"{target} + {config.alpha:g} × ({lineage['source']} − {lineage['base']}) written to {config.output}",
         {"target": str(target), "alpha": config.alpha, "task_vector": dict(lineage), "output": str(config.output)},

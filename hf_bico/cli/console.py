@@ -191,7 +191,7 @@ class _Told(logging.Handler):
     """Prints our own warnings on stderr, around a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(f"Warning: {record.getMessage()}" if record.levelno >= logging.WARNING else record.getMessage())
+        stderr.print(Text(record.getMessage(), "yellow"))
 
 
 def _tell_warnings(format: Format) -> None:

@@ -232,6 +232,18 @@ class MapsReport(Report):
     maps: list[dict[str, Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SumReport(Report):
+    """What is told of a task vector that was added to a model."""
+
+    lineage: dict[str, Origin] | None = maybe()
+    target: str
+    """The model that it was added to."""
+    alpha: float
+    task_vector: dict[str, str]
+    """Where the vector comes from."""
+
+
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return JSON data of an older schema as it would be written now.
 

@@ -35,7 +35,7 @@ from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
-from hf_bico.workflows.config import CompareConfig
+from hf_bico.workflows.config import CompareConfig, OutputChoices
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish
@@ -92,7 +92,7 @@ def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
         for calibration in calibrations:
             draws.add(calibration)
     data = _report(bench, session, draws).to_json()
-    _write(config.output, data)
+    _write(config, data)
     for space in draws.spaces:
         space.clear()
     return data
@@ -321,10 +321,10 @@ def _mean(draws: Sequence[dict[str, Any]], name: str) -> Score:
     return replace(first, value=fmean(draw[name]["value"] for draw in draws), also=also)
 
 
-def _write(output: Path | None, data: dict[str, Any]) -> None:
-    if output is None:
+def _write(config: OutputChoices, data: dict[str, Any]) -> None:
+    if config.output is None:
         return
-    with staged(output) as stage:
+    with staged(config.output, overwrite=config.overwrite) as stage:
         stage.mkdir()
         (stage / "compare.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         pictured = draw_comparison(data["summary"], data["reference"]["what"], stage / PICTURE)

@@ -270,6 +270,10 @@ class OutputChoices:
     """Where a result is kept."""
 
     output: Path | None = option("A folder to write to; it must be new or empty.", None)
+    overwrite: bool = option(
+        "Replace what is there already, if it is a result of hf-bico's; the new one is whole before the old one goes.",
+        False,
+    )
 
 
 @grouped(HUB)

@@ -128,7 +128,7 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         polish, memory = polish_of(config, plan.models), bytes_of(config.memory)
         expected = cost(plan, search=config.alpha == AUTO, polish=polish, memory=memory)
     session = open_session(plan, running)
-    delivery = Delivery("port is", config.output, plan.destination)
+    delivery = Delivery("port is", config.output, plan.destination, overwrite=config.overwrite)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
         drawn = session.draw(running.track)

@@ -135,6 +135,7 @@ class Ported:
         dtype: str | None = None,
         base: str | None = None,
         scores: Mapping[str, float] | None = None,
+        overwrite: bool = False,
     ) -> Path:
         """Write θ_B + α τ_B, or α τ_B alone, as a folder with its card and hf_bico.json; the target stays as it is.
 
@@ -145,13 +146,14 @@ class Ported:
             dtype: of a delta's matrices, "bfloat16" or "float32"; bfloat16 unless its rounding is measurable.
             base: what the target was opened from, for a delta or lora of one that does not say so itself.
             scores: measured values for the card, by name, beside those of `evaluate`.
+            overwrite: replace an earlier result that is in the folder, once the new one is whole.
 
         Raises:
             PortError: the folder is in use, the disk is full, a sum is NaN or Inf; the target does not hold what its
                 repo holds.
         """
         place = Path(folder).expanduser()
-        delivery = Delivery("port is", place, None)
+        delivery = Delivery("port is", place, None, overwrite=overwrite)
         delivery.require_room(sum(tensor.nbytes for tensor in self.target.state_dict().values()))
         self._send(delivery, LiveForm(alpha, form, rank, energy, dtype, base), scores, Hub())
         return place

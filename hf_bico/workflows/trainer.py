@@ -113,7 +113,7 @@ class PortCallback(TrainerCallback):
         self._check_columns()
         for target in self.to:
             if self.output:
-                require_room(self.output / _last(target), 0)
+                require_room(self.output / _last(target), 0, overwrite=self.config.overwrite)
             try:
                 hub.resolve(target)
             except PortError as error:

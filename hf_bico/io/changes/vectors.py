@@ -144,15 +144,19 @@ class TaskVector:
         """Return ‖τ‖ (Frobenius, over all tensors), computed in float64."""
         return sum(float(tensor.double().square().sum()) for tensor in self.tensors.values()) ** 0.5
 
-    def save(self, place: str | Path) -> int:
+    def save(self, place: str | Path, *, overwrite: bool = False) -> int:
         """Write the tensors that are not zero to a new .safetensors file, and return their number.
+
+        Args:
+            overwrite: replace the task vector that is in the file.
 
         Raises:
             PortError: the file exists or cannot be written; NaN or Inf.
         """
         place = Path(place).expanduser()
-        if place.exists():
-            raise PortError(f"{place} exists: name another file")
+        if place.exists() and not (overwrite and is_vector(place)):
+            why = "is no task vector, and is not replaced" if overwrite else "exists"
+            raise PortError(f"{place} {why}: name another file")
         require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
@@ -180,6 +184,14 @@ class TaskVector:
             raise PortError(f"{error.message}; make it anew with `extract`") from error
         lineage = {name: str(value) for name, value in said.items()}
         return cls(file, lineage)
+
+
+def is_vector(place: Path) -> bool:
+    """Return whether a file is one that `TaskVector.save` wrote."""
+    try:
+        return place.is_file() and bool(TaskVector.load(place))
+    except PortError:
+        return False
 
 
 def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -26,7 +26,7 @@ PROGRAM = (sys.executable, "-P", "-c", "from hf_bico.cli.main import main; main(
 """The command line in a process of its own; a folder of a user's that is called like a package does not stand in."""
 MAPS = "maps"
 """The folder of an output that alignments are kept in."""
-FREE = ("output", "batch_size", "device", "commit_message")
+FREE = ("output", "overwrite", "batch_size", "device", "commit_message")
 """Settings that leave a result as it is."""
 
 
