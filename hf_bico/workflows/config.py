@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.workflows.options import HUB, METHOD, MODELS, OUTPUT, RUN, SAMPLES, argument, grouped, option
+from hf_bico.workflows.options import HUB, METHOD, MODELS, OUTPUT, RUN, SAMPLES, argument, grouped, is_chosen, option, options_of
 
 INDEX, CKA = "index", "cka"
 """Rules by which blocks are matched."""
@@ -347,6 +347,11 @@ class PortConfig(
     TaskChoices,
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
+
+    def __repr__(self) -> str:
+        """Return what is not at its default, as the config is made."""
+        given = (f"{each.name}={getattr(self, each.name)!r}" for each, _ in options_of(self) if is_chosen(self, each))
+        return f"PortConfig({', '.join(given)})"
 
     method: str = option(
         "How τ is moved: auto (what does best on samples that are held out), bico (the paper), response, weighted, "

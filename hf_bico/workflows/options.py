@@ -117,10 +117,15 @@ def _plain(kind: Any) -> Any:
     return rest[0] if type(None) in get_args(kind) and len(rest) == 1 else kind
 
 
+def is_chosen(config: Any, each: Field) -> bool:
+    """Return whether a field of a config is not at its default."""
+    return bool(getattr(config, each.name) != each.default)
+
+
 def chosen(config: Any, names: Collection[str]) -> dict[str, Any]:
     """Return those of these fields of a config that are not at their default, with their values, by name."""
-    found = ((each.name, each.default, getattr(config, each.name)) for each, _ in options_of(config))
-    return {name: value for name, default, value in found if name in names and value != default}
+    some = (each for each, _ in options_of(config) if each.name in names and is_chosen(config, each))
+    return {each.name: getattr(config, each.name) for each in some}
 
 
 def words_of(config: Any, names: Collection[str], *, whole: bool = False) -> list[str]:

@@ -73,6 +73,12 @@ class Outcome:
     refusal: str | None
     """Why it was not pushed although a push was asked for."""
 
+    def __repr__(self) -> str:
+        names = " → ".join(self.report["lineage"][role]["name"] for role in ("source", "target"))
+        scores = f"{self.evaluation.ported.metric} {self.evaluation.ported}, without it {self.evaluation.zero_shot}"
+        where = [f"{name}={str(each)!r}" for name, each in (("output", self.output), ("url", self.url)) if each]
+        return f"Outcome({', '.join([f'{names}: {self.verdict.word}', scores, *where])})"
+
 
 @dataclass(frozen=True)
 class CarriedOver:

@@ -47,6 +47,14 @@ class Ported:
     applied: list[float] = field(default_factory=list, repr=False)
     """The α of every `apply_`."""
 
+    def __repr__(self) -> str:
+        names = " → ".join(self.record.lineage[role].name for role in ("source", "target"))
+        told = [f"{len(self.moved)} layers moved, {self.account.moved_share:.1%} of ‖τ‖²"]
+        told += [f"{len(self.head)} tensors of a head"] if self.head else []
+        told += [f"{each.label}: {each.value:.4g}" for each in self.scores]
+        told += [f"applied at α = {', '.join(f'{alpha:g}' for alpha in self.applied)}"] if self.applied else []
+        return f"Ported({names} by {self.record.method.name}: {'; '.join(told)})"
+
     @property
     def report(self) -> dict[str, Any]:
         """Plain JSON data: method and options, pairs, ranks and residuals, what was left and why, ‖τ‖, samples,

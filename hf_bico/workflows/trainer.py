@@ -12,6 +12,7 @@ import datasets
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from hf_bico.core.brief import brief
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Track, untracked
 from hf_bico.core.methods import method_of
@@ -200,6 +201,9 @@ class WarmStart:
     """An image → (3, h, w); None for a model without images."""
     outcome: Outcome
     """Report and scores of the port."""
+
+    def __repr__(self) -> str:
+        return f"WarmStart({brief(self.model)}, {self.outcome})"
 
 
 def warm_start(

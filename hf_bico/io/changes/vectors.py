@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hf_bico.core.brief import cut
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.finite import is_finite
 from hf_bico.core.notes import note
@@ -134,7 +135,7 @@ class TaskVector:
         return True  # not by its length
 
     def __repr__(self) -> str:
-        source, base = (self.lineage.get(role, "?") for role in ("source", "base"))
+        source, base = (cut(self.lineage.get(role, "?"), 100) for role in ("source", "base"))
         return f"TaskVector({len(self)} tensors, {source} − {base})"
 
     def __neg__(self) -> "TaskVector":
