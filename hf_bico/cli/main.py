@@ -25,8 +25,9 @@ from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
 from hf_bico.core.errors import PortError, spelling
 
+NAME = "hf-bico"
 app = typer.Typer(
-    name="hf-bico",
+    name=NAME,
     cls=HelpedGroup,
     add_completion=True,
     rich_markup_mode=None,
@@ -114,7 +115,7 @@ def _run(came: Sequence[int]) -> Ending:
         came: the signals to stop that came, filled while it runs.
     """
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name=NAME, standalone_mode=False) or 0
         return _stopped(came) if code == 128 + signal.SIGINT else Ending(code)
     except (KeyboardInterrupt, typer.Abort):
         return _stopped(came)
@@ -123,5 +124,12 @@ def _run(came: Sequence[int]) -> Ending:
             return _stopped(came)
         if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
             raise
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
-        return Ending(2, f"Error: {message}")
+        return Ending(2, f"Error: {_message(error)}")
+
+
+def _message(error: Exception) -> str:
+    """Return what is wrong; of the words of a command, which help says what they may be."""
+    if not isinstance(error, TyperException):
+        return str(error)
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message

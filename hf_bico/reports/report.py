@@ -208,6 +208,8 @@ class CompareReport(Report):
     """What is told of a comparison: every method, α, N and seed on one evaluation split."""
 
     lineage: dict[str, Origin]
+    command: str | None = maybe()
+    """What makes one of the ports, without its method, α and samples."""
     evaluation: dict[str, Any]
     reference: dict[str, Any]
     """What the gap is measured to."""

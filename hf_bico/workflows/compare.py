@@ -39,6 +39,7 @@ from hf_bico.workflows.config import CompareConfig, OutputChoices
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish
+from hf_bico.workflows.redo import asked_of
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import comparable, evaluation_key, evaluator_of, open_tuned, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -295,6 +296,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     measured = goal if bench.tuned or comparable(session, start) else None
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
+        command=f"hf-bico port {asked_of(bench.config, plan.lineage)}",
         evaluation={
             "split": plan.scored.name,
             "metric": start.metric,

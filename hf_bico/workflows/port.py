@@ -55,7 +55,7 @@ from hf_bico.workflows.in_groups import with_baselines
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.recipe import RECIPE_FILE
-from hf_bico.workflows.redo import redo_port
+from hf_bico.workflows.redo import asked_of, redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -153,7 +153,8 @@ def _run(config: PortConfig, running: Run) -> Outcome:
             evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
         again = redo_port(config, session.plan, carried.alpha)
         is_nothing, classes = carried.is_nothing, judged_classes(plan)
-        verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
+        asked, scored = asked_of(config, plan.lineage), evaluation.scored
+        verdict = worth(scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes, asked=asked)
         report = replace(
             _report(config, session, drawn, carried, running),
             command=again.command,

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_bico.io.reference import Pinned
+from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.reports.verdict import Grade, Verdict
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.workflows.config import INDEX, AlignConfig, CheckConfig, PortConfig
+from hf_bico.workflows.config import INDEX, AlignConfig, CheckConfig, PortConfig, TaskChoices
 from hf_bico.workflows.options import chosen, words, words_of
 from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.recipe import recipe_of
@@ -89,6 +89,23 @@ def _method(config: PortConfig | AlignConfig) -> dict[str, Any]:
     """Return the settings for how maps are made."""
     found = {"method": config.method} | chosen(config, ("method_options", "bank"))
     return found | ({} if config.matching == INDEX else {"matching": Path(config.matching).name})
+
+
+def asked_of(config: TaskChoices, lineage: Lineage) -> str:
+    """Return the words that say which port is meant: its models and its dataset by their names, and how they are read.
+
+    Where a local input lies is nobody's business, so it goes by its name alone, as in the command that makes it again.
+    """
+    roles = ("source", *(("base",) if config.base else ()), "target", "dataset")
+    settings = {role: _unpinned(getattr(lineage, role)) for role in roles}
+    settings |= chosen(config, [name for name in TASK if name not in ("base", "matching")])
+    if config.matching != INDEX:
+        settings["matching"] = Path(config.matching).name
+    return shlex.join(words(PortConfig, settings))
+
+
+def _unpinned(pinned: Pinned) -> str:
+    return pinned.name if pinned.commit else pinned_name(pinned)
 
 
 def next_command(config: CheckConfig, verdict: Verdict, n: int, rivals: Sequence[str] = ()) -> str:

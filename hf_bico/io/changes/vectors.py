@@ -42,6 +42,7 @@ from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
 LINEAGE = "hf_bico"
+EXTRACT = "`hf-bico extract SOURCE --output FILE.safetensors`"
 Rule = Callable[[str, Sequence[Tensor], Sequence[float]], Tensor]
 """(name, the tensor's change in every vector, weights) → the merged change."""
 
@@ -178,11 +179,11 @@ class TaskVector:
         """
         file = SafeTensors(place)
         if LINEAGE not in file.metadata:
-            raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with `extract`")
+            raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with {EXTRACT}")
         try:
             said = parse_object(file.metadata[LINEAGE].encode(), f"the lineage in {place.name}")
         except PortError as error:
-            raise PortError(f"{error.message}; make it anew with `extract`") from error
+            raise PortError(f"{error.message}; make it anew with {EXTRACT}") from error
         lineage = {name: str(value) for name, value in said.items()}
         return cls(file, lineage)
 
