@@ -11,8 +11,8 @@ def extract(config: ExtractConfig, call: Call) -> None:
     from hf_bico.workflows.arithmetic import extract
 
     hub, parts = Hub(call.token), (config.subfolder, config.source_kind)
-    flags = {"trust_base": config.trust_base, "overwrite": config.overwrite}
-    vector, count = extract(config.source, config.base, config.output, hub, *parts, **flags)
+    names, place = (config.source, config.base), config.output
+    vector, count = extract(*names, place, hub, *parts, trust_base=config.trust_base, overwrite=config.overwrite)
     call.terminal.say(
         f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; "
         f"written to {config.output}",

@@ -85,7 +85,9 @@ class Grid:
         """Return it as a table; brackets in its texts are no marks."""
         shape: dict[str, Any] = {"box": box.SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
         title = Text(self.title) if self.title else None
-        table = Table(*map(Text, self.header), **shape, title=title, title_justify="left", title_style="")
+        table = Table(**shape, title=title, title_justify="left", title_style="")
+        for name in self.header:
+            table.add_column(Text(name))
         for row in self.rows:
             cells = zip(self.header, row, strict=True)
             table.add_row(*(Text(*toned(cell) if name == self.tone else (cell,)) for name, cell in cells))

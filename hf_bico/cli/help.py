@@ -3,7 +3,7 @@
 import shlex
 import shutil
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +17,8 @@ WIDEST = 120
 """The most columns of help, however wide the terminal is."""
 BESIDE = 80
 """From how many columns on an option's help stands beside its name; in fewer it is below."""
-NAMES = 26
-"""Columns for the names of options."""
+NAMES = 22
+"""The longest name of an option beside which its help can stand."""
 EXAMPLES = {
     "port": (
         "hf-bico port org/ft --to org/new-base --dataset org/samples --output ported",
@@ -37,7 +37,11 @@ EXAMPLES = {
         "hf-bico align org/base org/new-base --dataset org/samples --output maps",
         "hf-bico port org/ft --to org/new-base --dataset org/samples --maps ./maps --output ported",
     ),
-    "fleet": ("hf-bico fleet plan.yaml --print", "hf-bico fleet plan.yaml --jobs 2", "hf-bico fleet plan.yaml --on hf-jobs"),
+    "fleet": (
+        "hf-bico fleet plan.yaml --print",
+        "hf-bico fleet plan.yaml --jobs 2",
+        "hf-bico fleet plan.yaml --on hf-jobs",
+    ),
     "extract": ("hf-bico extract org/ft --output ft.safetensors",),
     "apply": (
         "hf-bico apply ft.safetensors --to org/base --alpha 0.5 --output half",
@@ -76,14 +80,19 @@ def _page(command: Any, ctx: Any, width: int) -> Iterator[Text]:
     for paragraph in (command.help or "").split("\n\n"):
         yield Text()
         yield from _filled(paragraph, width)
-    shown = {name: command.get_command(ctx, name) for name in command.list_commands(ctx)} if _is_group(command) else {}
-    records = [(name, each.help.split("\n\n")[0], "Commands") for name, each in shown.items()]
-    records += [(*_record(param, ctx), getattr(param, "rich_help_panel", None) or RUN) for param in command.get_params(ctx)]
-    for group in ("Commands", *GROUPS):
-        own = [(names, help) for names, help, which in records if which == group]
+    if _is_group(command):
+        each = [(name, command.get_command(ctx, name).help.split("\n\n")[0]) for name in command.list_commands(ctx)]
+        yield from _headed("Commands")
+        yield from _listed(each, width, _column(each))
+    options = [
+        (getattr(param, "rich_help_panel", None) or RUN, _record(param, ctx)) for param in command.get_params(ctx)
+    ]
+    column = _column([record for _, record in options])
+    for group in GROUPS:
+        own = [record for which, record in options if which == group]
         if own:
             yield from _headed(group)
-            yield from _listed(own, width)
+            yield from _listed(own, width, column)
     yield from _headed("Examples")
     for example in FIRST if _is_group(command) else EXAMPLES[command.name]:
         yield from _command(example, width)
@@ -106,7 +115,12 @@ def _headed(title: str) -> Iterator[Text]:
     yield Text(title, "bold")
 
 
-def _listed(records: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
+def _column(records: Sequence[tuple[str, str]]) -> int:
+    """Return where help begins beside the names."""
+    return 4 + max((len(names) for names, _ in records if len(names) <= NAMES), default=0)
+
+
+def _listed(records: Sequence[tuple[str, str]], width: int, column: int) -> Iterator[Text]:
     """Yield options with their help: beside their names where there is room, else below."""
     for names, help in records:
         told = Text(f"  {names}")
@@ -115,8 +129,8 @@ def _listed(records: Iterable[tuple[str, str]], width: int) -> Iterator[Text]:
             yield told
             yield from _filled(help, width, "      ", "      ")
             continue
-        first, *rest = _filled(help, width, " " * (NAMES + 2), " " * (NAMES + 2))
-        if len(names) <= NAMES - 2:
+        first, *rest = _filled(help, width, " " * column, " " * column)
+        if len(names) <= column - 4:
             yield told + first[len(told) :]
         else:
             yield told
@@ -128,7 +142,9 @@ def _filled(text: str, width: int, indent: str = "", first: str = "") -> list[Te
     """Return a text in lines that end between words."""
     options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     text = " ".join(text.split())
-    return [Text(line) for line in textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent, **options)]
+    return [
+        Text(line) for line in textwrap.wrap(text, width, initial_indent=first, subsequent_indent=indent, **options)
+    ]
 
 
 def _styled(lines: Iterable[Text], style: str) -> Iterator[Text]:

@@ -14,7 +14,18 @@ import typer
 from hf_bico.cli.console import Format, Terminal, begin
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
-from hf_bico.workflows.options import HUB, OPTION, RUN, Option, flag_of, flags_of, group_of, is_list, options_of, types_of
+from hf_bico.workflows.options import (
+    HUB,
+    OPTION,
+    RUN,
+    Option,
+    flag_of,
+    flags_of,
+    group_of,
+    is_list,
+    options_of,
+    types_of,
+)
 
 Token = Annotated[
     str | None,
@@ -31,9 +42,7 @@ Formatting = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    typer.Option(
-        "--quiet", "-q", help="The same as --format quiet: print only what was made.", rich_help_panel=RUN
-    ),
+    typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.", rich_help_panel=RUN),
 ]
 REQUIRED = "required, unless a recipe says it"
 """What help says in place of the default of an option that a recipe may say."""
@@ -55,7 +64,9 @@ class Call(NamedTuple):
     """Names of the settings that were given on the command line."""
 
 
-def command(config: type, first: str, *, recipes: bool = False, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
+def command(
+    config: type, first: str, *, recipes: bool = False, **own: tuple[Any, Any]
+) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
     """Return a decorator that makes a command of a function of a config.
 
     Args:
@@ -118,10 +129,11 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
     """
     chosen = {}
     for each, option in options_of(config):
-        value = recipe.get(each.name, given[each.name])
         if each.name in recipe:
-            pass
-        elif value is None and each.default is MISSING:
+            chosen[each.name] = recipe[each.name]
+            continue
+        value = given[each.name]
+        if value is None and each.default is MISSING:
             raise PortError(f"{flag_of(each)} is missing: {option.help[0].lower()}{option.help[1:]}")
         elif is_list(types_of(config)[each.name]):
             value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default

@@ -14,9 +14,7 @@ from hf_bico.workflows.options import RUN
 
 DryRun = Annotated[
     bool,
-    typer.Option(
-        "--dry-run", help="Say what would be done and what it would cost, and stop.", rich_help_panel=RUN
-    ),
+    typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.", rich_help_panel=RUN),
 ]
 
 

@@ -22,7 +22,6 @@ from hf_bico.io.checkpoints import OpenedBase
 from hf_bico.io.outside import read_object
 from hf_bico.io.stages import beside, replace
 
-
 RECORDS = ("hf_bico.json", "hf_bico_maps.json", "compare.json")
 """Files of which every result that is a folder has one."""
 
@@ -74,10 +73,12 @@ def require_apart(place: Path, inputs: Iterable[str | Path | None]) -> None:
     Raises:
         PortError: one of the inputs is the folder, or is in it.
     """
-    for each in filter(None, inputs):
+    for each in map(str, filter(None, inputs)):
         path = Path(os.path.expanduser(each))
         if path.exists() and path.resolve().is_relative_to(place.resolve()):
-            raise PortError(f"{place} would be replaced, and {each} is read from it: name another with {setting('output')}")
+            raise PortError(
+                f"{place} would be replaced, and {each} is read from it: name another with {setting('output')}"
+            )
 
 
 def require_writable(place: Path) -> Path:

@@ -63,7 +63,8 @@ def apply(
     head: Tensors = {}
     if not Path(delta).is_file():
         if Path(delta).suffix == ".safetensors":
-            raise PortError(f"there is no file {delta}: make it with `hf-bico extract SOURCE --output {delta}`")
+            made = f"`hf-bico extract SOURCE --output {delta}`"
+            raise PortError(f"there is no file {delta}: make it with {made}")
         stored = open_delta(hub, hub.resolve(str(delta)))
         base, head = open_base(hub, stored.record, [stored], target, full=False), stored.head
         found = vector(stored, base)

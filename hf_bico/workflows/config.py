@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.workflows.options import HUB, METHOD, MODELS, OUTPUT, RUN, SAMPLES, argument, grouped, is_chosen, option, options_of
+from hf_bico.workflows.options import (
+    HUB,
+    METHOD,
+    MODELS,
+    OUTPUT,
+    RUN,
+    SAMPLES,
+    argument,
+    grouped,
+    is_chosen,
+    option,
+    options_of,
+)
 
 INDEX, CKA = "index", "cka"
 """Rules by which blocks are matched."""
@@ -421,9 +433,7 @@ class ManySamples:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(
-    OutputChoices, RegressionChoices, PolishChoices, ManyMethods, ManySamples, GapChoices, TaskChoices
-):
+class CompareConfig(OutputChoices, RegressionChoices, PolishChoices, ManyMethods, ManySamples, GapChoices, TaskChoices):
     """Every choice of a comparison."""
 
 

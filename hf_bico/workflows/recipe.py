@@ -3,8 +3,8 @@
 Only a file on this machine that is named as SOURCE is taken for a recipe; one in a repo is never looked at.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import MISSING
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ HEAD = f"""\
 # Makes this port again: hf-bico port {RECIPE_FILE}
 # A local input goes by its name alone, as ./name: run it in the folder that has it.
 """
+MOST = 2 * len(fields(PortConfig))
+"""The most keys: every setting by either of its names."""
 INSTEAD = {
     "n": ("per_class",),
     "per_class": ("n",),
@@ -84,6 +86,8 @@ def _mapping(text: str) -> Mapping[Any, Any]:
     data = parse_yaml(text, "the recipe")
     if not isinstance(data, Mapping):
         raise PortError(f"a recipe is lines of setting: value, such as source: org/ft, not {kind_of(data)}")
+    if len(data) > MOST:
+        raise PortError(f"a recipe has {MOST} settings at most, not {len(data):,}")
     return data
 
 

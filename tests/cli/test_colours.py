@@ -21,7 +21,9 @@ WRONG = ("methods", "--no-such")
 def on_a_terminal(*words: str, **env: str) -> str:
     """What a command prints on a terminal, stdout and stderr together."""
     ours, theirs = pty.openpty()
-    known = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE")}
+    known = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE")
+    }
     command = [sys.executable, "-m", "hf_bico", *words]
     with subprocess.Popen(
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=known | {"TERM": "xterm", "COLUMNS": "300"} | env

@@ -22,13 +22,13 @@ HEAVY = {"torch", "transformers", "datasets", "huggingface_hub", "numpy", "scipy
 SEEN = f"""
 import sys
 from rich.console import Console
-from hf_bico.cli import main
+from hf_bico.cli import console, main
 
 def told(line, **_):
     print(line, *sorted({HEAVY!r} & sys.modules.keys()), sep="|")
     raise KeyboardInterrupt
 
-main.stderr.print = told
+console.stderr.print = told
 main.main()
 """
 
@@ -52,7 +52,9 @@ def test_it_comes_soon(tmp_path):
     for _ in range(3):
         start = time.monotonic()
         command = [sys.executable, "-m", "hf_bico", *("check", "a/b", "--to", "c/d")]
-        with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"}) as ran:
+        with subprocess.Popen(
+            command, cwd=tmp_path, stderr=subprocess.PIPE, env=os.environ | {"HF_HUB_OFFLINE": "1"}
+        ) as ran:
             assert ran.stderr is not None
             line = ran.stderr.readline()
             took.append(time.monotonic() - start)

@@ -39,7 +39,8 @@ def test_auto_is_what_the_hubs_client_finds(words, env, agent, hub, tmp_path):
     ran = methods(tmp_path / "home", hub, *words, **env)
     assert ran.returncode == 0, ran.stderr
     assert ("\t" in ran.stdout) is agent
-    assert ran.stdout.startswith("method\twhat it does\t" if agent else "method")
+    assert ran.stdout.split()[:4] == ["method", "what", "it", "does"]
+    assert ran.stdout.startswith("method\twhat it does\t") is agent
 
 
 def test_there_are_the_formats_of_the_hubs_own_command():

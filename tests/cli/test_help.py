@@ -47,7 +47,7 @@ def test_groups_are_in_one_order_and_say_all_options_once(name, capsys, monkeypa
     assert heads[-1] == "Examples"
     for param in COMMANDS[name].params:
         if param.param_type_name == "option":
-            assert len(re.findall(rf"^  (?:-\w, )?{re.escape(param.opts[-1])}\b", page, re.MULTILINE)) == 1
+            assert len(re.findall(rf"^  (?:-\w, )?{re.escape(param.opts[-1])}(?![\w-])", page, re.MULTILINE)) == 1
 
 
 @pytest.mark.parametrize("config", [kind for name, kind in vars(configs).items() if name.endswith("Config")])
