@@ -47,6 +47,7 @@ EXAMPLES = {
         "hf-bico apply ft.safetensors --to org/base --alpha 0.5 --output half",
         "hf-bico apply org/ft-on-new-base-delta --to org/new-base --output whole",
     ),
+    "card": ("hf-bico card ported", "hf-bico card org/ft-on-new-base --push"),
     "methods": ("hf-bico methods", "hf-bico methods --format json"),
 }
 """Command → what it can be told."""

@@ -103,6 +103,18 @@ class ScoringChoices:
 
 @grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
+class ElsewhereChoices:
+    """What else a port is scored on."""
+
+    also: tuple[str, ...] = option(
+        "Another dataset, or its folder, on which the new base and the port are scored too, to see what the port may "
+        "have broken; may be repeated.",
+        (),
+    )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
 
@@ -300,6 +312,18 @@ class PushChoices:
     commit_message: str | None = option("Message of the push's commit.", None)
 
 
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class AnnounceChoices:
+    """Whether the fine-tune's owner is told."""
+
+    announce: bool = option(
+        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
+        "version.",
+        False,
+    )
+
+
 @grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MovingChoices:
@@ -343,6 +367,7 @@ class TaskChoices(
 
 @dataclass(frozen=True, kw_only=True)
 class PortConfig(
+    AnnounceChoices,
     PushChoices,
     OutputChoices,
     FormChoices,
@@ -356,6 +381,7 @@ class PortConfig(
     MethodChoices,
     UnlabelledChoices,
     SamplingChoices,
+    ElsewhereChoices,
     TaskChoices,
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
@@ -513,3 +539,21 @@ class ApplyConfig(OutputChoices, ScaleChoices, SumChoices):
 
     output: Path = option("A folder to write the sum to; it must be new or empty.")
     alpha: float = option("Scale of the task vector.", 1.0)
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class PlaceChoices:
+    """Whose card is written."""
+
+    place: str = argument("A port or maps: their folder, or org/name[@rev].", "DIR_OR_REPO")
+
+
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class CardConfig(PlaceChoices):
+    """Every choice of a card that is written anew."""
+
+    push: bool = option("Push the card of a repo; without it, it is printed.", False)
+    create_pr: bool = option("Propose the card of a repo as a pull request.", False)
+    commit_message: str | None = option("Message of the push's commit.", None)

@@ -86,7 +86,8 @@ def require_choices(config: Any) -> None:
     pick_device(config.device)
     if isinstance(config, OutputChoices) and config.output is not None:
         require_room(config.output, 0, overwrite=config.overwrite)
-        require_apart(config.output, (getattr(config, name, None) for name in INPUTS))
+        named = (getattr(config, name, None) for name in INPUTS)
+        require_apart(config.output, (*named, *getattr(config, "also", ())))
 
 
 def _require_matching(config: MatchingChoices) -> None:

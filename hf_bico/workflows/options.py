@@ -73,9 +73,15 @@ def grouped(name: str) -> Callable[[type], type]:
 
 
 def group_of(config: type, name: str) -> str:
-    """Return the group of an option: that of the class which named it first, whoever said more of it since."""
+    """Return the group of an option: that of the class which named it first, whoever said more of it since.
+
+    Raises:
+        KeyError: that class is in no group.
+    """
     first = next(kind for kind in reversed(config.__mro__) if name in vars(kind).get("__annotations__", {}))
-    return vars(first)[GROUP]
+    if GROUP not in vars(first):
+        raise KeyError(f"{first.__name__}, which names {name}, says no group: put @grouped(…) above it")
+    return str(vars(first)[GROUP])
 
 
 def options_of(config: Any) -> Iterator[tuple[Field, Option]]:

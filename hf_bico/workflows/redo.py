@@ -62,6 +62,8 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> Redo:
     }
     if unlabelled:
         settings |= {"unlabelled": pinned_name(unlabelled.dataset.pinned), "unlabelled_n": unlabelled.n}
+    if plan.others:
+        settings |= {"also": tuple(pinned_name(each.pinned) for each in plan.others)}
     return Redo("port", PortConfig, settings | {"output": Path("ported")})
 
 

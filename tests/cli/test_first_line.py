@@ -16,6 +16,7 @@ COMMANDS = {
     "fleet": (("plan.yaml",), "Reading plan.yaml …"),
     "extract": (("a/b", "--output", "x.safetensors"), "Taking the task vector of a/b …"),
     "apply": (("x.safetensors", "--to", "c/d", "--output", "y"), "Adding x.safetensors to c/d …"),
+    "card": (("ported",), "Writing the card of ported …"),
     "methods": ((), "Looking the methods up …"),
 }
 HEAVY = {"torch", "transformers", "datasets", "huggingface_hub", "numpy", "scipy"}

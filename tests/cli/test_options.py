@@ -11,6 +11,7 @@ from hf_bico.core.errors import setting, spelling
 from hf_bico.workflows.config import (
     AlignConfig,
     ApplyConfig,
+    CardConfig,
     CheckConfig,
     CompareConfig,
     ExtractConfig,
@@ -27,6 +28,7 @@ CONFIGS = {
     "align": AlignConfig,
     "extract": ExtractConfig,
     "apply": ApplyConfig,
+    "card": CardConfig,
 }
 COMMANDS = typer.main.get_command(app).commands
 
