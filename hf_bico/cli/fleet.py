@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -60,6 +59,8 @@ class Board:
     """The tasks of a fleet in one table on stderr while they are done; where that is no terminal, a line a change."""
 
     def __init__(self, terminal: Terminal) -> None:
+        from rich.live import Live
+
         self.terminal = terminal
         self.live = Live(console=stderr, transient=True, auto_refresh=False) if terminal.draws else None
         self.told: dict[str, str] = {}

@@ -62,8 +62,7 @@ class _Laid:
         width = min(shutil.get_terminal_size().columns, WIDEST)
         console = Console(highlight=False, soft_wrap=True)
         with console.capture() as caught:
-            for line in _page(self, ctx, width):
-                console.print(line)
+            console.print(Text("\n").join(_page(self, ctx, width)))
         formatter.write(caught.get())
 
 

@@ -15,6 +15,7 @@ from hf_bico.cli.console import Format, Terminal, begin
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
 from hf_bico.workflows.options import (
+    ENDINGS,
     HUB,
     OPTION,
     RUN,
@@ -112,9 +113,11 @@ def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:
     """Return the settings of the recipe that stands in the source's place, without those that were given beside it;
     none where it is no recipe.
     """
+    source = given["source"]
+    if not source.lower().endswith(ENDINGS):  # before anything is imported to read YAML
+        return {}
     from hf_bico.workflows.recipe import is_recipe, read_recipe
 
-    source = given["source"]
     return read_recipe(Path(source).expanduser(), {*said} - {"source"}) if is_recipe(source) else {}
 
 
@@ -127,7 +130,7 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
     Raises:
         PortError: an option that is needed is in neither.
     """
-    chosen = {}
+    chosen, types = {}, types_of(config)
     for each, option in options_of(config):
         if each.name in recipe:
             chosen[each.name] = recipe[each.name]
@@ -135,7 +138,7 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
         value = given[each.name]
         if value is None and each.default is MISSING:
             raise PortError(f"{flag_of(each)} is missing: {option.help[0].lower()}{option.help[1:]}")
-        elif is_list(types_of(config)[each.name]):
+        elif is_list(types[each.name]):
             value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default
         elif option.parse and isinstance(value, str):
             value = option.parse(value)

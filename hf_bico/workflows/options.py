@@ -62,6 +62,10 @@ def argument(help: str, name: str) -> Any:
     return field(metadata={OPTION: Option(help, argument=name)})
 
 
+ENDINGS = (".yaml", ".yml")
+"""How the name of a recipe ends; see `hf_bico.workflows.recipe`."""
+
+
 def grouped(name: str) -> Callable[[type], type]:
     """Return a decorator of a class of choices, which says the group of the options that it is the first to name."""
 

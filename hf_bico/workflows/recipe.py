@@ -13,7 +13,7 @@ import yaml
 from hf_bico.core.errors import PortError
 from hf_bico.io.outside import YAML_SIZE, kind_of, parse_yaml
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.options import options_of, types_of
+from hf_bico.workflows.options import ENDINGS, options_of, types_of
 from hf_bico.workflows.typed import SHOWN, flags_in, meant, value_of
 
 RECIPE_FILE = "recipe.yaml"
@@ -34,7 +34,7 @@ INSTEAD = {
 
 def is_recipe(source: str) -> bool:
     """Return whether what is named as SOURCE is a recipe: a file on this machine whose name ends in .yaml or .yml."""
-    return source.lower().endswith((".yaml", ".yml")) and Path(source).expanduser().is_file()
+    return source.lower().endswith(ENDINGS) and Path(source).expanduser().is_file()
 
 
 def recipe_of(settings: Mapping[str, Any]) -> str:

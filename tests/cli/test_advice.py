@@ -55,7 +55,11 @@ def suggested() -> dict[str, str]:
             if isinstance(node, ast.Constant | ast.JoinedStr) and id(node) not in doc:
                 text = ast.unparse(node)
                 found |= dict.fromkeys(re.findall(r"`(hf-bico [^`]+)`", text), path.name)
-    return {re.sub(r"{[^}]*}", "x", line): name for line, name in found.items() if "{asked}" not in line}
+    return {
+        re.sub(r"{[^}]*}", "x", line): name
+        for line, name in found.items()
+        if "{asked}" not in line and line != "hf-bico card"
+    }
 
 
 def test_commands_that_are_suggested_are_whole():
