@@ -59,7 +59,7 @@ def common(
 ) -> None:
     """Carry a fine-tune over to a new base model, without training.
 
-    `hf-bico COMMAND --help` tells of a command.
+    What a command can be told is in its own help, such as `hf-bico port --help`.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
