@@ -235,7 +235,8 @@ def _library_of(pinned: Pinned) -> Library:
         elif there := inside(pinned):
             what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
-            what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
+            made = f"`hf-bico apply {pinned.name} --to BASE --output MODEL`"
+            what = f"is a delta of open_clip: make a model of it first, with {made}"
         raise PortError(f"{pinned} {what}")
     return library
 

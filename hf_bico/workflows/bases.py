@@ -61,7 +61,7 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     require_task(purpose, task, lineage, method)
     bank = read_bank(config.bank, {config.method: method}, library, purpose, task)
     calibration, labels = drawn_from(split, config.split, task, calibration)
-    require_room(config.output, 0)
+    require_room(config.output, 0, overwrite=config.overwrite)
     found = paired(library, purpose, (models[0], *models), head, matching_of(config), device)
     method.check(found.pairs)
     if any(pair.target.expert is not None for pair in found.pairs):

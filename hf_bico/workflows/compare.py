@@ -35,10 +35,11 @@ from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
-from hf_bico.workflows.config import CompareConfig
+from hf_bico.workflows.config import CompareConfig, OutputChoices
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish
+from hf_bico.workflows.redo import asked_of
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import comparable, evaluation_key, evaluator_of, open_tuned, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -92,7 +93,7 @@ def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
         for calibration in calibrations:
             draws.add(calibration)
     data = _report(bench, session, draws).to_json()
-    _write(config.output, data)
+    _write(config, data)
     for space in draws.spaces:
         space.clear()
     return data
@@ -296,6 +297,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     measured = goal if bench.tuned or comparable(session, start) else None
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
+        command=f"hf-bico port {asked_of(bench.config, plan.lineage)}",
         evaluation={
             "split": plan.scored.name,
             "metric": start.metric,
@@ -322,10 +324,10 @@ def _mean(draws: Sequence[dict[str, Any]], name: str) -> Score:
     return replace(first, value=fmean(draw[name]["value"] for draw in draws), also=also)
 
 
-def _write(output: Path | None, data: dict[str, Any]) -> None:
-    if output is None:
+def _write(config: OutputChoices, data: dict[str, Any]) -> None:
+    if config.output is None:
         return
-    with staged(output) as stage:
+    with staged(config.output, overwrite=config.overwrite) as stage:
         stage.mkdir()
         (stage / "compare.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         pictured = draw_comparison(data["summary"], data["reference"]["what"], stage / PICTURE)

@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.workflows.options import argument, option
+from hf_bico.workflows.options import (
+    HUB,
+    METHOD,
+    MODELS,
+    OUTPUT,
+    RUN,
+    SAMPLES,
+    argument,
+    grouped,
+    is_chosen,
+    option,
+    options_of,
+)
 
 INDEX, CKA = "index", "cka"
 """Rules by which blocks are matched."""
@@ -17,6 +29,7 @@ def scale(text: str) -> float | str:
         return text
 
 
+@grouped(MODELS)
 @dataclass(frozen=True)
 class ModelChoices:
     """Which fine-tune is carried over to which base."""
@@ -25,6 +38,7 @@ class ModelChoices:
     target: str = option("The new base model.", flag="--to")
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True)
 class DataChoices:
     """Where the samples come from."""
@@ -32,6 +46,7 @@ class DataChoices:
     dataset: str = option("Samples of the task: a Hub dataset or a folder.")
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class SourceChoices:
     """What of a source is taken."""
@@ -42,6 +57,7 @@ class SourceChoices:
     )
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
@@ -50,6 +66,7 @@ class BaseChoices:
     trust_base: bool = option("Take the base for SOURCE's even if their weights have nothing in common.", False)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ReadingChoices:
     """How the samples are read."""
@@ -70,6 +87,7 @@ class ReadingChoices:
     max_length: int = option("The most tokens of a text sample; longer texts are cut.", 256, least=1)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ScoringChoices:
     """What models are scored on."""
@@ -83,6 +101,7 @@ class ScoringChoices:
     )
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ElsewhereChoices:
     """What else a port is scored on."""
@@ -94,6 +113,7 @@ class ElsewhereChoices:
     )
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
@@ -108,6 +128,7 @@ class SamplingChoices:
     seed: int = option("Seed of the draw.", 0, least=0)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MatchingChoices:
     """Which layers meet."""
@@ -126,6 +147,7 @@ class MatchingChoices:
     skip: str | None = option("Leave these blocks of the target as they are.", None)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class HeadChoices:
     """What the target answers with."""
@@ -137,6 +159,7 @@ class HeadChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MethodChoices:
     """How maps are made."""
@@ -150,6 +173,7 @@ class MethodChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class PolishChoices:
     """Whether and how a port is trained further."""
@@ -171,6 +195,27 @@ class PolishChoices:
     )
 
 
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ScaleChoices:
+    """How much of a change is added."""
+
+    alpha: float | str = option(
+        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
+        1.0,
+        parse=scale,
+    )
+
+
+@grouped(RUN)
+@dataclass(frozen=True, kw_only=True)
+class RegressionChoices:
+    """Whether a source is taken that has nothing to give."""
+
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
+
+
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledChoices:
     """Which samples without labels are taken beside the others."""
@@ -181,6 +226,7 @@ class UnlabelledChoices:
     unlabelled_n: int | None = option("How many of them [default: 200, or all of fewer].", None, least=1)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MapChoices:
     """Which maps that were made before are used."""
@@ -190,6 +236,7 @@ class MapChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MachineChoices:
     """What a workflow runs on."""
@@ -198,6 +245,7 @@ class MachineChoices:
     device: str | None = option("Where to run [default: an accelerator if there is one, else the CPU].", None)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MemoryChoices:
     """How much memory is taken."""
@@ -209,6 +257,7 @@ class MemoryChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class PrecisionChoices:
     """How exactly models are held."""
@@ -220,6 +269,7 @@ class PrecisionChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
@@ -238,13 +288,19 @@ class FormChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class OutputChoices:
     """Where a result is kept."""
 
     output: Path | None = option("A folder to write to; it must be new or empty.", None)
+    overwrite: bool = option(
+        "Replace what is there already, if it is a result of hf-bico's; the new one is whole before the old one goes.",
+        False,
+    )
 
 
+@grouped(HUB)
 @dataclass(frozen=True, kw_only=True)
 class PushChoices:
     """Whether and where a result is published."""
@@ -256,6 +312,19 @@ class PushChoices:
     commit_message: str | None = option("Message of the push's commit.", None)
 
 
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class AnnounceChoices:
+    """Whether the fine-tune's owner is told."""
+
+    announce: bool = option(
+        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
+        "version.",
+        False,
+    )
+
+
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MovingChoices:
     """Which of a fine-tune's tensors move."""
@@ -268,6 +337,7 @@ class MovingChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class TokenChoices:
     """Whether tokens of the fine-tune come along."""
@@ -297,12 +367,15 @@ class TaskChoices(
 
 @dataclass(frozen=True, kw_only=True)
 class PortConfig(
+    AnnounceChoices,
     PushChoices,
     OutputChoices,
     FormChoices,
     MemoryChoices,
     PrecisionChoices,
     TokenChoices,
+    RegressionChoices,
+    ScaleChoices,
     PolishChoices,
     MapChoices,
     MethodChoices,
@@ -313,20 +386,15 @@ class PortConfig(
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
 
+    def __repr__(self) -> str:
+        """Return what is not at its default, as the config is made."""
+        given = (f"{each.name}={getattr(self, each.name)!r}" for each, _ in options_of(self) if is_chosen(self, each))
+        return f"PortConfig({', '.join(given)})"
+
     method: str = option(
         "How τ is moved: auto (what does best on samples that are held out), bico (the paper), response, weighted, "
         "theseus, naive …; a wrong name lists them all.",
         "auto",
-    )
-    alpha: float | str = option(
-        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
-        1.0,
-        parse=scale,
-    )
-    announce: bool = option(
-        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
-        "version.",
-        False,
     )
     allow_regression: bool = option(
         "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
@@ -336,21 +404,28 @@ class PortConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(MemoryChoices, MethodChoices, SamplingChoices, TaskChoices):
+class CheckConfig(MemoryChoices, RegressionChoices, MethodChoices, SamplingChoices, TaskChoices):
     """Every choice of a check."""
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
     n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
-    """Every choice of a comparison."""
+class GapChoices:
+    """What the gap is measured to."""
 
     target_tuned: str | None = option(
         "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
     )
+
+
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ManyMethods:
+    """Which methods are compared, and at which scales."""
+
     methods: tuple[str, ...] = option(
         'A method to compare, with options of its own after it ("response ridge=1"); may be repeated [default: all].',
         (),
@@ -366,6 +441,13 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         flag="--alpha",
         parse=scale,
     )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
+class ManySamples:
+    """How samples are drawn, each time anew."""
+
     sizes: tuple[int, ...] = option("How many calibration samples; may be repeated [default: 100].", (), flag="-n")
     per_class: tuple[int, ...] = option("How many samples of every class, in place of -n; may be repeated.", ())
     strategy: str | None = option(
@@ -373,10 +455,15 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         "random, with --per-class class-balanced].",
         None,
     )
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
     seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(OutputChoices, RegressionChoices, PolishChoices, ManyMethods, ManySamples, GapChoices, TaskChoices):
+    """Every choice of a comparison."""
+
+
+@grouped(MODELS)
 @dataclass(frozen=True)
 class BasesChoices:
     """Which two bases are aligned."""
@@ -411,6 +498,7 @@ class AlignConfig(
     push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class FleetConfig:
     """Every choice of a fleet beside its plan."""
@@ -421,11 +509,51 @@ class FleetConfig:
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
 
 
+@grouped(MODELS)
+@dataclass(frozen=True)
+class TunedChoices:
+    """Of which fine-tune the change is taken."""
+
+    source: str = argument("The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.", "SOURCE")
+
+
 @dataclass(frozen=True, kw_only=True)
-class CardConfig:
-    """Every choice of a card that is written anew."""
+class ExtractConfig(OutputChoices, SourceChoices, BaseChoices, TunedChoices):
+    """Every choice of an extraction."""
+
+    output: Path = option("A .safetensors file to write.")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class SumChoices:
+    """Which change is added to which model."""
+
+    delta: str = argument("A task vector that `hf-bico extract` wrote, or a delta repo.", "DELTA")
+    target: str = option("The model to add it to.", flag="--to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyConfig(OutputChoices, ScaleChoices, SumChoices):
+    """Every choice of a sum."""
+
+    output: Path = option("A folder to write the sum to; it must be new or empty.")
+    alpha: float = option("Scale of the task vector.", 1.0)
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class PlaceChoices:
+    """Whose card is written."""
 
     place: str = argument("A port or maps: their folder, or org/name[@rev].", "DIR_OR_REPO")
+
+
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class CardConfig(PlaceChoices):
+    """Every choice of a card that is written anew."""
+
     push: bool = option("Push the card of a repo; without it, it is printed.", False)
     create_pr: bool = option("Propose the card of a repo as a pull request.", False)
     commit_message: str | None = option("Message of the push's commit.", None)

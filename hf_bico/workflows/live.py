@@ -312,7 +312,7 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
     if odd:
         raise PortError(
             f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); for "
-            "repos use hf_bico.warm_start or `hf-bico port`"
+            "repos use hf_bico.warm_start or `hf-bico port SOURCE --to TARGET --dataset DATASET`"
         )
     if method is not None and not isinstance(method, Method):
         raise PortError(f"method={method!r}: give a method with its options, such as hf_bico.BiCo()")

@@ -28,7 +28,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
 from hf_bico.io.models import PortModels, RepoModel, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
-from hf_bico.io.writer import require_room
+from hf_bico.io.writer import require_apart, require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
 from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
@@ -41,6 +41,7 @@ from hf_bico.workflows.config import (
     INDEX,
     FormChoices,
     MatchingChoices,
+    OutputChoices,
     PortConfig,
     PrecisionChoices,
     ReadingChoices,
@@ -156,7 +157,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     samples = plan.samples
     more = unlabelled_of(config, hub, samples.dataset, samples.task.columns, plan.models.purpose, method)
     if config.output is not None:
-        require_room(config.output, 0)
+        require_room(config.output, 0, overwrite=config.overwrite)
     storage = storage_of(config, plan.models.library)
     plan = replace(plan, models=replace(plan.models, stored=_as_stored(config, plan.models)))
     plan = _held(plan, storage, config.only)
@@ -200,6 +201,8 @@ def make_plan(
     method = next(iter(methods.values()))
     device, named = pick_device(config.device), parse_columns(config.columns)
     lineage = resolve(config, hub)
+    if isinstance(config, OutputChoices) and config.output is not None:  # a card may name a folder as its base
+        require_apart(config.output, (each.folder for each in lineage.models))
     library, purpose, models = repo_models(lineage.models, hub, config.family)
     dataset, split, task = open_dataset(config, hub, lineage.dataset, named, purpose)
     head = head_of(config.head, purpose, task)

@@ -8,7 +8,16 @@ import typer
 from hf_bico import PortError
 from hf_bico.cli.main import app
 from hf_bico.core.errors import setting, spelling
-from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, FleetConfig, PortConfig
+from hf_bico.workflows.config import (
+    AlignConfig,
+    ApplyConfig,
+    CardConfig,
+    CheckConfig,
+    CompareConfig,
+    ExtractConfig,
+    FleetConfig,
+    PortConfig,
+)
 from hf_bico.workflows.options import OPTION, flag_of, words_of
 
 CONFIGS = {
@@ -17,6 +26,9 @@ CONFIGS = {
     "check": CheckConfig,
     "compare": CompareConfig,
     "align": AlignConfig,
+    "extract": ExtractConfig,
+    "apply": ApplyConfig,
+    "card": CardConfig,
 }
 COMMANDS = typer.main.get_command(app).commands
 
@@ -33,7 +45,7 @@ def test_defaults_and_helps_are_the_fields(name):
     for each in fields(CONFIGS[name]):
         option, param = each.metadata[OPTION], by_name[each.name]
         assert option.help == param.help
-        assert param.required is (each.default is MISSING)
+        assert param.required is (each.default is MISSING and (name != "port" or bool(option.argument)))
         if not option.argument:
             assert flag_of(each) in param.opts
 
