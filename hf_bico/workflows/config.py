@@ -29,7 +29,7 @@ class ModelChoices:
 class DataChoices:
     """Where the samples come from."""
 
-    dataset: str = option("Samples of the task: a Hub dataset or a folder.")
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class ReadingChoices:
     """How the samples are read."""
 
     config: str | None = option("The dataset's configuration.", None)
-    split: str = option("Split that the calibration samples are drawn from.", "train")
+    split: str = option("Split that the calibration samples are drawn from, or a part: train[:80%].", "train")
     columns: str | None = option(
         "Which column has which role, as role=column,… (image, images, label, text, text_pair, prompt, completion, "
         "messages, tokens, tags, question, context, answers, anchor, positive, negative, audio, transcription); "
@@ -74,7 +74,10 @@ class ReadingChoices:
 class ScoringChoices:
     """What models are scored on."""
 
-    eval_split: str | None = option("Split to score on [default: test or validation].", None)
+    eval_split: str | None = option(
+        "Split to score on, or a part of one [default: test or validation; without those one in five rows of --split].",
+        None,
+    )
     eval_n: int | None = option("How many samples of it to score on [default: all].", None)
     score_dtype: str | None = option(
         "Dtype in which models run where they are scored or tried on held-out samples, by autocast, such as bfloat16: "
@@ -402,3 +405,28 @@ class FleetConfig:
     jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
     on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(MachineChoices, ReadingChoices):
+    """Every choice of an evaluation."""
+
+    refs: tuple[str, ...] = argument(
+        "A model, a delta or an adapter: org/name[@rev], hf://org/name[@rev] or a folder; several are asked about the "
+        "same samples.",
+        "REF",
+    )
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
+    split: str = option(
+        "Split to score on, or a part of one, such as train[:80%] [default: test or validation; without those one in "
+        "five rows].",
+        "",
+    )
+    n: int | None = option("How many samples of it to score on [default: all].", None, flag="-n")
+    seed: int = option("Seed of the draw.", 0, least=0)
+    score_dtype: str | None = option(
+        "Dtype in which models run, by autocast, such as bfloat16 [default: that of their weights].", None
+    )
+    base: str | None = option(
+        "What deltas and adapters are opened over [default: what they name, at the commit that they name].", None
+    )

@@ -21,7 +21,9 @@ TASK = (*SOURCE, "base", "trust_base", *READING, "split", "eval_split", "score_d
 
 def pinned_name(pinned: Pinned) -> str:
     """Return what a model, a dataset or maps are called in a command."""
-    return f"{pinned.name}@{pinned.commit}" if pinned.commit else f"./{pinned.name}"
+    if pinned.commit is None:
+        return f"./{pinned.name}"
+    return f"{pinned.name}@{pinned.commit}" + (f":{pinned.file}" if pinned.file else "")
 
 
 def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
@@ -29,7 +31,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     lineage = plan.lineage
     words = ["hf-bico", "port", pinned_name(lineage.source), "--base", pinned_name(lineage.base)]
     words += ["--to", pinned_name(lineage.target), "--dataset", pinned_name(lineage.dataset)]
-    words += ["--split", config.split, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
+    words += ["--split", plan.samples.name, "--eval-split", plan.scored.name, "--alpha", repr(alpha)]
     words += ["--head", plan.models.head, *_draw(config, plan)]
     words += ["--maps", pinned_name(plan.maps.pinned)] if plan.maps else _method(config)
     words += words_of(config, (*SOURCE, "trust_base", "eval_n", "score_dtype", "only", "add_tokens", "model_dtype"))
