@@ -52,6 +52,8 @@ class Evaluation:
     """The paper's method, where the port's was chosen among several."""
     dtype: str | None = maybe()
     """What the models ran in by autocast, as torch names it; None for the dtype of their weights."""
+    overlapping: int = 0
+    """How many samples of the split were not scored, for they are among those that the port was made from."""
 
     @property
     def rows(self) -> list[tuple[str, Score]]:

@@ -1,12 +1,13 @@
 """The scores of a port: the fine-tuned source, the target without the port, with the naive copy, and with the port."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hf_bico.core.errors import setting
 from hf_bico.core.method import Track
 from hf_bico.core.transport import added, holding
 from hf_bico.families.heads import HeadKind, place
@@ -20,17 +21,32 @@ from hf_bico.io.workspace import Workspace
 from hf_bico.reports.report import Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
+from hf_bico.tasks.overlap import Seen, unseen
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
 from hf_bico.workflows.config import ReadingChoices
 from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.session import Session, dataset_key, open_asked, speaker
 
+SCORED_AT_ONCE = 4
+"""How many batches of a port make one where a model is only asked, which takes less memory."""
 
-def evaluator_of(plan: Plan, track: Track) -> Evaluator:
-    """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
-    scoring, samples = plan.scored, plan.samples
-    return Evaluator(samples.task, scoring.name, scoring.split, scoring.indices, 4 * samples.size, track)
+
+def evaluator_of(session: Session, draws: Iterable[Draw], track: Track) -> Evaluator:
+    """Return the evaluator on the evaluation split, or on a draw from it by the seed, without the samples
+    that a port is made from.
+
+    Args:
+        draws: the calibration samples, of all ports that are to be scored on the same samples.
+
+    Raises:
+        PortError: no sample is left.
+    """
+    scoring, samples, more = session.plan.scored, session.plan.samples, session.unlabelled
+    seen = Seen.of((each for drawn in draws for each in drawn.samples), more.samples if more else ())
+    mend = setting("eval_split")
+    left = unseen(scoring.split, scoring.name, scoring.indices, samples.task, seen, track, mend)
+    return Evaluator(samples.task, scoring.name, scoring.split, left, SCORED_AT_ONCE * samples.size, track)
 
 
 def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
@@ -50,15 +66,21 @@ def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
 
 
 def score_all(
-    session: Session, drawn: Draw, ported: Shaped, baselines: Mapping[str, Shaped], workspace: Workspace, track: Track
+    session: Session,
+    drawn: Draw,
+    evaluator: Evaluator,
+    ported: Shaped,
+    baselines: Mapping[str, Shaped],
+    workspace: Workspace,
 ) -> Evaluation:
     """Return the scores of what would be written: sums are taken in the target's own dtype.
 
     Args:
         session: without its base, for the fine-tune to take its place.
+        evaluator: what `evaluator_of` returns.
         baselines: method → what the port is measured against; "naive" is among them.
     """
-    source, evaluator = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
+    source, evaluator = score_tuned(session, drawn, evaluator, workspace)
 
     def score(what: str) -> Score:
         def compute() -> dict[str, Any]:
@@ -80,6 +102,7 @@ def score_all(
         comparable(session, source),
         with_change("the paper's method", baselines["bico"]) if "bico" in baselines else None,
         session.plan.scored.dtype,
+        overlapping=session.plan.scored.size - len(evaluator.indices),
     )
 
 
