@@ -17,6 +17,7 @@ from hf_bico.cli.arithmetic import apply, extract
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.eval import evaluate
 from hf_bico.cli.fleet import fleet
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.methods import methods
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 for command in (port, check, compare, align, fleet, extract, apply, methods):
     app.command()(command)
+app.command("eval")(evaluate)
 SHARED = {"port"}
 """Commands whose work several processes can share."""
 KEPT = "nothing was left half-written"

@@ -8,7 +8,7 @@ import typer
 from hf_bico import PortError
 from hf_bico.cli.main import app
 from hf_bico.core.errors import setting, spelling
-from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, FleetConfig, PortConfig
+from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, EvalConfig, FleetConfig, PortConfig
 from hf_bico.workflows.options import OPTION, flag_of, words_of
 
 CONFIGS = {
@@ -17,6 +17,7 @@ CONFIGS = {
     "check": CheckConfig,
     "compare": CompareConfig,
     "align": AlignConfig,
+    "eval": EvalConfig,
 }
 COMMANDS = typer.main.get_command(app).commands
 
