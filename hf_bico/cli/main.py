@@ -18,6 +18,7 @@ from hf_bico.cli.card import card
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, tell
+from hf_bico.cli.eval import evaluate
 from hf_bico.cli.fleet import fleet
 from hf_bico.cli.help import Helped, HelpedGroup
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for command in (port, check, compare, align, fleet, extract, apply, card, methods, report):
     app.command(cls=Helped)(command)
+app.command("eval", cls=Helped)(evaluate)
 SHARED = {"port"}
 """Commands whose work several processes can share."""
 KEPT = "nothing was left half-written"

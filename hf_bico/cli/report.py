@@ -8,7 +8,7 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import ReportConfig
 
 
-@command(ReportConfig)
+@command(ReportConfig, "Making a page of {place}")
 def report(config: ReportConfig, call: Call) -> None:
     """Make one HTML page of what was reported of a port, of maps, of a comparison or of a check.
 

@@ -72,6 +72,8 @@ class Evaluation:
     """What the port did to every class, where samples have one."""
     elsewhere: tuple[Elsewhere, ...] | None = maybe()
     """Scores on other datasets."""
+    overlapping: int = 0
+    """How many samples of the split were not scored, for they are among those that the port was made from."""
 
     def __repr__(self) -> str:
         scores = ", ".join(f"{name} {getattr(self, name)}" for name in ("source", "zero_shot", "naive", "ported"))

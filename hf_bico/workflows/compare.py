@@ -89,7 +89,7 @@ def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
         bench = Bench(config, methods, _tuned(config, plan, calibrations, running.hub), running)
     session = open_session(plan, running)
     with running.clock("compare"):
-        draws = _Draws(bench, session)
+        draws = _Draws(bench, session, calibrations)
         for calibration in calibrations:
             draws.add(calibration)
     data = _report(bench, session, draws).to_json()
@@ -146,7 +146,7 @@ def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration
     for alpha in config.alphas:
         check_search(alpha, plan.models.head)
     for calibration in calibrations:
-        check_draw(config.split, plan.samples.labels, plan.samples.task, calibration)
+        check_draw(plan.samples.name, plan.samples.labels, plan.samples.task, calibration)
     tuned = hub.resolve(config.target_tuned) if config.target_tuned else None
     if tuned:
         require_weights(tuned, plan.models.library)
@@ -156,10 +156,11 @@ def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration
 class _Draws:
     """Every method and α on one draw of samples after the other."""
 
-    def __init__(self, bench: Bench, session: Session) -> None:
+    def __init__(self, bench: Bench, session: Session, calibrations: Sequence[Calibration]) -> None:
         self.bench, self.opened = bench, session
-        self.evaluator = evaluator_of(session.plan, bench.run.track)
-        self.tuned = {"tuned": bench.tuned and str(bench.tuned)}
+        self.drawn = {each: session.draw(bench.run.track, each) for each in calibrations}
+        self.evaluator = evaluator_of(session, self.drawn.values(), bench.run.track)
+        self.tuned = {"tuned": bench.tuned and str(bench.tuned), "scored": self.evaluator.indices}
         self.workspace = Workspace(_key(bench, session) | self.tuned)
         self.spaces = [self.workspace]
         self.draws: list[dict[str, Any]] = []
@@ -170,7 +171,7 @@ class _Draws:
     def add(self, calibration: Calibration) -> None:
         """Add the rows of one more draw."""
         bench, track = self.bench, self.bench.run.track
-        drawn = self.opened.draw(track, calibration)
+        drawn = self.drawn[calibration]
         session, _ = self.opened.matched(bench.config, drawn, track)
         session = session.with_head(drawn, track)
         probed = session.plan.models.head is HeadKind.PROBE
@@ -303,6 +304,7 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
             "metric": start.metric,
             "source": asdict(source),
             "zero_shot": asdict(start),
+            "overlapping": plan.scored.size - len(draws.evaluator.indices),
             **({"dtype": plan.scored.dtype} if plan.scored.dtype else {}),
         },
         reference={"what": reference.what, "model": str(reference.pinned), **asdict(goal)},

@@ -43,7 +43,7 @@ class ModelChoices:
 class DataChoices:
     """Where the samples come from."""
 
-    dataset: str = option("Samples of the task: a Hub dataset or a folder.")
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
 
 
 @grouped(MODELS)
@@ -72,7 +72,7 @@ class ReadingChoices:
     """How the samples are read."""
 
     config: str | None = option("The dataset's configuration.", None)
-    split: str = option("Split that the calibration samples are drawn from.", "train")
+    split: str = option("Split that the calibration samples are drawn from, or a part: train[:80%].", "train")
     columns: str | None = option(
         "Which column has which role, as role=column,… (image, images, label, text, text_pair, prompt, completion, "
         "messages, tokens, tags, question, context, answers, anchor, positive, negative, audio, transcription); "
@@ -92,7 +92,10 @@ class ReadingChoices:
 class ScoringChoices:
     """What models are scored on."""
 
-    eval_split: str | None = option("Split to score on [default: test or validation].", None)
+    eval_split: str | None = option(
+        "Split to score on, or a part of one [default: test or validation; without those one in five rows of --split].",
+        None,
+    )
     eval_n: int | None = option("How many samples of it to score on [default: all].", None)
     score_dtype: str | None = option(
         "Dtype in which models run where they are scored or tried on held-out samples, by autocast, such as bfloat16: "
@@ -559,15 +562,56 @@ class CardConfig(PlaceChoices):
     commit_message: str | None = option("Message of the push's commit.", None)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Every choice of a page."""
+@grouped(MODELS)
+@dataclass(frozen=True)
+class ToldChoices:
+    """What a page tells of."""
 
     place: str = argument(
         "What to tell of: a folder or a repo that port, align or compare wrote, or a JSON file that a command printed.",
         "DIR_OR_REPO",
     )
+
+
+@grouped(OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(ToldChoices):
+    """Every choice of a page."""
+
     output: Path | None = option(
         "An HTML file to write [default: report.html in the folder; of a repo NAME-report.html here].", None
     )
     show: bool = option("Open the page in a browser.", False, flag="--open")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True, kw_only=True)
+class RefChoices:
+    """What is scored."""
+
+    refs: tuple[str, ...] = argument(
+        "A model, a delta or an adapter: org/name[@rev], hf://org/name[@rev] or a folder; several are asked about the "
+        "same samples.",
+        "REF",
+    )
+    base: str | None = option(
+        "What deltas and adapters are opened over [default: what they name, at the commit that they name].", None
+    )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(MachineChoices, ReadingChoices, RefChoices):
+    """Every choice of an evaluation."""
+
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
+    split: str = option(
+        "Split to score on, or a part of one, such as train[:80%] [default: test or validation; without those one in "
+        "five rows].",
+        "",
+    )
+    n: int | None = option("How many samples of it to score on [default: all].", None, flag="-n")
+    seed: int = option("Seed of the draw.", 0, least=0)
+    score_dtype: str | None = option(
+        "Dtype in which models run, by autocast, such as bfloat16 [default: that of their weights].", None
+    )

@@ -46,6 +46,7 @@ from hf_bico.reports.records import (
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.announce import announce, write_benchmark
 from hf_bico.workflows.card import kept_text
@@ -149,16 +150,17 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         session, found = session.with_unlabelled().matched(config, drawn, running.track)
         workspace = _workspace(config, session, drawn)
         session = session.with_head(drawn, running.track)
+        evaluator = here().lead("what is scored", partial(evaluator_of, session, [drawn], running.track))
     if not config.allow_regression:
-        here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, workspace, running.track))
+        here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, evaluator, workspace))
     groups = groups_within(session.plan, memory, expected.held_bytes)
     session, carried = _carry(config, session, drawn, workspace, running, groups)
     session = session.without_base()
 
     def finish() -> Outcome:
-        assert carried is not None  # rank 0 alone finishes
+        assert carried is not None and evaluator is not None  # rank 0 alone finishes
         with running.clock("evaluate"):
-            evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
+            evaluation = score_all(session, drawn, evaluator, carried.shaped, carried.baselines, workspace)
         again = redo_port(config, session.plan, carried.alpha)
         is_nothing, classes = carried.is_nothing, judged_classes(plan)
         asked, scored = asked_of(config, plan.lineage), evaluation.scored
@@ -187,9 +189,9 @@ def _run(config: PortConfig, running: Run) -> Outcome:
     return outcome
 
 
-def _require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
+def _require_learnt(session: Session, drawn: Draw, evaluator: Evaluator | None, workspace: Workspace) -> None:
     """Refuse a fine-tune that is no better than chance; it is scored for that."""
-    evaluator = evaluator_of(session.plan, track)
+    assert evaluator is not None  # rank 0 alone scores
     require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0].score)
 
 

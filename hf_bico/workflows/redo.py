@@ -24,7 +24,9 @@ TASK = (*SOURCE, "base", "trust_base", *READING, "split", "eval_split", "score_d
 
 def pinned_name(pinned: Pinned) -> str:
     """Return what a model, a dataset or maps are called in a command."""
-    return f"{pinned.name}@{pinned.commit}" if pinned.commit else f"./{pinned.name}"
+    if pinned.commit is None:
+        return f"./{pinned.name}"
+    return f"{pinned.name}@{pinned.commit}" + (f":{pinned.file}" if pinned.file else "")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> Redo:
     lineage, unlabelled = plan.lineage, plan.unlabelled
     settings: dict[str, Any] = {
         **{role: pinned_name(getattr(lineage, role)) for role in ("source", "base", "target", "dataset")},
-        **{"split": config.split, "eval_split": plan.scored.name, "alpha": alpha, "head": plan.models.head.value},
+        **{"split": plan.samples.name, "eval_split": plan.scored.name, "alpha": alpha, "head": plan.models.head.value},
         **_draw(config, plan),
         **({"maps": pinned_name(plan.maps.pinned)} if plan.maps else _method(config)),
         **chosen(config, (*SOURCE, "trust_base", "eval_n", "score_dtype", "only", "add_tokens", "model_dtype")),

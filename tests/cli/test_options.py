@@ -14,9 +14,11 @@ from hf_bico.workflows.config import (
     CardConfig,
     CheckConfig,
     CompareConfig,
+    EvalConfig,
     ExtractConfig,
     FleetConfig,
     PortConfig,
+    ReportConfig,
 )
 from hf_bico.workflows.options import OPTION, flag_of, words_of
 
@@ -29,6 +31,8 @@ CONFIGS = {
     "extract": ExtractConfig,
     "apply": ApplyConfig,
     "card": CardConfig,
+    "eval": EvalConfig,
+    "report": ReportConfig,
 }
 COMMANDS = typer.main.get_command(app).commands
 
