@@ -24,7 +24,7 @@ class ModelScore:
     purpose: str
     score: Score
     paired: Paired | None = maybe()
-    """Against the first model on the same samples; None of the first, and where their scores are no sums over samples."""
+    """Against the first model on the same samples; None of the first, and where scores are no sums over samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
