@@ -15,10 +15,10 @@ HARNESSES = {"standardEnvVars": ["AI_AGENT", "AGENT"], "harnesses": {"some-agent
 """What the Hub says of agents, as its client keeps it."""
 
 
-def methods(home: Path, hub, *words: str, **env: str) -> subprocess.CompletedProcess:
-    """The command `methods` in a process of its own, whose client knows the agents of `HARNESSES`."""
+def methods(home: Path, hub, *words: str, known_agents=HARNESSES, **env: str) -> subprocess.CompletedProcess:
+    """The command `methods` in a process of its own, whose client knows some agents."""
     home.mkdir(exist_ok=True)
-    (home / ".agent_harnesses.json").write_text(json.dumps(HARNESSES))
+    (home / ".agent_harnesses.json").write_text(json.dumps(known_agents))
     known = {name: value for name, value in client_env(hub, home).items() if name not in ("AI_AGENT", "AGENT")}
     command = [sys.executable, "-m", "hf_bico", "methods", *words]
     return subprocess.run(command, env=known | env, capture_output=True, text=True)
@@ -41,6 +41,13 @@ def test_auto_is_what_the_hubs_client_finds(words, env, agent, hub, tmp_path):
     assert ("\t" in ran.stdout) is agent
     assert ran.stdout.split()[:4] == ["method", "what", "it", "does"]
     assert ran.stdout.startswith("method\twhat it does\t") is agent
+
+
+@pytest.mark.parametrize("answer", [["a list"], "a text", {"harnesses": ["x"]}, {"harnesses": {"x": 1}}], ids=str)
+def test_an_answer_that_is_none_is_no_agent(answer, hub, tmp_path):
+    ran = methods(tmp_path / "home", hub, known_agents=answer, SOME_AGENT="1")
+    assert ran.returncode == 0, ran.stderr
+    assert "\t" not in ran.stdout
 
 
 def test_there_are_the_formats_of_the_hubs_own_command():
