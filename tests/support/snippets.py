@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHOWN = "text"
+"""The language of blocks that are not run: what the command before them prints."""
+POINTS = 3.0
+"""How far a shown percentage may be from the printed one: machines round otherwise."""
+NUMBER = re.compile(r"(?<![\w/-])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?(?P<percent> ?%)?")
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
@@ -68,3 +73,55 @@ def anchors(page: Path) -> set[str]:
     """What headings are called in links: lower case, hyphens for blanks, no other signs."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def unlike(shown: str, printed: str) -> list[str]:
+    """Lines of a shown output that are not among the printed ones in this order; blanks and frames do not count.
+
+    Words must be the same, and percentages near. Other numbers (seconds, memory, losses) differ between machines.
+    """
+    lines, wrong = [_plain(line) for line in printed.splitlines()], []
+    for line in filter(None, map(_plain, shown.splitlines())):
+        if line == "…":
+            continue
+        place = next((i for i, other in enumerate(lines) if _near(line, other)), None)
+        if place is None:
+            wrong.append(line)
+        else:
+            lines = lines[place + 1 :]
+    return wrong
+
+
+def _plain(line: str) -> str:
+    return " ".join(re.sub(r"[─━┃┏┓┗┛┡┩└┘├┤┬┴┼┳┻╇]+", " ", line).split())
+
+
+def _near(line: str, other: str) -> bool:
+    if NUMBER.sub("#", line) != NUMBER.sub("#", other):
+        return False
+    both = zip(NUMBER.finditer(line), NUMBER.finditer(other), strict=True)
+    return all(abs(_value(a) - _value(b)) <= POINTS for a, b in both if a["percent"] and b["percent"])
+
+
+def _value(found: re.Match[str]) -> float:
+    return float(found[0].removesuffix("%").strip().replace(",", ""))
+
+
+def parts_of_index(page: Path) -> dict[str, list[str]]:
+    """Pages that the sections of an index link, with their folders; links that lead out of it are left out."""
+    _, *parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {
+        title: [path for path in re.findall(r"\]\(([\w/]+\.md)\)", text)]
+        for title, text in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def reached(page: Path) -> set[Path]:
+    """All pages that can be come to by links."""
+    found, to_read = {page}, [page]
+    while to_read:
+        here = to_read.pop()
+        there = {(here.parent / path).resolve() for path, _ in links(here) if path.endswith(".md")} - found
+        found |= there
+        to_read += there
+    return found
