@@ -110,10 +110,7 @@ def _value(found: re.Match[str]) -> float:
 def parts_of_index(page: Path) -> dict[str, list[str]]:
     """Pages that the sections of an index link, with their folders; links that lead out of it are left out."""
     _, *parts = re.split(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {
-        title: [path for path in re.findall(r"\]\(([\w/]+\.md)\)", text)]
-        for title, text in zip(parts[::2], parts[1::2], strict=True)
-    }
+    return {title: re.findall(r"\]\(([\w/]+\.md)\)", text) for title, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def reached(page: Path) -> set[Path]:
