@@ -45,6 +45,7 @@ NAMES = {
     "new-base": "vit96",
     "ft": "vit64-digits",
     "samples": "digits",
+    "other-task": "digits",
 }
 """What the documents call the user's own repos, and which of the demo's they are. Those of the guides have names."""
 LAUNCHERS = {"-m", "--nproc_per_node", "--num_processes", "--multi_gpu"}

@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 import hf_bico
 from hf_bico.cli.align import align
 from hf_bico.cli.arithmetic import apply, extract
+from hf_bico.cli.card import card
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
 from hf_bico.cli.console import interrupted, stderr
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (port, check, compare, align, fleet, extract, apply, methods):
+for command in (port, check, compare, align, fleet, extract, apply, card, methods):
     app.command()(command)
 SHARED = {"port"}
 """Commands whose work several processes can share."""

@@ -36,13 +36,16 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     Raises:
         PortError: it was not pushed although a push was asked for.
     """
-    data = outcome.report | {"url": outcome.url, "output": outcome.output and str(outcome.output)}
+    data = outcome.report | {
+        "url": outcome.url,
+        "announced": outcome.announced,
+        "output": outcome.output and str(outcome.output),
+    }
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
     terminal.add(*outcome.report.get("roles", ()), *_said_of(outcome.report["method"]))
     terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
-    terminal.add(
-        *filter(None, (outcome.output and f"Written to {outcome.output}", outcome.url and f"Pushed to {outcome.url}"))
-    )
+    made = {"Written to": outcome.output, "Pushed to": outcome.url, "Proposed as the new version in": outcome.announced}
+    terminal.add(*(f"{said} {where}" for said, where in made.items() if where))
     if terminal.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
     if not outcome.verdict.pushable and not outcome.refusal:

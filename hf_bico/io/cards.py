@@ -15,6 +15,8 @@ class Card(NamedTuple):
 
     base_model: Any = None
     license: Any = None
+    language: Any = None
+    new_version: Any = None
 
 
 def card_of(text: str, name: str) -> Card:
@@ -28,7 +30,7 @@ def card_of(text: str, name: str) -> Card:
         PortError: its YAML cannot be read; see `metadata_of`.
     """
     data = metadata_of(text, name)
-    return Card(data.get("base_model"), data.get("license"))
+    return Card(*(data.get(name) for name in Card._fields))
 
 
 def metadata_of(text: str, name: str) -> dict[Any, Any]:

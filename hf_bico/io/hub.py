@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -30,6 +30,14 @@ from hf_bico.io.reference import Pinned, Reference, errors_about
 
 class Moved(PortError):
     """Raised where a repo has another head than was seen when the work began."""
+
+
+class About(NamedTuple):
+    """What the Hub says of a repo."""
+
+    is_open: bool
+    """Whether everybody may read it: it is neither private nor gated."""
+    tags: tuple[str, ...]
 
 
 class Hub:
@@ -157,6 +165,12 @@ class Hub:
         """Return whether a model repo is private."""
         with self.hub_errors_as_one_line(repo, repo, "model"):
             return bool(self.api.repo_info(repo).private)
+
+    def about(self, pinned: Pinned) -> About:
+        """Return what the Hub says of a repo."""
+        with self.hub_errors_as_one_line(pinned.name, pinned.name, pinned.kind):
+            info: Any = self.api.repo_info(pinned.name, revision=pinned.commit, repo_type=pinned.kind)
+        return About(not (info.private or getattr(info, "gated", False)), tuple(info.tags or ()))
 
     def push(
         self,

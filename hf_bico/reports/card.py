@@ -1,112 +1,161 @@
 """A report as a model card: of a port, of a port between live models, and of maps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 
 from hf_bico.core.account import Left
-from hf_bico.core.transport import Moved
-from hf_bico.core.types import INPUTS, Fit, Signal
-from hf_bico.families import Library, Purpose, PurposeKind
-from hf_bico.families.purposes import TASKS, kind_of
-from hf_bico.reports.figures import MATCHING_FILE
+from hf_bico.core.errors import PortError
+from hf_bico.core.types import INPUTS, Signal
+from hf_bico.reports.figures import MATCHING_FILE, SCORES_FILE
 from hf_bico.reports.markdown import inline, render
-from hf_bico.reports.records import LayerRow, MatchingRecord
+from hf_bico.reports.opening import SENTENCES, Opening, Used
+from hf_bico.reports.records import MatchingRecord, Origin
 from hf_bico.reports.report import Evaluation, MapsReport, PortReport
+from hf_bico.reports.usage import loads
+from hf_bico.reports.worth import Word
+from hf_bico.tasks.paired import ClassChange, shown_difference
 from hf_bico.tasks.scores import METRICS, Score
 
-
-@dataclass(frozen=True)
-class Opening:
-    """How the model beside a card is opened, and what it is for."""
-
-    library: str | None
-    """`library_name` of the whole model."""
-    task: str | None
-    """The Hub's name of what the model does, its `pipeline_tag`."""
-    native: str
-    """Python that loads the whole model with its own library."""
-    labels: tuple[str, ...] = ()
-    """A classifier's classes."""
-    zero_shot: bool = False
-    """Whether it answers with the texts of the classes."""
-
-    @classmethod
-    def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
-        """Return how the model of a repo is opened; without a repo, that of the folder in which the card lies."""
-        if purpose.sentence is not None:
-            load = "from sentence_transformers import SentenceTransformer\n\n"
-            load += f'model = SentenceTransformer("{repo or "."}")'
-            return cls("sentence-transformers", "sentence-similarity", load)
-        return cls(
-            library.name,
-            library.task_type(purpose),
-            library.snippet(repo or ".", purpose),
-            purpose.labels,
-            purpose.kind is PurposeKind.ZERO_SHOT,
-        )
-
-    @classmethod
-    def of_live(cls, name: str, repo: str | None, *, transformers: bool) -> "Opening":
-        """Return how a live model is opened once it is written.
-
-        Args:
-            name: the model's class.
-            transformers: whether transformers opens it; else it is a state dict alone.
-        """
-        if transformers:
-            load = f'from transformers import {name}\n\nmodel = {name}.from_pretrained("{repo or "."}")'
-            kind = kind_of(name)
-            return cls("transformers", TASKS.get(kind) if kind else None, load)
-        what = f"# the state dict of a {name}"
-        if repo is None:
-            load = f'from safetensors.torch import load_file\n\ntensors = load_file("model.safetensors")  {what}'
-        else:
-            load = (
-                "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n\n"
-                f'tensors = load_file(hf_hub_download("{repo}", "model.safetensors"))  {what}'
-            )
-        return cls(None, None, load)
+MARKER = "<!-- What stands below this line is kept when `hf-bico card` writes this card anew. -->"
 
 
-def write_card(
-    folder: Path, report: PortReport, opening: Opening, repo: str | None, licenses: Sequence[str] = ()
-) -> None:
-    """Write the README.md of a port: metadata for the Hub, and a body that says how it was made and how to redo it.
+def write_card(folder: Path, report: PortReport, endpoint: str, kept: str = "") -> None:
+    """Write the README.md of a port beside its pictures: metadata for the Hub, and a body that says what it is worth,
+    how it is used, how it was made and how to redo it. What stands below the marker of a card that is there stays.
 
     Args:
-        licenses: of the target, then of the source, each once; live models do not say theirs.
+        endpoint: the Hub's address, for links.
+        kept: Markdown for below the marker, where there is no card yet.
     """
-    lineage, scores = report.lineage, report.evaluation
-    name = repo or "-on-".join(lineage[role].name.split("/")[-1] for role in ("source", "target"))
-    text = render(
+    place = folder / "README.md"
+    text = place.read_text(encoding="utf-8") if place.exists() else ""
+    pictures = {each for each in (SCORES_FILE, MATCHING_FILE) if (folder / each).exists()}
+    ModelCard(card_text(report, endpoint, pictures, kept_of(text) or kept)).save(place)
+
+
+def kept_of(card: str) -> str:
+    """Return what stands below the marker of a card; empty where there is no marker."""
+    return card.split(MARKER, 1)[1].strip() if MARKER in card else ""
+
+
+def card_text(report: PortReport, endpoint: str, pictures: Collection[str], kept: str = "") -> str:
+    """Return the card of a port.
+
+    Args:
+        pictures: names of the pictures that lie beside it.
+        kept: Markdown that its owner wrote, for below the marker.
+
+    Raises:
+        PortError: the report was written by a version that did not say how the model is opened.
+    """
+    opening, lineage, scores = report.opening, report.lineage, report.evaluation
+    if opening is None:
+        raise PortError("its report was written before cards could be made of it: port again to get a card")
+    name = opening.repo or "-on-".join(lineage[role].name.split("/")[-1] for role in ("source", "target"))
+    licenses, whole = report.licenses or (), report.task_vector.whole
+    return render(
         "card.md.j2",
         card_data=metadata(report, opening, name, licenses).to_yaml(),
         name=name,
         report=report,
+        links={role: _link(entry, role, endpoint) for role, entry in lineage.items()},
+        link_of=lambda entry: _link(entry, "dataset", endpoint),
+        word=WORDS[report.verdict.word] if report.verdict else None,
         rows=_scored(scores) if scores else [],
-        snippet=snippet(report, opening, repo or "."),
+        changes=_changes(scores) if scores else [],
+        classes=_extremes(scores.classes or ()) if scores else None,
+        opening=opening,
+        sentences=opening.library == SENTENCES,
+        packages=opening.packages(whole=whole),
+        uses=opening.used
+        or [Used(code) for code in loads(opening, whole=whole, pinned=bool(lineage["target"].commit))],
         licenses=licenses,
         metric=METRICS[scores.ported.metric] if scores else None,
-        zero_shot=opening.zero_shot,
         matched=report.matching and _matched(report.matching),
-        picture=MATCHING_FILE if (folder / MATCHING_FILE).exists() else None,
+        pictures=pictures,
         sampled=_sampled(report),
-        blocks=_blocks(report.layers),
-        maps=_maps(report.moved),
         left=_left(report.left),
+        mapped=any(row.output or row.input for row in report.moved),
+        difference=shown_difference,
+        flops=_flops(report),
+        marker=Markup(MARKER),
+        kept=Markup(kept),
     )
-    ModelCard(text).save(folder / "README.md")
+
+
+WORDS = {
+    Word.WORKS: "Works",
+    Word.PARTLY: "Works in part",
+    Word.NO_GAIN: "No gain",
+    Word.HARMFUL: "Do not use this: it is worse than its base",
+}
+"""What a card begins with."""
+CALLED = {
+    "zero_shot": "the new base without the port",
+    "naive": "the naive copy of τ",
+    "source": "the fine-tuned source, on its own base",
+    "bico": "the port by bico, the paper's method",
+}
+"""Role of a score → what a card calls it."""
+
+
+def _link(entry: Origin, role: str, endpoint: str) -> Markup:
+    """Return the name of a model or a dataset, a link where it lies on the Hub."""
+    if entry.local:
+        return inline(entry.name)
+    kind = "datasets/" if role == "dataset" else ""
+    return Markup(f"[{inline(entry.name)}]({endpoint}/{kind}{quote(entry.name)})")
 
 
 def _scored(scores: Evaluation) -> list[tuple[str, Score]]:
     """Return the evaluation's rows, the model's own in bold."""
     *others, (label, ported) = scores.rows
     return [*others, (Markup(f"**{inline(label)} (this model)**"), ported)]
+
+
+def _changes(scores: Evaluation) -> list[dict[str, Any]]:
+    """Return a row for every model that the port was compared with on the same samples."""
+    return [
+        {
+            "name": CALLED[each.against],
+            "shown": shown_difference(each, scores.ported.metric),
+            "won": each.won,
+            "lost": each.lost,
+            "p": each.p,
+            "certain": each.certain,
+        }
+        for each in scores.paired or ()
+    ]
+
+
+MOST_CLASSES = 3
+"""The most classes that are named for what they gained, and for what they lost."""
+
+
+def _extremes(classes: Sequence[ClassChange]) -> dict[str, list[ClassChange]]:
+    """Return the classes that gained the most and those that lost the most."""
+    ordered = sorted(classes, key=lambda each: each.after - each.before)
+    return {
+        "gained": [each for each in reversed(ordered) if each.after > each.before][:MOST_CLASSES],
+        "lost": [each for each in ordered if each.after < each.before][:MOST_CLASSES],
+    }
+
+
+def _flops(report: PortReport) -> dict[str, float] | None:
+    """Return what a port took by its estimate, and what an epoch of fine-tuning would, in FLOPs; None if not known."""
+    cost, rows = report.estimate or {}, report.calibration.rows
+    if rows is None:
+        return None
+    try:
+        port = sum(float(cost[f"{part}_flops"]) for part in ("passes", "moments", "maps", "search"))
+        return {"port": port, "epoch": float(cost["step_flops"]) * rows}
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence[str]) -> ModelCardData:
@@ -116,56 +165,68 @@ def metadata(report: PortReport, opening: Opening, name: str, licenses: Sequence
         lineage[role] if role in lineage and not lineage[role].local else None for role in ("target", "dataset")
     )
     opens = opening.library if whole else "peft" if opening.library == "transformers" else "hf-bico"
+    form = report.task_vector.written and report.task_vector.written.form
+    sentences = [SENTENCES, "feature-extraction"] if opening.library == SENTENCES else []
     measured: dict[str, Any] = {}
     if report.evaluation:
         origins = {role: entry.name + (f"@{entry.commit}" if entry.commit else "") for role, entry in lineage.items()}
         measured = {
             **_license(licenses),
             "hf_bico_lineage": origins,
-            "eval_results": [_result(report, report.evaluation, opening)],
         }
     return ModelCardData(
         model_name=name,
         base_model=base.name if base else None,
         base_model_relation=("finetune" if whole else "adapter") if base else None,
         datasets=[dataset.name] if dataset else None,
+        language=list(report.languages) if report.languages else None,
         library_name=opens,
         pipeline_tag=opening.task,
-        tags=["hf-bico", "task-vector", "model-merging", report.method.name],
+        tags=["hf-bico", "task-vector", "model-merging", report.method.name, *["lora"] * (form == "lora"), *sentences],
+        eval_results=_results(report, opening),
         **measured,
     )
 
 
-def _result(report: PortReport, scores: Evaluation, opening: Opening) -> EvalResult:
-    """Return the port's score as the Hub reads it."""
-    task, ported, dataset = opening.task, scores.ported, report.lineage["dataset"]
-    assert task is not None  # there is one, for what is scored here comes from a repo
+def _results(report: PortReport, opening: Opening) -> list[EvalResult] | None:
+    """Return the port's scores as the Hub reads them: of its own dataset, of others, or its author's."""
+    scores = report.evaluation
+    if scores is None:
+        own = [each for each in report.scores or () if not each.without_port]
+        return [_result(opening, each.metric, each.value, "the author's own evaluation") for each in own] or None
+    first = (report.lineage["dataset"], report.calibration.config, scores.split, scores.ported)
+    others = [(each.dataset, None, each.split, each.ported) for each in scores.elsewhere or ()]
+    return [
+        _result(
+            opening,
+            metric,
+            value,
+            dataset.name,
+            dataset_type="local" if dataset.local else dataset.name,
+            dataset_config=config,
+            dataset_split=split,
+            dataset_revision=dataset.commit,
+        )
+        for dataset, config, split, score in (first, *others)
+        for metric, value in ({score.metric: score.value} | score.also).items()
+    ]
+
+
+def _result(opening: Opening, metric: str, value: float, dataset: str, **where: Any) -> EvalResult:
+    """Return one score as the Hub reads it."""
+    task, known = opening.task or "other", METRICS.get(metric)
+    kind = (known and known.hub) or metric.replace(" ", "_")
+    if opening.library == SENTENCES and metric in ("pearson", "spearman"):  # as that library's own cards have it
+        kind = f"{metric}_cosine"
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").title(),
-        metric_type=METRICS[ported.metric].hub or ported.metric.replace(" ", "_"),
-        metric_name=METRICS[ported.metric].title,
-        metric_value=round(ported.value, 6),
-        dataset_type="local" if dataset.local else dataset.name,
-        dataset_name=dataset.name,
-        dataset_config=report.calibration.config,
-        dataset_split=scores.split,
-        dataset_revision=dataset.commit,
+        metric_type=kind,
+        metric_name=known.title if known else metric,
+        metric_value=round(value, 6),
+        dataset_name=dataset,
+        **{"dataset_type": "unknown"} | where,
     )
-
-
-def snippet(report: PortReport, opening: Opening, repo: str) -> str:
-    """Return Python that opens the port: with its own library, and with hf_bico where it is not a whole model."""
-    if report.task_vector.whole:
-        return opening.native
-    pinned = report.lineage["target"].commit
-    base = "" if pinned else ', base="where the base lies"'
-    ours = f'import hf_bico\n\nmodel, preprocess, tokenizer = hf_bico.from_pretrained("{repo}"{base})'
-    if opening.library != "transformers" or not pinned:  # PEFT would look for the folder's name on the Hub
-        return ours
-    built = f", num_labels={len(opening.labels)}" if opening.labels else ""
-    native = opening.native.replace(f'"{repo}")', f'"{repo}"{built})', 1)
-    return f"# with peft installed\n{native}\n\n# or, with the base's weights checked\n{ours}"
 
 
 def _license(licenses: Sequence[str]) -> dict[str, str]:
@@ -188,43 +249,6 @@ def _matched(matching: MatchingRecord) -> str:
         "cka": "the monotone assignment with the largest sum of CKA between the blocks' inputs on the samples",
     }
     return f"{matching.rule} ({why.get(matching.rule, 'a file of pairs')})"
-
-
-def _blocks(layers: Sequence[LayerRow]) -> list[dict[str, str]]:
-    """Return a row for every block: which block of the base it takes from, and its widths."""
-
-    def label(tower: str, depth: int | None) -> str:
-        return f"{tower} {'outside the blocks' if depth is None else depth}".strip()
-
-    return [
-        {
-            "target": label(row.tower, row.target),
-            "source": label(row.tower, row.source),
-            "sites": "; ".join(
-                f"{s.role} {'×'.join(map(str, s.source))} → {'×'.join(map(str, s.target))}" for s in row.sites
-            ),
-        }
-        for row in layers
-    ]
-
-
-def _maps(moved: Sequence[Moved]) -> list[dict[str, str]]:
-    """Return a row for every site that has maps: rank and residual of both sides, and the share of τ in their span."""
-
-    def side(fit: Fit | None) -> str:
-        return f"{fit.rank} of {fit.full}, {fit.residual:.3f}" if fit else "as it is"
-
-    return [
-        {
-            "target": row.target,
-            "source": row.source,
-            "output": side(row.output),
-            "input": side(row.input),
-            "kept": f"{row.kept:.1%}",
-        }
-        for row in moved
-        if row.output or row.input
-    ]
 
 
 def _left(left: Sequence[Left]) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from hf_bico.reports.memory import Work, fitted, stages, weights_bytes
 SVD_FLOPS = 30
 """FLOPs of a thin SVD of an (m, n) matrix, n ≤ m, in units of m n²: LAPACK's divide and conquer, measured against the
 rate of a matrix product of the same size."""
+STEP = 6
+"""FLOPs of a training step per weight and token: two forward, four backward."""
 CALL_SECONDS = 5e-4
 """Seconds that a layer takes beside its FLOPs, each time a watched batch passes it: most of a tiny model's time."""
 SCORED_BY_A, SCORED_BY_B = 1, 3
@@ -38,6 +40,8 @@ class Estimate:
     """SVDs of the cross-moments."""
     search_flops: float
     evaluation_flops: float
+    step_flops: float
+    """Of training the target on one sample: forward, and backward to all weights and inputs."""
     moments_bytes: int
     weights_bytes: int
     memory_bytes: int
@@ -87,6 +91,7 @@ def estimate(work: Work, device: str) -> Estimate:
         maps_flops=maps,
         search_flops=search,
         evaluation_flops=scoring,
+        step_flops=STEP * b,
         moments_bytes=method.held * max(moments_bytes(work.pairs[group], method.wanted) for group in groups),
         weights_bytes=sum(weights_bytes(model, work.stored) for model in work.models),
         memory_bytes=before + max(stages(work, groups, apart=apart).values()),

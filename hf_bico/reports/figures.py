@@ -6,22 +6,58 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_bico.reports.report import PortReport
+from hf_bico.reports.report import Evaluation, PortReport
+from hf_bico.tasks.scores import METRICS
 
 MOST_VALUES = 12
 """The most blocks on a side for which values are written into a picture's cells."""
 
 
-MATCHING_FILE = "matching.png"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that can be told apart by eyes that mix red and green (Okabe and Ito 2008)."""
+MATCHING_FILE, SCORES_FILE = "matching.png", "scores.png"
 
 
 def draw_report(folder: Path, report: PortReport) -> None:
-    """Draw the pictures of a report into its folder: the layer matching, where blocks were compared."""
+    """Draw the pictures of a report into its folder: the scores, and the layer matching where blocks were compared."""
+    if report.evaluation:
+        draw_scores(report.evaluation, folder / SCORES_FILE)
     found = report.matching
     if found and found.paths and found.cka:
         towers = {tower: Matched(np.array(matrix), found.paths[tower]) for tower, matrix in found.cka.items()}
         base, target = (report.lineage[role].name.split("/")[-1] for role in ("base", "target"))
         draw_matching(towers, (base, target), folder / MATCHING_FILE)
+
+
+def draw_scores(scores: Evaluation, file: Path) -> None:
+    """Draw every model's score with its 95 % interval, a line each, this port's at the bottom in colour.
+
+    The ground is white, so that the picture reads on a dark page too.
+    """
+    from matplotlib.figure import Figure
+
+    metric = METRICS[scores.ported.metric]
+    times = 100 if metric.share else 1
+    rows = [row for row in scores.rows if scores.comparable or row[1] is not scores.source]
+    figure = Figure(figsize=(6.8, 0.42 * len(rows) + 0.9), layout="constrained", facecolor="white")
+    panel = figure.subplots()
+    for place, (_, score) in enumerate(reversed(rows)):
+        own = score is scores.ported
+        values = [times * each for each in (score.value, score.low, score.high)]
+        panel.plot(values[1:], [place] * 2, color=COLOURS[1] if own else "#555555", linewidth=2.2)
+        panel.plot(values[0], place, marker="D" if own else "o", markersize=8, color=COLOURS[1] if own else "#222222")
+        panel.annotate(
+            metric.show(score.value), (values[0], place), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
+    panel.set_yticks(
+        range(len(rows)), [f"{label} (this model)" if s is scores.ported else label for label, s in rows[::-1]]
+    )
+    panel.set_ylim(-0.6, len(rows) - 0.3)
+    panel.set_xlabel(f"{metric.name}{' in %' if metric.share else ''}{'' if metric.higher else ', less is better'}")
+    panel.grid(axis="x", color="#dddddd", linewidth=0.8)
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.tick_params(axis="y", length=0)
+    figure.savefig(file, dpi=150)
 
 
 class Matched(NamedTuple):
@@ -80,8 +116,6 @@ def _draw_path(panel, matched: Matched) -> None:
             )
 
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that can be told apart by eyes that mix red and green (Okabe and Ito 2008)."""
 MARKERS = "os^Dv<>P"
 
 

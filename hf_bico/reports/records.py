@@ -165,6 +165,8 @@ class CalibrationRecord:
     strategy: str | None = maybe()
     per_class: int | None = None
     seed: int | None = maybe()
+    rows: int | None = maybe()
+    """How many rows the split has, that samples were drawn from."""
     window: int | None = maybe()
     """How many first rows of a streamed split were drawn from."""
     indices: tuple[int, ...] | None = maybe()
@@ -319,9 +321,11 @@ class Environment:
     """Stage → seconds."""
     peak_memory_bytes: int
     peak_device_memory_bytes: int | None
+    energy_kwh: float | None = maybe()
+    """As CodeCarbon measured it, where that is installed."""
 
     @classmethod
-    def of(cls, device: str, seconds: Mapping[str, float]) -> "Environment":
+    def of(cls, device: str, seconds: Mapping[str, float], energy_kwh: float | None = None) -> "Environment":
         """Return the record of this process."""
         return cls(
             {name: version(name) for name in LIBRARIES},
@@ -331,6 +335,7 @@ class Environment:
             {stage: round(taken, 2) for stage, taken in seconds.items()},
             peak_memory(),
             peak(device) if is_accelerator(device) else None,
+            energy_kwh,
         )
 
 

@@ -15,6 +15,7 @@ from hf_bico.core.errors import PortError
 from hf_bico.core.riders import Rode
 from hf_bico.core.transport import Moved
 from hf_bico.io.changes.delta import REPORT_FILE
+from hf_bico.reports.opening import Opening
 from hf_bico.reports.plain import from_plain, maybe, to_plain
 from hf_bico.reports.records import (
     CalibrationRecord,
@@ -30,11 +31,24 @@ from hf_bico.reports.records import (
     UnlabelledRecord,
 )
 from hf_bico.reports.worth import Scored, Worth
+from hf_bico.tasks.paired import ClassChange, Paired
 from hf_bico.tasks.scores import Score, better, recovered
 
 SCHEMA = 4
 OLDEST = 3
 """The oldest schema that is read."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Scores on another dataset, to see what a port may have broken."""
+
+    dataset: Origin
+    split: str
+    zero_shot: Score
+    ported: Score
+    paired: Paired | None = None
+    """The port against the target without it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,12 @@ class Evaluation:
     """The paper's method, where the port's was chosen among several."""
     dtype: str | None = maybe()
     """What the models ran in by autocast, as torch names it; None for the dtype of their weights."""
+    paired: tuple[Paired, ...] | None = maybe()
+    """The port against the target without it, the naive copy, the source and, where it is there, the paper's method."""
+    classes: tuple[ClassChange, ...] | None = maybe()
+    """What the port did to every class, where samples have one."""
+    elsewhere: tuple[Elsewhere, ...] | None = maybe()
+    """Scores on other datasets."""
 
     @property
     def rows(self) -> list[tuple[str, Score]]:
@@ -166,6 +186,12 @@ class PortReport(Report):
     """The samples without labels that were taken beside the calibration samples, if any."""
     scores: tuple[Measured, ...] | None = maybe()
     """What the author of a live port measured."""
+    opening: Opening | None = maybe()
+    """How the port is opened, and used; reports that were written before do not say."""
+    licenses: tuple[str, ...] | None = maybe()
+    """Of the target, then of the source, each once; live models do not say theirs."""
+    languages: tuple[str, ...] | None = maybe()
+    """Languages of the source and the target, as their cards say."""
 
     def to_json(self) -> dict[str, Any]:
         found, evaluation = super().to_json(), self.evaluation

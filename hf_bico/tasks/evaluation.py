@@ -11,6 +11,7 @@ from hf_bico.core.method import Track
 from hf_bico.families.feeding import Encoded
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.batches import batched
+from hf_bico.tasks.paired import Answered
 from hf_bico.tasks.samples import Sample, Split, Task, samples_of
 from hf_bico.tasks.scores import Score
 
@@ -95,6 +96,11 @@ class Evaluator:
     def score(self, what: str, asked: Asked) -> Score:
         """Return a model's score; see `per_sample` for the arguments."""
         return asked.objective.score(self.per_sample(what, asked), self.reference)
+
+    def answered(self, what: str, asked: Asked) -> Answered:
+        """Return a model's score with what every sample added to it; see `per_sample` for the arguments."""
+        values = self.per_sample(what, asked)
+        return Answered.of(asked.objective.score(values, self.reference), values)
 
     def against(self, reference: Tensor) -> "Evaluator":
         """Return an evaluator that takes scores against the source's values of every sample."""

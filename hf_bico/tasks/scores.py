@@ -183,12 +183,7 @@ class Score:
         """Return the mean of the reciprocal rank of every query's own text among all texts, by the cosines of unit
         features (n, d) each; 0 beyond rank 10. Beside it the shares whose own text comes first, and among ten.
         """
-        ranks = []
-        for first, some in zip(range(0, len(queries), MOST), queries.split(MOST), strict=True):
-            cosines = some @ texts.T
-            own = cosines[torch.arange(len(some)), torch.arange(first, first + len(some))]
-            ranks.append((cosines > own[:, None]).sum(-1) + 1)
-        rank = torch.cat(ranks).float()
+        rank = _ranks(queries, texts)
         recall = {f"recall@{k}": float((rank <= k).float().mean()) for k in (1, 10)}
         return cls.mean((rank <= 10) / rank, "MRR@10", recall)
 
@@ -212,6 +207,22 @@ class Score:
         similarities = [(f @ f.T)[*upper] for f in (_unit(features), _unit(reference))]
         r = float(torch.corrcoef(torch.stack(similarities))[0, 1].clamp(-0.999999, 0.999999))
         return cls(r, *_fisher(r, len(features)), len(features), "agreement")
+
+
+def _ranks(queries: Tensor, texts: Tensor) -> Tensor:
+    """Return the rank of every query's own text among all texts, (n,), by the cosines of unit features (n, d) each."""
+    ranks = []
+    for first, some in zip(range(0, len(queries), MOST), queries.split(MOST), strict=True):
+        cosines = some @ texts.T
+        own = cosines[torch.arange(len(some)), torch.arange(first, first + len(some))]
+        ranks.append((cosines > own[:, None]).sum(-1) + 1)
+    return torch.cat(ranks).float()
+
+
+def reciprocal_ranks(queries: Tensor, texts: Tensor) -> Tensor:
+    """Return the reciprocal of every rank, (n,), 0 beyond rank 10; see `Score.retrieval`."""
+    rank = _ranks(queries, texts)
+    return (rank <= 10) / rank
 
 
 def _ratio(part: Tensor, whole: Tensor) -> tuple[float, float, float]:

@@ -197,7 +197,8 @@ class _Draws:
         Raises:
             PortError: the source is no better than chance; a fine-tune of the target that is none.
         """
-        self.source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
+        source, self.evaluator = score_tuned(session, drawn, self.evaluator, workspace)
+        self.source = source.score
         if not self.bench.config.allow_regression:
             require_better_than_chance(self.source, session.plan)
         pinned, evaluator = self.bench.tuned, self.evaluator

@@ -84,6 +84,17 @@ class ScoringChoices:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ElsewhereChoices:
+    """What else a port is scored on."""
+
+    also: tuple[str, ...] = option(
+        "Another dataset, or its folder, on which the new base and the port are scored too, to see what the port may "
+        "have broken; may be repeated.",
+        (),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
 
@@ -297,6 +308,7 @@ class PortConfig(
     MethodChoices,
     UnlabelledChoices,
     SamplingChoices,
+    ElsewhereChoices,
     TaskChoices,
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
@@ -310,6 +322,11 @@ class PortConfig(
         "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
         1.0,
         parse=scale,
+    )
+    announce: bool = option(
+        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
+        "version.",
+        False,
     )
     allow_regression: bool = option(
         "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
@@ -402,3 +419,13 @@ class FleetConfig:
     jobs: int = option("How many cells are ported at once on this machine.", 1, least=1)
     on: str = option("Where they are ported: here, or hf-jobs (each as a Hugging Face Job).", "here")
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardConfig:
+    """Every choice of a card that is written anew."""
+
+    place: str = argument("A port or maps: their folder, or org/name[@rev].", "DIR_OR_REPO")
+    push: bool = option("Push the card of a repo; without it, it is printed.", False)
+    create_pr: bool = option("Propose the card of a repo as a pull request.", False)
+    commit_message: str | None = option("Message of the push's commit.", None)

@@ -27,7 +27,8 @@ from hf_bico.io.hub import Hub, opened_from
 from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import copy_files
-from hf_bico.reports.card import Opening, write_card
+from hf_bico.reports.card import write_card
+from hf_bico.reports.opening import Opening
 from hf_bico.reports.records import Origin, Written
 from hf_bico.reports.report import PortReport, without_other_models, write_report
 from hf_bico.workflows.config import PushChoices
@@ -121,10 +122,10 @@ def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub:
         base = Origin(delta["base"], delta["commit"], delta["commit"] is None)
         report = replace(report, delta=delta, lineage=report.lineage | {"target": base})
     vector = replace(report.task_vector, written=Written.of(shaped, storage.form))
-    report = replace(report, task_vector=vector)
+    opening = Opening.of_live(type(result.target).__name__, repo, transformers=result.is_transformers)
+    report = replace(report, task_vector=vector, opening=opening)
     write_report(stage, report)
-    name = type(result.target).__name__
-    write_card(stage, report, Opening.of_live(name, repo, transformers=result.is_transformers), repo)
+    write_card(stage, report, hub.api.endpoint)
 
 
 def _write_model(stage: Path, result: LiveResult, alpha: float, hub: Hub) -> None:

@@ -35,6 +35,7 @@ from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.tasks.usable import labelled
+from hf_bico.workflows.announce import check_announcement
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
@@ -48,6 +49,7 @@ from hf_bico.workflows.config import (
 )
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.early import require_choices
+from hf_bico.workflows.elsewhere import Other, elsewhere_of
 from hf_bico.workflows.polish import polish_of
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
@@ -108,6 +110,7 @@ class Plan:
     storage: Storage = Storage()
     licenses: tuple[str, ...] = ()
     """Licences of the target, then of the source, each once."""
+    languages: tuple[str, ...] = ()
     destination: Destination | None = None
     left: Mapping[str, str] = field(default_factory=dict)
     """Tower → why its layers have no maps, where bases alone are aligned."""
@@ -115,6 +118,8 @@ class Plan:
     """Whether the base is taken for the source's whatever their weights say."""
     unlabelled: Unlabelled | None = None
     """Which samples without labels are taken beside the others, if any."""
+    others: tuple[Other, ...] = ()
+    """Other datasets that a port is scored on."""
 
     @property
     def scored(self) -> ScoringPlan:
@@ -146,6 +151,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     with naming_the_maps(maps, plan.lineage.base, plan.lineage.target):
         method.check(plan.models.pairs)
     check_search(config.alpha, plan.models.head)
+    check_announcement(config, plan.lineage.source)
     polish_of(config, plan.models)
     samples = plan.samples
     more = unlabelled_of(config, hub, samples.dataset, samples.task.columns, plan.models.purpose, method)
@@ -163,7 +169,13 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
         )
     destination = destination_of(purport_of(plan.lineage, hub, storage.form), hub, config)
     return replace(
-        plan, storage=storage, licenses=_licenses(plan.lineage, hub), destination=destination, unlabelled=more
+        plan,
+        storage=storage,
+        licenses=_said(plan.lineage, hub, "license"),
+        languages=_said(plan.lineage, hub, "language"),
+        destination=destination,
+        unlabelled=more,
+        others=elsewhere_of(config, hub, plan.models),
     )
 
 
@@ -396,7 +408,12 @@ def check_alpha(alpha: float | str) -> None:
         raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
 
 
-def _licenses(lineage: Lineage, hub: Hub) -> tuple[str, ...]:
-    found = [hub.card(pinned).license for pinned in (lineage.target, lineage.source)]
+def _said(lineage: Lineage, hub: Hub, what: str) -> tuple[str, ...]:
+    """Return what the cards of the target and the source say of themselves, each once.
+
+    Args:
+        what: license or language.
+    """
+    found = [getattr(hub.card(pinned), what) for pinned in (lineage.target, lineage.source)]
     each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))

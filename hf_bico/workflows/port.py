@@ -25,10 +25,12 @@ from hf_bico.io.checkpoints import OpenedBase
 from hf_bico.io.hub import Hub
 from hf_bico.io.workspace import Workspace
 from hf_bico.io.writer import write_model
-from hf_bico.reports.card import Opening, write_card
+from hf_bico.reports.card import write_card
+from hf_bico.reports.energy import energy
 from hf_bico.reports.estimate import measured
 from hf_bico.reports.figures import draw_report
 from hf_bico.reports.memory import bytes_of
+from hf_bico.reports.opening import Opening
 from hf_bico.reports.records import (
     BankRecord,
     CalibrationRecord,
@@ -45,6 +47,8 @@ from hf_bico.reports.records import (
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.samples import Draw
+from hf_bico.workflows.announce import announce, write_benchmark
+from hf_bico.workflows.card import kept_text
 from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.companions import write_companions
 from hf_bico.workflows.config import PortConfig
@@ -58,6 +62,7 @@ from hf_bico.workflows.redo import redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
+from hf_bico.workflows.used import used
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Outcome:
     url: str | None
     refusal: str | None
     """Why it was not pushed although a push was asked for."""
+    announced: str | None = None
+    """URL of the pull request that tells the fine-tune's owner, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +114,10 @@ def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     Raises:
         PortError: whatever stands in the way; nothing is written or pushed then.
     """
-    running = Run(hub, track)
-    with listening(running.notes.append):
-        return _run(config, running)
+    with energy() as spent:
+        running = Run(hub, track, spent=spent)
+        with listening(running.notes.append):
+            return _run(config, running)
 
 
 def _run(config: PortConfig, running: Run) -> Outcome:
@@ -146,11 +154,16 @@ def _run(config: PortConfig, running: Run) -> Outcome:
             verdict=verdict,
             estimate=measured(expected, running.clock.seconds, peak(plan.models.device)),
             notes=tuple(running.notes) or None,
+            licenses=plan.licenses or None,
+            languages=plan.languages or None,
         )
         refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
         to = replace(delivery, destination=None) if refusal else delivery
         report, url = _deliver(session, drawn, carried.shaped, report, to, running)
-        return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal)
+        told = None
+        if config.announce and url and to.destination:
+            told = announce(running.hub, plan.lineage.source, to.destination.repo)
+        return Outcome(report.to_json(), evaluation, verdict, config.output, url, refusal, told)
 
     outcome = here().first("the port", finish)
     workspace.clear()
@@ -160,7 +173,7 @@ def _run(config: PortConfig, running: Run) -> Outcome:
 def _require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
     """Refuse a fine-tune that is no better than chance; it is scored for that."""
     evaluator = evaluator_of(session.plan, track)
-    require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0])
+    require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0].score)
 
 
 def _workspace(config: PortConfig, session: Session, drawn: Draw) -> Workspace:
@@ -252,6 +265,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         calibration=CalibrationRecord(
             **drawn.record(),
             **samples.task.record(),
+            rows=samples.split.num_rows,
             config=samples.dataset.config,
             bank=BankRecord.of(samples.bank),
         ),
@@ -270,7 +284,7 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
         roles=told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])),
         polish=TaughtRecord.of(carried.taught, polish_of(config, plan.models)),
         unlabelled=plan.unlabelled.record(session.unlabelled) if plan.unlabelled and session.unlabelled else None,
-        environment=Environment.of(plan.models.device, run.clock.seconds),
+        environment=Environment.of(plan.models.device, run.clock.seconds, run.spent()),
     )
 
 
@@ -278,13 +292,20 @@ def _deliver(
     session: Session, drawn: Draw, shaped: Shaped, report: PortReport, delivery: Delivery, run: Run
 ) -> tuple[PortReport, str | None]:
     """Write the folder with its card and report, push it, and return the report as written and the URL."""
-    plan, told = session.plan, [report]
+    plan, told, to = session.plan, [report], delivery.destination
+    kept = kept_text(run.hub, to.repo, to.parent, to.files) if to else ""
 
     def fill(stage: Path, repo: str | None) -> None:
-        told[0] = replace(report, delta=_write(stage, session, drawn, shaped))
+        delta = _write(stage, session, drawn, shaped)
+        opening = Opening.of(plan.models.library, plan.models.purpose, repo)
+        told[0] = replace(report, delta=delta, opening=opening)
+        write_report(stage, told[0])  # a delta opens by it
+        opening = used(opening, plan, stage, session.folders[2], run.hub, whole=plan.storage.form is Form.MODEL)
+        told[0] = replace(told[0], opening=opening)
         write_report(stage, told[0])
         draw_report(stage, told[0])
-        write_card(stage, told[0], Opening.of(plan.models.library, plan.models.purpose, repo), repo, plan.licenses)
+        write_benchmark(stage, run.hub, plan.lineage.dataset, told[0])
+        write_card(stage, told[0], run.hub.api.endpoint, kept)
 
     url = delivery.send(fill, run.hub, run.track)
     return told[0], url

@@ -37,6 +37,8 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> str:
     words += words_of(config, ("polish", "polish_rank", "scales"))
     if plan.unlabelled:
         words += ["--unlabelled", pinned_name(plan.unlabelled.dataset.pinned), "--unlabelled-n", str(plan.unlabelled.n)]
+    for other in plan.others:
+        words += ["--also", pinned_name(other.pinned)]
     return shlex.join([*words, "--output", "ported"])
 
 

@@ -1,5 +1,6 @@
 """What every workflow runs with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hf_bico.core.method import Track, untracked
@@ -16,3 +17,5 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     notes: list[str] = field(default_factory=list)
     """What was read in another way than its owner may think, for the report."""
+    spent: Callable[[], float | None] = lambda: None
+    """Ends the measurement of the energy, and returns the kWh; see `hf_bico.reports.energy`."""

@@ -1,7 +1,6 @@
 """The scores of a port: the fine-tuned source, the target without the port, with the naive copy, and with the port."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from hf_bico.core.method import Track
 from hf_bico.core.transport import added, holding
+from hf_bico.families import Answer
 from hf_bico.families.heads import HeadKind, place
 from hf_bico.families.tokenizing import fit_vocabulary
 from hf_bico.io.changes.adapter_source import Adapted
@@ -17,12 +17,16 @@ from hf_bico.io.changes.source import open_model
 from hf_bico.io.fits import borrowed
 from hf_bico.io.models import RepoModel
 from hf_bico.io.workspace import Workspace
-from hf_bico.reports.report import Evaluation
+from hf_bico.reports.report import Elsewhere, Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
+from hf_bico.tasks.labels import class_index
+from hf_bico.tasks.paired import Answered, ClassChange, by_class, paired
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
+from hf_bico.tasks.usable import class_column
 from hf_bico.workflows.config import ReadingChoices
+from hf_bico.workflows.elsewhere import Other
 from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.session import Session, dataset_key, open_asked, speaker
 
@@ -59,40 +63,88 @@ def score_all(
         baselines: method → what the port is measured against; "naive" is among them.
     """
     source, evaluator = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
-
-    def score(what: str) -> Score:
-        def compute() -> dict[str, Any]:
-            with session.target_as_it_is(drawn) as (asked, _):
-                return asdict(evaluator.score(what, asked))
-
-        return Score(**workspace.once(what, compute))
-
-    def with_change(what: str, change: Shaped) -> Score:
-        with holding(session.target.model, added(session.weights, change.delta, change.alpha)):
-            return score(what)
-
+    plan, found, others = session.plan, {"source": source}, {}
+    for role, (what, change) in _states(ported, baselines).items():
+        with holding(session.target.model, added(session.weights, change.delta, change.alpha) if change else ()):
+            found[role] = _answered(session, drawn, workspace, what, evaluator)
+            if role in ("zero_shot", "ported"):
+                others[role] = [_elsewhere(session, drawn, workspace, what, each, track) for each in plan.others]
+    against = [name for name in ("zero_shot", "naive", "source", "bico") if name in found]
+    pairs = filter(None, (paired(found["ported"], found[name], name) for name in against))
     return Evaluation(
-        evaluator.name,
-        source,
-        score("the target"),
-        with_change("the naive copy", baselines["naive"]),
-        with_change("the port", ported),
-        comparable(session, source),
-        with_change("the paper's method", baselines["bico"]) if "bico" in baselines else None,
-        session.plan.scored.dtype,
+        split=evaluator.name,
+        source=source.score,
+        zero_shot=found["zero_shot"].score,
+        naive=found["naive"].score,
+        ported=found["ported"].score,
+        comparable=comparable(session, source.score),
+        bico=found["bico"].score if "bico" in found else None,
+        dtype=plan.scored.dtype,
+        paired=tuple(pairs) or None,
+        classes=_classes(plan, found["ported"], found["zero_shot"]) or None,
+        elsewhere=tuple(
+            Elsewhere(each.origin, each.scoring.name, before.score, after.score, paired(after, before, "zero_shot"))
+            for each, before, after in zip(plan.others, others["zero_shot"], others["ported"], strict=True)
+        )
+        or None,
     )
 
 
-def score_tuned(session: Session, drawn: Draw, evaluator: Evaluator, workspace: Workspace) -> tuple[Score, Evaluator]:
-    """Return the fine-tune's own score, and how the others are scored: without labels, against what it gives."""
+def _states(ported: Shaped, baselines: Mapping[str, Shaped]) -> dict[str, tuple[str, Shaped | None]]:
+    """Return what the target is scored as: role → what to call it, and the change that it holds, if any."""
+    called = {"naive": "the naive copy", "bico": "the paper's method"}
+    held = {name: (called[name], baselines[name]) for name in called if name in baselines}
+    return {"zero_shot": ("the target", None), **held, "ported": ("the port", ported)}
+
+
+def _answered(session: Session, drawn: Draw, workspace: Workspace, what: str, evaluator: Evaluator) -> Answered:
+    """Return the answers of the target as it stands."""
+
+    def compute() -> dict[str, Any]:
+        with session.target_as_it_is(drawn) as (asked, _):
+            return evaluator.answered(what, asked).to_plain()
+
+    return Answered.from_plain(workspace.once(f"answers of {what}", compute))
+
+
+def _elsewhere(session: Session, drawn: Draw, workspace: Workspace, what: str, other: Other, track: Track) -> Answered:
+    """Return the answers of the target as it stands to another dataset."""
+
+    plan, evaluator = session.plan, other.evaluator(4 * session.plan.samples.size, track)
+
+    def compute() -> dict[str, Any]:
+        with session.target_as_it_is(drawn) as (asked, _):
+            asked = other.asks(asked, plan.models, plan.samples.max_length)
+            return evaluator.answered(f"{what} on {other.pinned.name}", asked).to_plain()
+
+    return Answered.from_plain(workspace.once(f"answers of {what} to {other.key()}", compute))
+
+
+def _classes(plan: Plan, ported: Answered, before: Answered) -> tuple[ClassChange, ...]:
+    """Return what the port did to every class, where every sample has one."""
+    task, scoring = plan.samples.task, plan.scored
+    column = class_column(scoring.split, task)
+    if column is None or task.labels.answer is not Answer.CLASS:
+        return ()
+    rows = scoring.split.rows(scoring.indices, [column])
+    names = task.class_names
+    labels = [class_index(names, index, row[column]) for index, row in zip(scoring.indices, rows, strict=True)]
+    return by_class(ported, before, labels, names)
+
+
+def score_tuned(
+    session: Session, drawn: Draw, evaluator: Evaluator, workspace: Workspace
+) -> tuple[Answered, Evaluator]:
+    """Return the fine-tune's own answers, and how the others are scored: without labels, against what it gives."""
     plain = session.plan.models.head is not HeadKind.NONE
-    if plain and workspace.has("the source"):
-        return Score(**workspace.once("the source", dict)), evaluator
+    name = "answers of the source"
+    if plain and workspace.has(name):
+        return Answered.from_plain(workspace.once(name, dict)), evaluator
     asked = open_source(session, drawn)
     seen = evaluator.per_sample("the source", asked)
     evaluator = evaluator if plain else evaluator.against(seen)
-    score = asked.objective.score(seen, evaluator.reference)
-    return Score(**workspace.once("the source", lambda: asdict(score))), evaluator
+    found = Answered.of(asked.objective.score(seen, evaluator.reference), seen)
+    return Answered.from_plain(workspace.once(name, found.to_plain)), evaluator
 
 
 def open_source(session: Session, drawn: Draw) -> Asked:

@@ -41,6 +41,7 @@ from hf_bico.tasks.requirements import TOKENIZERS
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.config import CKA, MatchingChoices
+from hf_bico.workflows.elsewhere import check_elsewhere
 from hf_bico.workflows.plan import Plan, matching_of
 from hf_bico.workflows.run import Run
 
@@ -259,6 +260,7 @@ def open_session(plan: Plan, run: Run) -> Session:
     change = change.accounted(models, vocabularies)
     if plan.scoring is not None:
         check_answers(sides[1], plan.scoring.split, plan.scoring.name, plan.scoring.indices, plan.samples.task)
+    check_elsewhere(sides[1], plan.others)
     own = own_head(models, change)
     dense = models.purpose.sentence.layers(tuned) if models.purpose.sentence else ()
     head = make_head(models.head, plan.samples.task, plan.samples.size, models.layers, own, dense)

@@ -59,6 +59,7 @@ def test_saved_is_what_applied_is(published, tmp_path):
     assert words("a line")["input_ids"] == tokenizer_of("text")("a line")["input_ids"]
     report = json.loads((tmp_path / "half" / "hf_bico.json").read_text())
     assert report["task_vector"].pop("written")["form"] == "model"
+    assert report.pop("opening")["library"] == "transformers"
     assert report == ported.report | {"alpha": 0.5}
     assert report["lineage"]["base"]["commit"] == HfApi().model_info("demo/live-base").sha
     with pytest.raises(PortError, match="would be added twice"):
@@ -74,7 +75,7 @@ def test_the_card_says_what_is_known(published, tmp_path):
     card.validate()
     sha = HfApi().model_info("demo/live-plus").sha
     assert card.data.base_model == "demo/live-plus"
-    assert f"| target | demo/live-plus | {sha} |" in card.text
+    assert f"| target | demo/live-plus at `{sha}`" in card.text
     assert "No scores were measured" in card.text
     labels = logits(ported.target, inputs).argmax(-1)
     copied = type(ported)(ported.target, ported.delta, ported.head, ported.moved, ported.account, ported.record)

@@ -97,8 +97,8 @@ def test_what_was_trained_is_on_the_hub_for_every_new_base(bases, tmp_path):
         card = ModelCard.load(repo)
         assert card.data.base_model == f"demo/train-{name}"
         assert card.data.eval_results[0].metric_value == round(outcome.evaluation.ported.value, 6)
-        assert f"demo/train-base | {shas['base']}" in card.text
-        assert f"demo/train-{name} | {shas[name]}" in card.text
+        assert f"demo/train-base at `{shas['base']}`" in card.text
+        assert f"demo/train-{name} at `{shas[name]}`" in card.text
         opened = transformers.AutoModelForSequenceClassification.from_pretrained(repo)
         assert tuple(opened.config.id2label.values()) == NAMES
         assert (tmp_path / "ports" / f"train-{name}" / "README.md").exists()

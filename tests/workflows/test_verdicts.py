@@ -10,6 +10,7 @@ from support.commands import hf_bico, json_of
 from support.twins import random_fine_tune
 from support.world import config, open_clip, write_model
 
+from hf_bico.reports.card import WORDS
 from hf_bico.reports.report import PortReport
 
 WEIGHTS = "open_clip_model.safetensors"
@@ -42,7 +43,7 @@ def test_a_port_below_the_naive_copy_is_not_pushed(newer, capsys, monkeypatch, t
     assert report["verdict"]["pushable"] is False
     assert PortReport.from_json(report).verdict.word == report["verdict"]["word"]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert f"**Verdict: {report['verdict']['word']}.**" in card and "use --method naive" in card
+    assert f"**{WORDS[report['verdict']['word']]}.**" in card and "use --method naive" in card
 
     pushed = json_of(capsys, monkeypatch, *words, "--push-to", "demo/below", "--allow-regression")
     assert pushed["url"] and HfApi().repo_exists("demo/below")
