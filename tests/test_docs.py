@@ -34,7 +34,7 @@ from hf_bico.core.methods import METHODS, method_of
 from hf_bico.io.changes.delta import REPORT_FILE
 
 REFERENCE, INDEX = ROOT / "docs" / "api.md", ROOT / "docs" / "README.md"
-LATER = {f"{name}.md" for name in ("card", "command_line", "evaluation", "report", "space_and_extension")}
+LATER = {f"{name}.md" for name in ("command_line", "evaluation", "report", "space_and_extension")}
 """Pages that are being written: the index has a place for each, and a link once the page is there."""
 WITH_CODE = [page for page in PAGES if page != REFERENCE and blocks(page)]  # the reference has signatures alone
 NAMES = {

@@ -4,7 +4,8 @@
     python -m hub_scripts.demo.guides --make              # fine-tune them anew; minutes
 
 Bases are the zoo's. What a fine-tune changed lies in `world/weights/guides.safetensors`, in float16, and the texts in
-`guides.json` beside it, so that nothing is trained, and no text searched, where a guide is run.
+`guides.json` beside it, so that nothing is trained, and no text searched, where a guide is run. The whole language
+model is the LoRA, merged.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from hub_scripts.world.places import WEIGHTS
 from hub_scripts.world.vision.clips import DIGITS
 
 CHANGES, TEXTS = WEIGHTS / "guides.safetensors", WEIGHTS / "guides.json"
-TUNED = {"vit-digits": "vit-narrow", "lm-headings": "lm-a", "lm-headings-lora": "lm-a", "bert-pairs": "bert-narrow"}
-"""Fine-tunes, and what they came from."""
+TUNED = {"vit-digits": "vit-narrow", "lm-headings-lora": "lm-a", "lm-headings": "lm-a", "bert-pairs": "bert-narrow"}
+"""Fine-tunes, and what they came from; an adapter before the model that it is merged into."""
 BASES = ("vit-narrow", "vit-wide", "lm-a", "lm-b", "bert-narrow", "bert-wide")
-SPLITS = {"train": 400, "test": 200}
+SPLITS = {"train": 200, "test": 200}
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
-STEPS = {"lm-headings": (400, 1e-3, 32), "lm-headings-lora": (400, 3e-3, 32), "bert-pairs": (400, 1e-3, 32)}
+STEPS = {"lm-headings-lora": (400, 3e-3, 32), "bert-pairs": (400, 1e-3, 32)}
 """Steps, rate and batch of the fine-tunes of texts."""
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -82,17 +83,20 @@ def _card(folder: Path, more: str) -> None:
 
 
 def _write_tuned(folder: Path, name: str, start: Path, namespace: str) -> None:
+    import peft
     import transformers
 
-    changed = _changed(name)
     folder.mkdir()
     if name.endswith("-lora"):
-        save_file(changed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(_changed(name), folder / "adapter_model.safetensors", metadata={"format": "pt"})
         kept = json.loads(TEXTS.read_text())["adapter"] | {"base_model_name_or_path": f"{namespace}/{start.name}"}
         (folder / "adapter_config.json").write_text(json.dumps(kept, indent=2))
+    elif name == "lm-headings":
+        adapter = peft.PeftModel.from_pretrained(_open(start, name), folder.parent / "lm-headings-lora")
+        adapter.merge_and_unload().save_pretrained(folder)
     else:
         model = _open(start, name)
-        model.load_state_dict(changed, strict=False)
+        model.load_state_dict(_changed(name), strict=False)
         model.save_pretrained(folder)
     if name.startswith("vit"):
         transformers.AutoImageProcessor.from_pretrained(start).save_pretrained(folder)
@@ -154,10 +158,9 @@ def make() -> None:
     kept["pairs"] = {split: pairs(split)[:n] for split, n in SPLITS.items()}
     start = {name: base(of) for name, of in TUNED.items()}
     made = {"vit-digits": vit.tune("vit-narrow", "digits", _open(start["vit-digits"], "vit-digits").state_dict())}
-    made["lm-headings"] = tune_lm(start["lm-headings"], "heading", *STEPS["lm-headings"])
     made["bert-pairs"] = tune_pairs(_open(start["bert-pairs"], "bert-pairs"), start["bert-pairs"])
     with tempfile.TemporaryDirectory() as folder:
-        tune_lm(start["lm-headings"], "heading", *STEPS["lm-headings-lora"], lora=LORA).save_pretrained(folder)
+        tune_lm(start["lm-headings-lora"], "heading", *STEPS["lm-headings-lora"], lora=LORA).save_pretrained(folder)
         kept["adapter"] = json.loads((Path(folder) / "adapter_config.json").read_text())
         adapter = load_file(Path(folder) / "adapter_model.safetensors")
     changes = {f"lm-headings-lora|{key}": each.half() for key, each in adapter.items()}
