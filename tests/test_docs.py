@@ -19,9 +19,12 @@ from support.snippets import (
     anchors,
     blocks,
     commands,
+    is_said,
     links,
+    messages,
     parts_of_index,
     prose,
+    quoted,
     reached,
     spans,
     told,
@@ -32,6 +35,7 @@ import hf_bico
 from hf_bico.cli.main import app
 from hf_bico.core.methods import METHODS, method_of
 from hf_bico.io.changes.delta import REPORT_FILE
+from hf_bico.reports.worth import Word
 
 REFERENCE, INDEX = ROOT / "docs" / "api.md", ROOT / "docs" / "README.md"
 LATER = {f"{name}.md" for name in ("command_line", "evaluation", "report", "space_and_extension")}
@@ -312,6 +316,14 @@ def test_every_method_is_told(page):
     named = re.findall(r"^(?:\| |## )(.+?)(?: \||$)", text, re.MULTILINE)
     words = {word.strip("`") for line in named for word in line.split(", ")}
     assert METHODS.keys() <= words
+
+
+def test_errors_that_guides_quote_are_those_of_the_code():
+    said = [*messages(ROOT / "hf_bico"), *(f"Verdict: {worth}" for worth in Word)]
+    guides = [page for page in PAGES if page.parent.name == "guides"]
+    assert [line for page in guides for line in quoted(page) if not is_said(line, said)] == []
+    assert sum(len(quoted(page)) for page in guides) > 20
+    assert not is_said("the fine-tuned source itself scores …, which is as good as chance", said)
 
 
 def test_every_page_is_in_one_part_of_the_index():

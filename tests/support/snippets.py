@@ -1,5 +1,6 @@
 """What documents hold that can be wrong: blocks of code, options, names, links."""
 
+import ast
 import re
 import shlex
 import textwrap
@@ -105,6 +106,41 @@ def _near(line: str, other: str) -> bool:
 
 def _value(found: re.Match[str]) -> float:
     return float(found[0].removesuffix("%").strip().replace(",", ""))
+
+
+def messages(folder: Path) -> list[str]:
+    """Every string of a folder's code, with an ellipsis for what is filled in; options are spelled as on the command
+    line.
+    """
+    found = []
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(map(_filled, node.values)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def _filled(part: ast.expr) -> str:
+    match part:
+        case ast.Constant(value=text):
+            return str(text)
+        case ast.FormattedValue(value=ast.Call(func=ast.Name(id="setting"), args=[ast.Constant(value=name)])):
+            return "--" + str(name).replace("_", "-")
+    return "…"
+
+
+def is_said(quoted: str, said: list[str]) -> bool:
+    """Whether what a page quotes is one of the messages, apart from what is filled in or left out."""
+    pattern = re.compile(".*".join(map(re.escape, quoted.split("…"))), re.DOTALL)
+    return any(map(pattern.search, said))
+
+
+def quoted(page: Path) -> list[str]:
+    """The lines of a guide's last table, of what may go wrong."""
+    _, _, told = page.read_text(encoding="utf-8").partition("## What may go wrong")
+    return [line.removeprefix("Note: ") for line in re.findall(r"^\| `(.+?)`", told, re.MULTILINE)]
 
 
 def parts_of_index(page: Path) -> dict[str, list[str]]:
