@@ -28,7 +28,7 @@ CHANGES, TEXTS = WEIGHTS / "guides.safetensors", WEIGHTS / "guides.json"
 TUNED = {"vit-digits": "vit-narrow", "lm-headings-lora": "lm-a", "lm-headings": "lm-a", "bert-pairs": "bert-narrow"}
 """Fine-tunes, and what they came from; an adapter before the model that it is merged into."""
 BASES = ("vit-narrow", "vit-wide", "lm-a", "lm-b", "bert-narrow", "bert-wide")
-SPLITS = {"train": 200, "test": 200}
+SPLITS = {"train": 120, "test": 200}
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"}
 STEPS = {"lm-headings-lora": (400, 3e-3, 32), "bert-pairs": (400, 1e-3, 32)}
 """Steps, rate and batch of the fine-tunes of texts."""
@@ -162,6 +162,7 @@ def make() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tune_lm(start["lm-headings-lora"], "heading", *STEPS["lm-headings-lora"], lora=LORA).save_pretrained(folder)
         kept["adapter"] = json.loads((Path(folder) / "adapter_config.json").read_text())
+        kept["adapter"]["base_model_name_or_path"] = None  # named where it is written
         adapter = load_file(Path(folder) / "adapter_model.safetensors")
     changes = {f"lm-headings-lora|{key}": each.half() for key, each in adapter.items()}
     for name, model in made.items():
