@@ -79,7 +79,8 @@ def anchors(page: Path) -> set[str]:
 def unlike(shown: str, printed: str) -> list[str]:
     """Lines of a shown output that are not among the printed ones in this order; blanks and frames do not count.
 
-    Words must be the same, and percentages near. Other numbers (seconds, memory, losses) differ between machines.
+    Words must be the same, and percentages near. Other numbers (seconds, memory, losses) differ between machines. A
+    line that ends in an ellipsis goes on where it is printed.
     """
     lines, wrong = [_plain(line) for line in printed.splitlines()], []
     for line in filter(None, map(_plain, shown.splitlines())):
@@ -93,14 +94,24 @@ def unlike(shown: str, printed: str) -> list[str]:
     return wrong
 
 
+def by_the_paper(shown: str) -> str:
+    """What is left of the shown output of `auto` where the same port is made by the paper's method alone: the row of
+    that method, and those of the models without a port.
+    """
+    kept = [line for line in shown.splitlines() if not re.match(r"│ target \+ ported|auto took|Verdict:|Next:", line)]
+    return "\n".join(kept).replace("τ by bico, the paper's method", "ported τ")
+
+
 def _plain(line: str) -> str:
     return " ".join(re.sub(r"[─━┃┏┓┗┛┡┩└┘├┤┬┴┼┳┻╇]+", " ", line).split())
 
 
 def _near(line: str, other: str) -> bool:
-    if NUMBER.sub("#", line) != NUMBER.sub("#", other):
+    begun = line.removesuffix(" …")
+    shown, printed = (NUMBER.sub("#", each) for each in (begun, other))
+    if not (printed == shown or (begun != line and printed.startswith(shown))):
         return False
-    both = zip(NUMBER.finditer(line), NUMBER.finditer(other), strict=True)
+    both = zip(NUMBER.finditer(begun), NUMBER.finditer(other), strict=False)
     return all(abs(_value(a) - _value(b)) <= POINTS for a, b in both if a["percent"] and b["percent"])
 
 
