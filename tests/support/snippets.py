@@ -94,11 +94,12 @@ def unlike(shown: str, printed: str) -> list[str]:
     return wrong
 
 
-def by_the_paper(shown: str) -> str:
+def by_the_paper(shown: str, other_head: bool) -> str:
     """What is left of the shown output of `auto` where the same port is made by the paper's method alone: the row of
-    that method, and those of the models without a port.
+    that method unless the head was another's choice, and those of the models without a port.
     """
-    kept = [line for line in shown.splitlines() if not re.match(r"│ target \+ ported|auto took|Verdict:|Next:", line)]
+    gone = r"│ target \+ ported|auto took|Verdict:|Next:" + (r"|│ target \+ τ by bico" if other_head else "")
+    kept = [line for line in shown.splitlines() if not re.match(gone, line)]
     return "\n".join(kept).replace("τ by bico, the paper's method", "ported τ")
 
 
@@ -144,7 +145,7 @@ def _filled(part: ast.expr) -> str:
 
 def is_said(quoted: str, said: list[str]) -> bool:
     """Whether what a page quotes is one of the messages, apart from what is filled in or left out."""
-    pattern = re.compile(".*".join(map(re.escape, quoted.split("…"))), re.DOTALL)
+    pattern = re.compile(".*".join(map(re.escape, map(str.strip, quoted.split("…")))), re.DOTALL)
     return any(map(pattern.search, said))
 
 
