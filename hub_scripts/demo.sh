@@ -23,15 +23,14 @@ set -x
 hf-bico port demo/vit64-digits --to demo/vit96 --dataset demo/digits --push
 { set +x; } 2>/dev/null
 
-echo
-echo "The card, as the Hub has it ($HF_ENDPOINT/demo/vit64-digits-on-vit96):"
-echo
-folder=$(python -c 'from huggingface_hub import snapshot_download, utils
+repo=demo/vit64-digits-on-vit96
+python -c 'import sys, urllib.request; urllib.request.urlretrieve(*sys.argv[1:])' "$HF_ENDPOINT/$repo" "$demo/card.html"
+folder=$(python -c 'import sys; from huggingface_hub import snapshot_download, utils
 utils.disable_progress_bars()
-print(snapshot_download("demo/vit64-digits-on-vit96"))')
-cat "$folder/README.md"
+print(snapshot_download(sys.argv[1]))' "$repo")
 echo
-echo "Card:   $folder/README.md"
+echo "The card as a page, to open in a browser: $demo/card.html"
+echo "The same in Markdown: $folder/README.md"
 echo "Report: $folder/hf_bico.json"
 echo "Model:  $folder/open_clip_model.safetensors"
 echo "The Hub's own files are in $demo/hub; its server stops with this script."

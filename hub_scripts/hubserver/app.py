@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from . import cards, commits, files, jobs, refs, repos
+from . import cards, commits, files, jobs, pages, refs, repos
 from .errors import EntryMissing, HubError, RepoMissing
 from .store import Store
 from .wire import QUOTED_SLASH
@@ -20,7 +20,12 @@ class KindConvertor(StringConvertor):
     regex = "models|datasets"
 
 
+class OwnerConvertor(StringConvertor):
+    regex = "(?!(?:api|datasets|lfs|models|spaces)/)[^/]+"
+
+
 register_url_convertor("kind", KindConvertor())
+register_url_convertor("owner", OwnerConvertor())
 
 REPO = "/api/{kind:kind}/{ns}/{name}"
 ROUTES = [
@@ -52,6 +57,8 @@ ROUTES = [
     ("POST", "/api/jobs/{ns}", jobs.submit),
     ("GET", "/api/jobs/{ns}/{id}", jobs.inspect),
     ("PUT", "/lfs/{kind:kind}/{ns}/{name}/{oid}", commits.upload),
+    ("GET", "/{kind:kind}/{ns}/{name}", pages.repo_page),
+    ("GET", "/{ns:owner}/{name}", pages.repo_page),
 ]
 
 

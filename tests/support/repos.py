@@ -37,7 +37,7 @@ def tokenizer_of(kind: str):
 
 
 def texts(split: str) -> list[str]:
-    """Lines of our README, of various lengths, none twice."""
+    """Words of the tokenizers' text in order, in lines of various lengths, none twice."""
     lines = [line for line in dict.fromkeys(tokenizers_at_hand._lines()) if len(line) > 20]
     words = " ".join(lines).split()
     n, first = ROWS[split], 0 if split == "train" else ROWS["train"]
