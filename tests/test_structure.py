@@ -11,4 +11,4 @@ import hf_bico
 
 PACKAGE = Path(hf_bico.__file__).parent
 SCRIPTS = PACKAGE.parent / "hub_scripts"
-SCRIPT_ROOMS = {"benchmarks", "demo", "extension", "hubserver", "papers", "real", "reference", "world"}
+SCRIPT_ROOMS = {"benchmarks", "demo", "extension", "hubserver", "jobs", "papers", "real", "reference", "world"}
