@@ -16,5 +16,6 @@ SCRIPT_ROOMS = {
     "real",
     "reference",
     "skills",
+    "space",
     "world",
 }
