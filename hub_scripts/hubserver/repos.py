@@ -14,7 +14,9 @@ from .wire import body, flag, part
 
 def whoami(request: Request) -> Response:
     orgs = [{"name": name} for name in request.app.state.orgs if owns(request, name)]
-    return JSONResponse({"type": "user", "name": known(request), "orgs": orgs})
+    name = known(request)
+    picture = f"{request.base_url}avatars/{name}.svg"
+    return JSONResponse({"type": "user", "name": name, "fullname": name, "avatarUrl": picture, "orgs": orgs})
 
 
 async def create(request: Request) -> Response:
@@ -44,9 +46,12 @@ def _named(data: dict, user: str) -> tuple[str, str, str]:
 
 
 def repos(request: Request) -> Response:
+    """List those of an author, or with a text in their names, if that is asked for."""
     store, author = request.app.state.store, request.query_params.get("author")
+    text = request.query_params.get("search", "").lower()
     seen = [repo for repo in store.repos(part(request, "kind")) if visible(request, repo)]
-    return JSONResponse([summary(r, r.at("main")) for r in seen if author in (None, r.namespace)])
+    found = [repo for repo in seen if author in (None, repo.namespace) and text in repo.id.lower()]
+    return JSONResponse([summary(repo, repo.at("main")) for repo in found])
 
 
 def info(request: Request) -> Response:

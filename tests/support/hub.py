@@ -19,7 +19,8 @@ from pathlib import Path
 
 SERVER = Path(__file__).parents[2] / "hub_scripts" / "local_hub.py"
 DEMO = {"demo": "hf_local_demo"}
-SESSION_USERS = {**DEMO, "other": "hf_local_other"}
+SESSION_USERS = {**DEMO, "other": "hf_local_other", "visitor": "mock-oauth-token-for-local-dev"}
+"""The last is who Gradio logs in outside a Space."""
 SESSION_ORGS = {"lab": ("demo",), "org": ("demo",)}
 
 
