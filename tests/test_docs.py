@@ -61,7 +61,7 @@ ROWS = {"train": 120, "test": 40}
 """How many of the demo's digits org/task has."""
 INSTEAD = {"hub_scripts/paper_tables.py": ["--plan"]}
 """Scripts that would need a network and days, and what is added to their words so that they run all the same."""
-DEMO = "demo/vit64-digits --to demo/vit96 --dataset demo/digits --push".split()
+DEMO = ["demo/vit64-digits", "--to", "demo/vit96", "--dataset", "demo/digits", "--push"]
 """What the README ports, by the method that is the default."""
 HEADS = {"org/vit-digits": ["--head", "ridge"]}
 """The head that the default method took, after it had seen the samples under another: bico's row differs by points."""
