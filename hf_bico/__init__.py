@@ -1,9 +1,6 @@
 """Carry what a fine-tune learned on an old base model over to a new one, without training."""
 
 from importlib import import_module
-from importlib.metadata import version
-
-__version__ = version("hf-bico")
 
 _METHODS = (
     "Auto",
@@ -33,6 +30,8 @@ _PUBLIC = dict.fromkeys(_METHODS, "hf_bico.core.methods") | {
     "PortConfig": "hf_bico.workflows.config",
     "PortCallback": "hf_bico.workflows.trainer",
     "warm_start": "hf_bico.workflows.trainer",
+    "evaluate": "hf_bico.workflows.evaluate",
+    "Evaluated": "hf_bico.workflows.evaluate",
     "from_pretrained": "hf_bico.io.changes.opening",
     "Opened": "hf_bico.io.changes.opening",
     "TaskVector": "hf_bico.io.changes.vectors",
@@ -44,6 +43,7 @@ __all__ = [
     "BiCo",
     "Blend",
     "Distil",
+    "Evaluated",
     "FewShot",
     "GradFix",
     "GradientOnly",
@@ -63,6 +63,7 @@ __all__ = [
     "Weighted",
     "class_loss",
     "class_scores",
+    "evaluate",
     "from_pretrained",
     "port",
     "warm_start",
@@ -71,6 +72,10 @@ __all__ = [
 
 def __getattr__(name: str):
     """Return a public name, imported at first use: torch takes seconds, and `hf-bico --help` needs none of it."""
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer than all else that is imported here
+
+        return version("hf-bico")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'hf_bico' has no attribute {name!r}")
     return getattr(import_module(_PUBLIC[name]), name)
@@ -78,4 +83,4 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     """Return the public names, those that are not imported yet too."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -4,9 +4,12 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import AlignConfig
 
 
-@command(AlignConfig)
+@command(AlignConfig, "Making maps of {base} → {target}")
 def align(config: AlignConfig, call: Call) -> None:
-    """Make the maps from BASE to TARGET and keep them: any fine-tune of BASE can be ported over them (port --maps)."""
+    """Make the maps from one base to another, and keep them.
+
+    Any fine-tune of BASE can be ported over them: `hf-bico port SOURCE --to TARGET --dataset DATASET --maps MAPS`.
+    """
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.align import run
 

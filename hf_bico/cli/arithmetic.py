@@ -1,69 +1,39 @@
 """`hf-bico extract` and `hf-bico apply`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from hf_bico.cli.console import Format, Terminal
-from hf_bico.cli.options import Formatting, Quiet, Token
-from hf_bico.core.notes import listening
-from hf_bico.workflows.config import SourceChoices
-from hf_bico.workflows.options import help_of
-
-Base = Annotated[str | None, typer.Option(help="What SOURCE was fine-tuned from [default: its card's base_model].")]
-
-Subfolder = Annotated[str | None, typer.Option(help=help_of(SourceChoices, "subfolder"))]
-SourceKind = Annotated[str | None, typer.Option(help=help_of(SourceChoices, "source_kind"))]
-TrustBase = Annotated[
-    bool,
-    typer.Option("--trust-base", help="Take the base for SOURCE's even if their weights have nothing in common."),
-]
+from hf_bico.cli.options import Call, command
+from hf_bico.workflows.config import ApplyConfig, ExtractConfig
 
 
-def extract(
-    source: Annotated[str, typer.Argument(help="The fine-tune.")],
-    output: Annotated[Path, typer.Option(help="A .safetensors file to write.")],
-    base: Base = None,
-    trust_base: TrustBase = False,
-    subfolder: Subfolder = None,
-    source_kind: SourceKind = None,
-    token: Token = None,
-    format: Formatting = Format.HUMAN,
-    quiet: Quiet = False,
-) -> None:
+@command(ExtractConfig, "Taking the task vector of {source}")
+def extract(config: ExtractConfig, call: Call) -> None:
     """Save the task vector SOURCE − base, with its lineage."""
-    terminal = Terminal(format, quiet)
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import extract
 
-    hub, parts = Hub(token), (subfolder, source_kind)
-    with listening(terminal.note):
-        vector, count = extract(source, base, output, hub, *parts, trust_base=trust_base)
-    terminal.say(
-        f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; written to {output}",
-        dict(vector.lineage) | {"tensors": count, "output": str(output)},
-        str(output),
+    hub, parts = Hub(call.token), (config.subfolder, config.source_kind)
+    names, place = (config.source, config.base), config.output
+    vector, count = extract(*names, place, hub, *parts, trust_base=config.trust_base, overwrite=config.overwrite)
+    call.terminal.say(
+        f"{count} tensors changed between {vector.lineage['base']} and {vector.lineage['source']}; "
+        f"written to {config.output}",
+        dict(vector.lineage) | {"tensors": count, "output": str(config.output)},
+        str(config.output),
     )
 
 
-def apply(
-    delta: Annotated[str, typer.Argument(help="A task vector that `extract` wrote, or a delta repo.")],
-    to: Annotated[str, typer.Option(help="The model to add it to.")],
-    output: Annotated[Path, typer.Option(help="A folder to write the sum to; it must be new or empty.")],
-    alpha: Annotated[float, typer.Option(help="Scale of the task vector.")] = 1.0,
-    token: Token = None,
-    format: Formatting = Format.HUMAN,
-    quiet: Quiet = False,
-) -> None:
-    """Add a task vector to a model of the same shapes, or a delta to its base, and write the whole model."""
-    terminal = Terminal(format, quiet)
+@command(ApplyConfig, "Adding {delta} to {target}")
+def apply(config: ApplyConfig, call: Call) -> None:
+    """Add a task vector to a model, or a delta to its base.
+
+    The sum is written as a whole model. A task vector needs a model of the same shapes.
+    """
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.arithmetic import apply
 
-    target, lineage = apply(delta, to, output, alpha, Hub(token))
-    terminal.say(
-        f"{target} + {alpha:g} × ({lineage['source']} − {lineage['base']}) written to {output}",
-        {"target": str(target), "alpha": alpha, "task_vector": dict(lineage), "output": str(output)},
-        str(output),
+    hub, place = Hub(call.token), config.output
+    target, lineage = apply(config.delta, config.target, place, config.alpha, hub, overwrite=config.overwrite)
+    call.terminal.say(
+        f"{target} + {config.alpha:g} × ({lineage['source']} − {lineage['base']}) written to {config.output}",
+        {"target": str(target), "alpha": config.alpha, "task_vector": dict(lineage), "output": str(config.output)},
+        str(config.output),
     )

@@ -4,9 +4,12 @@ from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CardConfig
 
 
-@command(CardConfig)
+@command(CardConfig, "Writing the card of {place}")
 def card(config: CardConfig, call: Call) -> None:
-    """Write the card of a port or of maps anew from its report; what stands below its marker stays."""
+    """Write the card of a port or of maps anew from its report.
+
+    What stands below its marker stays.
+    """
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.card import rewrite
 

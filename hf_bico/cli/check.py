@@ -1,13 +1,12 @@
 """`hf-bico check`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
-from rich import box
-from rich.table import Table
+from rich.text import Text
 
-from hf_bico.cli.console import Format
+from hf_bico.cli.console import Grid, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CheckConfig
 
@@ -15,11 +14,11 @@ IMPOSSIBLE = 1
 """Exit code where no port is possible; 2 is a mistake in what was asked."""
 
 
-@command(CheckConfig)
+@command(CheckConfig, "Checking {source} → {target}")
 def check(config: CheckConfig, call: Call) -> None:
-    """Say what a port of SOURCE to --to would move and cost, and whether it is worth making.
+    """Say what a port would move and cost, and whether it is worth it.
 
-    Exit code 1 means that there can be no port.
+    Nothing is written. Exit code 1 means that there can be no port.
     """
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.check import run
@@ -27,23 +26,21 @@ def check(config: CheckConfig, call: Call) -> None:
     terminal = call.terminal
     data = run(config, Hub(call.token), terminal.track)
     grade = data["verdict"]["grade"]
-    terminal.say("\n".join(_verdict(data)), data, grade)
-    if terminal.format is Format.HUMAN:
-        for part in _parts(data):
-            terminal.out.print(part)
+    terminal.say(_verdict(data), data, grade)
+    terminal.add(*_parts(data))
     if grade == "impossible":
         raise typer.Exit(IMPOSSIBLE)
 
 
-def _verdict(data: dict[str, Any]) -> Iterator[str]:
+def _verdict(data: dict[str, Any]) -> Text:
     verdict, lineage = data["verdict"], data["lineage"]
-    yield f"{lineage['source']['name']} → {lineage['target']['name']}: {verdict['grade']}"
-    yield from (f"- {reason}" for reason in verdict["reasons"])
-    if verdict["next"]:
-        yield f"Next: {verdict['next']}"
+    which = f"{lineage['source']['name']} → {lineage['target']['name']}: "
+    lines = [f"- {reason}" for reason in verdict["reasons"]]
+    lines += [f"Next: {verdict['next']}"] if verdict["next"] else []
+    return Text.assemble(which, toned(verdict["grade"]), *(f"\n{line}" for line in lines))
 
 
-def _parts(data: dict[str, Any]) -> Iterator[Any]:
+def _parts(data: dict[str, Any]) -> Iterator[str | Grid]:
     """Yield tables and lines of what was found, as far as it went."""
     if "models" in data:
         yield _table(
@@ -110,19 +107,8 @@ def _parts(data: dict[str, Any]) -> Iterator[Any]:
         yield "\n".join(_cost(data["estimate"]))
 
 
-def _table(*header: str, rows, title: str) -> Table:
-    table = Table(
-        *header,
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        title=title,
-        title_justify="left",
-        title_style="",
-    )
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _table(*header: str, rows: Iterable[list[str]], title: str) -> Grid:
+    return Grid(header, list(rows), title)
 
 
 def _blocks(depths: dict[str, int]) -> str:

@@ -6,24 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import typer
-from rich import box
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from hf_bico.cli.console import Format, Terminal, stderr
+from hf_bico.cli.console import Format, Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import FleetConfig
 
 FAILED = 1
 """Exit code where a cell failed; 2 is a mistake in what was asked."""
-WIDE = 1000
-"""Columns of a table that is written to a file."""
 
 
-@command(FleetConfig)
+@command(FleetConfig, "Reading {plan}")
 def fleet(config: FleetConfig, call: Call) -> None:
-    """Port every fine-tune of PLAN to every new base by every method, each in a process of its own.
+    """Port many fine-tunes to many new bases by many methods.
+
+    Each port of PLAN is made in a process of its own.
 
     Called again, it goes on where it was: what is done is not done again, what failed is tried again. Exit code 1 means
     that a cell failed.
@@ -40,12 +38,10 @@ def fleet(config: FleetConfig, call: Call) -> None:
         ledger = run(planned, config, hub, board.show)
     entries = entries_of(planned, ledger)
     made = [entry.url or entry.output for entry in entries.values() if entry.state == "done" and entry.kind == "port"]
-    if not terminal.out.is_terminal:  # a file has room for any name
-        terminal.out.width = WIDE
     terminal.say(_scores(entries), ledger.to_json(), "\n".join(filter(None, made)))
     bad = {name: entry for name, entry in entries.items() if entry.state == "failed"}
     for name, entry in bad.items():
-        stderr.print(f"{name} failed: {entry.error}", markup=False)
+        stderr.print(Text.assemble(f"{name} ", toned("failed"), f": {entry.error}"))
     if bad:
         raise typer.Exit(FAILED)
 
@@ -63,10 +59,10 @@ class Board:
     """The tasks of a fleet in one table on stderr while they are done; where that is no terminal, a line a change."""
 
     def __init__(self, terminal: Terminal) -> None:
+        from rich.live import Live
+
         self.terminal = terminal
-        self.live = Live(console=stderr, transient=True, auto_refresh=False) if stderr.is_terminal else None
-        if terminal.format is Format.QUIET:
-            self.live = None
+        self.live = Live(console=stderr, transient=True, auto_refresh=False) if terminal.draws else None
         self.told: dict[str, str] = {}
 
     def __enter__(self) -> "Board":
@@ -92,11 +88,11 @@ class Board:
 def _progress(entries: Mapping[str, Any]) -> Table:
     states = [entry.state for entry in entries.values()]
     count = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    table = _table("cell", "state", "", "seconds", title=f"{len(states)} in all: {count}")
-    for name, entry in entries.items():
-        seconds = "" if entry.seconds is None else f"{entry.seconds:.0f}"
-        _add(table, name, str(entry.state), _told(entry), seconds)
-    return table
+    rows = [
+        (name, str(entry.state), _told(entry), "" if entry.seconds is None else f"{entry.seconds:.0f}")
+        for name, entry in entries.items()
+    ]
+    return Grid(("cell", "state", "", "seconds"), rows, f"{len(states)} in all: {count}", "state").table()
 
 
 def _told(entry: Any) -> str:
@@ -110,29 +106,18 @@ def _told(entry: Any) -> str:
     return ""
 
 
-def _scores(entries: Mapping[str, Any]) -> Table:
+def _scores(entries: Mapping[str, Any]) -> Grid:
     """Return the scores of all ports, and how far those are that have none."""
     head = ("cell", "metric", "on its base", "new base", "naive copy", "ported", "recovered", "verdict")
-    table = _table(*head)
+    rows = []
     for name, entry in entries.items():
         if entry.kind == "port":
             scores = [_figure(entry.scores.get(row)) for row in ("source", "zero_shot", "naive", "ported")]
             recovered = "–" if entry.recovered is None else f"{entry.recovered:.0%}"
             verdict = entry.verdict if entry.state == "done" else str(entry.state)
-            _add(table, name, entry.metric or "–", *scores, recovered, verdict)
-    return table
+            rows.append((name, entry.metric or "–", *scores, recovered, verdict))
+    return Grid(head, rows, tone="verdict")
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
-
-
-def _table(*header: str, title: str = "") -> Table:
-    return Table(
-        *header, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title or None, title_justify="left"
-    )
-
-
-def _add(table: Table, *cells: str) -> None:
-    """Add a row; brackets in names and errors are no marks."""
-    table.add_row(*map(Text, cells))

@@ -17,23 +17,29 @@ from hf_bico.cli.arithmetic import apply, extract
 from hf_bico.cli.card import card
 from hf_bico.cli.check import check
 from hf_bico.cli.compare import compare
-from hf_bico.cli.console import interrupted, stderr
+from hf_bico.cli.console import interrupted, tell
+from hf_bico.cli.eval import evaluate
 from hf_bico.cli.fleet import fleet
+from hf_bico.cli.help import Helped, HelpedGroup
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.methods import methods
 from hf_bico.cli.options import spelled
 from hf_bico.cli.port import port
+from hf_bico.cli.report import report
 from hf_bico.core.errors import PortError, spelling
 
+NAME = "hf-bico"
 app = typer.Typer(
-    name="hf-bico",
+    name=NAME,
+    cls=HelpedGroup,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-for command in (port, check, compare, align, fleet, extract, apply, card, methods):
-    app.command()(command)
+for command in (port, check, compare, align, fleet, extract, apply, card, methods, report):
+    app.command(cls=Helped)(command)
+app.command("eval", cls=Helped)(evaluate)
 SHARED = {"port"}
 """Commands whose work several processes can share."""
 KEPT = "nothing was left half-written"
@@ -54,7 +60,10 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Carry a fine-tune over to a new base model, without training."""
+    """Carry a fine-tune over to a new base model, without training.
+
+    What a command can be told is in its own help, such as `hf-bico port --help`.
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
     elif is_launched() and context.invoked_subcommand not in SHARED:
@@ -97,7 +106,7 @@ def main() -> None:
     with _stopped_by_signals() as came, spelling(lambda name: spelled.get(name, f"--{name.replace('_', '-')}")):
         ending = run_together(partial(_run, came)) if is_launched() else _run(came)
     if ending.line:
-        stderr.print(ending.line, markup=False)
+        tell(ending.line)
     if is_launched() and ending.code:
         leave(ending.code)
     sys.exit(ending.code)
@@ -110,7 +119,7 @@ def _run(came: Sequence[int]) -> Ending:
         came: the signals to stop that came, filled while it runs.
     """
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name=NAME, standalone_mode=False) or 0
         return _stopped(came) if code == 128 + signal.SIGINT else Ending(code)
     except (KeyboardInterrupt, typer.Abort):
         return _stopped(came)
@@ -119,5 +128,12 @@ def _run(came: Sequence[int]) -> Ending:
             return _stopped(came)
         if os.environ.get("HF_DEBUG") or not isinstance(error, PortError | TyperException):
             raise
-        message = error.format_message() if isinstance(error, TyperException) else str(error)
-        return Ending(2, f"Error: {message}")
+        return Ending(2, f"Error: {_message(error)}")
+
+
+def _message(error: Exception) -> str:
+    """Return what is wrong; of the words of a command, which help says what they may be."""
+    if not isinstance(error, TyperException):
+        return str(error)
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message

@@ -1,23 +1,53 @@
 """The command line's options, made from the fields of a config, where each is said once."""
 
 import inspect
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field
 from functools import wraps
 from pathlib import Path
-from types import GenericAlias
+from types import GenericAlias, MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from hf_bico.cli.console import Format, Terminal
+from hf_bico.cli.console import Format, Terminal, begin
+from hf_bico.core.errors import PortError
 from hf_bico.core.notes import listening
-from hf_bico.workflows.options import Option, flag_of, flags_of, is_list, options_of, types_of
+from hf_bico.workflows.options import (
+    ENDINGS,
+    HUB,
+    OPTION,
+    RUN,
+    Option,
+    flag_of,
+    flags_of,
+    group_of,
+    is_list,
+    options_of,
+    types_of,
+)
 
-Token = Annotated[str | None, typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].")]
-Formatting = Annotated[Format, typer.Option("--format", help="How results are printed.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.")]
-EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.HUMAN), ("quiet", Quiet, False))
+Token = Annotated[
+    str | None,
+    typer.Option(help="A User Access Token [default: that of `hf auth login` or HF_TOKEN].", rich_help_panel=HUB),
+]
+Formatting = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="How results are printed: for people, for agents (plain, tab-separated), as JSON, or only what was made; "
+        "auto is agent where one runs the command, else human.",
+        rich_help_panel=RUN,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="The same as --format quiet: print only what was made.", rich_help_panel=RUN),
+]
+REQUIRED = "required, unless a recipe says it"
+"""What help says in place of the default of an option that a recipe may say."""
+EVERYWHERE = (("token", Token, None), ("format", Formatting, Format.AUTO), ("quiet", Quiet, False))
 """Name, type and default of what every command takes."""
 
 spelled: dict[str, str] = {}
@@ -35,11 +65,15 @@ class Call(NamedTuple):
     """Names of the settings that were given on the command line."""
 
 
-def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
+def command(
+    config: type, first: str, *, recipes: bool = False, **own: tuple[Any, Any]
+) -> Callable[[Callable[[Any, Call], None]], Callable[..., None]]:
     """Return a decorator that makes a command of a function of a config.
 
     Args:
         config: a dataclass whose fields are options.
+        first: what is printed at once, with settings as {name}.
+        recipes: whether its argument may be a recipe that says the others.
         own: the command's own options, each with its annotated type and its default.
     """
 
@@ -49,12 +83,16 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
             spelled.update(flags_of(config))
             sources = {name: context.get_parameter_source(name) for name in given}
             said = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
-            terminal = Terminal(given.pop("format"), given.pop("quiet"))
+            format, quiet = given.pop("format"), given.pop("quiet")
             token, flags = given.pop("token"), {name: given.pop(name) for name in own}
+            recipe = _recipe(given, said) if recipes else {}
+            chosen = config_of(config, given, recipe)
+            begin(format, quiet, first.format_map({name: _short(value) for name, value in vars(chosen).items()}))
+            terminal = Terminal(format, quiet)
             with listening(terminal.note):
-                run(config_of(config, given), Call(terminal, token, flags, said))
+                run(chosen, Call(terminal, token, flags, said | recipe.keys()))
 
-        parameters = [*_parameters(config), *(_parameter(name, *each) for name, each in own.items())]
+        parameters = [*_parameters(config, recipes), *(_parameter(name, *each) for name, each in own.items())]
         parameters += [_parameter(*each) for each in EVERYWHERE]
         context = _parameter("context", typer.Context, inspect.Parameter.empty)
         parameters = [context, *sorted(parameters, key=lambda p: p.default is not p.empty)]
@@ -66,12 +104,41 @@ def command(config: type, **own: tuple[Any, Any]) -> Callable[[Callable[[Any, Ca
     return made
 
 
-def config_of(config: type, given: dict[str, Any]) -> Any:
-    """Return the config that the words of the command line give, by setting."""
-    chosen = {}
+def _short(value: Any) -> str:
+    """Return a value for the first line; of a commit its first digits."""
+    return re.sub(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}$", "", str(value))
+
+
+def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:
+    """Return the settings of the recipe that stands in the source's place, without those that were given beside it;
+    none where it is no recipe.
+    """
+    source = given["source"]
+    if not source.lower().endswith(ENDINGS):  # before anything is imported to read YAML
+        return {}
+    from hf_bico.workflows.recipe import is_recipe, read_recipe
+
+    return read_recipe(Path(source).expanduser(), {*said} - {"source"}) if is_recipe(source) else {}
+
+
+def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Return the config that the words of the command line give, by setting.
+
+    Args:
+        recipe: settings with values of their own, which are taken as they are.
+
+    Raises:
+        PortError: an option that is needed is in neither.
+    """
+    chosen, types = {}, types_of(config)
     for each, option in options_of(config):
+        if each.name in recipe:
+            chosen[each.name] = recipe[each.name]
+            continue
         value = given[each.name]
-        if is_list(types_of(config)[each.name]):
+        if value is None and each.default is MISSING:
+            raise PortError(f"{flag_of(each)} is missing: {option.help[0].lower()}{option.help[1:]}")
+        elif is_list(types[each.name]):
             value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default
         elif option.parse and isinstance(value, str):
             value = option.parse(value)
@@ -81,7 +148,7 @@ def config_of(config: type, given: dict[str, Any]) -> Any:
     return config(**chosen)
 
 
-def _parameters(config: type) -> Iterator[inspect.Parameter]:
+def _parameters(config: type, recipes: bool) -> Iterator[inspect.Parameter]:
     types = types_of(config)
     for each, option in options_of(config):
         kind = types[each.name]
@@ -89,11 +156,14 @@ def _parameters(config: type) -> Iterator[inspect.Parameter]:
             kind = GenericAlias(list, str if option.parse else kind.__args__[0])
         elif option.parse:
             kind = str
-        yield _parameter(each.name, Annotated[_or_none(kind, each), _typer(each, option)], _default(each, option))
+        default = None if recipes and is_needed(each) else _default(each, option)
+        kind = kind | None if default is None else kind
+        yield _parameter(each.name, Annotated[kind, _typer(config, each, recipes)], default)
 
 
-def _or_none(kind: Any, each: Field) -> Any:
-    return kind | None if each.default is None or is_empty(each) else kind
+def is_needed(each: Field) -> bool:
+    """Return whether an option, not an argument, has no default."""
+    return each.default is MISSING and not each.metadata[OPTION].argument
 
 
 def is_empty(each: Field) -> bool:
@@ -109,12 +179,17 @@ def _default(each: Field, option: Option) -> Any:
     return f"{each.default:g}" if option.parse and isinstance(each.default, float) else each.default
 
 
-def _typer(each: Field, option: Option) -> Any:
+def _typer(config: type, each: Field, recipes: bool) -> Any:
     """Return an option as Typer declares it."""
+    option: Option = each.metadata[OPTION]
+    said: dict[str, Any] = {"help": option.help, "rich_help_panel": group_of(config, each.name)}
     if option.argument:
-        return typer.Argument(help=option.help, metavar=option.argument)
-    path: dict[str, Any] = {"exists": True, "dir_okay": False} if option.exists else {}
-    return typer.Option(flag_of(each), help=option.help, min=option.least, **path)
+        return typer.Argument(metavar=option.argument, **said)
+    if option.exists:
+        said |= {"exists": True, "dir_okay": False}
+    if recipes and is_needed(each):
+        said["show_default"] = REQUIRED
+    return typer.Option(flag_of(each), min=option.least, **said)
 
 
 def _parameter(name: str, kind: Any, default: Any) -> inspect.Parameter:

@@ -4,19 +4,26 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.text import Text
 
-from hf_bico.cli.console import Format, Terminal, stderr
+from hf_bico.cli.console import Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.options import RUN
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.", rich_help_panel=RUN),
+]
 
 
-@command(PortConfig, dry_run=(DryRun, False))
+@command(PortConfig, "Porting {source} → {target}", recipes=True, dry_run=(DryRun, False))
 def port(config: PortConfig, call: Call) -> None:
-    """Port SOURCE to the base model --to, score it, and write or push it with its card."""
+    """Port a fine-tune to a new base model, score it, write or push it.
+
+    SOURCE may be a recipe: a YAML file of these settings, such as every port writes. What is said beside it wins.
+    """
     if config.maps is not None and "method" in call.said:
         raise PortError(f"{setting('maps')} brings the method that made them: leave out {setting('method')}")
     from hf_bico.io.hub import Hub
@@ -43,13 +50,15 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     }
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
     terminal.add(*outcome.report.get("roles", ()), *_said_of(outcome.report["method"]))
-    terminal.add(f"Verdict: {outcome.verdict.word}: {outcome.verdict.reason}", f"Next: {outcome.verdict.next}")
+    verdict = outcome.verdict
+    said = Text.assemble("Verdict: ", toned(verdict.word.value), f": {verdict.reason}")
+    terminal.add(said, f"Next: {verdict.next}")
     made = {"Written to": outcome.output, "Pushed to": outcome.url, "Proposed as the new version in": outcome.announced}
-    terminal.add(*(f"{said} {where}" for said, where in made.items() if where))
-    if terminal.format is Format.HUMAN and not (outcome.output or outcome.url or outcome.refusal):
+    terminal.add(*(f"{what} {where}" for what, where in made.items() if where))
+    if terminal.is_read and not (outcome.output or outcome.url or outcome.refusal):
         stderr.print("Nothing was kept: give --output DIR or --push")
-    if not outcome.verdict.pushable and not outcome.refusal:
-        terminal.warn(f"Warning: {outcome.verdict.word}: {outcome.verdict.reason}; {outcome.verdict.next}")
+    if not verdict.pushable and not outcome.refusal:
+        terminal.warn(f"Warning: {verdict.word}: {verdict.reason}; {verdict.next}")
     if outcome.refusal:
         raise PortError(outcome.refusal)
 
@@ -66,18 +75,14 @@ def _said_of(method: dict) -> list[str]:
     return [f"{method['name']} took {taken.name} at α = {taken.alpha:g}, {tried}"]
 
 
-def _score_table(evaluation) -> Table:
+def _score_table(evaluation) -> Grid:
     also = list(evaluation.ported.also)
-    table = Table(
-        "model",
-        evaluation.ported.metric,
-        "95 % interval",
-        *also,
-        title=f"{evaluation.split}, {evaluation.ported.n} samples",
-    )
-    for name, score in evaluation.rows:
-        table.add_row(name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
-    return table
+    rows = [
+        (name, str(score), score.interval, *(f"{score.also[what]:.4g}" for what in also))
+        for name, score in evaluation.rows
+    ]
+    title = f"{evaluation.split}, {evaluation.ported.n} samples"
+    return Grid(("model", evaluation.ported.metric, "95 % interval", *also), rows, title)
 
 
 def _say_dry_run(terminal: Terminal, plan, cost) -> None:

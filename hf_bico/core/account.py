@@ -32,6 +32,9 @@ class Account:
     beside: Mapping[str, float] = field(default_factory=dict)
     """Name of what is to move along → its ‖τ‖ in rows that have a partner."""
 
+    def __repr__(self) -> str:
+        return f"Account({self.moved_share:.1%} of ‖τ‖² moves, {len(self.left)} tensors stay)"
+
     def after(self, rode: Iterable[Rode]) -> "Account":
         """Return the account once it is known what moved along."""
         moved = {each.source for each in rode}

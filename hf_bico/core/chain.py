@@ -100,17 +100,27 @@ def fill(
 
 
 def carry(
-    job: Job, method: Method, seen: Statistics, *, group: slice | None = None, track: Track = untracked
+    job: Job,
+    method: Method,
+    seen: Statistics,
+    *,
+    group: slice | None = None,
+    last: bool = False,
+    track: Track = untracked,
 ) -> Transported:
     """Return τ in the target's coordinates.
 
     Args:
         seen: the statistics of the job's pairs, or of those in the group.
         group: the pairs that are moved, for a method that works layer by layer; None: all.
+        last: whether nobody asks the statistics again, so that those of a layer go as it moves, where its method works
+            layer by layer.
 
     Raises:
         PortError: as for `method.carry`; the device is out of memory.
     """
+    if last and method.by_layer:
+        seen.spend(job.pairs if group is None else job.pairs[group])
     with within_memory():
         return method.carry(job, seen, track) if group is None else method.carry_group(job, seen, group, track)
 

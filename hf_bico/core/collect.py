@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.brief import brief
 from hf_bico.core.device import device_of
 from hf_bico.core.errors import PortError
 from hf_bico.core.moments import Held, Statistics
@@ -62,6 +63,10 @@ class Batch(Parts):
     def source(self) -> Any:
         """The base's part, by its old name."""
         return self.base
+
+    def __repr__(self) -> str:
+        meeting = f", meeting={brief(self.meeting)}" if self.meeting else ""
+        return f"{type(self).__name__}(base={brief(self.base)}, target={brief(self.target)}{meeting})"
 
 
 class Elsewhere(Batch):

@@ -20,6 +20,9 @@ class LowRank:
     a: Tensor
     """(r, d_in)"""
 
+    def __repr__(self) -> str:
+        return f"LowRank({self.shape[0]} × {self.shape[1]}, rank {self.rank})"
+
     @classmethod
     def zero(cls, shape: tuple[int, int]) -> "LowRank":
         """Return the zero matrix (d_out, d_in), of rank 0."""
@@ -110,6 +113,10 @@ class Delta(Factored):
         made = cls({key: tensor.to("meta") for key, tensor in tensors.items()})  # shapes that hold nothing
         made.whole = dict(tensors)
         return made
+
+    def __repr__(self) -> str:
+        products = self.products.keys() - self.whole.keys()
+        return f"Delta({len(list(iter(self)))} tensors" + (f", {len(products)} of them products)" if products else ")")
 
     def write(self, where: Any, change: Tensor | LowRank) -> None:
         """Write a change to a `Slice` of a tensor, replacing what is there."""

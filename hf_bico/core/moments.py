@@ -1,5 +1,6 @@
 """Streamed cross-moments: all that a port keeps of the calibration samples."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -191,6 +192,8 @@ class Statistics:
         self._resample: dict[tuple[Tokens, Tokens], Resize | None] = {}
         self._merged: set[Stream] = set()
         """A's streams whose rows are merged before they meet."""
+        self._uses: Counter[tuple[Stream, Stream]] = Counter()
+        """How many pairs are still to be planned with a moment; empty where moments stay."""
         for pair in pairs:
             for signal in self.wanted.signals & ROWS:
                 streams = pair.streams(signal)
@@ -206,6 +209,17 @@ class Statistics:
     def __getitem__(self, key: tuple[Pair, Signal]) -> CrossMoment:
         pair, signal = key
         return self._moments[pair.streams(signal)]
+
+    def spend(self, pairs: Iterable[Pair]) -> None:
+        """Let every moment go as soon as the last of some pairs that has it is `done`: they are planned once."""
+        self._uses = Counter(pair.streams(signal) for pair in pairs for signal in self.wanted.signals & ROWS)
+
+    def done(self, pair: Pair) -> None:
+        """Say that a pair is planned, in the order of the pairs; see `spend`."""
+        for streams in (pair.streams(signal) for signal in self.wanted.signals & ROWS) if self._uses else ():
+            self._uses[streams] -= 1
+            if not self._uses[streams]:
+                self._moments.pop(streams, None)
 
     def unreached(self, pairs: Iterable[Pair]) -> list[str]:
         """Return the names of B's experts that no row reaches in both models, so that their changes stay."""

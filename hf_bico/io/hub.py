@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.file_download import repo_folder_name
 
 from hf_bico import __version__
-from hf_bico.core.errors import PortError, setting
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.io.cards import CARD, Card, card_of
 from hf_bico.io.commits import UNREADABLE, Commit, create
 from hf_bico.io.hints import hinting
@@ -25,7 +26,7 @@ from hf_bico.io.hub_errors import one_line
 from hf_bico.io.nested import flattened, linked
 from hf_bico.io.outside import at, read_object, require_readable
 from hf_bico.io.patience import be_patient
-from hf_bico.io.reference import Pinned, Reference, errors_about
+from hf_bico.io.reference import BESIDE, ROWS, Pinned, Reference, errors_about
 
 
 class Moved(PortError):
@@ -68,7 +69,9 @@ class Hub:
         Raises:
             PortError: the repo is unknown, private or gated, the revision is unknown, or there is no network.
         """
-        ref = Reference.parse(text)
+        ref = Reference.of_data(text) if kind == "dataset" else Reference.parse(text)
+        if ref.file is not None:
+            return self._of_file(ref, text)
         if ref.folder is not None:
             files = tuple(sorted(p.relative_to(ref.folder).as_posix() for p in ref.folder.rglob("*") if p.is_file()))
             return flattened(Pinned(ref.name, None, files, ref.folder, kind))
@@ -85,6 +88,23 @@ class Hub:
                 self.api.auth_check(ref.name, repo_type=kind)
             found = Pinned(ref.name, info.sha, _files(info), kind=kind)
         return flattened(found)
+
+    def _of_file(self, ref: Reference, text: str) -> Pinned:
+        """Return a file of samples, and what tells of its classes and prompts beside it.
+
+        Raises:
+            PortError: the repo has no such file.
+        """
+        file = ref.file
+        assert file is not None  # only files come here
+        if ref.folder is not None:
+            there = tuple(name for name in (file, *BESIDE) if (ref.folder / name).is_file())
+            return Pinned(ref.name, None, there, ref.folder, "dataset", file=file)
+        whole = self.resolve(text.removesuffix(f":{file}"), "dataset")
+        if file not in whole.files:
+            some = [name for name in whole.files if name.endswith(tuple(ROWS))]
+            raise PortError(f"{whole} has no file {file!r}; it has {listed(some) or 'none of samples'}")
+        return replace(whole, file=file)
 
     def fetch(self, pinned: Pinned, names: tuple[str, ...]) -> Path:
         """Fetch those of the files `names` that a repo has, and return the folder that holds them.

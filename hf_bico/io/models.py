@@ -138,7 +138,7 @@ def bases(
     library = _library(pinned)
     folders = [_config_of(each, hub, library) for each in pinned]
     with errors_about(pinned[0]):
-        purpose = _with_sentence(purpose_of(library, folders[0]), pinned[0], hub)
+        purpose = with_sentence(purpose_of(library, folders[0]), pinned[0], hub)
     return (
         library,
         purpose,
@@ -170,7 +170,7 @@ def repo_models(
         purpose = (
             _adapted_purpose(adapter, pinned, library, hub, folders[0]) if adapter else library.purpose(folders[0])
         )
-        purpose = _with_sentence(purpose, pinned[0], hub)
+        purpose = with_sentence(purpose, pinned[0], hub)
     mends = ADAPTER_MENDS if adapter else MENDS if len(opened) > 1 else (MEND,)
     found = [
         repo_model(each, folder, hub, library, purpose, family, mend)
@@ -199,7 +199,7 @@ def _config_of(pinned: Pinned, hub: Hub, library: Library) -> Path:
     return folder
 
 
-def _with_sentence(purpose: Purpose, pinned: Pinned, hub: Hub) -> Purpose:
+def with_sentence(purpose: Purpose, pinned: Pinned, hub: Hub) -> Purpose:
     """Return the purpose of a model of features with what sentence-transformers put behind it, if anything.
 
     Raises:
@@ -235,7 +235,8 @@ def _library_of(pinned: Pinned) -> Library:
         elif there := inside(pinned):
             what += there
         elif any(name.startswith("delta") and name.endswith(".safetensors") for name in pinned.files):
-            what = "is a delta of open_clip: make a model of it with `hf-bico apply` first"
+            made = f"`hf-bico apply {pinned.name} --to BASE --output MODEL`"
+            what = f"is a delta of open_clip: make a model of it first, with {made}"
         raise PortError(f"{pinned} {what}")
     return library
 

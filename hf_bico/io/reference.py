@@ -18,6 +18,10 @@ _URL = re.compile(
     r"(?:/(?:tree|blob|resolve|raw|commit)/([^/?#]+)(?:/([^?#]*))?)?/?(?:[?#].*)?"
 )
 """The address of a repo in a browser: what it is, its name, a revision, and a place in it."""
+ROWS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+"""How the name of a file of samples ends → which of the loaders of `datasets` reads it."""
+BESIDE = ("classnames.txt", "zeroshot_classification_templates.txt")
+"""Files that may lie beside one of samples: the names of its classes, and prompts."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Reference:
     folder: Path | None = field(default=None, repr=False)
     kind: str | None = field(default=None, repr=False)
     """What it says that it is: "dataset" or "space"; None where it does not say."""
+    file: str | None = None
+    """The one file of a dataset that is meant; None for all of them."""
 
     @classmethod
     def parse(cls, text: str) -> "Reference":
@@ -63,6 +69,31 @@ class Reference:
                 raise PortError(f"{text} is a folder of {name}: name {whole}, with {setting('subfolder')} {place}")
         return cls(name, revision, kind=kind and kind.removesuffix("s/"))
 
+    @classmethod
+    def of_data(cls, text: str) -> "Reference":
+        """Return the reference to a dataset: what `parse` takes, a file of samples, or `org/name:file`, one in a repo.
+
+        Raises:
+            PortError: it is neither a folder, nor a repo's name, nor a file that can be read.
+        """
+        path = Path(text).expanduser()
+        ends = path.suffix.lower()
+        if path.is_file() and not text.startswith("hf://"):
+            if ends not in ROWS:
+                raise PortError(f"{text!r} is no file of samples that can be read: one ends in {', '.join(ROWS)}")
+            return cls(path.name, folder=path.absolute().parent, file=path.name)
+        repo, colon, file = text.rpartition(":")
+        if ends not in ROWS or (colon and file.startswith("//")):
+            return cls.parse(text)
+        if colon:
+            found = cls.parse(repo)
+            if found.folder is not None:
+                raise PortError(f"there is no file {text!r}: name one by its path, {repo}/{file}")
+            return replace(found, file=file)
+        if not path.is_dir() and ("/" not in text or text[0] in "/.~"):  # a repo of data has an owner
+            raise PortError(f"there is no file {text!r}")
+        return cls.parse(text)
+
 
 @dataclass(frozen=True)
 class Pinned:
@@ -81,8 +112,12 @@ class Pinned:
     """The folder in the repo that `files` are in; "" for the repo itself. A local one is a part of `folder`."""
     above: tuple[str, ...] = field(default=(), repr=False)
     """Those of `files` that are not in it but in the folder above, as if they were in it; see `io/nested.py`."""
+    file: str | None = None
+    """The one file of a dataset that is read; None for all of them."""
 
     def __str__(self) -> str:
+        if self.file is not None:
+            return f"{self.name}@{self.commit}:{self.file}" if self.commit else f"{self.name} (local file)"
         name = "/".join(filter(None, (self.name, self._outer if self.above else self.subfolder)))
         return f"{name}@{self.commit}" if self.commit else f"{name} (local folder)"
 

@@ -1,5 +1,6 @@
 """Folders beside a place, in which what will be there is made; those that a killed process left are removed."""
 
+import ctypes
 import glob
 import os
 import shutil
@@ -9,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+EXCHANGE = 2
+"""Linux's RENAME_EXCHANGE."""
 LOCK = ".at-work"
 """What the name of a folder's lock ends in: a file beside it, there as long as the folder. The process that works in
 the folder holds it locked, and the system unlocks it however that process ends.
@@ -32,6 +35,35 @@ def beside(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         held.close()
         lock.unlink(missing_ok=True)
+
+
+def replace(place: Path, stage: Path, aside: Path) -> None:
+    """Move a finished folder to where another is, which is moved out of the way first; it is never half there.
+
+    Where the system can (Linux), the two change places in one step. Else the other is put back if the move fails.
+
+    Args:
+        aside: where the other goes, or stays at `stage`; whoever calls removes both.
+    """
+    if _exchanged(place, stage):
+        return
+    try:
+        place.rename(aside)
+        stage.rename(place)
+    except BaseException:
+        if aside.exists() and not place.exists():
+            aside.rename(place)
+        raise
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Let two paths change places; return whether the system and the disk can do that."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    here = -100  # AT_FDCWD: relative paths begin in the working folder
+    return bool(call(here, os.fsencode(a), here, os.fsencode(b), EXCHANGE) == 0)
 
 
 def _folder_of(lock: Path) -> Path:

@@ -19,27 +19,66 @@ from hf_bico.core.transport import added
 from hf_bico.core.types import Tensors
 from hf_bico.io.adapter import CONFIG, WEIGHTS
 from hf_bico.io.checkpoints import OpenedBase
-from hf_bico.io.stages import beside
+from hf_bico.io.outside import read_object
+from hf_bico.io.stages import beside, replace
+
+RECORDS = ("hf_bico.json", "hf_bico_maps.json", "compare.json")
+"""Files of which every result that is a folder has one."""
 
 
-def require_room(place: Path, needed: int) -> None:
+def require_room(place: Path, needed: int, *, overwrite: bool = False) -> None:
     """Refuse, before the work, a place where its result cannot be written.
 
     Args:
         place: a new or empty folder.
         needed: bytes.
+        overwrite: whether an earlier result that is there is to be replaced.
 
     Raises:
-        PortError: the folder is in use or may not be written to, or the disk has fewer than `needed` bytes left.
+        PortError: the folder is in use, and is not to be replaced or is no result of this program; it may not be
+            written to, or the disk has fewer than `needed` bytes left.
     """
-    here = place.is_symlink() or place.resolve() == Path.cwd()
-    if here or (place.exists() and (not place.is_dir() or any(place.iterdir()))):
-        raise PortError(f"{place} is not a new or empty folder: name another with {setting('output')}")
+    here, another = Path.cwd(), f"name another with {setting('output')}"
+    used = place.exists() and (not place.is_dir() or any(place.iterdir()))
+    if place.is_symlink() or place.resolve() in (here, *here.parents) or (used and not overwrite):
+        instead = f", or replace it with {setting('overwrite')}" if used and is_result(place) else ""
+        raise PortError(f"{place} is not a new or empty folder: {another}{instead}")
+    if used and not is_result(place):
+        raise PortError(f"{place} is no result of hf-bico, and is not replaced: {another}, or remove it yourself")
     free = shutil.disk_usage(require_writable(place)).free
     if free < needed:
         raise PortError(
             f"no space left for {place.name}: {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
         )
+
+
+def is_result(folder: Path) -> bool:
+    """Return whether a folder's record says that this program wrote it, and nobody made a repository of it since."""
+    if folder.is_symlink() or not folder.is_dir() or (folder / ".git").exists():
+        return False
+    return any(_is_ours(folder / name) for name in RECORDS if (folder / name).is_file())
+
+
+def _is_ours(record: Path) -> bool:
+    try:
+        said = read_object(record)
+    except PortError:
+        return False
+    return isinstance(said.get("hf_bico"), str) and isinstance(said.get("schema"), int)
+
+
+def require_apart(place: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Refuse to replace a folder that something is read from.
+
+    Raises:
+        PortError: one of the inputs is the folder, or is in it.
+    """
+    for each in map(str, filter(None, inputs)):
+        path = Path(os.path.expanduser(each))
+        if path.exists() and path.resolve().is_relative_to(place.resolve()):
+            raise PortError(
+                f"{place} would be replaced, and {each} is read from it: name another with {setting('output')}"
+            )
 
 
 def require_writable(place: Path) -> Path:
@@ -58,8 +97,11 @@ def require_writable(place: Path) -> Path:
 
 
 @contextmanager
-def staged(place: Path):
+def staged(place: Path, *, overwrite: bool = False):
     """Yield a path beside `place` to write a file or folder to; move it to `place` if the block succeeds, else drop it.
+
+    Args:
+        overwrite: whether a folder that is there is replaced, once the new one is whole; else it must be empty.
 
     Raises:
         PortError: the disk is full or cannot be written to.
@@ -71,9 +113,12 @@ def staged(place: Path):
             yield stage
             for path in (stage, *stage.rglob("*")):
                 path.chmod(0o755 if path.is_dir() else 0o644)  # safetensors' files can be read by their owner alone
-            if place.is_dir():
-                place.rmdir()
-            stage.rename(place)
+            if overwrite and place.is_dir():
+                replace(place, stage, folder / ".before")  # no result has a dot before its name
+            else:
+                if place.is_dir():
+                    place.rmdir()
+                stage.rename(place)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         why = "no space left" if full else " ".join(str(error).split())

@@ -89,15 +89,16 @@ def stages(work: Work, groups: Sequence[slice], *, apart: bool = False) -> dict[
     moments += 2 * WIDE * moved * (Signal.WEIGHT_GRADIENT in method.wanted.signals)
     staged = work.memory is not None and method.by_layer
     so_far = max(WIDE * _numbers(work.pairs[group]) for group in groups) * (not apart) if staged else change
+    going = max(moments, so_far) if method.by_layer else moments + so_far  # a layer's moments go as it moves
     deltas = 0 if staged else (1 + work.baselines) * change
     forward, largest = _forward(work), _largest(work)
     on_its_own = largest if work.beside else 0  # embeddings are the largest that move
     found = {
         "load": (a + b + max(a, READING * largest)) * work.from_files,
         "calibrate": a + b + moments + max(_collecting(_in_pieces(work, apart), method, group) for group in groups),
-        "move": a + b + moments + so_far + _solving(work, method) + ON_THE_WAY * max(_widest(work), on_its_own),
+        "move": a + b + going + _solving(work, method) + ON_THE_WAY * max(_widest(work), on_its_own),
         "evaluate": (b + kept + deltas + forward + largest) * bool(work.evaluated),
-        "search": (a + b + kept + deltas + moments * (not staged) + forward + largest) * work.search,
+        "search": (a + b + kept + deltas + moments * (not method.by_layer) + forward + largest) * work.search,
     }
     steps = getattr(method, "steps", 1)
     if isinstance(method, FewShot):

@@ -72,6 +72,12 @@ class Evaluation:
     """What the port did to every class, where samples have one."""
     elsewhere: tuple[Elsewhere, ...] | None = maybe()
     """Scores on other datasets."""
+    overlapping: int = 0
+    """How many samples of the split were not scored, for they are among those that the port was made from."""
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {getattr(self, name)}" for name in ("source", "zero_shot", "naive", "ported"))
+        return f"Evaluation({self.ported.metric} on {self.ported.n} of {self.split!r}: {scores})"
 
     @property
     def rows(self) -> list[tuple[str, Score]]:
@@ -131,6 +137,10 @@ class Report:
     hf_bico: str = field(default_factory=lambda: version("hf-bico"))
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat("T", "seconds"))
 
+    def __repr__(self) -> str:
+        models = [self.lineage[role].name for role in ("source", "target")] if self.lineage else []
+        return f"{type(self).__name__}({', '.join(filter(None, (' → '.join(models), self.created)))})"
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON data: first schema, version and date, as in every file of ours."""
         found = to_plain(self)
@@ -150,7 +160,7 @@ class Report:
         return from_plain(cls, _upgraded(data))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class PortReport(Report):
     """What is told of a port, from repos or between live models."""
 
@@ -200,7 +210,7 @@ class PortReport(Report):
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CheckReport(Report):
     """What is told of a check, as far as it went."""
 
@@ -221,11 +231,13 @@ class CheckReport(Report):
     """Grade, reasons and what to do next."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CompareReport(Report):
     """What is told of a comparison: every method, α, N and seed on one evaluation split."""
 
     lineage: dict[str, Origin]
+    command: str | None = maybe()
+    """What makes one of the ports, without its method, α and samples."""
     evaluation: dict[str, Any]
     reference: dict[str, Any]
     """What the gap is measured to."""
@@ -240,7 +252,7 @@ class CompareReport(Report):
     """One entry per method, α and N, over the seeds."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MapsReport(Report):
     """What is told of maps between two bases; `hf_bico.io.maps.files.MapsRecord` reads what a port needs."""
 
@@ -256,6 +268,18 @@ class MapsReport(Report):
     """Tower → why there are no maps of it."""
     files: dict[str, dict[str, Any]]
     maps: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class SumReport(Report):
+    """What is told of a task vector that was added to a model."""
+
+    lineage: dict[str, Origin] | None = maybe()
+    target: str
+    """The model that it was added to."""
+    alpha: float
+    task_vector: dict[str, str]
+    """Where the vector comes from."""
 
 
 def _upgraded(data: Mapping[str, Any]) -> dict[str, Any]:

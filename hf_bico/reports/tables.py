@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from hf_bico.reports.plain import to_plain
-from hf_bico.reports.worth import Scored, Word, worth
+from hf_bico.reports.worth import ASKED, Scored, Word, worth
 from hf_bico.tasks.scores import METRICS, Metric, Score
 
 PICTURE = "compare.png"
@@ -59,7 +59,8 @@ def advice(data: dict[str, Any]) -> str:
     alpha, k = best["alpha"], best["per_class"]
     words = [f"--method {best['method']}", f"--alpha {alpha if isinstance(alpha, str) else f'{alpha:g}'}"]
     words += [f"-n {best['n']}" if k is None else f"--per-class {k}"]
-    return f"Next: hf-bico port with {' '.join(words)}, the best of those that gain ({metric.show(best['score'])})"
+    port = data.get("command") or f"hf-bico port {ASKED}"
+    return f"Next: {port} {' '.join(words)} --output ported (the best of those that gain: {metric.show(best['score'])})"
 
 
 def _gap(entry: dict[str, Any]) -> str:

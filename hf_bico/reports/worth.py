@@ -16,8 +16,10 @@ FEWEST = 10
 which a source that is right nine times in ten gives in 3 cases of 4 alone."""
 LEVEL = 0.05
 """The level of that test."""
-OTHER_METHODS = "see whether another method gains: `hf-bico compare`; or fine-tune the new base"
-MORE = "more samples (-n), or another method: `hf-bico compare` shows which"
+OTHER_METHODS = "see whether another method gains: `hf-bico compare {asked}`; or fine-tune the new base"
+MORE = "more samples (-n), or another method: `hf-bico compare {asked}` shows which"
+ASKED = "SOURCE --to TARGET --dataset DATASET"
+"""What a command is asked, where nobody knows it better."""
 LABELS = (
     "look whether the dataset's classes are in the order of the model's labels (features of the label column, id2label "
     "in config.json), and whether it is the dataset and the split that the source was fine-tuned for"
@@ -62,25 +64,29 @@ class Scored:
     """Method → the score of its port at the same α, of those that need no more than this one."""
 
 
-def worth(scores: Scored, *, alpha: float = 1.0, unchanged: bool = False, classes: int = 0) -> Worth:
+def worth(
+    scores: Scored, *, alpha: float = 1.0, unchanged: bool = False, classes: int = 0, asked: str = ASKED
+) -> Worth:
     """Return what a port is worth.
 
     Args:
         alpha: the scale of the port, at which the baselines were scored too.
         unchanged: whether the port changes nothing.
         classes: of the task, for the source's score is held against chance; 0 where there are none.
+        asked: the words that say which port it is, for the command that comes next.
     """
+    others, more = OTHER_METHODS.format(asked=asked), MORE.format(asked=asked)
     start, ported, goal = scores.start, scores.ported, scores.source
     worse, best = _worse(ported, start), _best(scores)
     if unchanged:
         why = "α = 0" if alpha == 0 else "the change that was carried over is zero"
-        return Worth(Word.NO_GAIN, f"the port is the new base as it was: {why}", OTHER_METHODS, False)
+        return Worth(Word.NO_GAIN, f"the port is the new base as it was: {why}", others, False)
     lost = f"the port scores {', '.join(worse)}{_doubt(ported, start)}" if worse else ""
     if goal and at_chance(goal, classes):
         reason = "; ".join(filter(None, (lost, chance_reason(goal, classes))))
         return Worth(Word.HARMFUL if worse else Word.NO_GAIN, reason, LABELS, False)
     if worse:
-        return Worth(Word.HARMFUL, lost, _instead(best, alpha) or OTHER_METHODS, False)
+        return Worth(Word.HARMFUL, lost, _instead(best, alpha) or others, False)
     gap = recovered(ported.value, start.value, goal.value, ported.metric) if goal else None
     word = _word(scores, gap)
     told = f"the port scores {ported}, the new base without it {start}"
@@ -90,7 +96,7 @@ def worth(scores: Scored, *, alpha: float = 1.0, unchanged: bool = False, classe
     if best:
         name, score = best
         told += f"; {_called(name)} scores {score}{_doubt(ported, score)}"
-    step = _instead(best, alpha) or {Word.NO_GAIN: OTHER_METHODS, Word.PARTLY: MORE}.get(word, "nothing more: use it")
+    step = _instead(best, alpha) or {Word.NO_GAIN: others, Word.PARTLY: more}.get(word, "nothing more: use it")
     return Worth(word, told, step, word is not Word.NO_GAIN and best is None)
 
 

@@ -247,7 +247,8 @@ def _require_same(a: Tensor, b: Tensor, name: str, sequence: str) -> None:
     raise PortError(
         f"the two models' {name} {tuple(a.shape)} and {tuple(b.shape)} are not the same tokens: say which "
         f"rows meet, hf_bico.Batch(base, target, {{{sequence!r}: P}}) with P (n, T_target, T_base); or "
-        "port by name (hf-bico port, hf_bico.PortCallback), which cuts the texts for either model itself"
+        "port by name (`hf-bico port SOURCE --to TARGET --dataset DATASET`, hf_bico.PortCallback), which cuts the "
+        "texts for either model itself"
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -200,10 +200,15 @@ def draw(
     """
     indices = chosen(labels, calibration.kind, calibration.size(len(task.class_names)), calibration.seed, features)
     samples = tuple(samples_of(split, indices, task))
+    return Draw(samples, name, calibration, indices, sha256_of(samples), split.window)
+
+
+def sha256_of(samples: Iterable[Sample]) -> str:
+    """Return the hash of the content of samples, in their order."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(_content(sample))
-    return Draw(samples, name, calibration, indices, digest.hexdigest(), split.window)
+    return digest.hexdigest()
 
 
 def _content(sample: Sample) -> bytes:

@@ -1,8 +1,10 @@
-"""A dataset repo at one commit and its splits, of which no more is read than is asked for."""
+"""A dataset at one commit and its splits, of which no more is read than is asked for."""
 
+import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,21 +12,25 @@ from typing import Any, Protocol
 import datasets
 import fsspec
 import pyarrow.parquet as pq
+from datasets.exceptions import DatasetGenerationError
 from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
 from datasets.packaged_modules.cache.cache import Cache
 from datasets.packaged_modules.parquet.parquet import Parquet
 from huggingface_hub import errors as hub_errors
 
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.io.cards import CARD, metadata_of
 from hf_bico.io.hub import Hub
 from hf_bico.io.outside import read_object
-from hf_bico.io.reference import Pinned, errors_about
+from hf_bico.io.reference import ROWS, Pinned, errors_about
+from hf_bico.tasks.slices import Part
 
 INFOS = "dataset_infos.json"
 """What old repos describe their data in."""
 WINDOW, IMAGE_WINDOW = 10_000, 2_000
 """How many first rows of a streamed split are drawn from, and how many of one with images or sounds."""
+MOST_OF_A_FILE = 10
+"""Of a slice that is all read, the files are fetched whole if it is more than one part in so many."""
 
 
 def _hears(features: datasets.Features | None) -> bool:
@@ -82,15 +88,18 @@ class ArrowSplit:
 
 
 class StreamedSplit(ArrowSplit):
-    """The first rows of a split; no more of its files is read than holds them."""
+    """The first rows of a split, or of a slice of it; no more of its files is read than holds them."""
 
-    def __init__(self, stream: datasets.IterableDataset, window: int | None = None) -> None:
+    def __init__(
+        self, stream: datasets.IterableDataset, window: int | None = None, rows: range = range(sys.maxsize)
+    ) -> None:
         features = stream.features  # None where the files do not say: the rows tell then
         kinds = (datasets.Image, datasets.Audio)
         images = any(isinstance(feature, kinds) for feature in (features or {}).values())
         size = window or (IMAGE_WINDOW if images else WINDOW)
-        rows = list(islice(stream.decode(False) if features else stream, size))
-        super().__init__(datasets.Dataset.from_list(rows, features=features))
+        end = min(rows.stop, rows.start + size)
+        found = list(islice(stream.decode(False) if features else stream, rows.start, end))
+        super().__init__(datasets.Dataset.from_list(found, features=features))
         self.window = self.num_rows
 
 
@@ -128,8 +137,23 @@ class ParquetSplit:
         return [value for file in self.files for value in file.read(columns=[name]).column(0).to_pylist()]
 
 
+class Kept:
+    """Some rows of a split, numbered anew."""
+
+    def __init__(self, split: Split, kept: Sequence[int]) -> None:
+        self.split, self.kept = split, kept
+        self.features, self.num_rows, self.window = split.features, len(kept), split.window
+
+    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        return self.split.rows([self.kept[index] for index in indices], columns)
+
+    def column(self, name: str) -> list[Any]:
+        values = self.split.column(name)
+        return [values[index] for index in self.kept]
+
+
 class HubDataset:
-    """A dataset repo at one commit, or a local dataset folder."""
+    """A dataset repo at one commit, a local dataset folder, or one file of either."""
 
     def __init__(self, hub: Hub, pinned: Pinned, config: str | None = None, *, streaming: bool = False) -> None:
         """Open the dataset; no rows are read yet.
@@ -142,6 +166,11 @@ class HubDataset:
             PortError: the dataset cannot be opened.
         """
         self.hub, self.pinned, self.streaming = hub, pinned, streaming
+        self.config: str | None = None
+        """Name of the configuration; a single file has none."""
+        if pinned.file is not None:
+            self._open_file(pinned.file, config)
+            return
         path = f"hf://datasets/{pinned.name}" if pinned.folder is None else str(pinned.folder)
         self._check_cards()
         with self._errors_as_one_line():
@@ -149,6 +178,17 @@ class HubDataset:
         if isinstance(self.builder, Cache):  # what `datasets` falls back to: it may be of any commit
             raise PortError(f"no answer from {hub.api.endpoint} for dataset {pinned}; check the network or HF_ENDPOINT")
         self.config = self.builder.config.name
+
+    def _open_file(self, file: str, config: str | None) -> None:
+        pinned, name = self.pinned, file.lower()
+        if config is not None:
+            raise PortError(f"{pinned} is a file, which has no configurations: leave out {setting('config')}")
+        at_hub = f"hf://datasets/{pinned.name}@{pinned.commit}/{file}"
+        place = escape(str(pinned.folder / file) if pinned.folder else at_hub)
+        options: dict[str, Any] = {"sep": "\t"} if name.endswith(".tsv") else {}
+        loader = next(loader for end, loader in ROWS.items() if name.endswith(end))
+        with self._errors_as_one_line():
+            self.builder = datasets.load_dataset_builder(loader, data_files=place, token=self.hub.token, **options)
 
     def _check_cards(self) -> None:
         """Refuse a repo whose card or other description is not fit to be read, before `datasets` reads it."""
@@ -168,27 +208,49 @@ class HubDataset:
         return [str(name) for name in (self.builder.config.data_files or self.builder.info.splits or {})]
 
     def split(self, name: str, *, whole: bool = False) -> Split:
-        """Return a split by name.
+        """Return a split by name, or a part of one: `train[:80%]`; the rows of a part are numbered from 0.
 
         Args:
             whole: whether all of it will be read, so that its files are downloaded once and cached.
 
         Raises:
-            PortError: there is none of that name, or it cannot be read.
+            PortError: there is none of that name, no such part, or it cannot be read.
         """
-        if name not in self.splits:
-            raise PortError(f"{self.pinned} has no split {name!r}; it has {', '.join(self.splits) or 'none'}")
+        part = Part.of(name)
+        if part.base not in self.splits:
+            raise PortError(f"{self.pinned} has no split {part.base!r}; it has {', '.join(self.splits) or 'none'}")
         with self._errors_as_one_line():
-            if isinstance(self.builder, Parquet):
-                storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
-                urls = self.builder.config.data_files[name]
-                return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
-            if isinstance(self.builder, AudioFolder):
-                self.builder.BASE_FEATURE = Audio
-            if self.streaming:
-                return StreamedSplit(self.builder.as_streaming_dataset(split=name))
-            self.builder.download_and_prepare()
-            return ArrowSplit(self.builder.as_dataset(split=name))
+            sliced = part.part is not None and not part.divided
+            if self.streaming and not isinstance(self.builder, Parquet):
+                return self._streamed(part, sliced)
+            split = self._opened(part.base, whole and not sliced)
+            if sliced:
+                rows = part.range(split.num_rows)
+                most = whole and len(rows) * MOST_OF_A_FILE > split.num_rows
+                return Kept(self._opened(part.base, whole=True) if most else split, rows)
+            return Kept(split, part.rows(split.num_rows)) if part.divided else split
+
+    def _opened(self, name: str, whole: bool) -> Split:
+        if isinstance(self.builder, Parquet):
+            storage = {"token": self.hub.token, "endpoint": self.hub.api.endpoint}
+            urls = self.builder.config.data_files[name]
+            return ParquetSplit(self._here(urls) if whole else urls, storage, self.builder.info.features)
+        self._ready()
+        self.builder.download_and_prepare()
+        return ArrowSplit(self.builder.as_dataset(split=name))
+
+    def _streamed(self, part: Part, sliced: bool) -> Split:
+        self._ready()
+        stream = self.builder.as_streaming_dataset(split=part.base)
+        if sliced:
+            told = (self.builder.info.splits or {}).get(part.base)
+            return StreamedSplit(stream, rows=part.range((told and told.num_examples) or None))
+        split = StreamedSplit(stream)
+        return Kept(split, part.rows(split.num_rows)) if part.divided else split
+
+    def _ready(self) -> None:
+        if isinstance(self.builder, AudioFolder):
+            self.builder.BASE_FEATURE = Audio
 
     def _here(self, urls: Sequence[str]) -> list[str]:
         """Return the paths of the same files on this disk."""
@@ -211,7 +273,8 @@ class HubDataset:
             except (PortError, hub_errors.HTTPError):
                 raise
             except Exception as error:  # whatever it makes of a card, or of files, that it does not take
-                why = " ".join(str(error).split()) or type(error).__name__
+                told = error.__cause__ if isinstance(error, DatasetGenerationError) and error.__cause__ else error
+                why = " ".join(str(told).split()) or type(told).__name__
                 raise PortError(f"dataset {self.pinned} cannot be read: {why}") from error
 
 

@@ -1,7 +1,6 @@
 """Which rows of a split can be used, and whether all that will be used are right, before any heavy work."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from hf_bico.core.errors import PortError
 from hf_bico.core.notes import note
@@ -9,26 +8,11 @@ from hf_bico.families import Answer
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.labels import single
 from hf_bico.tasks.samples import Task, classes_of, samples_of
-from hf_bico.tasks.splits import Split
+from hf_bico.tasks.splits import Kept, Split
 from hf_bico.tasks.strategies import Calibration
 
 UNLABELLED = (None, -1)
 """What datasets give a row for a label where nobody labelled it, as in the test splits of competitions."""
-
-
-class Kept:
-    """Some rows of a split, numbered anew."""
-
-    def __init__(self, split: Split, kept: Sequence[int]) -> None:
-        self.split, self.kept = split, kept
-        self.features, self.num_rows, self.window = split.features, len(kept), split.window
-
-    def rows(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        return self.split.rows([self.kept[index] for index in indices], columns)
-
-    def column(self, name: str) -> list[Any]:
-        values = self.split.column(name)
-        return [values[index] for index in self.kept]
 
 
 def class_column(split: Split, task: Task) -> str | None:

@@ -72,7 +72,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
         plan = make_bases_plan(config, hub)
         memory, before = bytes_of(config.memory), held(plan.models.device)
         groups_within(plan, memory, before)
-    delivery = Delivery("maps are", config.output, plan.destination, SHARD_NAME)
+    delivery = Delivery("maps are", config.output, plan.destination, SHARD_NAME, config.overwrite)
     delivery.require_room(size_of(plan.method, plan.models.pairs))
     session, prints = open_bases(plan, running)
     with running.clock("draw"):
@@ -236,7 +236,7 @@ def _report(
     }
     return MapsReport(
         schema=SCHEMA,
-        command=redo_align(config, plan),
+        command=redo_align(config, plan).command,
         source=source,
         target=target,
         method=MethodRecord.of(plan.method),

@@ -24,7 +24,8 @@ from hf_bico.tasks.samples import Task
 from hf_bico.workflows.config import AlignConfig
 from hf_bico.workflows.destination import Purport, destination_of
 from hf_bico.workflows.early import require_choices
-from hf_bico.workflows.plan import Plan, SamplePlan, calibration_of, drawn_from, matching_of, open_dataset, paired
+from hf_bico.workflows.plan import Plan, SamplePlan, calibration_of, drawn_from, matching_of, paired
+from hf_bico.workflows.reading import dataset_of, read_split
 
 CLASSIFIERS = {
     SampleKind.IMAGE: "ForImageClassification",
@@ -55,13 +56,14 @@ def make_bases_plan(config: AlignConfig, hub: Hub) -> Plan:
     device, named, calibration = pick_device(config.device), parse_columns(config.columns), calibration_of(config)
     a, b = (hub.resolve(name) for name in (config.base, config.target))
     lineage = Lineage(a, a, b, hub.resolve(config.dataset, "dataset"))
-    dataset, split, task = open_dataset(config, hub, lineage.dataset, named, _seeing(a, hub))
+    dataset = dataset_of(config, hub, lineage.dataset)
+    split, task = read_split(config, dataset, config.split, named, _seeing(a, hub))
     library, purpose, models = bases((a, b), hub, config.family, partial(purpose_of, config.head, task))
     head = base_head(config.head, purpose, task)
     require_task(purpose, task, lineage, method)
     bank = read_bank(config.bank, {config.method: method}, library, purpose, task)
     calibration, labels = drawn_from(split, config.split, task, calibration)
-    require_room(config.output, 0)
+    require_room(config.output, 0, overwrite=config.overwrite)
     found = paired(library, purpose, (models[0], *models), head, matching_of(config), device)
     method.check(found.pairs)
     if any(pair.target.expert is not None for pair in found.pairs):

@@ -182,7 +182,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
 
 def _own_score(session: Session, drawn: Draw, run: Run) -> Score:
     """Return the fine-tune's own score on the evaluation split."""
-    return evaluator_of(session.plan, run.track).score("the source", open_source(session, drawn))
+    return evaluator_of(session, [drawn], run.track).score("the source", open_source(session, drawn))
 
 
 def _stages(found: Found, n: int, scored: int) -> dict[str, float]:

@@ -35,10 +35,11 @@ from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
-from hf_bico.workflows.config import CompareConfig
+from hf_bico.workflows.config import CompareConfig, OutputChoices
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish
+from hf_bico.workflows.redo import asked_of
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import comparable, evaluation_key, evaluator_of, open_tuned, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -88,11 +89,11 @@ def _run(config: CompareConfig, running: Run) -> dict[str, Any]:
         bench = Bench(config, methods, _tuned(config, plan, calibrations, running.hub), running)
     session = open_session(plan, running)
     with running.clock("compare"):
-        draws = _Draws(bench, session)
+        draws = _Draws(bench, session, calibrations)
         for calibration in calibrations:
             draws.add(calibration)
     data = _report(bench, session, draws).to_json()
-    _write(config.output, data)
+    _write(config, data)
     for space in draws.spaces:
         space.clear()
     return data
@@ -145,7 +146,7 @@ def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration
     for alpha in config.alphas:
         check_search(alpha, plan.models.head)
     for calibration in calibrations:
-        check_draw(config.split, plan.samples.labels, plan.samples.task, calibration)
+        check_draw(plan.samples.name, plan.samples.labels, plan.samples.task, calibration)
     tuned = hub.resolve(config.target_tuned) if config.target_tuned else None
     if tuned:
         require_weights(tuned, plan.models.library)
@@ -155,10 +156,11 @@ def _tuned(config: CompareConfig, plan: Plan, calibrations: Sequence[Calibration
 class _Draws:
     """Every method and α on one draw of samples after the other."""
 
-    def __init__(self, bench: Bench, session: Session) -> None:
+    def __init__(self, bench: Bench, session: Session, calibrations: Sequence[Calibration]) -> None:
         self.bench, self.opened = bench, session
-        self.evaluator = evaluator_of(session.plan, bench.run.track)
-        self.tuned = {"tuned": bench.tuned and str(bench.tuned)}
+        self.drawn = {each: session.draw(bench.run.track, each) for each in calibrations}
+        self.evaluator = evaluator_of(session, self.drawn.values(), bench.run.track)
+        self.tuned = {"tuned": bench.tuned and str(bench.tuned), "scored": self.evaluator.indices}
         self.workspace = Workspace(_key(bench, session) | self.tuned)
         self.spaces = [self.workspace]
         self.draws: list[dict[str, Any]] = []
@@ -169,7 +171,7 @@ class _Draws:
     def add(self, calibration: Calibration) -> None:
         """Add the rows of one more draw."""
         bench, track = self.bench, self.bench.run.track
-        drawn = self.opened.draw(track, calibration)
+        drawn = self.drawn[calibration]
         session, _ = self.opened.matched(bench.config, drawn, track)
         session = session.with_head(drawn, track)
         probed = session.plan.models.head is HeadKind.PROBE
@@ -296,11 +298,13 @@ def _report(bench: Bench, session: Session, draws: _Draws) -> CompareReport:
     measured = goal if bench.tuned or comparable(session, start) else None
     return CompareReport(
         lineage=origins(plan.lineage, session.hashes),
+        command=f"hf-bico port {asked_of(bench.config, plan.lineage)}",
         evaluation={
             "split": plan.scored.name,
             "metric": start.metric,
             "source": asdict(source),
             "zero_shot": asdict(start),
+            "overlapping": plan.scored.size - len(draws.evaluator.indices),
             **({"dtype": plan.scored.dtype} if plan.scored.dtype else {}),
         },
         reference={"what": reference.what, "model": str(reference.pinned), **asdict(goal)},
@@ -322,10 +326,10 @@ def _mean(draws: Sequence[dict[str, Any]], name: str) -> Score:
     return replace(first, value=fmean(draw[name]["value"] for draw in draws), also=also)
 
 
-def _write(output: Path | None, data: dict[str, Any]) -> None:
-    if output is None:
+def _write(config: OutputChoices, data: dict[str, Any]) -> None:
+    if config.output is None:
         return
-    with staged(output) as stage:
+    with staged(config.output, overwrite=config.overwrite) as stage:
         stage.mkdir()
         (stage / "compare.json").write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         pictured = draw_comparison(data["summary"], data["reference"]["what"], stage / PICTURE)

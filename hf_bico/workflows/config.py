@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from hf_bico.workflows.options import argument, option
+from hf_bico.workflows.options import (
+    HUB,
+    METHOD,
+    MODELS,
+    OUTPUT,
+    RUN,
+    SAMPLES,
+    argument,
+    grouped,
+    is_chosen,
+    option,
+    options_of,
+)
 
 INDEX, CKA = "index", "cka"
 """Rules by which blocks are matched."""
@@ -17,6 +29,7 @@ def scale(text: str) -> float | str:
         return text
 
 
+@grouped(MODELS)
 @dataclass(frozen=True)
 class ModelChoices:
     """Which fine-tune is carried over to which base."""
@@ -25,13 +38,15 @@ class ModelChoices:
     target: str = option("The new base model.", flag="--to")
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True)
 class DataChoices:
     """Where the samples come from."""
 
-    dataset: str = option("Samples of the task: a Hub dataset or a folder.")
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class SourceChoices:
     """What of a source is taken."""
@@ -42,6 +57,7 @@ class SourceChoices:
     )
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class BaseChoices:
     """What the fine-tune came from."""
@@ -50,12 +66,13 @@ class BaseChoices:
     trust_base: bool = option("Take the base for SOURCE's even if their weights have nothing in common.", False)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ReadingChoices:
     """How the samples are read."""
 
     config: str | None = option("The dataset's configuration.", None)
-    split: str = option("Split that the calibration samples are drawn from.", "train")
+    split: str = option("Split that the calibration samples are drawn from, or a part: train[:80%].", "train")
     columns: str | None = option(
         "Which column has which role, as role=column,… (image, images, label, text, text_pair, prompt, completion, "
         "messages, tokens, tags, question, context, answers, anchor, positive, negative, audio, transcription); "
@@ -70,11 +87,15 @@ class ReadingChoices:
     max_length: int = option("The most tokens of a text sample; longer texts are cut.", 256, least=1)
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ScoringChoices:
     """What models are scored on."""
 
-    eval_split: str | None = option("Split to score on [default: test or validation].", None)
+    eval_split: str | None = option(
+        "Split to score on, or a part of one [default: test or validation; without those one in five rows of --split].",
+        None,
+    )
     eval_n: int | None = option("How many samples of it to score on [default: all].", None)
     score_dtype: str | None = option(
         "Dtype in which models run where they are scored or tried on held-out samples, by autocast, such as bfloat16: "
@@ -83,6 +104,7 @@ class ScoringChoices:
     )
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class ElsewhereChoices:
     """What else a port is scored on."""
@@ -94,6 +116,7 @@ class ElsewhereChoices:
     )
 
 
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class SamplingChoices:
     """Which samples are drawn for calibration."""
@@ -108,6 +131,7 @@ class SamplingChoices:
     seed: int = option("Seed of the draw.", 0, least=0)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MatchingChoices:
     """Which layers meet."""
@@ -126,6 +150,7 @@ class MatchingChoices:
     skip: str | None = option("Leave these blocks of the target as they are.", None)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class HeadChoices:
     """What the target answers with."""
@@ -137,6 +162,7 @@ class HeadChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MethodChoices:
     """How maps are made."""
@@ -150,6 +176,7 @@ class MethodChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class PolishChoices:
     """Whether and how a port is trained further."""
@@ -171,6 +198,27 @@ class PolishChoices:
     )
 
 
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ScaleChoices:
+    """How much of a change is added."""
+
+    alpha: float | str = option(
+        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
+        1.0,
+        parse=scale,
+    )
+
+
+@grouped(RUN)
+@dataclass(frozen=True, kw_only=True)
+class RegressionChoices:
+    """Whether a source is taken that has nothing to give."""
+
+    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
+
+
+@grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
 class UnlabelledChoices:
     """Which samples without labels are taken beside the others."""
@@ -181,6 +229,7 @@ class UnlabelledChoices:
     unlabelled_n: int | None = option("How many of them [default: 200, or all of fewer].", None, least=1)
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MapChoices:
     """Which maps that were made before are used."""
@@ -190,6 +239,7 @@ class MapChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MachineChoices:
     """What a workflow runs on."""
@@ -198,6 +248,7 @@ class MachineChoices:
     device: str | None = option("Where to run [default: an accelerator if there is one, else the CPU].", None)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class MemoryChoices:
     """How much memory is taken."""
@@ -209,6 +260,7 @@ class MemoryChoices:
     )
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class PrecisionChoices:
     """How exactly models are held."""
@@ -220,6 +272,7 @@ class PrecisionChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class FormChoices:
     """How a port is written."""
@@ -238,13 +291,19 @@ class FormChoices:
     )
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class OutputChoices:
     """Where a result is kept."""
 
     output: Path | None = option("A folder to write to; it must be new or empty.", None)
+    overwrite: bool = option(
+        "Replace what is there already, if it is a result of hf-bico's; the new one is whole before the old one goes.",
+        False,
+    )
 
 
+@grouped(HUB)
 @dataclass(frozen=True, kw_only=True)
 class PushChoices:
     """Whether and where a result is published."""
@@ -256,6 +315,19 @@ class PushChoices:
     commit_message: str | None = option("Message of the push's commit.", None)
 
 
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class AnnounceChoices:
+    """Whether the fine-tune's owner is told."""
+
+    announce: bool = option(
+        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
+        "version.",
+        False,
+    )
+
+
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class MovingChoices:
     """Which of a fine-tune's tensors move."""
@@ -268,6 +340,7 @@ class MovingChoices:
     )
 
 
+@grouped(METHOD)
 @dataclass(frozen=True, kw_only=True)
 class TokenChoices:
     """Whether tokens of the fine-tune come along."""
@@ -297,12 +370,15 @@ class TaskChoices(
 
 @dataclass(frozen=True, kw_only=True)
 class PortConfig(
+    AnnounceChoices,
     PushChoices,
     OutputChoices,
     FormChoices,
     MemoryChoices,
     PrecisionChoices,
     TokenChoices,
+    RegressionChoices,
+    ScaleChoices,
     PolishChoices,
     MapChoices,
     MethodChoices,
@@ -313,20 +389,15 @@ class PortConfig(
 ):
     """Every choice of a port: the options of `hf-bico port`, one to one."""
 
+    def __repr__(self) -> str:
+        """Return what is not at its default, as the config is made."""
+        given = (f"{each.name}={getattr(self, each.name)!r}" for each, _ in options_of(self) if is_chosen(self, each))
+        return f"PortConfig({', '.join(given)})"
+
     method: str = option(
         "How τ is moved: auto (what does best on samples that are held out), bico (the paper), response, weighted, "
         "theseus, naive …; a wrong name lists them all.",
         "auto",
-    )
-    alpha: float | str = option(
-        "Scale of the ported task vector: a number, or auto for a line search of the calibration loss.",
-        1.0,
-        parse=scale,
-    )
-    announce: bool = option(
-        "After the push, propose to SOURCE's owner, as a pull request, that its page names the port as its new "
-        "version.",
-        False,
     )
     allow_regression: bool = option(
         "Go on although SOURCE is no better than chance, and push a port that gains nothing, or is worse than the new "
@@ -336,21 +407,28 @@ class PortConfig(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(MemoryChoices, MethodChoices, SamplingChoices, TaskChoices):
+class CheckConfig(MemoryChoices, RegressionChoices, MethodChoices, SamplingChoices, TaskChoices):
     """Every choice of a check."""
 
     dataset: str = option("Samples of the task, to compare the two models on.", "")
     n: int | None = option("Samples to look at [default: 50].", None, flag="-n")
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
 
 
+@grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
-class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
-    """Every choice of a comparison."""
+class GapChoices:
+    """What the gap is measured to."""
 
     target_tuned: str | None = option(
         "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
     )
+
+
+@grouped(METHOD)
+@dataclass(frozen=True, kw_only=True)
+class ManyMethods:
+    """Which methods are compared, and at which scales."""
+
     methods: tuple[str, ...] = option(
         'A method to compare, with options of its own after it ("response ridge=1"); may be repeated [default: all].',
         (),
@@ -366,6 +444,13 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         flag="--alpha",
         parse=scale,
     )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
+class ManySamples:
+    """How samples are drawn, each time anew."""
+
     sizes: tuple[int, ...] = option("How many calibration samples; may be repeated [default: 100].", (), flag="-n")
     per_class: tuple[int, ...] = option("How many samples of every class, in place of -n; may be repeated.", ())
     strategy: str | None = option(
@@ -373,10 +458,15 @@ class CompareConfig(OutputChoices, PolishChoices, TaskChoices):
         "random, with --per-class class-balanced].",
         None,
     )
-    allow_regression: bool = option("Go on although SOURCE is no better than chance.", False)
     seeds: int = option("How many draws of every size, with the seeds 0, 1, 2 …", 3, least=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig(OutputChoices, RegressionChoices, PolishChoices, ManyMethods, ManySamples, GapChoices, TaskChoices):
+    """Every choice of a comparison."""
+
+
+@grouped(MODELS)
 @dataclass(frozen=True)
 class BasesChoices:
     """Which two bases are aligned."""
@@ -411,6 +501,7 @@ class AlignConfig(
     push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)
 
 
+@grouped(RUN)
 @dataclass(frozen=True, kw_only=True)
 class FleetConfig:
     """Every choice of a fleet beside its plan."""
@@ -421,11 +512,106 @@ class FleetConfig:
     show: bool = option("Print what would be run or submitted, and stop.", False, flag="--print")
 
 
+@grouped(MODELS)
+@dataclass(frozen=True)
+class TunedChoices:
+    """Of which fine-tune the change is taken."""
+
+    source: str = argument("The fine-tune: org/name[@rev], hf://org/name[@rev] or a folder.", "SOURCE")
+
+
 @dataclass(frozen=True, kw_only=True)
-class CardConfig:
-    """Every choice of a card that is written anew."""
+class ExtractConfig(OutputChoices, SourceChoices, BaseChoices, TunedChoices):
+    """Every choice of an extraction."""
+
+    output: Path = option("A .safetensors file to write.")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class SumChoices:
+    """Which change is added to which model."""
+
+    delta: str = argument("A task vector that `hf-bico extract` wrote, or a delta repo.", "DELTA")
+    target: str = option("The model to add it to.", flag="--to")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyConfig(OutputChoices, ScaleChoices, SumChoices):
+    """Every choice of a sum."""
+
+    output: Path = option("A folder to write the sum to; it must be new or empty.")
+    alpha: float = option("Scale of the task vector.", 1.0)
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class PlaceChoices:
+    """Whose card is written."""
 
     place: str = argument("A port or maps: their folder, or org/name[@rev].", "DIR_OR_REPO")
+
+
+@grouped(HUB)
+@dataclass(frozen=True, kw_only=True)
+class CardConfig(PlaceChoices):
+    """Every choice of a card that is written anew."""
+
     push: bool = option("Push the card of a repo; without it, it is printed.", False)
     create_pr: bool = option("Propose the card of a repo as a pull request.", False)
     commit_message: str | None = option("Message of the push's commit.", None)
+
+
+@grouped(MODELS)
+@dataclass(frozen=True)
+class ToldChoices:
+    """What a page tells of."""
+
+    place: str = argument(
+        "What to tell of: a folder or a repo that port, align or compare wrote, or a JSON file that a command printed.",
+        "DIR_OR_REPO",
+    )
+
+
+@grouped(OUTPUT)
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig(ToldChoices):
+    """Every choice of a page."""
+
+    output: Path | None = option(
+        "An HTML file to write [default: report.html in the folder; of a repo NAME-report.html here].", None
+    )
+    show: bool = option("Open the page in a browser.", False, flag="--open")
+
+
+@grouped(MODELS)
+@dataclass(frozen=True, kw_only=True)
+class RefChoices:
+    """What is scored."""
+
+    refs: tuple[str, ...] = argument(
+        "A model, a delta or an adapter: org/name[@rev], hf://org/name[@rev] or a folder; several are asked about the "
+        "same samples.",
+        "REF",
+    )
+    base: str | None = option(
+        "What deltas and adapters are opened over [default: what they name, at the commit that they name].", None
+    )
+
+
+@grouped(SAMPLES)
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(MachineChoices, ReadingChoices, RefChoices):
+    """Every choice of an evaluation."""
+
+    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
+    split: str = option(
+        "Split to score on, or a part of one, such as train[:80%] [default: test or validation; without those one in "
+        "five rows].",
+        "",
+    )
+    n: int | None = option("How many samples of it to score on [default: all].", None, flag="-n")
+    seed: int = option("Seed of the draw.", 0, least=0)
+    score_dtype: str | None = option(
+        "Dtype in which models run, by autocast, such as bfloat16 [default: that of their weights].", None
+    )

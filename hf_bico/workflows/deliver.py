@@ -25,6 +25,8 @@ class Delivery:
     destination: Destination | None
     opens: re.Pattern[str] = OPENS
     """Files of an earlier push that would open in place of the new ones."""
+    overwrite: bool = False
+    """Whether a folder that is there is replaced."""
 
     def require_room(self, size: int) -> None:
         """Refuse, before the work, a result of so many bytes that cannot be kept.
@@ -32,7 +34,7 @@ class Delivery:
         Raises:
             PortError: the folder is in use, or the disk is full.
         """
-        require_room(self.output or Path(tempfile.gettempdir()) / "hf-bico-output", size)
+        require_room(self.output or Path(tempfile.gettempdir()) / "hf-bico-output", size, overwrite=self.overwrite)
 
     def send(self, fill: Callable[[Path, str | None], None], hub: Hub, track: Track = untracked) -> str | None:
         """Write the folder, push it, and return the URL of the commit or pull request; None without a push.
@@ -51,7 +53,7 @@ class Delivery:
                 folder = Path(tempfile.mkdtemp(prefix="hf-bico-"))
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 place = folder / "ported"
-            with staged(place) as stage:
+            with staged(place, overwrite=self.overwrite) as stage:
                 fill(stage, self.destination.repo if self.destination else None)
             url = None
             for to in track([self.destination] if self.destination else [], "Pushing", 1):

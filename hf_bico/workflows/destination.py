@@ -15,9 +15,9 @@ from hf_bico.workflows.config import PushChoices
 
 OPENS = re.compile(
     r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?"
-    r"|(adapter_|open_clip_)?config\.json"
+    r"|(adapter_|open_clip_)?config\.json|recipe\.yaml"
 )
-"""Weights and configs of a model, a delta or an adapter."""
+"""Weights and configs of a model, a delta or an adapter, and what made it."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import SOURCE_KINDS
 from hf_bico.io.changes.forms import Storage
 from hf_bico.io.checkpoints import pick_device
-from hf_bico.io.writer import require_room
+from hf_bico.io.writer import require_apart, require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.splits import lines
 from hf_bico.workflows.config import (
@@ -21,6 +21,7 @@ from hf_bico.workflows.config import (
     HeadChoices,
     MatchingChoices,
     MovingChoices,
+    OutputChoices,
     PushChoices,
     ReadingChoices,
     ScoringChoices,
@@ -33,6 +34,19 @@ SAMPLES = ("n", "sizes", "per_class", "eval_n", "unlabelled_n")
 """Settings that are numbers of samples, or lists of such."""
 COUNTS = (*SAMPLES, "max_length", "batch_size", "polish_rank", "scales")
 """Settings that are at least 1, if they are given."""
+INPUTS = (
+    "source",
+    "base",
+    "target",
+    "target_tuned",
+    "dataset",
+    "unlabelled",
+    "maps",
+    "templates",
+    "bank",
+    "matching",
+)
+"""Settings that name what is read."""
 FAMILIES = (None, GENERIC)
 
 
@@ -70,8 +84,10 @@ def require_choices(config: Any) -> None:
     if getattr(config, "bank", None) is not None:
         lines(Path(config.bank))
     pick_device(config.device)
-    if getattr(config, "output", None) is not None:
-        require_room(config.output, 0)
+    if isinstance(config, OutputChoices) and config.output is not None:
+        require_room(config.output, 0, overwrite=config.overwrite)
+        named = (getattr(config, name, None) for name in INPUTS)
+        require_apart(config.output, (*named, *getattr(config, "also", ())))
 
 
 def _require_matching(config: MatchingChoices) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hf_bico.core.errors import PortError, setting
-from hf_bico.core.method import Track
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels
@@ -12,11 +11,11 @@ from hf_bico.io.reference import Pinned
 from hf_bico.reports.records import Origin
 from hf_bico.tasks.asked import Asked, check_answers, class_order, objective_of
 from hf_bico.tasks.embeddings import Embedding
-from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.requirements import head_of
-from hf_bico.tasks.samples import EVAL_SPLITS, Task, read_task
+from hf_bico.tasks.samples import Task
 from hf_bico.tasks.splits import HubDataset
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.reading import read_split, scored_parts
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 
 
@@ -38,14 +37,6 @@ class Other:
         """Return what tells its samples from all others."""
         scoring = self.scoring
         return [self.pinned.name, self.pinned.commit, self.config, scoring.name, scoring.n, scoring.seed]
-
-    def evaluator(self, size: int, track: Track) -> Evaluator:
-        """Return the evaluator on its split.
-
-        Args:
-            size: samples in a batch.
-        """
-        return Evaluator(self.task, self.scoring.name, self.scoring.split, self.scoring.indices, size, track)
 
     def asks(self, asked: Asked, models: PortModels, max_length: int) -> Asked:
         """Return a target with what it is asked of these samples; a zero-shot head is made of it as it is."""
@@ -72,18 +63,15 @@ def _opened(name: str, config: PortConfig, hub: Hub, models: PortModels) -> Othe
         )
     pinned = hub.resolve(name, "dataset")
     dataset = HubDataset(hub, pinned, streaming=config.streaming)
-    names = dataset.splits
-    if not names:
-        raise PortError(f"{setting('also')} {name}: it has no splits")
-    task = read_task(dataset, dataset.split(names[0]), {}, None, models.purpose)
+    parts = scored_parts(dataset, None)
+    _, task = read_split(replace(config, templates=None), dataset, parts[0], {}, models.purpose)
     if head_of(None, models.purpose, task) is HeadKind.PROBE:
         raise PortError(
             f"{setting('also')} {name}: samples of {task.columns.kind} have no score for a model of features"
         )
     if task.class_names and models.purpose.labels and models.head is not HeadKind.ZERO_SHOT:
         class_order(task.class_names, models.purpose.labels)
-    split = None if set(names) & set(EVAL_SPLITS) else names[0]
-    scoring = scoring_of(replace(config, eval_split=split), "", dataset, task, config.seed)
+    scoring = scoring_of(config, parts, dataset, task, config.seed)
     return Other(pinned, dataset.config, task, scoring)
 
 

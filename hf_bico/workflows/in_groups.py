@@ -35,11 +35,20 @@ def with_baselines(
     with run.clock("calibrate"):
         seen = gather(job, method.collected, resume=workspace, track=run.track)
     with run.clock("move"):
-        result = carry(job, method, seen, track=run.track)
+        result = carried_last(job, method, seen, run.track)
         seen = sums_of(result, seen)
-        note_unreached(job.pairs, seen)
         found = {Naive.name: carry(job, Naive(), seen, track=run.track).delta}
         return result, found | (_paper(job, seen, run.track) if isinstance(result, Chosen) else {})
+
+
+def carried_last(job: Job, method: Method, seen: Statistics, track: Track) -> Transported:
+    """Return τ in the target's coordinates, and note which experts no row reached; see `carry`."""
+    if method.by_layer:
+        note_unreached(job.pairs, seen)  # what they saw is gone afterwards
+    result = carry(job, method, seen, last=True, track=track)
+    if not method.by_layer:
+        note_unreached(job.pairs, sums_of(result, seen))
+    return result
 
 
 def _paper(job: Job, seen: Statistics, track: Track) -> dict[str, Delta]:
@@ -79,4 +88,4 @@ def _group(job: Job, method: Method, group: slice, clock: Clock, keeping: Keepin
         seen = gather(job, method.wanted, group=group, resume=keeping.group(name), track=track)
         note_unreached(job.pairs[group], seen)
     with clock("move"):
-        return keeping.keep(name, carry(job, method, seen, group=group, track=track))
+        return keeping.keep(name, carry(job, method, seen, group=group, last=True, track=track))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from hf_bico.core.account import account
-from hf_bico.core.chain import carry, gather
-from hf_bico.core.choice import choice_of, sums_of
+from hf_bico.core.chain import gather
+from hf_bico.core.choice import choice_of
 from hf_bico.core.collect import Loss, Scores, Side
 from hf_bico.core.device import device_of
 from hf_bico.core.difference import Difference
 from hf_bico.core.errors import PortError
-from hf_bico.core.experts import match_experts, note_unreached
+from hf_bico.core.experts import match_experts
 from hf_bico.core.gains import Folded, told
 from hf_bico.core.method import Job, Method, Track, untracked
 from hf_bico.core.methods import Auto
@@ -50,6 +50,7 @@ from hf_bico.reports.records import (
 from hf_bico.reports.report import Clock, PortReport
 from hf_bico.tasks.batches import BatchFormat, LiveBatches
 from hf_bico.tasks.parts import live_folds
+from hf_bico.workflows.in_groups import carried_last
 from hf_bico.workflows.ported import Ported
 
 UNNAMED = "a model in memory"
@@ -153,8 +154,7 @@ def port(
         with clock("calibrate"):
             seen = gather(job, method.collected, track=track)
         with clock("move"):
-            result = carry(job, method, seen, track=track)
-            note_unreached(job.pairs, sums_of(result, seen))
+            result = carried_last(job, method, seen, track)
         with clock("polish"):
             polish, own = polish or Polish(), answers or (None, None)
             sides = [side._replace(answers=each) for side, each in zip((job.base, job.target), own, strict=True)]
@@ -312,7 +312,7 @@ def _check_kinds(tuned: Any, base: Any, target: Any, method: Any, matching: Any)
     if odd:
         raise PortError(
             f"{', '.join(odd)}: port() is between live models (or, of the fine-tune, its tensors); for "
-            "repos use hf_bico.warm_start or `hf-bico port`"
+            "repos use hf_bico.warm_start or `hf-bico port SOURCE --to TARGET --dataset DATASET`"
         )
     if method is not None and not isinstance(method, Method):
         raise PortError(f"method={method!r}: give a method with its options, such as hf_bico.BiCo()")

@@ -1,12 +1,22 @@
 """A choice said once: a dataclass field with its help, its default and its option on the command line."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 OPTION = "option"
 """Key of a field's metadata."""
+MODELS, SAMPLES, METHOD, OUTPUT, HUB, RUN = GROUPS = (
+    "Source and target",
+    "Samples",
+    "Method",
+    "Output",
+    "Hub",
+    "Run",
+)
+"""The groups in which help shows options, in this order. A class of choices says its own once, by `grouped`."""
+GROUP = "_group"
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,32 @@ def argument(help: str, name: str) -> Any:
     return field(metadata={OPTION: Option(help, argument=name)})
 
 
+ENDINGS = (".yaml", ".yml")
+"""How the name of a recipe ends; see `hf_bico.workflows.recipe`."""
+
+
+def grouped(name: str) -> Callable[[type], type]:
+    """Return a decorator of a class of choices, which says the group of the options that it is the first to name."""
+
+    def made(config: type) -> type:
+        setattr(config, GROUP, name)
+        return config
+
+    return made
+
+
+def group_of(config: type, name: str) -> str:
+    """Return the group of an option: that of the class which named it first, whoever said more of it since.
+
+    Raises:
+        KeyError: that class is in no group.
+    """
+    first = next(kind for kind in reversed(config.__mro__) if name in vars(kind).get("__annotations__", {}))
+    if GROUP not in vars(first):
+        raise KeyError(f"{first.__name__}, which names {name}, says no group: put @grouped(…) above it")
+    return str(vars(first)[GROUP])
+
+
 def options_of(config: Any) -> Iterator[tuple[Field, Option]]:
     """Yield the fields of a config that are options, in order."""
     for each in fields(config):
@@ -91,17 +127,33 @@ def _plain(kind: Any) -> Any:
     return rest[0] if type(None) in get_args(kind) and len(rest) == 1 else kind
 
 
+def is_chosen(config: Any, each: Field) -> bool:
+    """Return whether a field of a config is not at its default."""
+    return bool(getattr(config, each.name) != each.default)
+
+
+def chosen(config: Any, names: Collection[str]) -> dict[str, Any]:
+    """Return those of these fields of a config that are not at their default, with their values, by name."""
+    some = (each for each, _ in options_of(config) if each.name in names and is_chosen(config, each))
+    return {each.name: getattr(config, each.name) for each in some}
+
+
 def words_of(config: Any, names: Collection[str], *, whole: bool = False) -> list[str]:
     """Return the words of a command that choose what a config does, for those of these fields that are not the default.
 
     Args:
         whole: whether a file goes by its path, for a command that is run here; else by its name alone.
     """
-    found: list[str] = []
-    for each, _ in options_of(config):
-        value = getattr(config, each.name)
-        if each.name in names and value != each.default:
-            found += spelled(flag_of(each), str(value) if whole and isinstance(value, Path) else value)
+    return words(config, chosen(config, names), whole=whole)
+
+
+def words(config: Any, settings: Mapping[str, Any], *, whole: bool = False) -> list[str]:
+    """Return the words of a command that say these settings of a config: arguments first, the rest in their order."""
+    arguments = [each.name for each, found in options_of(config) if found.argument]
+    flags, found = flags_of(config), [str(settings[name]) for name in arguments if name in settings]
+    for name, value in settings.items():
+        if name not in arguments:
+            found += spelled(flags[name], str(value) if whole and isinstance(value, Path) else value)
     return found
 
 

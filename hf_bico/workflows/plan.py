@@ -28,22 +28,21 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.maps.stored import StoredMaps, naming_the_maps, open_maps
 from hf_bico.io.models import PortModels, RepoModel, head_layers_of, pair_models, repo_models
 from hf_bico.io.reference import Lineage, Pinned, require_new_target
-from hf_bico.io.writer import require_room
+from hf_bico.io.writer import require_apart, require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.requirements import check_search, head_of, read_bank, require_task
-from hf_bico.tasks.samples import Task, check_draw, classes_of, read_task
+from hf_bico.tasks.samples import Task, check_draw, classes_of
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.tasks.usable import labelled
 from hf_bico.workflows.announce import check_announcement
 from hf_bico.workflows.config import (
     CKA,
     INDEX,
     FormChoices,
     MatchingChoices,
+    OutputChoices,
     PortConfig,
     PrecisionChoices,
-    ReadingChoices,
     SamplingChoices,
     TaskChoices,
 )
@@ -51,6 +50,7 @@ from hf_bico.workflows.destination import Destination, destination_of, is_wanted
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.elsewhere import Other, elsewhere_of
 from hf_bico.workflows.polish import polish_of
+from hf_bico.workflows.reading import dataset_of, parts_of, read_split
 from hf_bico.workflows.scored import ScoringPlan, scoring_of
 from hf_bico.workflows.unlabelled import Unlabelled, unlabelled_of
 
@@ -154,9 +154,9 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
     check_announcement(config, plan.lineage.source)
     polish_of(config, plan.models)
     samples = plan.samples
-    more = unlabelled_of(config, hub, samples.dataset, samples.task.columns, plan.models.purpose, method)
+    more = unlabelled_of(config, hub, samples.dataset, samples.name, samples.task.columns, plan.models.purpose, method)
     if config.output is not None:
-        require_room(config.output, 0)
+        require_room(config.output, 0, overwrite=config.overwrite)
     storage = storage_of(config, plan.models.library)
     plan = replace(plan, models=replace(plan.models, stored=_as_stored(config, plan.models)))
     plan = _held(plan, storage, config.only)
@@ -200,17 +200,21 @@ def make_plan(
     method = next(iter(methods.values()))
     device, named = pick_device(config.device), parse_columns(config.columns)
     lineage = resolve(config, hub)
+    if isinstance(config, OutputChoices) and config.output is not None:  # a card may name a folder as its base
+        require_apart(config.output, (each.folder for each in lineage.models))
     library, purpose, models = repo_models(lineage.models, hub, config.family)
-    dataset, split, task = open_dataset(config, hub, lineage.dataset, named, purpose)
+    dataset = dataset_of(config, hub, lineage.dataset)
+    parts = parts_of(dataset, config.split, config.eval_split)
+    split, task = read_split(config, dataset, parts.drawn, named, purpose)
     head = head_of(config.head, purpose, task)
     for each in methods.values():
         require_task(purpose, task, lineage, each)
     prompts = read_bank(bank, methods, library, purpose, task)
-    calibration, labels = drawn_from(split, config.split, task, calibration)
+    calibration, labels = drawn_from(split, parts.drawn, task, calibration)
     samples = SamplePlan(
-        dataset, config.split, split, labels, task, calibration, prompts, config.max_length, config.batch_size
+        dataset, parts.drawn, split, labels, task, calibration, prompts, config.max_length, config.batch_size
     )
-    scoring = scoring_of(config, config.split, dataset, task, calibration.seed)
+    scoring = scoring_of(config, parts.scored, dataset, task, calibration.seed)
     note_aside(models, purpose.kind, hub, adding=adding)
     with naming_the_maps(maps, lineage.base, lineage.target):
         found = paired(
@@ -318,16 +322,6 @@ def storage_of(config: FormChoices, library: Library) -> Storage:
         PortError: it cannot be written so.
     """
     return Storage.of(config.form, config.rank, config.energy, config.dtype, library.name)
-
-
-def open_dataset(
-    config: ReadingChoices, hub: Hub, pinned: Pinned, named: Mapping[str, str], purpose: Purpose | None = None
-) -> tuple[HubDataset, Split, Task]:
-    """Return the dataset, the split that samples are drawn from, and the task."""
-    dataset = HubDataset(hub, pinned, config.config, streaming=config.streaming)
-    split = dataset.split(config.split)
-    task = read_task(dataset, split, named, config.templates, purpose)
-    return dataset, labelled(split, config.split, task), task
 
 
 def calibration_of(config: SamplingChoices) -> Calibration:

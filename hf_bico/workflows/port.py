@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_bico import __version__
 from hf_bico.core.choice import Choice, Chosen, choice_of
@@ -46,6 +46,7 @@ from hf_bico.reports.records import (
 )
 from hf_bico.reports.report import Evaluation, PortReport, write_report
 from hf_bico.reports.worth import Worth, refusal_of, worth
+from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.announce import announce, write_benchmark
 from hf_bico.workflows.card import kept_text
@@ -58,7 +59,8 @@ from hf_bico.workflows.head_choice import Losses, with_better_head
 from hf_bico.workflows.in_groups import with_baselines
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.polish import polish_of
-from hf_bico.workflows.redo import redo_port
+from hf_bico.workflows.recipe import RECIPE_FILE
+from hf_bico.workflows.redo import asked_of, redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned
 from hf_bico.workflows.session import Session, models_key, open_session
@@ -78,6 +80,12 @@ class Outcome:
     """Why it was not pushed although a push was asked for."""
     announced: str | None = None
     """URL of the pull request that tells the fine-tune's owner, if there is one."""
+
+    def __repr__(self) -> str:
+        names = " → ".join(self.report["lineage"][role]["name"] for role in ("source", "target"))
+        scores = f"{self.evaluation.ported.metric} {self.evaluation.ported}, without it {self.evaluation.zero_shot}"
+        where = [f"{name}={str(each)!r}" for name, each in (("output", self.output), ("url", self.url)) if each]
+        return f"Outcome({', '.join([f'{names}: {self.verdict.word}', scores, *where])})"
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,14 @@ class CarriedOver:
         return self.alpha == 0 or not any(bool(delta[key].any()) for key in delta)
 
 
+class Told(NamedTuple):
+    """What is told of a port beside its weights."""
+
+    report: PortReport
+    recipe: str
+    """The text of its recipe."""
+
+
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
     """Port a fine-tune, score it, and write or push it.
 
@@ -127,28 +143,31 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         polish, memory = polish_of(config, plan.models), bytes_of(config.memory)
         expected = cost(plan, search=config.alpha == AUTO, polish=polish, memory=memory)
     session = open_session(plan, running)
-    delivery = Delivery("port is", config.output, plan.destination)
+    delivery = Delivery("port is", config.output, plan.destination, overwrite=config.overwrite)
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
         drawn = session.draw(running.track)
         session, found = session.with_unlabelled().matched(config, drawn, running.track)
         workspace = _workspace(config, session, drawn)
         session = session.with_head(drawn, running.track)
+        evaluator = here().lead("what is scored", partial(evaluator_of, session, [drawn], running.track))
     if not config.allow_regression:
-        here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, workspace, running.track))
+        here().lead("the fine-tune's score", partial(_require_learnt, session, drawn, evaluator, workspace))
     groups = groups_within(session.plan, memory, expected.held_bytes)
     session, carried = _carry(config, session, drawn, workspace, running, groups)
     session = session.without_base()
 
     def finish() -> Outcome:
-        assert carried is not None  # rank 0 alone finishes
+        assert carried is not None and evaluator is not None  # rank 0 alone finishes
         with running.clock("evaluate"):
-            evaluation = score_all(session, drawn, carried.shaped, carried.baselines, workspace, running.track)
+            evaluation = score_all(session, drawn, evaluator, carried.shaped, carried.baselines, workspace)
+        again = redo_port(config, session.plan, carried.alpha)
         is_nothing, classes = carried.is_nothing, judged_classes(plan)
-        verdict = worth(evaluation.scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes)
+        asked, scored = asked_of(config, plan.lineage), evaluation.scored
+        verdict = worth(scored, alpha=carried.alpha, unchanged=is_nothing, classes=classes, asked=asked)
         report = replace(
             _report(config, session, drawn, carried, running),
-            command=redo_port(config, session.plan, carried.alpha),
+            command=again.command,
             matching=MatchingRecord(**matching_record(config, found)),
             evaluation=evaluation,
             verdict=verdict,
@@ -159,7 +178,7 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         )
         refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
         to = replace(delivery, destination=None) if refusal else delivery
-        report, url = _deliver(session, drawn, carried.shaped, report, to, running)
+        report, url = _deliver(session, drawn, carried.shaped, Told(report, again.recipe), to, running)
         told = None
         if config.announce and url and to.destination:
             told = announce(running.hub, plan.lineage.source, to.destination.repo)
@@ -170,9 +189,9 @@ def _run(config: PortConfig, running: Run) -> Outcome:
     return outcome
 
 
-def _require_learnt(session: Session, drawn: Draw, workspace: Workspace, track: Track) -> None:
+def _require_learnt(session: Session, drawn: Draw, evaluator: Evaluator | None, workspace: Workspace) -> None:
     """Refuse a fine-tune that is no better than chance; it is scored for that."""
-    evaluator = evaluator_of(session.plan, track)
+    assert evaluator is not None  # rank 0 alone scores
     require_learnt(session, drawn, lambda: score_tuned(session, drawn, evaluator, workspace)[0].score)
 
 
@@ -289,19 +308,20 @@ def _report(config: PortConfig, session: Session, drawn: Draw, carried: CarriedO
 
 
 def _deliver(
-    session: Session, drawn: Draw, shaped: Shaped, report: PortReport, delivery: Delivery, run: Run
+    session: Session, drawn: Draw, shaped: Shaped, text: Told, delivery: Delivery, run: Run
 ) -> tuple[PortReport, str | None]:
-    """Write the folder with its card and report, push it, and return the report as written and the URL."""
-    plan, told, to = session.plan, [report], delivery.destination
+    """Write the folder with its card, report and recipe, push it, and return the report as written and the URL."""
+    plan, told, to = session.plan, [text.report], delivery.destination
     kept = kept_text(run.hub, to.repo, to.parent, to.files) if to else ""
 
     def fill(stage: Path, repo: str | None) -> None:
         delta = _write(stage, session, drawn, shaped)
         opening = Opening.of(plan.models.library, plan.models.purpose, repo)
-        told[0] = replace(report, delta=delta, opening=opening)
+        told[0] = replace(text.report, delta=delta, opening=opening)
         write_report(stage, told[0])  # a delta opens by it
         opening = used(opening, plan, stage, session.folders[2], run.hub, whole=plan.storage.form is Form.MODEL)
         told[0] = replace(told[0], opening=opening)
+        (stage / RECIPE_FILE).write_text(text.recipe, encoding="utf-8")
         write_report(stage, told[0])
         draw_report(stage, told[0])
         write_benchmark(stage, run.hub, plan.lineage.dataset, told[0])

@@ -47,6 +47,14 @@ class Ported:
     applied: list[float] = field(default_factory=list, repr=False)
     """The α of every `apply_`."""
 
+    def __repr__(self) -> str:
+        names = " → ".join(self.record.lineage[role].name for role in ("source", "target"))
+        told = [f"{len(self.moved)} layers moved, {self.account.moved_share:.1%} of ‖τ‖²"]
+        told += [f"{len(self.head)} tensors of a head"] if self.head else []
+        told += [f"{each.label}: {each.value:.4g}" for each in self.scores]
+        told += [f"applied at α = {', '.join(f'{alpha:g}' for alpha in self.applied)}"] if self.applied else []
+        return f"Ported({names} by {self.record.method.name}: {'; '.join(told)})"
+
     @property
     def report(self) -> dict[str, Any]:
         """Plain JSON data: method and options, pairs, ranks and residuals, what was left and why, ‖τ‖, samples,
@@ -135,6 +143,7 @@ class Ported:
         dtype: str | None = None,
         base: str | None = None,
         scores: Mapping[str, float] | None = None,
+        overwrite: bool = False,
     ) -> Path:
         """Write θ_B + α τ_B, or α τ_B alone, as a folder with its card and hf_bico.json; the target stays as it is.
 
@@ -145,13 +154,14 @@ class Ported:
             dtype: of a delta's matrices, "bfloat16" or "float32"; bfloat16 unless its rounding is measurable.
             base: what the target was opened from, for a delta or lora of one that does not say so itself.
             scores: measured values for the card, by name, beside those of `evaluate`.
+            overwrite: replace an earlier result that is in the folder, once the new one is whole.
 
         Raises:
             PortError: the folder is in use, the disk is full, a sum is NaN or Inf; the target does not hold what its
                 repo holds.
         """
         place = Path(folder).expanduser()
-        delivery = Delivery("port is", place, None)
+        delivery = Delivery("port is", place, None, overwrite=overwrite)
         delivery.require_room(sum(tensor.nbytes for tensor in self.target.state_dict().values()))
         self._send(delivery, LiveForm(alpha, form, rank, energy, dtype, base), scores, Hub())
         return place

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hf_bico.core.errors import PortError, setting
 from hf_bico.core.notes import note
-from hf_bico.tasks.samples import EVAL_SPLITS, Task, check_columns, choose
+from hf_bico.tasks.samples import Task, check_columns, choose
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.usable import UNLABELLED, check_labels, check_rows, class_column, labelled
 from hf_bico.workflows.config import ScoringChoices
@@ -38,20 +38,16 @@ class ScoringPlan:
         return self.split.num_rows if self.n is None else self.n
 
 
-def scoring_of(config: ScoringChoices, drawn: str, dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
-    """Return what models are scored on, which is not the split that they are calibrated on.
+def scoring_of(config: ScoringChoices, names: Sequence[str], dataset: HubDataset, task: Task, seed: int) -> ScoringPlan:
+    """Return what models are scored on.
+
+    Args:
+        names: the splits that may be scored; the first that has labels is.
 
     Raises:
         PortError: there is no such split, or it lacks the task's columns or so many rows.
     """
-    found = [config.eval_split] if config.eval_split else [name for name in EVAL_SPLITS if name in dataset.splits]
-    found = [name for name in found if name != drawn]
-    if not found or found[0] not in dataset.splits:
-        raise PortError(
-            f"no split to evaluate on beside {drawn!r}: name one with {setting('eval_split')}; "
-            f"{dataset.pinned} has {', '.join(dataset.splits)}"
-        )
-    name = _with_labels(dataset, task, found)
+    name = _with_labels(dataset, task, names)
     plan = ScoringPlan(name, scored_split(dataset, name, task, config.eval_n), config.eval_n, seed, dtype_of(config))
     check_labels(plan.split, task)
     check_rows(plan.split, plan.indices, task)

@@ -1,14 +1,14 @@
 """The scores of a port: the fine-tuned source, the target without the port, with the naive copy, and with the port."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from hf_bico.core.errors import setting
 from hf_bico.core.method import Track
 from hf_bico.core.transport import added, holding
-from hf_bico.families import Answer
 from hf_bico.families.heads import HeadKind, place
 from hf_bico.families.tokenizing import fit_vocabulary
 from hf_bico.io.changes.adapter_source import Adapted
@@ -21,20 +21,46 @@ from hf_bico.reports.report import Elsewhere, Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.labels import class_index
+from hf_bico.tasks.overlap import Seen, unseen
 from hf_bico.tasks.paired import Answered, ClassChange, by_class, paired
-from hf_bico.tasks.samples import Draw
+from hf_bico.tasks.samples import Draw, Task
 from hf_bico.tasks.scores import Score
 from hf_bico.tasks.usable import class_column
 from hf_bico.workflows.config import ReadingChoices
 from hf_bico.workflows.elsewhere import Other
 from hf_bico.workflows.plan import Plan
+from hf_bico.workflows.scored import ScoringPlan
 from hf_bico.workflows.session import Session, dataset_key, open_asked, speaker
 
+SCORED_AT_ONCE = 4
+"""How many batches of a port make one where a model is only asked, which takes less memory."""
 
-def evaluator_of(plan: Plan, track: Track) -> Evaluator:
-    """Return the evaluator on the evaluation split, or on a draw from it by the seed."""
-    scoring, samples = plan.scored, plan.samples
-    return Evaluator(samples.task, scoring.name, scoring.split, scoring.indices, 4 * samples.size, track)
+
+def evaluator_of(session: Session, draws: Iterable[Draw], track: Track) -> Evaluator:
+    """Return the evaluator on the evaluation split, or on a draw from it by the seed, without the samples
+    that a port is made from.
+
+    Args:
+        draws: the calibration samples, of all ports that are to be scored on the same samples.
+
+    Raises:
+        PortError: no sample is left.
+    """
+    return _without_seen(session, draws, session.plan.scored, session.plan.samples.task, track, "eval_split")
+
+
+def _without_seen(
+    session: Session, draws: Iterable[Draw], scoring: ScoringPlan, task: Task, track: Track, mend: str
+) -> Evaluator:
+    """Return the evaluator on samples that a port is not made from; see `unseen`.
+
+    Args:
+        mend: the setting that names other samples.
+    """
+    more = session.unlabelled
+    seen = Seen.of((each for drawn in draws for each in drawn.samples), more.samples if more else ())
+    left = unseen(scoring.split, scoring.name, scoring.indices, task, seen, track, setting(mend))
+    return Evaluator(task, scoring.name, scoring.split, left, SCORED_AT_ONCE * session.plan.samples.size, track)
 
 
 def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
@@ -54,21 +80,31 @@ def evaluation_key(plan: Plan, config: ReadingChoices) -> list[Any]:
 
 
 def score_all(
-    session: Session, drawn: Draw, ported: Shaped, baselines: Mapping[str, Shaped], workspace: Workspace, track: Track
+    session: Session,
+    drawn: Draw,
+    evaluator: Evaluator,
+    ported: Shaped,
+    baselines: Mapping[str, Shaped],
+    workspace: Workspace,
 ) -> Evaluation:
     """Return the scores of what would be written: sums are taken in the target's own dtype.
 
     Args:
         session: without its base, for the fine-tune to take its place.
+        evaluator: what `evaluator_of` returns.
         baselines: method → what the port is measured against; "naive" is among them.
     """
-    source, evaluator = score_tuned(session, drawn, evaluator_of(session.plan, track), workspace)
+    source, evaluator = score_tuned(session, drawn, evaluator, workspace)
     plan, found, others = session.plan, {"source": source}, {}
+    elsewhere = [
+        _without_seen(session, [drawn], each.scoring, each.task, evaluator.track, "also") for each in plan.others
+    ]
     for role, (what, change) in _states(ported, baselines).items():
         with holding(session.target.model, added(session.weights, change.delta, change.alpha) if change else ()):
             found[role] = _answered(session, drawn, workspace, what, evaluator)
             if role in ("zero_shot", "ported"):
-                others[role] = [_elsewhere(session, drawn, workspace, what, each, track) for each in plan.others]
+                asked = zip(plan.others, elsewhere, strict=True)
+                others[role] = [_elsewhere(session, drawn, workspace, what, *each) for each in asked]
     against = [name for name in ("zero_shot", "naive", "source", "bico") if name in found]
     pairs = filter(None, (paired(found["ported"], found[name], name) for name in against))
     return Evaluation(
@@ -80,8 +116,9 @@ def score_all(
         comparable=comparable(session, source.score),
         bico=found["bico"].score if "bico" in found else None,
         dtype=plan.scored.dtype,
+        overlapping=plan.scored.size - len(evaluator.indices),
         paired=tuple(pairs) or None,
-        classes=_classes(plan, found["ported"], found["zero_shot"]) or None,
+        classes=_classes(evaluator, found["ported"], found["zero_shot"]) or None,
         elsewhere=tuple(
             Elsewhere(each.origin, each.scoring.name, before.score, after.score, paired(after, before, "zero_shot"))
             for each, before, after in zip(plan.others, others["zero_shot"], others["ported"], strict=True)
@@ -107,10 +144,11 @@ def _answered(session: Session, drawn: Draw, workspace: Workspace, what: str, ev
     return Answered.from_plain(workspace.once(f"answers of {what}", compute))
 
 
-def _elsewhere(session: Session, drawn: Draw, workspace: Workspace, what: str, other: Other, track: Track) -> Answered:
+def _elsewhere(
+    session: Session, drawn: Draw, workspace: Workspace, what: str, other: Other, evaluator: Evaluator
+) -> Answered:
     """Return the answers of the target as it stands to another dataset."""
-
-    plan, evaluator = session.plan, other.evaluator(4 * session.plan.samples.size, track)
+    plan = session.plan
 
     def compute() -> dict[str, Any]:
         with session.target_as_it_is(drawn) as (asked, _):
@@ -120,15 +158,14 @@ def _elsewhere(session: Session, drawn: Draw, workspace: Workspace, what: str, o
     return Answered.from_plain(workspace.once(f"answers of {what} to {other.key()}", compute))
 
 
-def _classes(plan: Plan, ported: Answered, before: Answered) -> tuple[ClassChange, ...]:
+def _classes(evaluator: Evaluator, ported: Answered, before: Answered) -> tuple[ClassChange, ...]:
     """Return what the port did to every class, where every sample has one."""
-    task, scoring = plan.samples.task, plan.scored
-    column = class_column(scoring.split, task)
-    if column is None or task.labels.answer is not Answer.CLASS:
+    task, indices = evaluator.task, evaluator.indices
+    column, names = class_column(evaluator.split, task), task.class_names
+    if column is None:
         return ()
-    rows = scoring.split.rows(scoring.indices, [column])
-    names = task.class_names
-    labels = [class_index(names, index, row[column]) for index, row in zip(scoring.indices, rows, strict=True)]
+    rows = zip(indices, evaluator.split.rows(indices, [column]), strict=True)
+    labels = [class_index(names, index, row[column]) for index, row in rows]
     return by_class(ported, before, labels, names)
 
 

@@ -12,6 +12,7 @@ import datasets
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from hf_bico.core.brief import brief
 from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.method import Track, untracked
 from hf_bico.core.methods import method_of
@@ -113,7 +114,7 @@ class PortCallback(TrainerCallback):
         self._check_columns()
         for target in self.to:
             if self.output:
-                require_room(self.output / _last(target), 0)
+                require_room(self.output / _last(target), 0, overwrite=self.config.overwrite)
             try:
                 hub.resolve(target)
             except PortError as error:
@@ -200,6 +201,9 @@ class WarmStart:
     """An image → (3, h, w); None for a model without images."""
     outcome: Outcome
     """Report and scores of the port."""
+
+    def __repr__(self) -> str:
+        return f"WarmStart({brief(self.model)}, {self.outcome})"
 
 
 def warm_start(

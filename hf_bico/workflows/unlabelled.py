@@ -12,6 +12,7 @@ from hf_bico.reports.records import CalibrationRecord, ColumnsRecord, Origin, Un
 from hf_bico.tasks.columns import Columns, SampleKind, input_columns
 from hf_bico.tasks.labels import Labels
 from hf_bico.tasks.samples import Draw, Task, choose, draw
+from hf_bico.tasks.slices import Part
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.config import PortConfig
@@ -56,12 +57,19 @@ class Unlabelled:
 
 
 def unlabelled_of(
-    config: PortConfig, hub: Hub, labelled: HubDataset, like: Columns, purpose: Purpose, method: Method
+    config: PortConfig,
+    hub: Hub,
+    labelled: HubDataset,
+    drawn: str,
+    like: Columns,
+    purpose: Purpose,
+    method: Method,
 ) -> Unlabelled | None:
     """Return which samples without labels are taken; None if none were asked for.
 
     Args:
         labelled: the dataset of the samples with labels.
+        drawn: the split of it that these are drawn from.
         like: the columns of those samples.
 
     Raises:
@@ -87,9 +95,10 @@ def unlabelled_of(
             f"{setting('unlabelled')}, train further with {setting('polish')}, or name another {setting('method')}"
         )
     pinned = hub.resolve(name, "dataset")
-    same = (pinned.name, pinned.folder) == (labelled.pinned.name, labelled.pinned.folder)
+    same = all(getattr(pinned, each) == getattr(labelled.pinned, each) for each in ("name", "folder", "file"))
     dataset = HubDataset(hub, pinned, config.config if same else None, streaming=config.streaming)
-    found = config.split if config.split in dataset.splits or len(dataset.splits) != 1 else dataset.splits[0]
+    wanted = Part.of(drawn) if same else Part(Part.of(drawn).base)
+    found = str(wanted) if wanted.base in dataset.splits or len(dataset.splits) != 1 else dataset.splits[0]
     split = dataset.split(found)
     n = config.unlabelled_n or min(DEFAULT_N, split.num_rows)
     choose(split, found, n, config.seed)

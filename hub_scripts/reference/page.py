@@ -116,7 +116,8 @@ def option(param: Any, kind: Any) -> str:
     name = param.name.upper() if param.param_type_name == "argument" else ", ".join(param.opts)
     takes = "" if param.param_type_name == "argument" else value(kind)
     default = str(getattr(param.default, "value", param.default))
-    note = " [required]" if param.required else "" if default in ("None", "False", "") else f" [default: {default}]"
+    needed = param.show_default if isinstance(param.show_default, str) else "required" if param.required else ""
+    note = f" [{needed}]" if needed else "" if default in ("None", "False", "") else f" [default: {default}]"
     return filled(f"{param.help}{note}", "  ", f"- `{' '.join(filter(None, (name, takes)))}`: ")
 
 

@@ -82,7 +82,11 @@ def test_two_images_a_row(port, tmp_path):
 def test_unknown_dataset_and_split(port):
     assert_refused(port(dataset="demo/no-task"), "dataset demo/no-task", "not found")
     assert_refused(port("--split", "training"), "no split 'training'", "train, test")
-    assert_refused(port("--eval-split", "train"), "no split to evaluate on beside 'train'")
+    assert_refused(port("--eval-split", "train"), "--eval-split train is what the calibration samples are drawn from")
+    assert_refused(port("--eval-split", "dev"), "no split 'dev'", "train, test")
+    assert_refused(port("--split", "train[:200%"), "'train[:200%' is not of the form train, train[:80%]")
+    assert_refused(port("--split", "train[half]"), "'train[half]': give train[:80%], train[100:200]")
+    assert_refused(port("--split", "train[70:]"), "no row in the split 'train[70:]'; 'train' has 60")
     assert_refused(port("--eval-n", "31"), "31 samples asked for", "'test' has 30")
     assert_refused(port("--score-dtype", "int8"), "--score-dtype = 'int8'", "bfloat16 or float16")
 

@@ -8,7 +8,18 @@ import typer
 from hf_bico import PortError
 from hf_bico.cli.main import app
 from hf_bico.core.errors import setting, spelling
-from hf_bico.workflows.config import AlignConfig, CheckConfig, CompareConfig, FleetConfig, PortConfig
+from hf_bico.workflows.config import (
+    AlignConfig,
+    ApplyConfig,
+    CardConfig,
+    CheckConfig,
+    CompareConfig,
+    EvalConfig,
+    ExtractConfig,
+    FleetConfig,
+    PortConfig,
+    ReportConfig,
+)
 from hf_bico.workflows.options import OPTION, flag_of, words_of
 
 CONFIGS = {
@@ -17,6 +28,11 @@ CONFIGS = {
     "check": CheckConfig,
     "compare": CompareConfig,
     "align": AlignConfig,
+    "extract": ExtractConfig,
+    "apply": ApplyConfig,
+    "card": CardConfig,
+    "eval": EvalConfig,
+    "report": ReportConfig,
 }
 COMMANDS = typer.main.get_command(app).commands
 
@@ -33,7 +49,7 @@ def test_defaults_and_helps_are_the_fields(name):
     for each in fields(CONFIGS[name]):
         option, param = each.metadata[OPTION], by_name[each.name]
         assert option.help == param.help
-        assert param.required is (each.default is MISSING)
+        assert param.required is (each.default is MISSING and (name != "port" or bool(option.argument)))
         if not option.argument:
             assert flag_of(each) in param.opts
 

@@ -1,6 +1,7 @@
 """Layers ported group by group: the port of all at once, bit for bit, in a pass a group."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -83,19 +84,43 @@ def test_families_too(name):
 
 
 def test_a_pass_a_group_and_one_groups_sums_at_a_time(monkeypatch):
-    passed, held = [], []
+    passed, held, sizes = [], [], []
     job = clips()
     job = replace(job, batches=lambda own=job.batches: (passed.append("pass"), own())[1])
     right = Statistics.__init__
     monkeypatch.setattr(Statistics, "__init__", lambda self, *given: (right(self, *given), held.append(self))[0])
+    spend = Statistics.spend
+    monkeypatch.setattr(Statistics, "spend", lambda self, pairs: (sizes.append(held_bytes(self)), spend(self, pairs)))
     limit = moments_bytes(job.pairs, BiCo().wanted) / 2
     groups = grouped(job.pairs, BiCo().wanted, limit)
     assert 2 <= len(groups) <= 3
     by_groups(job, BiCo(), groups, Clock())
     assert len(passed) == len(groups) == len(held)
-    sizes = [sum(part.cross.nbytes for _, part in each.parts()) for each in held]
     assert sizes == [moments_bytes(job.pairs[group], BiCo().wanted) for group in groups]
     assert max(sizes) <= limit
+    assert [held_bytes(each) for each in held] == [0] * len(groups)
+
+
+@pytest.mark.parametrize("method", [BiCo(), BiCo(completion="filled"), Weighted(), GradientOnly()])
+def test_moments_go_as_their_layers_move(method):
+    """The port is the same, and at no time is there more than what is still to be planned."""
+    for job in (clips(), family("mixtral")):
+        expected = at_once(job, method)
+        seen, left = gather(job, method.wanted), []
+        whole = held_bytes(seen)
+        require_same(carry(job, method, seen, last=True, track=partial(watched, seen, left)), expected)
+        assert held_bytes(seen) == 0
+        assert left == sorted(left, reverse=True) and left[len(left) // 2] < 0.7 * whole
+
+
+def watched(seen, left, maps, *_):
+    for each in maps:
+        left.append(held_bytes(seen))
+        yield each
+
+
+def held_bytes(seen: Statistics) -> int:
+    return sum(part.cross.nbytes for _, part in seen.parts())
 
 
 def test_groups_are_whole_blocks_and_as_few_as_fit():

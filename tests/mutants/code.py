@@ -264,7 +264,7 @@ TOLD = {
     "a command without its strategy": of_tests(
         port,
         "redo_port",
-        then(lambda line: line.replace("--strategy", "--no-strategy")),
+        then(lambda redo: replace(redo, settings={**redo.settings, "strategy": "random"})),
         f"{CHOICES}strategies_reach_the_report_and_the_command_draws_the_same",
     ),
 }

@@ -11,8 +11,10 @@ from tests.mutants import (
     learning,
     memory,
     methods,
+    pages,
     ranks,
     saved,
+    scored,
     sights,
     sounds,
     tasks,
@@ -31,6 +33,7 @@ ROOMS = (
     learning,
     choosing,
     saved,
+    scored,
     sights,
     tasks,
     tokens,
@@ -38,5 +41,6 @@ ROOMS = (
     sounds,
     ranks,
     memory,
+    pages,
 )
 MUTANTS = {name: mutant for room in ROOMS for name, mutant in room.MUTANTS.items()}

@@ -11,6 +11,7 @@ from hf_bico.tasks.asked import class_order
 from hf_bico.tasks.samples import check_columns, read_task, samples_of
 from hf_bico.tasks.usable import check_labels, check_rows, labelled
 from hf_bico.workflows.config import PortConfig
+from hf_bico.workflows.reading import parts_of
 from hf_bico.workflows.scored import scoring_of
 
 NAMES = datasets.ClassLabel(names=["no", "yes"])
@@ -45,7 +46,8 @@ def test_rows_without_a_label_are_left_out(tmp_path, nothing):
 def scored(dataset, **options):
     split = dataset.split("train")
     config = PortConfig("a", "b", "c", **options)
-    return scoring_of(config, config.split, dataset, read_task(dataset, split, {}, None), 0)
+    names = parts_of(dataset, config.split, config.eval_split).scored
+    return scoring_of(config, names, dataset, read_task(dataset, split, {}, None), 0)
 
 
 def test_scores_are_taken_where_there_are_labels(tmp_path):

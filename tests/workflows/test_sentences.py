@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from datasets import Dataset, Features, Value
+from datasets import Dataset
 from huggingface_hub import HfApi
+from support.pairs import write_pairs
 from support.repos import texts
 from support.tasks import write_sentences
 
@@ -15,27 +16,6 @@ from hf_bico.tasks.embeddings import Together
 from hf_bico.tasks.samples import Sample
 from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.port import run
-
-S = Value("string")
-COLUMNS = {
-    "plain": {"text": S},
-    "scored": {"sentence1": S, "sentence2": S, "score": Value("float32")},
-    "together": {"anchor": S, "positive": S, "negative": S},
-}
-
-
-def write_pairs(folder, kind: str):
-    """A dataset of texts: alone, in pairs with the share of words that both have, or with their own beginnings."""
-    (folder / "data").mkdir(parents=True)
-    for split in ("train", "test"):
-        found = texts(split)
-        beginnings = [" ".join(text.split()[:3]) for text in found]
-        values = [found, [*found[1:], found[0]], [5.0 * (k % 6) / 5 for k in range(len(found))]]
-        values = [beginnings, found, [*found[1:], found[0]]] if kind == "together" else values
-        columns = dict(zip(COLUMNS[kind], values, strict=False))
-        table = Dataset.from_dict(columns, features=Features(COLUMNS[kind]))
-        table.to_parquet(folder / "data" / f"{split}-0.parquet")
-    return folder
 
 
 def ported(root, out, source=None, **changed):

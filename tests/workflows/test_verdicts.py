@@ -73,7 +73,8 @@ def test_a_comparison_judges_the_means(newer, capsys, monkeypatch, tmp_path):
     assert other["score"] < naive["score"]
     assert not other["verdict"]["pushable"] and "--method naive" in other["verdict"]["next"]
     for text in (ran.out, (tmp_path / "out" / "compare.md").read_text()):
-        assert "Next: hf-bico port with --method naive --alpha 1 -n 4" in text
+        assert "Next: hf-bico port demo/ft --to ./newer --dataset demo/task" in text
+        assert "--method naive --alpha 1 -n 4 --output ported (" in text
         assert "works" in text
 
 

@@ -81,6 +81,7 @@ class TwoSided(Method):
                 given = {streams: (None, None) if pair.target.known else self._side(pair, seen, left)}
             out, out_fit = given[streams]
             yield pair, BilinearMap(out, factor, out_fit, fit)
+            seen.done(pair)
 
     def share(self, pairs: Sequence[Pair], seen: Statistics, which: slice) -> Iterator[tuple[Pair, BilinearMap]]:
         return self.plan(pairs[which], seen)  # no map depends on another

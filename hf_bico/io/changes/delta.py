@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hf_bico.core.errors import PortError, listed
+from hf_bico.core.errors import PortError, listed, setting
 from hf_bico.core.finite import is_finite
 from hf_bico.core.types import Tensors
 from hf_bico.families import LIBRARIES
@@ -353,7 +353,7 @@ def open_base(
         PortError: it was a local folder and `base` is None, it is another model, or the deltas do not fit it.
     """
     if base is None and record.commit is None:
-        raise PortError(f"the base was a local folder, {record.base}: say where it is now with base=")
+        raise PortError(f"the base was a local folder, {record.base}: say where it is now with {setting('base')}")
     pinned = hub.resolve(str(base) if base else f"hf://{record.base}@{record.commit}")
     library = next((library for library in LIBRARIES if library.name == record.library), None)
     if library is None or library.config_file not in pinned.files or not library.weights(pinned.files):

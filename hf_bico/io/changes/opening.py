@@ -11,6 +11,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from hf_bico.core.brief import brief
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.transport import added, check_scale
 from hf_bico.core.types import Tensors
@@ -33,6 +34,10 @@ class Opened(NamedTuple):
     """open_clip's transform, transformers' image processor; None where the base has none."""
     tokenizer: Any
     """open_clip's or transformers' own; None where the base has none."""
+
+    def __repr__(self) -> str:
+        more = "".join(f", {name}={brief(getattr(self, name))}" for name in ("preprocess", "tokenizer"))
+        return f"Opened({brief(self.model)}{more})"
 
 
 def from_pretrained(

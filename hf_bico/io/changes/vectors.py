@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hf_bico.core.brief import cut
 from hf_bico.core.errors import PortError, listed
 from hf_bico.core.finite import is_finite
 from hf_bico.core.notes import note
@@ -41,6 +42,7 @@ from hf_bico.io.reference import Pinned, at_revision
 from hf_bico.io.writer import require_writable, staged
 
 LINEAGE = "hf_bico"
+EXTRACT = "`hf-bico extract SOURCE --output FILE.safetensors`"
 Rule = Callable[[str, Sequence[Tensor], Sequence[float]], Tensor]
 """(name, the tensor's change in every vector, weights) → the merged change."""
 
@@ -134,7 +136,7 @@ class TaskVector:
         return True  # not by its length
 
     def __repr__(self) -> str:
-        source, base = (self.lineage.get(role, "?") for role in ("source", "base"))
+        source, base = (cut(self.lineage.get(role, "?"), 100) for role in ("source", "base"))
         return f"TaskVector({len(self)} tensors, {source} − {base})"
 
     def __neg__(self) -> "TaskVector":
@@ -144,15 +146,19 @@ class TaskVector:
         """Return ‖τ‖ (Frobenius, over all tensors), computed in float64."""
         return sum(float(tensor.double().square().sum()) for tensor in self.tensors.values()) ** 0.5
 
-    def save(self, place: str | Path) -> int:
+    def save(self, place: str | Path, *, overwrite: bool = False) -> int:
         """Write the tensors that are not zero to a new .safetensors file, and return their number.
+
+        Args:
+            overwrite: replace the task vector that is in the file.
 
         Raises:
             PortError: the file exists or cannot be written; NaN or Inf.
         """
         place = Path(place).expanduser()
-        if place.exists():
-            raise PortError(f"{place} exists: name another file")
+        if place.exists() and not (overwrite and is_vector(place)):
+            why = "is no task vector, and is not replaced" if overwrite else "exists"
+            raise PortError(f"{place} {why}: name another file")
         require_writable(place)
         changed: dict[str, Tensor] = {}
         for key, tensor in self.tensors.items():
@@ -173,13 +179,21 @@ class TaskVector:
         """
         file = SafeTensors(place)
         if LINEAGE not in file.metadata:
-            raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with `extract`")
+            raise PortError(f"{place.name} is not a task vector: it has no lineage; make one with {EXTRACT}")
         try:
             said = parse_object(file.metadata[LINEAGE].encode(), f"the lineage in {place.name}")
         except PortError as error:
-            raise PortError(f"{error.message}; make it anew with `extract`") from error
+            raise PortError(f"{error.message}; make it anew with {EXTRACT}") from error
         lineage = {name: str(value) for name, value in said.items()}
         return cls(file, lineage)
+
+
+def is_vector(place: Path) -> bool:
+    """Return whether a file is one that `TaskVector.save` wrote."""
+    try:
+        return place.is_file() and bool(TaskVector.load(place))
+    except PortError:
+        return False
 
 
 def weighted_sum(key: str, tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -171,6 +171,9 @@ def naming_the_maps(maps: StoredMaps | None, base: Pinned, target: Pinned) -> It
         ) from error
 
 
+ALIGN = "`hf-bico align BASE TARGET --dataset DATASET --output MAPS`"
+
+
 def open_maps(reference: str, hub: Hub) -> StoredMaps:
     """Return the stored maps in a folder or a repo; only their JSON is read.
 
@@ -180,7 +183,7 @@ def open_maps(reference: str, hub: Hub) -> StoredMaps:
     pinned = hub.resolve(reference)
     with errors_about(pinned):
         if MAPS_FILE not in pinned.files:
-            raise PortError(f"there are no maps: it has no {MAPS_FILE}; `hf-bico align` makes one")
+            raise PortError(f"there are no maps: it has no {MAPS_FILE}; {ALIGN} makes them")
         raw = (hub.fetch(pinned, (MAPS_FILE,)) / MAPS_FILE).read_bytes()
         made = MapsRecord.read(raw)
     return StoredMaps(pinned, hashlib.sha256(raw).hexdigest(), made)

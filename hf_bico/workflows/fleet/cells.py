@@ -151,8 +151,9 @@ def check_choices(config: PortConfig) -> None:
     Raises:
         PortError: they are.
     """
-    for text in filter(None, (config.source, config.target, config.dataset, config.base, config.maps)):
+    for text in filter(None, (config.source, config.target, config.base, config.maps)):
         Reference.parse(text)
+    Reference.of_data(config.dataset)
     if config.maps is None:
         method_of(config.method, config.method_options)
     elif config.method_options or config.bank or config.matching != INDEX:

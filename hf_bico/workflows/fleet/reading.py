@@ -2,14 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hf_bico.core.errors import PortError
 from hf_bico.io.outside import parse_yaml
 from hf_bico.workflows.config import AlignConfig, PortConfig
-from hf_bico.workflows.options import Option, flag_of, is_list, options_of, types_of
+from hf_bico.workflows.options import options_of, types_of
+from hf_bico.workflows.typed import meant, name_of, shown, text_of, value_of
 
 PARTS = ("output", "push", "ledger", "sources", "targets", "methods", "common", "align", "hardware")
 """What a plan may say at its top."""
@@ -97,12 +97,12 @@ def _loaded(path: Path) -> Mapping[str, Any]:
 
 
 def _said(data: Mapping[str, Any]) -> Said:
-    output, push = _text("output", data.get("output")), data.get("push") or False
+    output, push = text_of("output", data.get("output")), data.get("push") or False
     if push is not True and push is not False:
-        push = _text("push", push) or False
+        push = text_of("push", push) or False
     if isinstance(push, str) and "/" in push:
         raise PortError(f"push: {push!r} is not a namespace: name a user or an organisation alone, or give true")
-    ledger = _text("ledger", data.get("ledger"))
+    ledger = text_of("ledger", data.get("ledger"))
     if ledger is not None and ledger.count("/") != 1:
         raise PortError(f"ledger: {ledger!r} is not a dataset repo like org/name")
     if not output and not push:
@@ -129,24 +129,17 @@ def _items(axis: str, given: Any) -> Iterator[Item]:
     for k, each in enumerate(given):
         where = f"{part}[{k}]"
         if not isinstance(each, Mapping):
-            yield Item(where, _named(where, each))
+            yield Item(where, name_of(where, each))
             continue
         if axis not in each:
             raise PortError(f"{where} does not say which {axis}: add {axis}: {_example(axis)}")
         rest = {key: value for key, value in each.items() if key not in (axis, "name")}
         settings = _settings(where, rest, PortConfig)
-        yield Item(where, _named(f"{where}.{axis}", each[axis]), _text(f"{where}.name", each.get("name")), settings)
+        yield Item(where, name_of(f"{where}.{axis}", each[axis]), text_of(f"{where}.name", each.get("name")), settings)
 
 
 def _example(axis: str) -> str:
     return {"source": "org/ft", "target": "org/new-base", "method": "bico"}[axis]
-
-
-def _named(where: str, given: Any) -> str:
-    text = _text(where, given)
-    if not text:
-        raise PortError(f"{where} is empty")
-    return text
 
 
 def _align(given: Any) -> Mapping[str, Any] | None:
@@ -163,7 +156,7 @@ def _hardware(given: Any) -> Hardware:
         not isinstance(dependencies, list) or not all(isinstance(each, str) for each in dependencies)
     ):
         raise PortError("hardware.dependencies is a list of requirements, such as [hf-bico]")
-    said: dict[str, Any] = {name: _text(f"hardware.{name}", value) for name, value in found.items()}
+    said: dict[str, Any] = {name: text_of(f"hardware.{name}", value) for name, value in found.items()}
     return Hardware(**said | ({"dependencies": tuple(dependencies)} if dependencies else {}))
 
 
@@ -187,7 +180,7 @@ def _mapping(where: str, given: Any, known: Collection[str], config: type | None
         PortError: it is none, or a key is not known; what was meant is named if it can be guessed.
     """
     if not isinstance(given, Mapping):
-        raise PortError(f"{where or 'a plan'} is a mapping of {', '.join(known)}, not {given!r}")
+        raise PortError(f"{where or 'a plan'} is a mapping of {', '.join(known)}, not {shown(given)}")
     for key in given:
         if key not in known:
             place = f"{where}.{key}" if where else str(key)
@@ -199,56 +192,5 @@ def _instead(key: str, known: Collection[str], config: type | None) -> str:
     """Return what to do about an unknown key."""
     if config and key in OWN:
         return f" here: a plan says it at its top, as {OWN[key]}"
-    meant = {name: name for name in known}
-    if config:  # as the command line calls them
-        flags = {flag_of(each).strip("-").lower(): each.name for each, _ in options_of(config)}
-        meant |= {flag: name for flag, name in flags.items() if name in known}
-    near = get_close_matches(key.replace("-", "_").lower(), meant, 1, 0.6)
-    return f"; did you mean {meant[near[0]]}?" if near else f": there are {', '.join(known)}"
-
-
-def value_of(where: str, found: Option, kind: Any, given: Any) -> Any:
-    """Return a setting's value as its config has it.
-
-    Raises:
-        PortError: it is of another type, too small, or a file that is not there.
-    """
-    if is_list(kind):
-        return tuple(_each(where, given))
-    number = isinstance(given, int | float) and not isinstance(given, bool)
-    if found.parse and (number or isinstance(given, str)):
-        return found.parse(str(given))
-    if kind is bool and isinstance(given, bool):
-        return given
-    if kind is float and number:
-        return float(given)
-    if kind is int and number and float(given).is_integer():
-        if found.least is not None and given < found.least:
-            raise PortError(f"{where} is {found.least} or more, not {given}")
-        return int(given)
-    if kind is str:
-        return _named(where, given)
-    if kind is Path and isinstance(given, str):
-        path = Path(given).expanduser()
-        if found.exists and not path.is_file():
-            raise PortError(f"{where}: there is no file {given}")
-        return path
-    what = {bool: "true or false", int: "a whole number", Path: "the path of a file"}.get(kind, "a number or a word")
-    raise PortError(f"{where} is {what}, not {given!r}")
-
-
-def _each(where: str, given: Any) -> Iterator[str]:
-    """Yield the words of an option that may be repeated: a list of them, or a mapping of name and value."""
-    if isinstance(given, Mapping):
-        yield from (f"{name}={_text(f'{where}.{name}', str(value))}" for name, value in given.items())
-    else:
-        yield from (_named(where, each) for each in (given if isinstance(given, list) else [given]))
-
-
-def _text(where: str, given: Any) -> str | None:
-    """Return a text; a number is taken for one."""
-    if given is None:
-        return None
-    if isinstance(given, bool) or not isinstance(given, str | int | float):
-        raise PortError(f"{where} is a text, not {given!r}")
-    return str(given).strip()
+    near = meant(key, known, config)
+    return f"; did you mean {near}?" if near else f": there are {', '.join(known)}"

@@ -44,13 +44,17 @@ def require_reachable(tasks: Iterable[Task]) -> None:
     """
     for task in tasks:
         config = task.config
-        named = [getattr(config, name, None) for name in REPOS]
-        here = [text for text in named if text and Reference.parse(text).folder is not None]
+        named = {name: text for name in REPOS if (text := getattr(config, name, None))}
+        here = [text for name, text in named.items() if _place(name, text).folder is not None]
         here += [str(path) for name in FILES if (path := getattr(config, name))]
         here += [config.matching] if config.matching not in (INDEX, CKA) else []
         here += [word for word in task.words if Path(word).is_file()]  # which the client would upload
         if here:
             raise PortError(f"{task.name}: a job cannot read {here[0]} of this machine: push it, and name its repo")
+
+
+def _place(name: str, text: str) -> Reference:
+    return Reference.of_data(text) if name in ("dataset", "unlabelled") else Reference.parse(text)
 
 
 def for_a_job(task: Task) -> Task:

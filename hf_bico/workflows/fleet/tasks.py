@@ -26,7 +26,7 @@ PROGRAM = (sys.executable, "-P", "-c", "from hf_bico.cli.main import main; main(
 """The command line in a process of its own; a folder of a user's that is called like a package does not stand in."""
 MAPS = "maps"
 """The folder of an output that alignments are kept in."""
-FREE = ("output", "batch_size", "device", "commit_message")
+FREE = ("output", "overwrite", "batch_size", "device", "commit_message")
 """Settings that leave a result as it is."""
 
 
@@ -55,14 +55,7 @@ class Task:
     @property
     def words(self) -> list[str]:
         """The words of its command, without the program's."""
-        options = list(options_of(self.config))
-        arguments = [each.name for each, found in options if found.argument]
-        rest = [each.name for each, found in options if not found.argument]
-        return [
-            self.kind,
-            *(str(getattr(self.config, name)) for name in arguments),
-            *words_of(self.config, rest, whole=True),
-        ]
+        return [self.kind, *words_of(self.config, [each.name for each, _ in options_of(self.config)], whole=True)]
 
     @property
     def command(self) -> str:
