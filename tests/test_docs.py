@@ -20,12 +20,9 @@ from support.snippets import (
     blocks,
     by_the_paper,
     commands,
-    is_said,
     links,
-    messages,
     parts_of_index,
     prose,
-    quoted,
     reached,
     spans,
     told,
@@ -36,7 +33,6 @@ import hf_bico
 from hf_bico.cli.main import app
 from hf_bico.core.methods import METHODS, method_of
 from hf_bico.io.changes.delta import REPORT_FILE
-from hf_bico.reports.worth import Word
 
 REFERENCE, INDEX = ROOT / "docs" / "api.md", ROOT / "docs" / "README.md"
 LATER = {f"{name}.md" for name in ("command_line", "evaluation", "report", "space_and_extension")}
@@ -330,14 +326,6 @@ def test_every_method_is_told(page):
     assert METHODS.keys() <= words
 
 
-def test_errors_that_guides_quote_are_those_of_the_code():
-    said = [*messages(ROOT / "hf_bico"), *(f"Verdict: {worth}" for worth in Word)]
-    guides = [page for page in PAGES if page.parent.name == "guides"]
-    assert [line for page in guides for line in quoted(page) if not is_said(line, said)] == []
-    assert sum(len(quoted(page)) for page in guides) > 20
-    assert not is_said("the fine-tuned source itself scores …, which is as good as chance", said)
-
-
 def test_every_page_is_in_one_part_of_the_index():
     """Four parts; each page is linked once, so that it is found and nobody looks for it in two places."""
     found = parts_of_index(INDEX)
@@ -350,15 +338,3 @@ def test_every_page_is_in_one_part_of_the_index():
 
 def test_every_page_is_reached_from_the_readme():
     assert {*PAGES} <= reached(ROOT / "README.md") | {INDEX.parent / name for name in LATER}
-
-
-def test_shown_output_must_be_what_is_printed():
-    """Words must be the same and numbers near; what is left out is an ellipsis."""
-    printed = "\n".join(("a table of 40 rows", "bico │ 93.8 % │ of 597", "Verdict: works: 81.9 % to 96.8 %", "end"))
-    assert unlike("bico │ 94.4 % │ of 597\n…\nVerdict: works: 81.0 % to 96.8 %", printed) == []
-    assert unlike("bico │ 99.9 % │ of 597", printed) == ["bico │ 99.9 % │ of 597"]
-    assert unlike("Verdict: partly: 81.9 % to 96.8 %", printed) == ["Verdict: partly: 81.9 % to 96.8 %"]
-    assert unlike("Verdict: works: 81.0 % …", printed) == []
-    assert unlike("Verdict: works: 71.0 % …", printed) == ["Verdict: works: 71.0 % …"]
-    assert unlike("Verdict: works: 81.9 %", printed) == ["Verdict: works: 81.9 %"]
-    assert unlike("end\nbico │ 93.8 % │ of 597", printed) == ["bico │ 93.8 % │ of 597"], "in the order that is printed"
