@@ -76,4 +76,5 @@ def test_a_port_that_would_be_lost_is_refused():
     ran = run("demo/ft", "--to", "demo/plus", "--dataset", "demo/task", "--output", "ported")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "Error: a job's disk is lost when it ends: add --push or --push-to REPO\n"
-    assert run("demo/ft", "--to", "demo/plus", "--dataset", "demo/nothing", "--push").stderr.startswith("Error: ")
+    first, error = run("demo/ft", "--to", "demo/plus", "--dataset", "demo/nothing", "--push").stderr.splitlines()
+    assert first.startswith("Porting ") and error.startswith("Error: ")
