@@ -18,6 +18,7 @@ from tests.mutants import (
     tasks,
     tokens,
     traced,
+    words,
 )
 
 ROOMS = (
@@ -35,6 +36,7 @@ ROOMS = (
     tasks,
     tokens,
     traced,
+    words,
     sounds,
     ranks,
     memory,
