@@ -20,6 +20,7 @@ from tests.mutants import (
     tasks,
     tokens,
     traced,
+    words,
 )
 
 ROOMS = (
@@ -38,6 +39,7 @@ ROOMS = (
     tasks,
     tokens,
     traced,
+    words,
     sounds,
     ranks,
     memory,

@@ -75,7 +75,7 @@ def test_the_recipe_and_the_command_of_a_port_say_the_same(pushed, told):
         {"alpha": "auto", "commit_message": "- α: #1 'so'", "private": True},
         {"bank": Path("/somewhere/else/texts.txt"), "matching": "pairs.yaml", "per_class": 3},
     ],
-    ids=str,
+    ids=["numbers", "lists", "texts", "words", "files"],
 )
 def test_any_settings_are_the_same_as_words_and_as_a_recipe(settings, told, written):
     redo = Redo("port", PortConfig, {"source": "a/b", "target": "c/d", "dataset": "e/f", **settings})
