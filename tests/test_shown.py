@@ -4,9 +4,9 @@ from support.snippets import PAGES, ROOT, by_the_paper, is_said, messages, quote
 
 from hf_bico.reports.worth import Word
 
-SHOWN = """│ target without the port │ 71.2% │
-│ target + τ by bico, the paper's method │ 78.2% │
-│ target + ported τ │ 83.9% │
+SHOWN = """ target without the port                 71.2%
+ target + τ by bico, the paper's method  78.2%
+ target + ported τ                       83.9%
 auto took response
 Verdict: works
 Next: nothing more: use it"""
@@ -33,6 +33,6 @@ def test_shown_output_must_be_what_is_printed():
 
 
 def test_of_a_port_by_auto_the_rows_that_it_shares_with_the_papers_method_are_compared():
-    start = "│ target without the port │ 71.2% │"
-    assert by_the_paper(SHOWN, other_head=False).splitlines() == [start, "│ target + ported τ │ 78.2% │"]
+    start = " target without the port                 71.2%"
+    assert by_the_paper(SHOWN, other_head=False).splitlines() == [start, " target + ported τ  78.2%"]
     assert by_the_paper(SHOWN, other_head=True) == start

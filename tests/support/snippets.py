@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-SKILL = ROOT / "hub_scripts" / "skills" / "hf-bico" / "SKILL.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), SKILL]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHOWN = "text"
 """The language of blocks that are not run: what the command before them prints."""
 POINTS = 3.0
@@ -99,7 +98,7 @@ def by_the_paper(shown: str, other_head: bool) -> str:
     """What is left of the shown output of `auto` where the same port is made by the paper's method alone: the row of
     that method unless the head was another's choice, and those of the models without a port.
     """
-    gone = r" ?target \+ ported|auto took|Verdict:|Next:" + (r"| ?target \+ τ by bico" if other_head else "")
+    gone = r" target \+ ported|auto took|Verdict:|Next:" + (r"| target \+ τ by bico" if other_head else "")
     kept = [line for line in shown.splitlines() if not re.match(gone, line)]
     return "\n".join(kept).replace("τ by bico, the paper's method", "ported τ")
 
