@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SKILL = ROOT / "hub_scripts" / "skills" / "hf-bico" / "SKILL.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), SKILL]
 SHOWN = "text"
 """The language of blocks that are not run: what the command before them prints."""
 POINTS = 3.0
