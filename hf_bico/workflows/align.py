@@ -31,7 +31,8 @@ from hf_bico.reports.report import MapsReport
 from hf_bico.tasks.heads import Placed, make_head
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.bases import make_bases_plan
-from hf_bico.workflows.config import CKA, INDEX, AlignConfig
+from hf_bico.workflows.choices import CKA, INDEX
+from hf_bico.workflows.config import AlignConfig
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import groups_within
 from hf_bico.workflows.plan import Plan, matching_record

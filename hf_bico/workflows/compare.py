@@ -35,7 +35,8 @@ from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
-from hf_bico.workflows.config import CompareConfig, OutputChoices
+from hf_bico.workflows.choices import OutputChoices
+from hf_bico.workflows.config import CompareConfig
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.plan import Plan, check_alpha, make_plan
 from hf_bico.workflows.polish import polish_of, with_polish

@@ -11,7 +11,7 @@ from hf_bico.io.changes.forms import Form
 from hf_bico.io.hub import Hub
 from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
-from hf_bico.workflows.config import PushChoices
+from hf_bico.workflows.choices import PushChoices
 
 OPENS = re.compile(
     r"(open_clip_model|model|delta|adapter_model)[\w.-]*\.safetensors(\.index\.json)?"

@@ -14,7 +14,7 @@ from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.writer import require_apart, require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.splits import lines
-from hf_bico.workflows.config import (
+from hf_bico.workflows.choices import (
     CKA,
     INDEX,
     FormChoices,

@@ -26,7 +26,8 @@ from hf_bico.tasks.requirements import head_of, require_task
 from hf_bico.tasks.samples import Task
 from hf_bico.tasks.scores import Score
 from hf_bico.tasks.splits import HubDataset
-from hf_bico.workflows.config import EvalConfig, ScoringChoices
+from hf_bico.workflows.choices import ScoringChoices
+from hf_bico.workflows.config import EvalConfig
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.opened import Known, known
 from hf_bico.workflows.reading import asked_of, dataset_of, scored_parts, task_split

@@ -31,7 +31,7 @@ from hf_bico.reports.card import write_card
 from hf_bico.reports.opening import Opening
 from hf_bico.reports.records import Origin, Written
 from hf_bico.reports.report import PortReport, without_other_models, write_report
-from hf_bico.workflows.config import PushChoices
+from hf_bico.workflows.choices import PushChoices
 from hf_bico.workflows.destination import Destination, destination_of, purport_of
 
 WEIGHTS = "model.safetensors"

@@ -35,17 +35,16 @@ from hf_bico.tasks.samples import Task, check_draw, classes_of
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.strategies import Calibration
 from hf_bico.workflows.announce import check_announcement
-from hf_bico.workflows.config import (
+from hf_bico.workflows.choices import (
     CKA,
     INDEX,
     FormChoices,
     MatchingChoices,
     OutputChoices,
-    PortConfig,
     PrecisionChoices,
     SamplingChoices,
-    TaskChoices,
 )
+from hf_bico.workflows.config import PortConfig, TaskChoices
 from hf_bico.workflows.destination import Destination, destination_of, is_wanted, purport_of
 from hf_bico.workflows.early import require_choices
 from hf_bico.workflows.elsewhere import Other, elsewhere_of

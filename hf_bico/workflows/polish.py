@@ -9,7 +9,7 @@ from hf_bico.core.methods.polished import Polish, Polished
 from hf_bico.families import PurposeKind
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.models import PortModels
-from hf_bico.workflows.config import PolishChoices
+from hf_bico.workflows.choices import PolishChoices
 
 LANGUAGE = frozenset(
     {PurposeKind.CAUSAL_LM, PurposeKind.SEQ2SEQ, PurposeKind.MASKED_LM, PurposeKind.SPEECH, PurposeKind.IMAGE_TEXT}

@@ -19,7 +19,7 @@ from hf_bico.families.new_tokens import make_room, with_room
 from hf_bico.io.hub import Hub
 from hf_bico.reports.records import Measured
 from hf_bico.reports.report import PortReport
-from hf_bico.workflows.config import PushChoices
+from hf_bico.workflows.choices import PushChoices
 from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.live_files import LiveForm, LiveResult, destination_for, fill
 

@@ -13,7 +13,7 @@ from hf_bico.tasks.samples import EVAL_SPLITS, Task, read_task
 from hf_bico.tasks.slices import HELD, REST, Part
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.usable import labelled
-from hf_bico.workflows.config import ReadingChoices
+from hf_bico.workflows.choices import ReadingChoices
 
 
 @dataclass(frozen=True)

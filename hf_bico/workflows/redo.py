@@ -9,7 +9,8 @@ from typing import Any
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.reports.verdict import Grade, Verdict
 from hf_bico.tasks.columns import SampleKind
-from hf_bico.workflows.config import INDEX, AlignConfig, CheckConfig, PortConfig, TaskChoices
+from hf_bico.workflows.choices import INDEX
+from hf_bico.workflows.config import AlignConfig, CheckConfig, PortConfig, TaskChoices
 from hf_bico.workflows.options import chosen, words, words_of
 from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.recipe import recipe_of

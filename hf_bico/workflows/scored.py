@@ -8,7 +8,7 @@ from hf_bico.core.notes import note
 from hf_bico.tasks.samples import Task, check_columns, choose
 from hf_bico.tasks.splits import HubDataset, Split
 from hf_bico.tasks.usable import UNLABELLED, check_labels, check_rows, class_column, labelled
-from hf_bico.workflows.config import ScoringChoices
+from hf_bico.workflows.choices import ScoringChoices
 
 HALVES = ("bfloat16", "float16")
 """What autocast runs matrix products in."""

@@ -26,7 +26,7 @@ from hf_bico.tasks.paired import Answered, ClassChange, by_class, paired
 from hf_bico.tasks.samples import Draw, Task
 from hf_bico.tasks.scores import Score
 from hf_bico.tasks.usable import class_column
-from hf_bico.workflows.config import ReadingChoices
+from hf_bico.workflows.choices import ReadingChoices
 from hf_bico.workflows.elsewhere import Other
 from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.scored import ScoringPlan

@@ -40,7 +40,7 @@ from hf_bico.tasks.objectives import ZeroShot, similarity_scores
 from hf_bico.tasks.requirements import TOKENIZERS
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.workflows.config import CKA, MatchingChoices
+from hf_bico.workflows.choices import CKA, MatchingChoices
 from hf_bico.workflows.elsewhere import check_elsewhere
 from hf_bico.workflows.plan import Plan, matching_of
 from hf_bico.workflows.run import Run

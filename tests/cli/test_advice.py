@@ -5,6 +5,7 @@ import inspect
 import re
 import shlex
 import shutil
+from dataclasses import is_dataclass
 from pathlib import Path
 
 import typer
@@ -12,7 +13,7 @@ from support.commands import TINY_PORT, assert_refused, hf_bico, json_of
 
 import hf_bico as package
 from hf_bico.cli.main import app
-from hf_bico.workflows import config
+from hf_bico.workflows import choices, config
 from hf_bico.workflows.options import flags_of
 
 NAMED = re.compile(r"setting\(\"(\w+)\"\)|setting\('(\w+)'\)")
@@ -26,8 +27,8 @@ def advised() -> dict[str, str]:
 
 def there() -> set[str]:
     """Names of all settings: of configs, commands, and public functions and classes of the Python API."""
-    configs = [each for _, each in inspect.getmembers(config, inspect.isclass) if each.__module__ == config.__name__]
-    found = {name for each in configs for name in flags_of(each)}
+    parts = [each for module in (choices, config) for _, each in inspect.getmembers(module, inspect.isclass)]
+    found = {name for each in parts if is_dataclass(each) for name in flags_of(each)}
     found |= {name for command in app.registered_commands for name in inspect.signature(command.callback).parameters}
     for each in (getattr(package, name) for name in package.__all__ if name != "PortError"):
         parts = [each, *vars(each).values()] if inspect.isclass(each) else [each]

@@ -18,7 +18,8 @@ from hf_bico.families.beside import groups_of
 from hf_bico.io.changes.forms import Storage
 from hf_bico.io.reference import Reference
 from hf_bico.tasks.columns import parse_columns
-from hf_bico.workflows.config import INDEX, PortConfig
+from hf_bico.workflows.choices import INDEX
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.destination import is_wanted
 from hf_bico.workflows.fleet.reading import Item, Said
 from hf_bico.workflows.plan import calibration_of, check_alpha, matching_of

@@ -12,7 +12,8 @@ from hf_bico.io import jobs
 from hf_bico.io.changes.delta import REPORT_FILE
 from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Reference
-from hf_bico.workflows.config import CKA, INDEX, PortConfig
+from hf_bico.workflows.choices import CKA, INDEX
+from hf_bico.workflows.config import PortConfig
 from hf_bico.workflows.fleet.ledger import Entry, Ledger, State
 from hf_bico.workflows.fleet.reading import Hardware, Said
 from hf_bico.workflows.fleet.results import done, failed, fresh

@@ -16,7 +16,8 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.reference import Reference
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.workflows.bases import require_storable
-from hf_bico.workflows.config import INDEX, AlignConfig, PortConfig, ReadingChoices
+from hf_bico.workflows.choices import INDEX, ReadingChoices
+from hf_bico.workflows.config import AlignConfig, PortConfig
 from hf_bico.workflows.fleet.cells import Cell, slug
 from hf_bico.workflows.fleet.reading import OF_ALIGN, Said
 from hf_bico.workflows.options import options_of, words_of
