@@ -92,7 +92,7 @@ def test_a_callback_prints_short():
         (object(), "object"),
         ("x" * 99, "'" + "x" * 58 + "…"),
     ],
-    ids=str,
+    ids=["tensor", "list", "mapping", "object", "text"],
 )
 def test_values_in_a_few_words(value, said):
     assert brief(value) == said
