@@ -34,7 +34,11 @@ CALLS: Mapping[PurposeKind, tuple[str, str]] = {
     PurposeKind.CAUSAL_LM: ("text-generation", "{text}, max_new_tokens=20, do_sample=False"),
     PurposeKind.SOUND_CLASSES: ("audio-classification", '{"raw": samples, "sampling_rate": rate}'),
     PurposeKind.CTC: ("automatic-speech-recognition", '{"raw": samples, "sampling_rate": rate}'),
-    PurposeKind.SPEECH: ("automatic-speech-recognition", '{"raw": samples, "sampling_rate": rate}'),
+    PurposeKind.SPEECH: (
+        "automatic-speech-recognition",
+        '{"raw": samples, "sampling_rate": rate}, '
+        'generate_kwargs={"max_new_tokens": (pipe.model.generation_config.max_length or 32) // 2}',
+    ),
 }
 """What a transformers pipeline takes: its task, and how a sample goes in."""
 FEEDS: Mapping[PurposeKind, str] = {
@@ -83,7 +87,7 @@ def _program(opening: Opening, shown: Shown, load: str, model: str, *, ours: boo
     if library == "open_clip":
         return _clip(load, shown)
     if library == SENTENCES:
-        return f"{load}\n{_similar(shown)}"
+        return load + _by_hand(PurposeKind.FEATURES, shown) if ours else f"{load}\n{_similar(shown)}"
     if library != "transformers" or kind is None:
         return load
     if kind is PurposeKind.ZERO_SHOT:
@@ -167,7 +171,8 @@ def _by_hand(kind: PurposeKind, shown: Shown) -> str:
         return (
             f'\ninputs = tokenizer({texts}, return_tensors="pt")\n'
             "ends = model(**inputs)\n"
-            "first, last = ends.start_logits[0].argmax(), ends.end_logits[0].argmax()\n"
+            "first = ends.start_logits[0].argmax()\n"
+            "last = first + ends.end_logits[0, first:].argmax()\n"
             "print(tokenizer.decode(inputs.input_ids[0, first : last + 1]))"
         )
     if kind is PurposeKind.FEATURES:
