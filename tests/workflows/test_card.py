@@ -4,8 +4,10 @@ import contextlib
 import io
 import json
 import re
+import shutil
 
 import pytest
+import yaml
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from support.commands import assert_refused, hf_bico, json_of
 from support.deltas import ported as ported_as
@@ -100,8 +102,6 @@ def test_another_dataset_is_scored_too(world, capsys, monkeypatch, tmp_path):
 
 
 def test_a_folder_is_written_anew_and_keeps_its_owners_words(pushed, capsys, monkeypatch, tmp_path):
-    import shutil
-
     place = tmp_path / "port"
     shutil.copytree(pushed[0], place)
     before = body(place).strip()
@@ -178,3 +178,43 @@ def test_a_report_without_an_opening_has_no_card(pushed):
     report = replace(PortReport.from_json(pushed[2].report), opening=None)
     with pytest.raises(PortError, match="port again"):
         card_text(report, "https://hub", ())
+
+
+def test_a_benchmark_has_its_leaderboards_file(world, capsys, monkeypatch, tmp_path):
+    """Where the Hub lists the dataset as one, and it has one task of the split that was scored."""
+    api, place = HfApi(), tmp_path / "data"
+    shutil.copytree(world / "task", place)
+    card = (place / "README.md").read_text() if (place / "README.md").exists() else "---\n---\n"
+    tagged = card.replace("---\n", "---\ntags:\n- benchmark:official\n", 1)
+    tasks = "tasks:\n- {id: shapes, config: default, split: test}\n- {id: others, config: default, split: train}\n"
+
+    def scored(name: str, card: str, tasks: str) -> list[str]:
+        (place / "README.md").write_text(card)
+        (place / "eval.yaml").write_text(tasks)
+        api.create_repo(name, repo_type="dataset")
+        api.upload_folder(folder_path=place, repo_id=name, repo_type="dataset")
+        words = ["port", "demo/ft", "--to", "demo/plus", "--dataset", name, "-n", "8", "--method", "bico"]
+        out = tmp_path / name.split("/")[1]
+        assert hf_bico(capsys, monkeypatch, *words, "--output", out).code == 0
+        return list((out / ".eval_results").glob("*.yaml"))
+
+    (file,) = scored("demo/benchmark", tagged, tasks)
+    (entry,) = yaml.safe_load(file.read_text())
+    report = json.loads((tmp_path / "benchmark" / "hf_bico.json").read_text())
+    assert entry["dataset"]["id"] == "demo/benchmark" and entry["dataset"]["task_id"] == "shapes"
+    assert entry["value"] == round(report["evaluation"]["ported"]["value"], 6)
+    assert scored("demo/no-benchmark", card, tasks) == []
+    assert scored("demo/two-tasks", tagged, tasks.replace("split: train", "split: test")) == []
+
+
+def test_languages_are_those_of_both_models(world, capsys, monkeypatch, tmp_path):
+    """The fine-tune's card and the new base's each name theirs."""
+    for name, language in (("ft", "de"), ("plus", "[en, de]")):
+        shutil.copytree(world / name, tmp_path / name)
+        card = tmp_path / name / "README.md"
+        text = card.read_text() if card.exists() else "---\n---\n"
+        card.write_text(text.replace("---\n", f"---\nlanguage: {language}\n", 1))
+    words = ["port", tmp_path / "ft", "--base", "demo/base", "--to", tmp_path / "plus", "--dataset", "demo/task"]
+    out = tmp_path / "out"
+    assert hf_bico(capsys, monkeypatch, *words, "-n", "8", "--method", "bico", "--output", out).code == 0
+    assert ModelCard.load(out / "README.md").data.to_dict()["language"] == ["en", "de"]
