@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import datasets
 import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
@@ -85,9 +86,18 @@ def test_flips_are_counted_on_the_samples(pushed):
 
 
 def test_another_dataset_is_scored_too(world, capsys, monkeypatch, tmp_path):
-    """The task's own test split again, so that the scores must be those of the task."""
-    HfApi().create_repo("demo/elsewhere", repo_type="dataset", exist_ok=True)
-    HfApi().upload_folder(folder_path=world / "task", repo_id="demo/elsewhere", repo_type="dataset")
+    """The task's own test split again with its classes in another order: the scores must be those of the task."""
+    place, file = tmp_path / "elsewhere", "data/test-00000-of-00001.parquet"
+    shutil.copytree(world / "task", place)
+    rows = datasets.Dataset.from_parquet(str(place / file))
+    names = rows.features["label"].names
+    turned = rows.features | {"label": datasets.ClassLabel(names=names[::-1])}
+    labels = [len(names) - 1 - label for label in rows["label"]]
+    made = {"image": rows["image"], "label": labels}
+    datasets.Dataset.from_dict(made, features=datasets.Features(turned)).to_parquet(place / file)
+    (place / "data" / "train-00000-of-00001.parquet").unlink()
+    HfApi().create_repo("demo/elsewhere", repo_type="dataset")
+    HfApi().upload_folder(folder_path=place, repo_id="demo/elsewhere", repo_type="dataset")
     words = (*PORT, "--also", "demo/elsewhere", "--output", tmp_path / "out")
     found = json_of(capsys, monkeypatch, *words)["evaluation"]
     (other,) = found["elsewhere"]
