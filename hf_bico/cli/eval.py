@@ -7,7 +7,7 @@ from hf_bico.workflows.config import EvalConfig
 
 @command(EvalConfig, "Scoring {refs} on {dataset}")
 def evaluate(config: EvalConfig, call: Call) -> None:
-    """Score every REF as it is: a whole model, or a delta or an adapter over its base."""
+    """Score models as they are: whole, or a delta or an adapter over its base."""
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.evaluate import run
 

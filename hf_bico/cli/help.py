@@ -48,6 +48,11 @@ EXAMPLES = {
         "hf-bico apply org/ft-on-new-base-delta --to org/new-base --output whole",
     ),
     "card": ("hf-bico card ported", "hf-bico card org/ft-on-new-base --push"),
+    "report": ("hf-bico report ported --open", "hf-bico report org/ft-on-new-base --output port.html"),
+    "eval": (
+        "hf-bico eval org/ft-on-new-base --dataset org/samples",
+        "hf-bico eval org/ft org/ft-on-new-base --dataset org/samples --split test -n 500",
+    ),
     "methods": ("hf-bico methods", "hf-bico methods --format json"),
 }
 """Command → what it can be told."""

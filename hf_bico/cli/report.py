@@ -10,7 +10,7 @@ from hf_bico.workflows.config import ReportConfig
 
 @command(ReportConfig, "Making a page of {place}")
 def report(config: ReportConfig, call: Call) -> None:
-    """Make one HTML page of what was reported of a port, of maps, of a comparison or of a check.
+    """Make one HTML page of a port, of maps, of a comparison or a check.
 
     The page holds all that it shows: it asks the network for nothing, and runs no script.
     """

@@ -39,8 +39,8 @@ def test_a_lora_and_both_versions_are_repos_that_the_tool_compares(brief, monkey
     import datasets
 
     data = brief / "heading"
-    for split in ("train", "test"):
-        datasets.Dataset.from_list(TEXTS).to_parquet(data / "data" / f"{split}-00000-of-00001.parquet")
+    for split, rows in (("train", TEXTS), ("test", [{**row, "prompt": f"{row['prompt']} again"} for row in TEXTS])):
+        datasets.Dataset.from_list(rows).to_parquet(data / "data" / f"{split}-00000-of-00001.parquet")
     monkeypatch.setattr(next_results, "dataset", lambda task: data)
     monkeypatch.setattr(next_results, "SEEDS", 1)
     monkeypatch.setitem(next_results.SCORED, "lm", 4)

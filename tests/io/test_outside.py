@@ -86,7 +86,7 @@ def test_yaml_with_aliases_that_are_few():
 
 @pytest.mark.parametrize("text", ["ignore_metadata_errors: true", "1: 2", "model-index: 3", "eval_results: [a]"])
 def test_cards_with_keys_of_all_kinds(text):
-    assert card_of(f"---\n{text}\nlicense: mit\nbase_model: a/b\n---\n", "it") == ("a/b", "mit")
+    assert card_of(f"---\n{text}\nlicense: mit\nbase_model: a/b\n---\n", "it")[:2] == ("a/b", "mit")
 
 
 def test_a_card_that_is_a_list():

@@ -112,7 +112,8 @@ class Broken:
     def assert_whole(self, name: str, files: Mapping[str, str]) -> None:
         right = self.clean[name].files
         assert files.keys() == right.keys()
-        assert [each for each in right if each not in OURS and files[each] != right[each]] == []
+        odd = [each for each in right if each not in OURS and files[each] != right[each]]
+        assert odd == [], odd
 
     def assert_nothing_half(self, name: str, repo: str, most: int = 1) -> int:
         """The output is whole or not there, and so is each commit; how many there are."""
@@ -152,7 +153,8 @@ class Broken:
         """No file of ours is left but results; downloads that were cut short are the client's, for `hf cache prune`."""
         assert {path.name for path in self.root.iterdir()} <= {"out", "home", "tmp", "b1", "b2"}
         assert list(self.home.glob("assets/hf_bico/ports/*")) == []
-        assert [path.name for path in (self.root / "tmp").iterdir()] == []
+        left = [path.name for path in (self.root / "tmp").iterdir()]
+        assert left == [], left
 
 
 def assert_one_line(ran: Ran, code: int, *, quiet: bool = True) -> None:

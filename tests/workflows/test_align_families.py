@@ -117,11 +117,12 @@ def test_an_adapter_moves_over_maps_as_its_factors(tmp_path):
 def test_label_free_maps_of_plain_texts_serve_a_classifier(tmp_path):
     """Made by language models of texts without labels. By hand, out of the files: τ_B = s L τ_A Rᵀ."""
     write_family(tmp_path, "llama")
-    table = {"text": texts("train"), "label": [i % 3 for i in range(66)]}
     classes = datasets.ClassLabel(names=["one", "two", "three"])
     features = datasets.Features(text=datasets.Value("string"), label=classes)
     for split in ("train", "test"):
         (tmp_path / "kinds" / "data").mkdir(parents=True, exist_ok=True)
+        rows = texts(split)
+        table = {"text": rows, "label": [i % 3 for i in range(len(rows))]}
         datasets.Dataset.from_dict(table, features=features).to_parquet(
             tmp_path / "kinds" / "data" / f"{split}-00000-of-00001.parquet"
         )

@@ -46,7 +46,7 @@ def test_calibration_samples_are_not_scored(world, leaky, capsys, monkeypatch, t
     assert ours["evaluation"]["ported"]["n"] == 70
     line = "20 of 90 evaluation samples are calibration samples and are not scored"
     assert f"Note: {line}" in said and line in ours["notes"] and "evaluation samples" not in nothing
-    assert "Not scored: 20 of its samples, which are among those that the port was made from." in card.read_text()
+    assert "Not scored: 20 samples of the split, which are among those that the port was made from." in card.read_text()
 
 
 def test_samples_without_labels_are_not_scored_either(world, leaky, capsys, monkeypatch, tmp_path):

@@ -94,7 +94,7 @@ def test_it_says_what_it_wrote_and_opens_it(capsys, monkeypatch, tmp_path):
     assert f"Written to {page}" in ran.out
     assert "No browser was found" in ran.err
     assert opened == [page.resolve().as_uri()]
-    assert hf_bico(capsys, monkeypatch, "report", tmp_path, "--open").err == ""
+    assert hf_bico(capsys, monkeypatch, "report", tmp_path, "--open", "--quiet").err == ""
 
 
 @pytest.mark.parametrize("name", tell.FILES[:1] + tell.FILES[2:])
