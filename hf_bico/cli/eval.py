@@ -7,7 +7,7 @@ from hf_bico.workflows.config import EvalConfig
 
 @command(EvalConfig, "Scoring {refs} on {dataset}")
 def evaluate(config: EvalConfig, call: Call) -> None:
-    """Score models as they are: whole, or a delta or an adapter over its base."""
+    """Score models, deltas and adapters as they are."""
     from hf_bico.io.hub import Hub
     from hf_bico.workflows.evaluate import run
 

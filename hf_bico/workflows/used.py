@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import tempfile
+import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,11 +36,15 @@ def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, wh
     ours = plan.lineage.dataset.folder is None and hub.about(plan.lineage.dataset).is_open
     shown = Shown(_texts(sample, ours), task.class_names, task.templates[0] if task.templates else Shown.template)
     target = plan.lineage.target
-    with tempfile.TemporaryDirectory(prefix="hf-bico-sample-") as place:
-        files = _files(sample, Path(place))
+    place = folder / ".sample"  # where whatever a kill leaves is removed by the next command
+    place.mkdir()
+    try:
+        files = _files(sample, place)
         names = {opening.repo or ".": str(folder), WHERE: str(base), **files}
         programs = usage(opening, shown, whole=whole, pinned=target.folder is None)
         return opening.using(*(_run(code, names) for code in programs))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _texts(sample: Sample, ours: bool) -> tuple[str, ...]:
