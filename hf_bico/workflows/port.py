@@ -122,6 +122,8 @@ class Told(NamedTuple):
     report: PortReport
     recipe: str
     """The text of its recipe."""
+    runs: bool
+    """Whether there is memory to run the card's code."""
 
 
 def run(config: PortConfig, hub: Hub, track: Track = untracked) -> Outcome:
@@ -178,7 +180,9 @@ def _run(config: PortConfig, running: Run) -> Outcome:
         )
         refusal = None if config.allow_regression or not delivery.destination else refusal_of(verdict)
         to = replace(delivery, destination=None) if refusal else delivery
-        report, url = _deliver(session, drawn, carried.shaped, Told(report, again.recipe), to, running)
+        report, url = _deliver(
+            session, drawn, carried.shaped, Told(report, again.recipe, config.memory is None), to, running
+        )
         told = None
         if config.announce and url and to.destination:
             told = announce(running.hub, plan.lineage.source, to.destination.repo)
@@ -319,7 +323,8 @@ def _deliver(
         opening = Opening.of(plan.models.library, plan.models.purpose, repo)
         told[0] = replace(text.report, delta=delta, opening=opening)
         write_report(stage, told[0])  # a delta opens by it
-        opening = used(opening, plan, stage, session.folders[2], run.hub, whole=plan.storage.form is Form.MODEL)
+        whole = plan.storage.form is Form.MODEL
+        opening = used(opening, plan, stage, session.folders[2], run.hub, whole=whole, runs=text.runs)
         told[0] = replace(told[0], opening=opening)
         (stage / RECIPE_FILE).write_text(text.recipe, encoding="utf-8")
         write_report(stage, told[0])

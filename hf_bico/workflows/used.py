@@ -23,13 +23,14 @@ LINES = 12
 """The most lines of an output that are kept."""
 
 
-def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, whole: bool) -> Opening:
+def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, whole: bool, runs: bool) -> Opening:
     """Return how a port is opened, with the code of its card and what that printed.
 
     Args:
         folder: that of the port, with all that opens it.
         base: the target's.
         whole: whether it holds the whole model.
+        runs: whether there is memory to run it, which opens the port once more.
     """
     scoring, task = plan.scored, plan.samples.task
     sample = next(iter(samples_of(scoring.split, scoring.indices[:1], task)))
@@ -42,7 +43,7 @@ def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, wh
         files = _files(sample, place)
         names = {opening.repo or ".": str(folder), WHERE: str(base), **files}
         programs = usage(opening, shown, whole=whole, pinned=target.folder is None)
-        return opening.using(*(_run(code, names) for code in programs))
+        return opening.using(*(_run(code, names) if runs else Used(code) for code in programs))
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
