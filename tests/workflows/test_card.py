@@ -73,6 +73,13 @@ def test_code_that_fails_is_said_to_fail():
     assert len(_run("for i in range(99): print(i)", {}).output.splitlines()) == 13
 
 
+def test_within_a_memory_code_is_shown_and_not_run(world, capsys, monkeypatch, tmp_path):
+    report = json_of(capsys, monkeypatch, *PORT, "--memory", "40GB", "--output", tmp_path / "out")
+    (use,) = report["opening"]["used"]
+    assert "output" not in use and "error" not in use
+    assert use["code"] in body(tmp_path / "out") and "printed, when" not in body(tmp_path / "out")
+
+
 def test_flips_are_counted_on_the_samples(pushed):
     """Won and lost add up to the difference of the scores, for whomever the port is held against."""
     scores = pushed[2].evaluation
