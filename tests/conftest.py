@@ -11,8 +11,16 @@ _stack = ExitStack()
 _hub = _stack.enter_context(session_hub())
 
 
+LONGEST = ("test_docs.py", "test_devices.py", "test_fleet.py", "test_ranks.py")
+"""Files that take minutes, and go first: a file stays in one process, and one that began last would be waited for."""
+
+
 def pytest_unconfigure(config):
     _stack.close()
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session", autouse=True)
