@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hf_bico.cli.console import Format, Terminal, begin
-from hf_bico.core.errors import PortError
+from hf_bico.core.errors import PortError, setting
 from hf_bico.core.notes import listening
 from hf_bico.workflows.options import (
     ENDINGS,
@@ -106,6 +106,8 @@ def command(
 
 def _short(value: Any) -> str:
     """Return a value for the first line; of a commit its first digits."""
+    if isinstance(value, tuple):
+        return ", ".join(map(_short, value))
     return re.sub(r"(?<=@[0-9a-f]{7})[0-9a-f]{33}$", "", str(value))
 
 
@@ -118,6 +120,8 @@ def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:
         return {}
     from hf_bico.workflows.recipe import is_recipe, read_recipe
 
+    if not is_recipe(source) and "target" not in said:  # else it may be a repo that is called so
+        raise PortError(f"there is no recipe {source}: name a file, or a fine-tune and its {setting('target')}")
     return read_recipe(Path(source).expanduser(), {*said} - {"source"}) if is_recipe(source) else {}
 
 

@@ -50,6 +50,9 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     }
     terminal.say(_score_table(outcome.evaluation), data, outcome.url or str(outcome.output or ""))
     terminal.add(*outcome.report.get("roles", ()), *_said_of(outcome.report["method"]))
+    for each in outcome.evaluation.elsewhere or ():
+        also = f"Also on {each.dataset.name} ({each.split}, {each.ported.n} samples)"
+        terminal.add(f"{also}: {each.ported.metric} {each.ported}, the new base without the port {each.zero_shot}")
     verdict = outcome.verdict
     said = Text.assemble("Verdict: ", toned(verdict.word.value), f": {verdict.reason}")
     terminal.add(said, f"Next: {verdict.next}")

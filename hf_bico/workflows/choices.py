@@ -296,7 +296,8 @@ class OutputChoices:
 
     output: Path | None = option("A folder to write to; it must be new or empty.", None)
     overwrite: bool = option(
-        "Replace what is there already, if it is a result of hf-bico's; the new one is whole before the old one goes.",
+        "Replace what is there already, if it is a result of hf-bico's, with all that lies in it; the new one is whole "
+        "before the old one goes.",
         False,
     )
 

@@ -46,22 +46,27 @@ class Other:
         return replace(asked, objective=made)
 
 
-def elsewhere_of(config: PortConfig, hub: Hub, models: PortModels) -> tuple[Other, ...]:
+def elsewhere_of(config: PortConfig, hub: Hub, models: PortModels, own: Pinned) -> tuple[Other, ...]:
     """Return the other datasets that were asked for.
 
+    Args:
+        own: the port's own dataset.
+
     Raises:
-        PortError: one cannot be read, or the port's model cannot be asked of it.
+        PortError: one cannot be read, or is the port's own, or the port's model cannot be asked of it.
     """
-    return tuple(_opened(name, config, hub, models) for name in config.also)
+    return tuple(_opened(name, config, hub, models, own) for name in config.also)
 
 
-def _opened(name: str, config: PortConfig, hub: Hub, models: PortModels) -> Other:
+def _opened(name: str, config: PortConfig, hub: Hub, models: PortModels, own: Pinned) -> Other:
     if models.head in (HeadKind.PROBE, HeadKind.NONE):
         raise PortError(
             f"{setting('also')} {name}: a model of features has no score of its own there; leave it out, or give "
             f"a {setting('dataset')} of pairs"
         )
     pinned = hub.resolve(name, "dataset")
+    if (pinned.name, pinned.commit, pinned.folder) == (own.name, own.commit, own.folder):
+        raise PortError(f"{setting('also')} {name}: the port is scored on it anyway: name another dataset")
     dataset = HubDataset(hub, pinned, streaming=config.streaming)
     parts = scored_parts(dataset, None)
     _, task = read_split(replace(config, templates=None), dataset, parts[0], {}, models.purpose)

@@ -174,7 +174,7 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
         languages=_said(plan.lineage, hub, "language"),
         destination=destination,
         unlabelled=more,
-        others=elsewhere_of(config, hub, plan.models),
+        others=elsewhere_of(config, hub, plan.models, plan.lineage.dataset),
     )
 
 

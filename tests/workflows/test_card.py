@@ -116,6 +116,8 @@ def test_another_dataset_is_scored_too(world, capsys, monkeypatch, tmp_path):
     assert [result.dataset_type for result in card.data.eval_results] == ["demo/task", "demo/elsewhere"]
     assert "demo/elsewhere" in json.loads((tmp_path / "out" / "hf_bico.json").read_text())["command"]
     assert_refused(hf_bico(capsys, monkeypatch, *PORT, "--also", "demo/nowhere"), "demo/nowhere")
+    own = hf_bico(capsys, monkeypatch, *PORT, "--also", "demo/task")
+    assert own.code == 2 and "the port is scored on it anyway" in own.err
 
 
 def test_a_folder_is_written_anew_and_keeps_its_owners_words(pushed, capsys, monkeypatch, tmp_path):

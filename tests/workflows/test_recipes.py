@@ -103,6 +103,7 @@ def test_what_a_recipe_lacks_may_be_said_beside_it(told, written, capsys, monkey
     assert told(recipe, "--to", "demo/plus", "--dataset", "demo/task").target == "demo/plus"
     assert_refused(hf_bico(capsys, monkeypatch, "port", recipe), "dataset is missing; target is missing")
     assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus"), "--dataset is missing")
+    assert_refused(hf_bico(capsys, monkeypatch, "port", "gone.yaml"), "there is no recipe gone.yaml")
 
 
 WRONG = {
