@@ -19,7 +19,7 @@ from hf_bico.core.transport import Moved, Taught
 from hf_bico.core.types import Fit, Pair
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.changes.forms import Cut, Form, Shaped
-from hf_bico.io.reference import Lineage
+from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.reports.plain import maybe
 from hf_bico.tasks.columns import SampleKind
 
@@ -45,6 +45,11 @@ class Origin:
     """Whether it is a folder or a model in memory, which has no commit."""
     sha256: str | None = maybe()
     """Hash of a model's weights."""
+
+    @classmethod
+    def of(cls, pinned: Pinned, sha256: str | None = None) -> "Origin":
+        """Return what a report says of a repo or a folder."""
+        return cls(pinned.name, pinned.commit, pinned.folder is not None, sha256)
 
 
 @dataclass(frozen=True)
@@ -345,10 +350,7 @@ def origins(lineage: Lineage, hashes: Mapping[str, str]) -> dict[str, Origin]:
     Args:
         hashes: sha256 of the models' weights, by role; a local folder has no commit, and they stand for it.
     """
-    return {
-        role: Origin(pinned.name, pinned.commit, pinned.folder is not None, hashes.get(role))
-        for role, pinned in vars(lineage).items()
-    }
+    return {role: Origin.of(pinned, hashes.get(role)) for role, pinned in vars(lineage).items()}
 
 
 def layer_table(pairs: Sequence[Pair]) -> tuple[LayerRow, ...]:

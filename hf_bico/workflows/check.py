@@ -101,7 +101,7 @@ def _run(config: CheckConfig, running: Run) -> dict[str, Any]:
 
 def _origins(pinned: tuple[Pinned, Pinned, Pinned]) -> dict[str, Origin]:
     roles = zip(("source", "base", "target"), pinned, strict=True)
-    return {role: Origin(each.name, each.commit, each.folder is not None) for role, each in roles}
+    return {role: Origin.of(each) for role, each in roles}
 
 
 def _move(

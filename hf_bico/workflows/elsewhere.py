@@ -8,7 +8,6 @@ from hf_bico.families.heads import HeadKind
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import PortModels
 from hf_bico.io.reference import Pinned
-from hf_bico.reports.records import Origin
 from hf_bico.tasks.asked import Asked, check_answers, class_order, objective_of
 from hf_bico.tasks.embeddings import Embedding
 from hf_bico.tasks.requirements import head_of
@@ -27,11 +26,6 @@ class Other:
     config: str | None
     task: Task
     scoring: ScoringPlan
-
-    @property
-    def origin(self) -> Origin:
-        """What a report says of it."""
-        return Origin(self.pinned.name, self.pinned.commit, self.pinned.folder is not None)
 
     def key(self) -> list[object]:
         """Return what tells its samples from all others."""

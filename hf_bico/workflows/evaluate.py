@@ -13,7 +13,7 @@ from hf_bico.core.notes import listening
 from hf_bico.families.heads import HeadKind
 from hf_bico.io.checkpoints import pick_device
 from hf_bico.io.hub import Hub
-from hf_bico.io.reference import Lineage, Pinned
+from hf_bico.io.reference import Lineage
 from hf_bico.reports.evaluated import EvalReport, ModelScore
 from hf_bico.reports.records import Environment, Origin
 from hf_bico.tasks.asked import Asked, check_answers, class_order, objective_of
@@ -152,7 +152,7 @@ def _run(config: EvalConfig, running: Run) -> Evaluated:
         indices = unseen(plan.split, plan.name, plan.indices, first, seen, running.track, mend)
     with running.clock("evaluate"):
         found = _scored(config, asked, plan, indices, running)
-    lineage = {"dataset": _origin(dataset.pinned)}
+    lineage = {"dataset": Origin.of(dataset.pinned)}
     told = [_told(name, each.known, score) for name, each, (_, score) in zip(config.refs, asked, found, strict=True)]
     report = EvalReport(
         lineage=lineage,
@@ -248,13 +248,9 @@ def _opened(question: _Question, config: EvalConfig, hub: Hub, device: str, plan
 def _told(name: str, known: Known, score: Score) -> ModelScore:
     return ModelScore(
         name=name,
-        model=_origin(known.pinned),
-        base=None if known.base is None else _origin(known.base),
+        model=Origin.of(known.pinned),
+        base=None if known.base is None else Origin.of(known.base),
         form=known.form,
         purpose=known.purpose.kind.value,
         score=score,
     )
-
-
-def _origin(pinned: Pinned) -> Origin:
-    return Origin(pinned.name, pinned.commit, pinned.folder is not None)

@@ -1,6 +1,6 @@
 """What is known of a port before any weight is read: every input pinned, every choice checked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -167,11 +167,12 @@ def make_port_plan(config: PortConfig, hub: Hub) -> Plan:
             f"and name its repo with {setting('target')}, or push the port {setting('form')} model"
         )
     destination = destination_of(purport_of(plan.lineage, hub, storage.form), hub, config)
+    cards = [hub.card(pinned) for pinned in (plan.lineage.target, plan.lineage.source)]
     return replace(
         plan,
         storage=storage,
-        licenses=_said(plan.lineage, hub, "license"),
-        languages=_said(plan.lineage, hub, "language"),
+        licenses=_said(card.license for card in cards),
+        languages=_said(card.language for card in cards),
         destination=destination,
         unlabelled=more,
         others=elsewhere_of(config, hub, plan.models, plan.lineage.dataset),
@@ -401,12 +402,7 @@ def check_alpha(alpha: float | str) -> None:
         raise PortError(f"{setting('alpha')} is a number or {AUTO}, not {alpha!r}")
 
 
-def _said(lineage: Lineage, hub: Hub, what: str) -> tuple[str, ...]:
-    """Return what the cards of the target and the source say of themselves, each once.
-
-    Args:
-        what: license or language.
-    """
-    found = [getattr(hub.card(pinned), what) for pinned in (lineage.target, lineage.source)]
-    each = [str(name) for entry in found for name in (entry if isinstance(entry, list) else [entry]) if name]
+def _said(entries: Iterable[Any]) -> tuple[str, ...]:
+    """Return the names that cards give for something, a name or a list of them each, every name once."""
+    each = [str(name) for entry in entries for name in (entry if isinstance(entry, list) else [entry]) if name]
     return tuple(dict.fromkeys(each))

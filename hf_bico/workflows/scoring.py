@@ -17,6 +17,7 @@ from hf_bico.io.changes.source import open_model
 from hf_bico.io.fits import borrowed
 from hf_bico.io.models import RepoModel
 from hf_bico.io.workspace import Workspace
+from hf_bico.reports.records import Origin
 from hf_bico.reports.report import Elsewhere, Evaluation
 from hf_bico.tasks.asked import Asked
 from hf_bico.tasks.evaluation import Evaluator
@@ -120,7 +121,9 @@ def score_all(
         paired=tuple(pairs) or None,
         classes=_classes(evaluator, found["ported"], found["zero_shot"]) or None,
         elsewhere=tuple(
-            Elsewhere(each.origin, each.scoring.name, before.score, after.score, paired(after, before, "zero_shot"))
+            Elsewhere(
+                Origin.of(each.pinned), each.scoring.name, before.score, after.score, paired(after, before, "zero_shot")
+            )
             for each, before, after in zip(plan.others, others["zero_shot"], others["ported"], strict=True)
         )
         or None,

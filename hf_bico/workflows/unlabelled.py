@@ -53,7 +53,7 @@ class Unlabelled:
         pinned = self.dataset.pinned
         columns = ColumnsRecord(self.columns.kind, dict(self.columns.names))
         samples = CalibrationRecord(**drawn.record(), columns=columns, config=self.dataset.config)
-        return UnlabelledRecord(Origin(pinned.name, pinned.commit, pinned.folder is not None), samples)
+        return UnlabelledRecord(Origin.of(pinned), samples)
 
 
 def unlabelled_of(
