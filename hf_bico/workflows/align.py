@@ -31,6 +31,7 @@ from hf_bico.reports.report import MapsReport
 from hf_bico.tasks.heads import Placed, make_head
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.bases import make_bases_plan
+from hf_bico.workflows.blocks import match_blocks
 from hf_bico.workflows.choices import CKA, INDEX
 from hf_bico.workflows.config import AlignConfig
 from hf_bico.workflows.deliver import Delivery
@@ -78,7 +79,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
     session, prints = open_bases(plan, running)
     with running.clock("draw"):
         drawn = session.draw(track)
-        session, found = session.matched(config, drawn, track)
+        session, found = match_blocks(session, config, drawn, track)
     told: list[MapsReport] = []
 
     def fill(stage: Path, repo: str | None) -> None:

@@ -31,6 +31,7 @@ from hf_bico.reports.verdict import Verdict, impossible, judge, unseen
 from hf_bico.tasks.columns import SampleKind
 from hf_bico.tasks.samples import Draw
 from hf_bico.tasks.scores import Score
+from hf_bico.workflows.blocks import match_blocks
 from hf_bico.workflows.chance import require_learnt
 from hf_bico.workflows.config import CheckConfig
 from hf_bico.workflows.dry_run import cost, work_of
@@ -153,7 +154,7 @@ def _with_samples(config: CheckConfig, method: Method, report: CheckReport, run:
     session = open_session(plan, run)
     with run.clock("draw"):
         drawn = session.draw(run.track)
-        session, matched = session.matched(config, drawn, run.track)
+        session, matched = match_blocks(session, config, drawn, run.track)
         session = session.with_head(drawn, run.track)
     try:
         if not config.allow_regression:

@@ -34,6 +34,7 @@ from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
 from hf_bico.tasks.scores import Score, recovered
 from hf_bico.tasks.strategies import Calibration
+from hf_bico.workflows.blocks import match_blocks
 from hf_bico.workflows.chance import judged_classes, require_better_than_chance
 from hf_bico.workflows.choices import OutputChoices
 from hf_bico.workflows.config import CompareConfig
@@ -173,7 +174,7 @@ class _Draws:
         """Add the rows of one more draw."""
         bench, track = self.bench, self.bench.run.track
         drawn = self.drawn[calibration]
-        session, _ = self.opened.matched(bench.config, drawn, track)
+        session, _ = match_blocks(self.opened, bench.config, drawn, track)
         session = session.with_head(drawn, track)
         probed = session.plan.models.head is HeadKind.PROBE
         key = {

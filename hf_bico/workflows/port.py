@@ -49,6 +49,7 @@ from hf_bico.reports.worth import Worth, refusal_of, worth
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.samples import Draw
 from hf_bico.workflows.announce import announce, write_benchmark
+from hf_bico.workflows.blocks import compared, match_blocks
 from hf_bico.workflows.card import kept_text
 from hf_bico.workflows.chance import judged_classes, require_learnt
 from hf_bico.workflows.companions import write_companions
@@ -149,7 +150,8 @@ def _run(config: PortConfig, running: Run) -> Outcome:
     delivery.require_room(sum(tensor.nbytes for tensor in session.weights.values()))
     with running.clock("draw"):
         drawn = session.draw(running.track)
-        session, found = session.with_unlabelled().matched(config, drawn, running.track)
+        session, found = match_blocks(session.with_unlabelled(), config, drawn, running.track)
+        found = found or compared(session, drawn)
         workspace = _workspace(config, session, drawn)
         session = session.with_head(drawn, running.track)
         evaluator = here().lead("what is scored", partial(evaluator_of, session, [drawn], running.track))

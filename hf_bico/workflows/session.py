@@ -13,12 +13,9 @@ from torch import Tensor
 
 from hf_bico.core.collect import Scores
 from hf_bico.core.errors import PortError, setting
-from hf_bico.core.experts import match_experts
 from hf_bico.core.folds import LEAST, halved
 from hf_bico.core.method import Fold, Job, Track
-from hf_bico.core.pairing import ROUTER, by_path
 from hf_bico.core.riders import Vocabularies
-from hf_bico.core.similarity import cka_matrix, monotone_path
 from hf_bico.core.types import Tensors
 from hf_bico.families import Answer, Library, Loaded, PurposeKind
 from hf_bico.families.beside import vocabularies_of
@@ -30,7 +27,7 @@ from hf_bico.io.adapter import CONFIG
 from hf_bico.io.changes.source import SourceChange, fetch, only_in_source, open_model, read_change
 from hf_bico.io.checkpoints import Named, shards
 from hf_bico.io.fits import borrowed
-from hf_bico.io.models import PortModels, RepoModel, pair_models
+from hf_bico.io.models import PortModels, RepoModel
 from hf_bico.io.reference import Pinned, require_new_weights, sha256
 from hf_bico.tasks.asked import Asked, check_answers, objective_of, zero_shot_head
 from hf_bico.tasks.batches import Batches
@@ -40,9 +37,8 @@ from hf_bico.tasks.objectives import ZeroShot, similarity_scores
 from hf_bico.tasks.requirements import TOKENIZERS
 from hf_bico.tasks.samples import Draw, Sample, draw, samples_of
 from hf_bico.tasks.strategies import Calibration
-from hf_bico.workflows.choices import CKA, MatchingChoices
 from hf_bico.workflows.elsewhere import check_elsewhere
-from hf_bico.workflows.plan import Plan, matching_of
+from hf_bico.workflows.plan import Plan
 from hf_bico.workflows.run import Run
 
 
@@ -179,46 +175,6 @@ class Session:
     def without_base(self) -> "Session":
         """Return a session that has let go of the base, so that there is room for the fine-tune."""
         return replace(self, placed=replace(self.placed, base=None))
-
-    def matched(self, config: MatchingChoices, drawn: Draw, track: Track) -> tuple["Session", dict[str, Any] | None]:
-        """Return a session whose blocks are paired by their likeness on the samples, if that was asked for.
-
-        Returns:
-            The session, and what the layer matching found, for the report.
-        """
-        if config.matching != CKA:
-            return self.with_experts(drawn), {"rule": self.plan.maps.made.rule} if self.plan.maps else None
-        models, job = self.plan.models, self.job(drawn)
-        dropped = models.optional_towers - {pair.target.tower for pair in models.pairs}
-        own, theirs = (
-            [site for site in each.sites(every=True) if site.tower not in dropped]
-            for each in (models.base, models.target)
-        )
-        towers = list(dict.fromkeys(site.tower for site in own if site.depth is not None))
-        matrices = {
-            tower: cka_matrix(job.base, job.target, (own, theirs), tower, job.batches)
-            for tower in track(towers, "Comparing blocks", len(towers))
-        }
-        paths = {tower: monotone_path(matrix) for tower, matrix in matrices.items()}
-        rule = matching_of(config, by_path(paths | dict.fromkeys(dropped)))
-        pairs, _ = pair_models(models.base, models.target, rule)
-        models = replace(models, pairs=(*pairs, *models.layers.moved)).without(dropped)
-        self.plan.method.check(models.pairs)
-        change = self.change and self.change.accounted(models, self.vocabularies)
-        found = {
-            "paths": {tower: list(path) for tower, path in paths.items()},
-            "cka": {tower: matrix.tolist() for tower, matrix in matrices.items()},
-        }
-        return replace(self, plan=replace(self.plan, models=models), change=change).with_experts(drawn), found
-
-    def with_experts(self, drawn: Draw) -> "Session":
-        """Return a session in which the experts of mixtures are matched by what the samples show of their routers."""
-        models = self.plan.models
-        if not any(pair.target.role == ROUTER for pair in models.pairs):
-            return self
-        job = self.job(drawn)
-        models = replace(models, pairs=match_experts(job.base, job.target, models.pairs, job.batches))
-        return replace(self, plan=replace(self.plan, models=models))
 
 
 def halves_of(drawn: Draw) -> tuple[Draw, Draw]:
