@@ -8,6 +8,8 @@ from hf_bico.families.purposes import TASKS, kind_of
 from hf_bico.reports.plain import maybe
 
 SENTENCES = "sentence-transformers"
+WEIGHTS = "model.safetensors"
+"""The file of a state dict that no library opens."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Opening:
     """The repo that the card is written for; None for a folder."""
     used: tuple[Used, ...] | None = maybe()
     """How it is used, one way after the other."""
+    asked: str | None = maybe()
+    """What it was asked, where the code does not show that."""
 
     @classmethod
     def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":
@@ -71,19 +75,19 @@ class Opening:
             load = f'from transformers import {name}\n\nmodel = {name}.from_pretrained("{repo or "."}")'
             kind = kind_of(name)
             return cls("transformers", TASKS.get(kind) if kind else None, load, kind=kind, repo=repo)
-        what = f"# the state dict of a {name}"
+        what = f'  # the state dict of a {name}\nprint(len(tensors), "tensors")'
         if repo is None:
-            load = f'from safetensors.torch import load_file\n\ntensors = load_file("model.safetensors")  {what}'
+            load = f'from safetensors.torch import load_file\n\ntensors = load_file("{WEIGHTS}"){what}'
         else:
             load = (
                 "from huggingface_hub import hf_hub_download\nfrom safetensors.torch import load_file\n\n"
-                f'tensors = load_file(hf_hub_download("{repo}", "model.safetensors"))  {what}'
+                f'tensors = load_file(hf_hub_download("{repo}", "{WEIGHTS}")){what}'
             )
         return cls(None, None, load, repo=repo)
 
-    def using(self, *used: Used) -> "Opening":
+    def using(self, *used: Used, asked: str | None = None) -> "Opening":
         """Return it with how it is used."""
-        return replace(self, used=used or None)
+        return replace(self, used=used or None, asked=asked)
 
     def packages(self, *, whole: bool) -> str:
         """Return what has to be installed to open it, as pip's arguments.

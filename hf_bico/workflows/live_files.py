@@ -28,13 +28,13 @@ from hf_bico.io.outside import at
 from hf_bico.io.reference import Lineage, Pinned
 from hf_bico.io.writer import copy_files
 from hf_bico.reports.card import write_card
-from hf_bico.reports.opening import Opening
+from hf_bico.reports.opening import WEIGHTS, Opening
 from hf_bico.reports.records import Origin, Written
 from hf_bico.reports.report import PortReport, without_other_models, write_report
 from hf_bico.workflows.choices import PushChoices
 from hf_bico.workflows.destination import Destination, destination_of, purport_of
+from hf_bico.workflows.used import used_live
 
-WEIGHTS = "model.safetensors"
 logger = logging.getLogger(__name__)
 
 
@@ -116,14 +116,17 @@ def fill(stage: Path, repo: str | None, result: LiveResult, form: LiveForm, hub:
     report = replace(report, alpha=form.alpha, scores=told)
     if storage.form is Form.MODEL:
         _write_model(stage, result, form.alpha, hub)
-        shaped = Shaped(result.delta, form.alpha)
+        base_folder, shaped = None, Shaped(result.delta, form.alpha)
     else:
-        delta, shaped = _write_delta(stage, result, form, hub)
+        base_folder, delta, shaped = _write_delta(stage, result, form, hub)
         base = Origin(delta["base"], delta["commit"], delta["commit"] is None)
         report = replace(report, delta=delta, lineage=report.lineage | {"target": base})
     vector = replace(report.task_vector, written=Written.of(shaped, storage.form))
     opening = Opening.of_live(type(result.target).__name__, repo, transformers=result.is_transformers)
     report = replace(report, task_vector=vector, opening=opening)
+    write_report(stage, report)  # a delta opens by it
+    opening = used_live(opening, result.target, stage, base_folder, pinned=not report.lineage["target"].local)
+    report = replace(report, opening=opening)
     write_report(stage, report)
     write_card(stage, report, hub.api.endpoint)
 
@@ -166,8 +169,9 @@ def naming_classes(result: LiveResult) -> Iterator[None]:
         target.config = before
 
 
-def _write_delta(stage: Path, result: LiveResult, form: LiveForm, hub: Hub) -> tuple[dict[str, Any], Shaped]:
-    """Write the change of the repo or folder that the target was opened from; return what opens it, and what is stored.
+def _write_delta(stage: Path, result: LiveResult, form: LiveForm, hub: Hub) -> tuple[Path, dict[str, Any], Shaped]:
+    """Write the change of the repo or folder that the target was opened from; return where that lies, what opens the
+    change, and what is stored.
 
     Raises:
         PortError: nobody says what it was opened from, or the target is no longer what lies there.
@@ -196,7 +200,11 @@ def _write_delta(stage: Path, result: LiveResult, form: LiveForm, hub: Hub) -> t
     shaped = storage.stored(delta, form.alpha, cuts)
     transposed = [f"{name}.weight" for name, module in target.named_modules() if is_transposed(module)]
     head = {key: tensor.detach().cpu() for key, tensor in (own | dict(result.head)).items()}
-    return write_delta(stage, base, shaped, head, [key for key in transposed if key in shaped.delta]), shaped
+    return (
+        base.folder,
+        write_delta(stage, base, shaped, head, [key for key in transposed if key in shaped.delta]),
+        shaped,
+    )
 
 
 def own_head(result: LiveResult, base: OpenedBase) -> dict[str, Tensor]:

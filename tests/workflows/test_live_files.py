@@ -100,7 +100,7 @@ def test_pushed_as_one_commit(published):
     with torch.no_grad():
         state = ported.target.state_dict() | ported.tensors(0.5)
         expected = torch.func.functional_call(ported.target.eval(), state, (), inputs).logits
-    assert torch.equal(logits(names["model"], inputs), expected)
+    assert torch.equal(logits(names["pipe"].model, inputs), expected)
     ported.push_to_hub("demo/live-port")  # an earlier push of the same
     proposed = ported.push_to_hub("demo/live-plus", create_pr=True)
     assert "/discussions/" in proposed
