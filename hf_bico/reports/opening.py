@@ -24,6 +24,20 @@ class Used:
 
 
 @dataclass(frozen=True)
+class Embedder:
+    """What sentence-transformers says of a model that it opened."""
+
+    max_length: int | None
+    """Tokens of a text that it reads."""
+    dimensions: int | None
+    """The width of a text's features."""
+    similarity: str | None
+    """How two texts' features are compared."""
+    modules: str
+    """All that a text goes through, as the library prints it."""
+
+
+@dataclass(frozen=True)
 class Opening:
     """How the model beside a card is opened, and what it is for."""
 
@@ -45,6 +59,8 @@ class Opening:
     """How it is used, one way after the other."""
     asked: str | None = maybe()
     """What it was asked, where the code does not show that."""
+    embedder: Embedder | None = maybe()
+    """Of a whole model of sentence-transformers that was opened when the card was made."""
 
     @classmethod
     def of(cls, library: Library, purpose: Purpose, repo: str | None) -> "Opening":

@@ -5,9 +5,10 @@ import io
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from hf_bico.core.notes import note
 from hf_bico.families import PurposeKind
 from hf_bico.families.sounds import Sound
 from hf_bico.io.hub import Hub
-from hf_bico.reports.opening import WEIGHTS, Opening, Used
+from hf_bico.reports.opening import WEIGHTS, Embedder, Opening, Used
 from hf_bico.reports.usage import PICTURE, SAMPLE, SOUND, WHERE, Shown, loads, shown_texts, usage
 from hf_bico.tasks.samples import Sample, samples_of
 from hf_bico.workflows.plan import Plan
@@ -62,8 +63,9 @@ def used(opening: Opening, plan: Plan, folder: Path, base: Path, hub: Hub, *, wh
     programs = usage(opening, shown, whole=whole, pinned=plan.lineage.target.folder is None)
     if not runs:
         return opening.using(*map(Used, programs))
-    asked = None if texts else "the first evaluation sample"
-    return opening.using(*_run_all(programs, opening.repo, folder, base, sample.inputs), asked=asked)
+    ran, model = _Files(opening.repo, folder, base).run(programs, sample.inputs)
+    opening = opening.using(*ran, asked=None if texts else "the first evaluation sample")
+    return replace(opening, embedder=_embedder(model)) if type(model).__name__ == "SentenceTransformer" else opening
 
 
 def used_live(opening: Opening, target: nn.Module, folder: Path, base: Path | None, *, pinned: bool) -> Opening:
@@ -85,25 +87,33 @@ def used_live(opening: Opening, target: nn.Module, folder: Path, base: Path | No
     if sum(tensor.nbytes for tensor in target.state_dict().values()) > MOST_OPENED:
         return opening.using(*map(Used, programs))
     asked, inputs = PLAIN.get(opening.kind, (None, None)) if opening.kind else (None, None)
-    return opening.using(*_run_all(programs, opening.repo, folder, base or folder, inputs), asked=asked)
+    ran, _ = _Files(opening.repo, folder, base or folder).run(programs, inputs)
+    return opening.using(*ran, asked=asked)
 
 
-def _run_all(programs: Sequence[str], repo: str | None, folder: Path, base: Path, inputs: Any) -> list[Used]:
-    """Return programs with what they printed.
+class _Files(NamedTuple):
+    """Where that lies which a card's code names."""
 
-    Args:
-        repo: what the port is called in them.
-        inputs: the picture or the sound that they read, if any.
-    """
-    place = folder / ".sample"  # where whatever a kill leaves is removed by the next command
-    place.mkdir()
-    try:
-        own, weights = repo or ".", str(folder / WEIGHTS)
-        names = {own: str(folder), WHERE: str(base), WEIGHTS: weights, **_files(inputs, place)}
-        calls = {f"hf_hub_download({str(folder)!r}, {weights!r})": repr(weights)}
-        return [_run(code, names, calls) for code in programs]
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
+    repo: str | None
+    """What the port is called; None for a folder."""
+    folder: Path
+    base: Path
+
+    def run(self, programs: Sequence[str], inputs: Any) -> tuple[list[Used], Any]:
+        """Return programs with what they printed, and the last one's `model`.
+
+        Args:
+            inputs: the picture or the sound that they read, if any.
+        """
+        place = self.folder / ".sample"  # where whatever a kill leaves is removed by the next command
+        place.mkdir()
+        try:
+            folder, weights, found = str(self.folder), str(self.folder / WEIGHTS), dict[str, Any]()
+            names = {self.repo or ".": folder, WHERE: str(self.base), WEIGHTS: weights, **_files(inputs, place)}
+            calls = {f"hf_hub_download({folder!r}, {weights!r})": repr(weights)}
+            return [_run(code, names, calls, found) for code in programs], found.get("model")
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _texts(sample: Sample, ours: bool) -> tuple[str, ...]:
@@ -131,13 +141,20 @@ def _files(inputs: Any, place: Path) -> dict[str, str]:
     return {}
 
 
-def _run(code: str, names: Mapping[str, str], calls: Mapping[str, str] = MappingProxyType({})) -> Used:
+def _run(
+    code: str,
+    names: Mapping[str, str],
+    calls: Mapping[str, str] = MappingProxyType({}),
+    found: dict[str, Any] | None = None,
+) -> Used:
     """Return a program with what it printed, or why it failed.
 
     Args:
         names: string in the code → what stands in its place when it is run.
         calls: call that is left → what it would return.
+        found: gets the program's variables.
     """
+    found = {} if found is None else found
     program = code
     for name, place in names.items():
         for before, after in (("", ""), ("hf-hub:", "local-dir:"), ("local-dir:", "local-dir:")):
@@ -147,7 +164,7 @@ def _run(code: str, names: Mapping[str, str], calls: Mapping[str, str] = Mapping
     printed = io.StringIO()
     try:
         with _quietly(), contextlib.redirect_stdout(printed), torch.random.fork_rng(devices=[]):
-            exec(compile(program, "the card's code", "exec"), {"__name__": "card"})
+            exec(compile(program, "the card's code", "exec"), found)
     except Exception as error:
         why = error.message if isinstance(error, PortError) else traceback.format_exception_only(error)[-1]
         why = " ".join(why.split())
@@ -168,3 +185,10 @@ def _quietly() -> Iterator[None]:
         yield
     finally:
         remarks.set_verbosity(before)
+
+
+def _embedder(model: Any) -> Embedder:
+    """Return what a model of sentence-transformers says of itself."""
+    return Embedder(
+        model.get_max_seq_length(), model.get_sentence_embedding_dimension(), model.similarity_fn_name, str(model)
+    )

@@ -52,7 +52,14 @@ def test_sentence_transformers_opens_the_port(tmp_path, kind, shape):
     scores = outcome.report["evaluation"]
     assert scores["ported"]["metric"] == {"scored": "spearman", "together": "MRR@10"}[kind]
     assert scores["ported"]["value"] == pytest.approx(own_score(ours, root, kind), abs=0.02)
-    assert 'SentenceTransformer("' in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert 'SentenceTransformer("' in card and str(ours) in card
+    for fact in (
+        f"**Maximum Sequence Length:** {ours.get_max_seq_length()} tokens",
+        f"**Output Dimensionality:** {a.shape[1]} dimensions",
+        "**Similarity Function:** Cosine Similarity",
+    ):
+        assert f"- {fact}\n" in card
 
 
 def published(root, kind: str) -> str:
