@@ -36,6 +36,14 @@ def _escaped(found: re.Match[str]) -> str:
     return f"{found[0][:-1]}\\{found[0][-1]}"
 
 
+def spoken(text: str) -> Markup:
+    """Return a sentence as `inline` does, with what stands in it between backticks as code spans."""
+    parts = text.split("`")
+    if not len(parts) % 2:
+        return inline(text)
+    return Markup("").join(code(part) if k % 2 else inline(part) for k, part in enumerate(parts) if part or k % 2)
+
+
 def code(text: Any) -> Markup:
     """Return a text as a code span, in a table too."""
     line = printable(str(text)).replace("|", "\\|") or " "
@@ -68,5 +76,5 @@ def render(template: str, **values: Any) -> str:
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     made = Environment(loader=FileSystemLoader(TEMPLATES), finalize=_shown)
-    made.filters |= {"code": code, "fenced": fenced}
+    made.filters |= {"code": code, "fenced": fenced, "spoken": spoken}
     return made

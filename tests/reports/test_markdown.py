@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from hf_bico.core.errors import printable
-from hf_bico.reports.markdown import code, fenced, inline
+from hf_bico.reports.markdown import code, fenced, inline, spoken
 
 PARSER = MarkdownIt("gfm-like", {"html": True})
 ODD = (
@@ -77,8 +77,8 @@ def told(text: str) -> str:
 @given(text=texts, before=st.sampled_from(["", "a ", "**x**, "]))
 def test_a_text_is_shown_and_makes_nothing(text, before):
     extra = {"strong_open", "strong_close"} if "*" in before else set()
-    found = [kind for kind in kinds(f"{before}{inline(text)}") if kind not in PLAIN | extra]
-    assert found == []
+    for shows in (inline, spoken):
+        assert [kind for kind in kinds(f"{before}{shows(text)}") if kind not in PLAIN | extra] == []
     if told(text):
         seen = shown(f"x{inline(text)}").replace("\\|", "|")  # a code span for a table, where that is a line
         assert told(seen) == told("x" + text).replace("\\|", "|")
@@ -114,6 +114,11 @@ def test_a_text_makes_no_metadata(text):
 @pytest.mark.parametrize("name", ["org/vit_b_16-ft", "a_b", "cat", "12.5 %", "x = 3 (y)", "0 × 1 → 2"])
 def test_plain_names_stay_as_they_are(name):
     assert inline(name) == name
+
+
+def test_a_command_in_a_sentence_is_code():
+    assert spoken("try `hf-bico check a*b` or <b>") == "try `hf-bico check a*b` or \\<b>"
+    assert kinds(spoken("one ` alone")).count("code_inline") == 0
 
 
 def test_a_command_is_shown_whole():
