@@ -21,7 +21,7 @@ from hf_bico.io.checkpoints import SafeTensors, require_finite
 from hf_bico.io.fingerprint import Fingerprint, fingerprint
 from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import SCHEMA, SHARD_NAME, write_maps_record
-from hf_bico.io.maps.shards import Shards
+from hf_bico.io.maps.shards import DTYPES, Shards
 from hf_bico.io.workspace import Workspace
 from hf_bico.reports.card import write_maps_card
 from hf_bico.reports.memory import bytes_of
@@ -75,7 +75,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
         memory, before = bytes_of(config.memory), held(plan.models.device)
         groups_within(plan, memory, before)
     delivery = Delivery("maps are", config.output, plan.destination, SHARD_NAME, config.overwrite)
-    delivery.require_room(size_of(plan.method, plan.models.pairs))
+    delivery.require_room(DTYPES[config.map_dtype].itemsize * numbers_of(plan.method, plan.models.pairs))
     session, prints = open_bases(plan, running)
     with running.clock("draw"):
         drawn = session.draw(track)
@@ -84,7 +84,7 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
 
     def fill(stage: Path, repo: str | None) -> None:
         stage.mkdir()
-        shards, left = Shards(stage), dict(plan.left)
+        shards, left = Shards(stage, DTYPES[config.map_dtype]), dict(plan.left)
         for part in parts_of(session):
             left |= _keep(part, drawn, prints, shards, running, groups_within(part.plan, memory, before))
         kept = Kept(shards.files, shards.rows, left, _paths(config, session, left, found))
@@ -96,13 +96,13 @@ def run(config: AlignConfig, hub: Hub, track: Track = untracked) -> Aligned:
     return Aligned(told[0].to_json(), config.output, url)
 
 
-def size_of(method: Method, pairs: Sequence[Pair]) -> int:
-    """Return the most bytes that the factors take in float32; pairs that read one input share its factor."""
+def numbers_of(method: Method, pairs: Sequence[Pair]) -> int:
+    """Return the most numbers that the factors have; pairs that read one input share its factor."""
     assert isinstance(method, TwoSided)  # as all are whose maps can be kept
     left, right = method.sides
     inputs = {pair.streams(Signal.INPUT): pair for pair in pairs}
     outputs = sum(a.d_out * b.d_out for a, b in pairs if left)
-    return 4 * (outputs + sum(a.d_in * b.d_in for a, b in inputs.values() if right))
+    return outputs + sum(a.d_in * b.d_in for a, b in inputs.values() if right)
 
 
 def open_bases(plan: Plan, run: Run) -> tuple[Session, tuple[Fingerprint, Fingerprint]]:

@@ -169,6 +169,7 @@ class BasesChoices:
     target: str = argument("The new base.", "TARGET")
 
 
+@grouped(OUTPUT)
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig(
     PushChoices,
@@ -191,6 +192,10 @@ class AlignConfig(
         "The head that gradients are taken under: ridge (a classifier fitted to both), probe (of a model of features), "
         "zero-shot, lm [default: what suits BASE and the samples].",
         None,
+    )
+    map_dtype: str = option(
+        "Dtype that the maps are stored in: float32, or float16, half as large and off by rounding.",
+        "float32",
     )
     push: bool = option("Publish as USER/BASE-to-TARGET-maps.", False)
 

@@ -11,6 +11,7 @@ from hf_bico.families.heads import HeadKind
 from hf_bico.io.adapter import SOURCE_KINDS
 from hf_bico.io.changes.forms import Storage
 from hf_bico.io.checkpoints import pick_device
+from hf_bico.io.maps.shards import DTYPES
 from hf_bico.io.writer import require_apart, require_room
 from hf_bico.tasks.columns import parse_columns
 from hf_bico.tasks.splits import lines
@@ -83,6 +84,8 @@ def require_choices(config: Any) -> None:
         parse_columns(config.columns)
     if getattr(config, "bank", None) is not None:
         lines(Path(config.bank))
+    if (stored := getattr(config, "map_dtype", None)) not in (None, *DTYPES):
+        raise PortError(f"{setting('map_dtype')} {stored}: maps are stored in {' or '.join(DTYPES)}")
     pick_device(config.device)
     if isinstance(config, OutputChoices) and config.output is not None:
         require_room(config.output, 0, overwrite=config.overwrite)

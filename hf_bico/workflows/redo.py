@@ -75,7 +75,7 @@ def redo_align(config: AlignConfig, plan: Plan) -> Redo:
     lineage = plan.lineage
     settings: dict[str, Any] = {
         **{role: pinned_name(getattr(lineage, role)) for role in ("base", "target", "dataset")},
-        **{"split": config.split, **_draw(config, plan), **_method(config), **chosen(config, ("head",))},
+        **{"split": config.split, **_draw(config, plan), **_method(config), **chosen(config, ("head", "map_dtype"))},
     }
     return Redo("align", AlignConfig, settings | {"output": Path("maps")})
 

@@ -194,6 +194,23 @@ def test_interrupted_it_goes_on_where_it_was(maps, tmp_path, monkeypatch):
     assert same(factors(maps), factors(tmp_path / "maps"))
 
 
+def test_half_of_the_bytes_give_the_same_port_but_for_rounding(world, maps, tmp_path):
+    """float16 has 11 bits: what it rounds off a port is about 2⁻¹¹ of it, less than a delta's bfloat16."""
+    half = tmp_path / "half"
+    aligned(half, map_dtype="float16")
+    sizes = [sum(path.stat().st_size for path in each.glob("*.safetensors")) for each in (maps, half)]
+    assert 0.5 < sizes[1] / sizes[0] < 0.55
+    whole, rounded = (ported(tmp_path / each.name / "port", "demo/ft", maps=str(each)) for each in (maps, half))
+    plus = load_file(world / "plus" / WEIGHTS)
+    off, change = (
+        sum(float((each[key] - start[key]).double().square().sum()) for key in each) ** 0.5
+        for each, start in ((rounded, whole), (whole, plus))
+    )
+    assert 0 < off < 2**-10 * change
+    with pytest.raises(PortError, match="int8: maps are stored in float32 or float16"):
+        aligned(tmp_path / "no", map_dtype="int8")
+
+
 def site(name: str, d_out: int, d_in: int) -> Site:
     return Site(name, name, 0, Slice(name), None, d_out, d_in, "in", Tokens(1))
 
@@ -278,7 +295,7 @@ def test_the_record_says_what_the_files_hold(maps, world):
     for name, file in said["files"].items():
         assert hashlib.sha256((maps / name).read_bytes()).hexdigest() == file["sha256"]
     plan, _ = dry_run(PortConfig("demo/ft", "demo/plus", "demo/task", method="bico", n=20), Hub())
-    assert sum(tensor.nbytes for tensor in tensors.values()) < align.size_of(plan.method, plan.models.pairs)
+    assert sum(tensor.nbytes for tensor in tensors.values()) < 4 * align.numbers_of(plan.method, plan.models.pairs)
     assert said["source"]["commit"] == HfApi().model_info("demo/base").sha
     assert said["calibration"]["n"] == 20 == len(set(said["calibration"]["indices"]))
     assert said["environment"]["peak_memory_bytes"] > 0

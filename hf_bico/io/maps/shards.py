@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,11 +21,16 @@ SHARD = 2_000_000_000
 """Largest size of a file in bytes, unless a single factor is larger."""
 
 
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+"""What factors may be stored in. Their numbers are at most about 1, for which float16 has three more bits than
+bfloat16."""
+
+
 class Shards:
     """Writes maps, as they come, to files of a folder; no more than one file's worth is held."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.folder, self.dtype = folder, dtype
         self.rows: list[dict[str, Any]] = []
         self.files: dict[str, dict[str, Any]] = {}
         self._waiting: dict[str, Tensor] = {}
@@ -56,7 +62,7 @@ class Shards:
             return None
         two = [factor.b, factor.a] if isinstance(factor, LowRank) else [factor]
         names = [f"{name}.b", f"{name}.a"] if len(two) > 1 else [name]
-        parts = [part.cpu().contiguous() for part in two]
+        parts = [part.cpu().to(self.dtype).contiguous() for part in two]
         if self._waiting and sum(part.nbytes for part in (*parts, *self._waiting.values())) > SHARD:
             self.flush()
         self._waiting |= dict(zip(names, parts, strict=True))
@@ -136,7 +142,7 @@ class MapReader:
 
     def _tensor(self, entry: Entry, file: str, name: str) -> Tensor:
         # a copy: BLAS may round differently at the alignment that a tensor has in its file
-        tensor = self.tensors[file][name].clone().to(self.device)
+        tensor = self.tensors[file][name].float().clone().to(self.device)
         if not is_finite(tensor):
             raise PortError(f"NaN or Inf in the map of {entry.target} ({name} of {file}): make the maps again")
         return tensor
