@@ -69,9 +69,9 @@ def run_together(run: Callable[[], Ending]) -> Ending:
     try:
         with within(ranks):
             ending = _ran(run, watch, loud)
-        watch.over.set()
+        watch.close()
     except Ended:
-        watch.over.set()
+        watch.close()
         watch.heard.wait(HEARING)
         ending = Ending(STOPPED, "Error: the launcher stopped all processes; nothing was written")
     sys.stderr = loud
@@ -135,7 +135,7 @@ class Watch:
         self.first: Ending | None = None
         """The first bad ending that was heard of."""
         self.heard, self.over, self.stopped = threading.Event(), threading.Event(), False
-        self.lock, self.said = threading.Lock(), False
+        self.lock, self.said, self.turn = threading.Lock(), False, threading.Lock()
         self.peers = range(1) if rank else range(1, world)
         self.threads = [threading.Thread(target=self._hear, args=(peer,), daemon=True) for peer in self.peers]
         for thread in self.threads:
@@ -146,6 +146,17 @@ class Watch:
         if not self.over.is_set() and not self.stopped:
             self.stopped = True
             raise Ended
+
+    def close(self) -> None:
+        """Say that the work is over: from now on nothing stops the main thread, which then gives its signals back."""
+        with self.turn:
+            self.over.set()
+
+    def interrupt(self) -> None:
+        """Stop the main thread, whatever it waits for, unless its work is over."""
+        with self.turn:
+            if not self.over.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
     def ended(self, ending: Ending) -> Ending:
         """Say how this process ended, and return how it is to end: as the first that failed did, told by rank 0."""
@@ -167,7 +178,7 @@ class Watch:
         self.heard.set()
         if not self.over.is_set():
             self._say(word)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)  # whatever it waits for
+            self.interrupt()
         if not self.over.wait(LEAVING):
             os.write(2, f"{word.line}\n".encode() if word.line else b"")
             os._exit(word.code)

@@ -61,7 +61,7 @@ def compared(session: Session, drawn: Draw) -> dict[str, Any]:
     have no say.
     """
     plan = session.plan
-    if plan.maps or not plan.method.collected.signals - {Signal.WEIGHT}:
+    if plan.maps or not plan.method.wanted.signals - {Signal.WEIGHT}:
         return {}
     job, taken = session.job(drawn), {}
     for pair in plan.models.pairs:

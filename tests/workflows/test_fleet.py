@@ -83,6 +83,10 @@ def test_what_is_done_with_the_same_settings_is_not_done_again(fleet):
     assert second["again-on-plus-bico"]["key"] != first["again-on-plus-bico"]["key"]
     report = json.loads(Path("ports/again-on-plus-bico/hf_bico.json").read_text())
     assert report["calibration"]["seed"] == 2
+    before = load_file(f"ports/ft-on-plus-bico/{WEIGHTS}")
+    assert fleet(ONE | {"common": COMMON | {"split": "nothing"}}).code == 1  # what fails leaves the earlier port
+    assert same(load_file(f"ports/ft-on-plus-bico/{WEIGHTS}"), before)
+    assert [path.name for path in Path("ports").iterdir() if path.name.endswith(local.BEFORE)] == []
     shutil.rmtree("ports/ft-on-plus-bico")
     assert "ft-on-plus-bico: done" in fleet(ONE).err and Path("ports/ft-on-plus-bico").is_dir()
     assert set(cells()) == set(first)  # what a plan no longer has stays
@@ -98,33 +102,23 @@ def test_a_folder_of_somebody_else_is_left_alone(fleet):
     assert cells()["ft-on-plus-bico"]["state"] == "failed"
 
 
-def test_a_port_that_fails_to_be_made_again_leaves_the_earlier(fleet):
-    assert fleet(ONE).code == 0
-    before = load_file(f"ports/ft-on-plus-bico/{WEIGHTS}")
-    assert fleet(ONE | {"common": COMMON | {"split": "nothing"}}).code == 1
-    assert same(load_file(f"ports/ft-on-plus-bico/{WEIGHTS}"), before)
-    assert [path.name for path in Path("ports").iterdir() if path.name.endswith(local.BEFORE)] == []
-    assert fleet(ONE | {"common": COMMON | {"seed": 3}}).code == 0  # it is still known for its own
-
-
 def test_maps_are_made_once_for_a_pair_of_bases(fleet, world):
     """And give the ports that `port --maps` gives; a method whose maps cannot be kept makes its own."""
     tuned_from(world, Path("ft1"))
-    plan = ONE | {"sources": ["demo/ft", "ft1"], "methods": ["bico", "naive"], "align": True}
+    plan = ONE | {"methods": ["bico", "naive"], "align": True}
     ran = fleet(plan, "--jobs", "2")
     assert ran.code == 0, ran.err
     assert "the maps of naive cannot be kept" in ran.err
+    when = Path("ports/maps/demo-base-to-demo-plus-bico/hf_bico_maps.json").stat().st_mtime_ns
+    assert "--maps" not in cells()["ft-on-plus-naive"]["command"]
+    assert fleet(plan | {"sources": ["demo/ft", "ft1"], "methods": ["bico"]}).code == 0
+    assert Path("ports/maps/demo-base-to-demo-plus-bico/hf_bico_maps.json").stat().st_mtime_ns == when
     found = cells()
     assert [name for name in found if name.startswith("maps/")] == ["maps/demo-base-to-demo-plus-bico"]
     assert "--maps ports/maps/demo-base-to-demo-plus-bico" in found["ft1-on-plus-bico"]["command"]
-    assert "--maps" not in found["ft1-on-plus-naive"]["command"]
     options = {"maps": "ports/maps/demo-base-to-demo-plus-bico", "allow_regression": True}
     own = ported(Path("own"), "ft1", **options)
     assert same(load_file(f"ports/ft1-on-plus-bico/{WEIGHTS}"), own)
-    when = Path("ports/maps/demo-base-to-demo-plus-bico/hf_bico_maps.json").stat().st_mtime_ns
-    more = plan | {"sources": [*plan["sources"], {"source": "demo/ft", "name": "more", "eval_n": 10}]}
-    assert fleet(more).code == 0
-    assert Path("ports/maps/demo-base-to-demo-plus-bico/hf_bico_maps.json").stat().st_mtime_ns == when
 
 
 def test_maps_that_cannot_be_made_fail_what_needs_them(fleet):
