@@ -4,12 +4,12 @@ A tensor there is a wrapper without storage of its own around one on the CPU. To
 pass ran, so it is registered before everything else: `python -m pytest -p support.pretend …`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -67,7 +67,8 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     Raises:
         RuntimeError: tensors of more than no dimensions are on both.
     """
-    tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+    tensors: list[Tensor] = []
+    mapped([args, kwargs], lambda each: tensors.append(each) if isinstance(each, Tensor) else None)
     here = any(isinstance(each, Pretend) for each in tensors)
     if here and func not in BETWEEN:
         alien = next((each for each in tensors if not isinstance(each, Pretend) and each.dim()), None)
@@ -79,14 +80,26 @@ def run(func: Any, args: Any, kwargs: Any) -> Any:
     to = kwargs.get("device")
     stays = here if to is None else torch.device(to).type == NAME
     wrapped = {id(each.own): each for each in tensors if isinstance(each, Pretend)}
-    out = func(*tree_map(_inner, args), **tree_map(_inner, kwargs))
+    out = func(*mapped(args, _inner), **mapped(kwargs, _inner))
 
     def outer(each: Any) -> Any:
         if not isinstance(each, Tensor) or not stays:
             return each
         return wrapped[id(each)] if id(each) in wrapped else Pretend(each)
 
-    return tree_map(outer, out)
+    return mapped(out, outer)
+
+
+def mapped(tree: Any, of: Callable[[Any], Any]) -> Any:
+    """Return what an operation is given or gives, with the image of each leaf; torch's own takes most of a run."""
+    kind = type(tree)
+    if kind is list or kind is tuple:
+        return kind([mapped(each, of) for each in tree])
+    if kind is dict:
+        return {name: mapped(each, of) for name, each in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return kind(*(mapped(each, of) for each in tree))
+    return of(tree)
 
 
 def _inner(each: Any) -> Any:
