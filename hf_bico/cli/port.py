@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from hf_bico.cli.console import Format, Grid, Terminal, stderr, toned
+from hf_bico.cli.console import Facts, Format, Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
@@ -126,6 +126,6 @@ def _say_dry_run(terminal: Terminal, plan, cost) -> None:
             for a, b in plan.models.pairs
         ],
     }
-    lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
-    terminal.say("\n".join(lines), data, repo or "")
+    told = Facts("Dry run: no weights were read, nothing was written", list(rows.items()))
+    terminal.say(told, data, repo or "")
     terminal.add(*(told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])) or ()))
