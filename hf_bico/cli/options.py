@@ -141,7 +141,7 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
             continue
         value = given[each.name]
         if value is None and each.default is MISSING:
-            raise PortError(f"{flag_of(each)} is missing: {option.help[0].lower()}{option.help[1:]}")
+            raise PortError(missing(flag_of(each), option.help))
         elif is_list(types[each.name]):
             value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default
         elif option.parse and isinstance(value, str):
@@ -150,6 +150,11 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
             value = value.expanduser()
         chosen[each.name] = value
     return config(**chosen)
+
+
+def missing(name: str, help: str) -> str:
+    """Return what is said of an option or an argument that a command needs and was not given."""
+    return f"{name} is missing: {help[0].lower()}{help[1:].rstrip('.')}"
 
 
 def _parameters(config: type, recipes: bool) -> Iterator[inspect.Parameter]:

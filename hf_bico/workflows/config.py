@@ -295,10 +295,9 @@ class RefChoices:
 
 @grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(MachineChoices, ReadingChoices, RefChoices):
+class EvalConfig(MachineChoices, ReadingChoices, DataChoices, RefChoices):
     """Every choice of an evaluation."""
 
-    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
     split: str = option(
         "Split to score on, or a part of one, such as train[:80%] [default: test or validation; without those one in "
         "five rows].",
