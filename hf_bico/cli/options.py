@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field
 from functools import wraps
@@ -18,6 +19,7 @@ from hf_bico.workflows.options import (
     ENDINGS,
     HUB,
     OPTION,
+    RECIPE_FILE,
     RUN,
     Option,
     flag_of,
@@ -117,12 +119,26 @@ def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:
     """
     source = given["source"]
     if not source.lower().endswith(ENDINGS):  # before anything is imported to read YAML
+        _require_no_port(source, said)
         return {}
     from hf_bico.workflows.recipe import is_recipe, read_recipe
 
     if not is_recipe(source) and "target" not in said:  # else it may be a repo that is called so
         raise PortError(f"there is no recipe {source}: name a file, or a fine-tune and its {setting('target')}")
     return read_recipe(Path(source).expanduser(), {*said} - {"source"}) if is_recipe(source) else {}
+
+
+def _require_no_port(source: str, said: Collection[str]) -> None:
+    """Refuse a folder with a recipe that is named alone: what is meant is the recipe. As a fine-tune, which it is too,
+    it would be named with its target.
+    """
+    recipe = Path(source).expanduser() / RECIPE_FILE
+    if "target" not in said and recipe.is_file():
+        named = shlex.quote(str(Path(source) / RECIPE_FILE))
+        raise PortError(
+            f"{source} is the folder of a port, and its recipe makes it again: `hf-bico port {named}`; to carry the "
+            f"port itself further, say where with {setting('target')}"
+        )
 
 
 def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = MappingProxyType({})) -> Any:

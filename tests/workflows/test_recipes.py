@@ -13,7 +13,8 @@ from support.commands import TINY_PORT, assert_refused, hf_bico
 
 from hf_bico import PortConfig, PortError
 from hf_bico.workflows import port
-from hf_bico.workflows.recipe import RECIPE_FILE, is_recipe, read_recipe
+from hf_bico.workflows.options import RECIPE_FILE
+from hf_bico.workflows.recipe import is_recipe, read_recipe
 from hf_bico.workflows.redo import Redo, told_place
 
 NEEDED = "source: demo/ft\ntarget: demo/plus\ndataset: demo/task\n"
@@ -124,6 +125,16 @@ def test_what_a_recipe_lacks_may_be_said_beside_it(told, written, capsys, monkey
     assert_refused(hf_bico(capsys, monkeypatch, "port", recipe), "dataset is missing; target is missing")
     assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus"), "--dataset is missing")
     assert_refused(hf_bico(capsys, monkeypatch, "port", "gone.yaml"), "there is no recipe gone.yaml")
+
+
+def test_of_a_folder_that_is_a_port_the_recipe_is_pointed_to(told, written, tmp_path, capsys, monkeypatch):
+    (tmp_path / "my port").mkdir()
+    written(NEEDED, f"my port/{RECIPE_FILE}")
+    for place in ("my port", "my port/", "./my port"):
+        ran = hf_bico(capsys, monkeypatch, "port", place, "--output", "out")
+        assert_refused(ran, f"{place} is the folder of a port", "`hf-bico port 'my port/recipe.yaml'`", "--to")
+    assert told(*shlex.split(ran.err.split("`")[1])[2:]).source == "demo/ft"
+    assert told("my port", "--to", "demo/plus", "--dataset", "demo/task").source == "my port", "it is a model too"
 
 
 WRONG = {
