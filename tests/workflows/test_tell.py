@@ -113,9 +113,14 @@ def test_a_folder_or_a_repo_without_a_report_is_one_line(world, capsys, monkeypa
         assert_refused(hf_bico(capsys, monkeypatch, "report", place), "no report", "hf_bico.json")
     assert_refused(hf_bico(capsys, monkeypatch, "report", "./nowhere"), "there is no folder")
     assert_refused(hf_bico(capsys, monkeypatch, "report", "nobody/nothing"), "nobody/nothing")
-    (tmp_path / "a.txt").write_text("")
-    assert_refused(hf_bico(capsys, monkeypatch, "report", "./a.txt"), "is a file")
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "a.txt"}
+    kinds = "name a folder or a repo that a port, an alignment or a comparison wrote, or a JSON file"
+    for name in ("a.txt", "hub.log"):
+        (tmp_path / name).write_text("")
+        for place in (name, f"./{name}"):
+            assert_refused(
+                hf_bico(capsys, monkeypatch, "report", place), f"{place} is a file that holds no report", kinds
+            )
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "a.txt", "hub.log"}
 
 
 def test_only_a_page_is_overwritten(capsys, monkeypatch, tmp_path):
