@@ -11,7 +11,7 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
 from hf_bico.io.outside import read_object
 from hf_bico.io.reference import errors_about
-from hf_bico.io.writer import require_writable, staged
+from hf_bico.io.writer import require_folder_of, staged
 from hf_bico.reports.page.html import MADE, html_of
 from hf_bico.workflows.config import ReportConfig
 
@@ -99,7 +99,7 @@ def require_place(output: Path) -> None:
         raise PortError(f"{output} does not end in .html, as a page does: {another}")
     if output.is_symlink() or (output.exists() and not output.is_file()):
         raise PortError(f"{output} is there and is no file: {another}")
-    require_writable(output)
+    require_folder_of(output)
     if output.exists():
         with output.open("rb") as file:
             if MADE not in file.read(HEAD):
