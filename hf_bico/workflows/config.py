@@ -111,10 +111,12 @@ class CheckConfig(MemoryChoices, RegressionChoices, MethodChoices, SamplingChoic
 @grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class GapChoices:
-    """What the gap is measured to."""
+    """What ports are measured by."""
 
     target_tuned: str | None = option(
-        "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
+        "A fine-tune of the new base itself, by whose gain ports are measured [default: by the gap to SOURCE's own "
+        "score].",
+        None,
     )
 
 
