@@ -6,7 +6,7 @@ from typing import Any
 import typer
 from rich.text import Text
 
-from hf_bico.cli.console import Grid, toned
+from hf_bico.cli.console import Facts, Grid, Part, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import CheckConfig
 
@@ -40,7 +40,7 @@ def _verdict(data: dict[str, Any]) -> Text:
     return Text.assemble(which, toned(verdict["grade"]), *(f"\n{line}" for line in lines))
 
 
-def _parts(data: dict[str, Any]) -> Iterator[str | Grid]:
+def _parts(data: dict[str, Any]) -> Iterator[Part]:
     """Yield tables and lines of what was found, as far as it went."""
     if "models" in data:
         yield _table(
@@ -70,7 +70,7 @@ def _parts(data: dict[str, Any]) -> Iterator[str | Grid]:
             rows=([_depth(row["target"]), _depth(row["source"]), _widths(row["sites"])] for row in data["pairs"]),
         )
     if "task_vector" in data:
-        yield "\n".join(_moves(data["task_vector"]))
+        yield _moves(data["task_vector"])
     if "blocks" in data:
         yield _table(
             "target",
@@ -133,15 +133,19 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _moves(vector: dict[str, Any]) -> Iterator[str]:
-    yield (
+def _moves(vector: dict[str, Any]) -> Facts:
+    rows = [
+        (name, ", ".join(f"{key} {share:.1%}" for key, share in parts.items()))
+        for name, parts in (("by layer", vector["by_role"]), ("by block", vector["by_block"]))
+    ]
+    rows += [
+        ("stays", f"{each['share']:.1%} in {each['tensors']} tensors: {each['reason']}") for each in vector["left"]
+    ]
+    told = (
         f"Of the task vector, {vector['relative_norm']:.3f} × as large as its base's weights, "
         f"{vector['moved_share']:.1%} would move (shares are of ‖τ‖²):"
     )
-    for name, parts in (("by layer", vector["by_role"]), ("by block", vector["by_block"])):
-        yield f"  {name}: " + ", ".join(f"{key} {share:.1%}" for key, share in parts.items())
-    for entry in vector["left"]:
-        yield f"  stays: {entry['share']:.1%} in {entry['tensors']} tensors: {entry['reason']}"
+    return Facts(told, rows)
 
 
 def _cost(cost: dict[str, Any]) -> Iterator[str]:

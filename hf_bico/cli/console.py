@@ -100,7 +100,34 @@ class Grid:
         if self.title:
             yield self.title
         for row in (self.header, *self.rows):
-            yield "\t".join(printable(" ".join(str(cell).split())) for cell in row)
+            yield tabbed(row)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with what is said of each, under a line: in two columns for people, tab-separated lines for agents."""
+
+    title: str
+    rows: Sequence[tuple[str, str]]
+
+    def table(self) -> Text:
+        """Return them under one another, what is said beside its name."""
+        width = max((len(name) for name, _ in self.rows), default=0) + 1
+        return Text("\n".join((self.title, *(f"{name:{width}}{said}" for name, said in self.rows))))
+
+    def lines(self) -> Iterator[str]:
+        """Yield the title, and every name and what is said of it with a tab between them."""
+        yield self.title
+        yield from map(tabbed, self.rows)
+
+
+def tabbed(cells: Sequence[str]) -> str:
+    """Return cells as one line with tabs between them, and none within."""
+    return "\t".join(printable(" ".join(str(cell).split())) for cell in cells)
+
+
+Part = str | Text | Grid | Facts
+"""What is printed at once."""
 
 
 class Terminal:
@@ -136,11 +163,11 @@ class Terminal:
             self._told.add(what)
             stderr.print(f"{what} …", markup=False)
 
-    def say(self, human: "str | Text | Grid", data: Any, quiet: str) -> None:
+    def say(self, human: Part, data: Any, quiet: str) -> None:
         """Print the result, in the one form that was asked for.
 
         Args:
-            human: a text or a `Grid`, for people and agents; a `Text` has colours for people.
+            human: a text, a `Grid` or `Facts`, for people and agents; a `Text` has colours for people.
             data: what JSON has.
             quiet: what alone is told in the format quiet.
         """
@@ -149,13 +176,13 @@ class Terminal:
         elif self.format is Format.JSON or quiet:
             print(json.dumps(data, ensure_ascii=False) if self.format is Format.JSON else quiet)
 
-    def add(self, *parts: str | Text | Grid) -> None:
+    def add(self, *parts: Part) -> None:
         """Print more of the result, for people and agents alone."""
         for part in parts if self.is_read else ():
             self._show(part)
 
-    def _show(self, part: str | Text | Grid) -> None:
-        if not isinstance(part, Grid):
+    def _show(self, part: Part) -> None:
+        if not isinstance(part, Grid | Facts):
             self.out.print(part, markup=False)
         elif self.format is Format.HUMAN:
             self.out.print(part.table())

@@ -1,6 +1,6 @@
 """`hf-bico eval`."""
 
-from hf_bico.cli.console import Grid
+from hf_bico.cli.console import Grid, tabbed
 from hf_bico.cli.options import Call, command
 from hf_bico.workflows.config import EvalConfig
 
@@ -12,7 +12,13 @@ def evaluate(config: EvalConfig, call: Call) -> None:
     from hf_bico.workflows.evaluate import run
 
     report = run(config, Hub(call.token), call.terminal.track).report
-    call.terminal.say(_table(report), report.to_json(), "\n".join(f"{each.score.value:.6g}" for each in report.models))
+    call.terminal.say(_table(report), report.to_json(), _numbers(report))
+
+
+def _numbers(report) -> str:
+    """Return a line for every model: its score, of several with its name before it."""
+    alone = len(report.models) == 1
+    return "\n".join(tabbed([each.name] * (not alone) + [f"{each.score.value:.6g}"]) for each in report.models)
 
 
 def _table(report) -> Grid:

@@ -23,7 +23,7 @@ from hf_bico.cli.fleet import fleet
 from hf_bico.cli.help import Helped, HelpedGroup
 from hf_bico.cli.launched import Ending, is_launched, leave, run_together
 from hf_bico.cli.methods import methods
-from hf_bico.cli.options import spelled
+from hf_bico.cli.options import missing, spelled
 from hf_bico.cli.port import port
 from hf_bico.cli.report import report
 from hf_bico.core.errors import PortError, spelling
@@ -135,5 +135,7 @@ def _message(error: Exception) -> str:
     """Return what is wrong; of the words of a command, which help says what they may be."""
     if not isinstance(error, TyperException):
         return str(error)
-    message, context = error.format_message(), getattr(error, "ctx", None)
+    message, context, param = error.format_message(), getattr(error, "ctx", None), getattr(error, "param", None)
+    if param is not None and hasattr(error, "param_type"):  # that of a parameter which was not given
+        return missing(param.metavar or param.opts[0], param.help)
     return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import MISSING, Field
 from functools import wraps
@@ -18,6 +19,7 @@ from hf_bico.workflows.options import (
     ENDINGS,
     HUB,
     OPTION,
+    RECIPE_FILE,
     RUN,
     Option,
     flag_of,
@@ -117,12 +119,26 @@ def _recipe(given: dict[str, Any], said: Collection[str]) -> dict[str, Any]:
     """
     source = given["source"]
     if not source.lower().endswith(ENDINGS):  # before anything is imported to read YAML
+        _require_no_port(source, said)
         return {}
     from hf_bico.workflows.recipe import is_recipe, read_recipe
 
     if not is_recipe(source) and "target" not in said:  # else it may be a repo that is called so
         raise PortError(f"there is no recipe {source}: name a file, or a fine-tune and its {setting('target')}")
     return read_recipe(Path(source).expanduser(), {*said} - {"source"}) if is_recipe(source) else {}
+
+
+def _require_no_port(source: str, said: Collection[str]) -> None:
+    """Refuse a folder with a recipe that is named alone: what is meant is the recipe. As a fine-tune, which it is too,
+    it would be named with its target.
+    """
+    recipe = Path(source).expanduser() / RECIPE_FILE
+    if "target" not in said and recipe.is_file():
+        named = shlex.quote(str(Path(source) / RECIPE_FILE))
+        raise PortError(
+            f"{source} is the folder of a port, and its recipe makes it again: `hf-bico port {named}`; to carry the "
+            f"port itself further, say where with {setting('target')}"
+        )
 
 
 def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = MappingProxyType({})) -> Any:
@@ -141,7 +157,7 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
             continue
         value = given[each.name]
         if value is None and each.default is MISSING:
-            raise PortError(f"{flag_of(each)} is missing: {option.help[0].lower()}{option.help[1:]}")
+            raise PortError(missing(flag_of(each), option.help))
         elif is_list(types[each.name]):
             value = tuple(option.parse(one) if option.parse else one for one in value or ()) or each.default
         elif option.parse and isinstance(value, str):
@@ -150,6 +166,11 @@ def config_of(config: type, given: dict[str, Any], recipe: Mapping[str, Any] = M
             value = value.expanduser()
         chosen[each.name] = value
     return config(**chosen)
+
+
+def missing(name: str, help: str) -> str:
+    """Return what is said of an option or an argument that a command needs and was not given."""
+    return f"{name} is missing: {help[0].lower()}{help[1:].rstrip('.')}"
 
 
 def _parameters(config: type, recipes: bool) -> Iterator[inspect.Parameter]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from hf_bico.cli.console import Grid, Terminal, stderr, toned
+from hf_bico.cli.console import Facts, Format, Grid, Terminal, stderr, toned
 from hf_bico.cli.options import Call, command
 from hf_bico.core.errors import PortError, setting
 from hf_bico.workflows.config import PortConfig
@@ -16,6 +16,9 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say what would be done and what it would cost, and stop.", rich_help_panel=RUN),
 ]
+
+KEEP = "--output DIR or --push"
+"""What has a port kept."""
 
 
 @command(PortConfig, "Porting {source} → {target}", recipes=True, dry_run=(DryRun, False))
@@ -34,6 +37,8 @@ def port(config: PortConfig, call: Call) -> None:
     if call.flags["dry_run"]:
         _say_dry_run(terminal, *dry_run(config, hub))
     else:
+        if terminal.format is Format.HUMAN and not (config.output or config.push or config.push_to):
+            terminal.note(f"nothing will be kept but what is printed here: give {KEEP}")
         _say_outcome(terminal, run(config, hub, terminal.track))
 
 
@@ -59,7 +64,7 @@ def _say_outcome(terminal: Terminal, outcome) -> None:
     made = {"Written to": outcome.output, "Pushed to": outcome.url, "Proposed as the new version in": outcome.announced}
     terminal.add(*(f"{what} {where}" for what, where in made.items() if where))
     if terminal.is_read and not (outcome.output or outcome.url or outcome.refusal):
-        stderr.print("Nothing was kept: give --output DIR or --push")
+        stderr.print(f"Nothing was kept: give {KEEP}")
     if not verdict.pushable and not outcome.refusal:
         terminal.warn(f"Warning: {verdict.word}: {verdict.reason}; {verdict.next}")
     if outcome.refusal:
@@ -121,6 +126,6 @@ def _say_dry_run(terminal: Terminal, plan, cost) -> None:
             for a, b in plan.models.pairs
         ],
     }
-    lines = ["Dry run: no weights were read, nothing was written", *(f"{name:22}{row}" for name, row in rows.items())]
-    terminal.say("\n".join(lines), data, repo or "")
+    told = Facts("Dry run: no weights were read, nothing was written", list(rows.items()))
+    terminal.say(told, data, repo or "")
     terminal.add(*(told_of(*((each.family, each.skeleton) for each in plan.models.each[1:])) or ()))

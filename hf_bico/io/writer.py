@@ -96,6 +96,17 @@ def require_writable(place: Path) -> Path:
     return above
 
 
+def require_folder_of(file: Path) -> None:
+    """Refuse a place for a file in a folder that is not there: only a result that is a folder is made with those above.
+
+    Raises:
+        PortError: it is not there, or may not be written to.
+    """
+    if not file.absolute().parent.exists():
+        raise PortError(f"there is no folder {file.parent}: make it, or name another place with {setting('output')}")
+    require_writable(file)
+
+
 @contextmanager
 def staged(place: Path, *, overwrite: bool = False):
     """Yield a path beside `place` to write a file or folder to; move it to `place` if the block succeeds, else drop it.

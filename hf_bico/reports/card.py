@@ -17,7 +17,7 @@ from hf_bico.reports.opening import SENTENCES, Opening, Used
 from hf_bico.reports.records import MatchingRecord, Origin
 from hf_bico.reports.report import Evaluation, MapsReport, PortReport
 from hf_bico.reports.usage import loads
-from hf_bico.reports.worth import Word
+from hf_bico.reports.worth import Word, resting
 from hf_bico.tasks.paired import ClassChange, shown_difference
 from hf_bico.tasks.scores import METRICS, Score
 
@@ -75,6 +75,7 @@ def card_text(report: PortReport, endpoint: str, pictures: Collection[str], kept
         uses=opening.used
         or [Used(code) for code in loads(opening, whole=whole, pinned=bool(lineage["target"].commit))],
         licenses=licenses,
+        few=resting(scores.ported) if scores else "",
         metric=METRICS[scores.ported.metric] if scores else None,
         matched=report.matching and _matched(report.matching),
         pictures=pictures,

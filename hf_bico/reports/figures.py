@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hf_bico.reports.report import Evaluation, PortReport
+from hf_bico.reports.tables import whole_way
 from hf_bico.tasks.scores import METRICS
 
 MOST_VALUES = 12
@@ -120,11 +121,11 @@ MARKERS = "os^Dv<>P"
 
 
 def draw_comparison(summary: Sequence[Mapping[str, Any]], goal: str, file: Path) -> bool:
-    """Draw the share of the gap that every method recovers against N, and return whether there is one to draw.
+    """Draw the share of the way to the goal that every method brings against N; return whether there is one to draw.
 
     Args:
         summary: entries with `method`, `alpha`, `n`, and `recovered` and its spread over the seeds.
-        goal: what the gap is measured to.
+        goal: what ports are measured by.
     """
     from matplotlib.figure import Figure
 
@@ -149,7 +150,7 @@ def draw_comparison(summary: Sequence[Mapping[str, Any]], goal: str, file: Path)
     panel.set_xticks(sizes, [str(size) for size in sizes], minor=False)
     panel.minorticks_off()
     panel.set_xlabel("calibration samples N")
-    panel.set_ylabel(f"% of the gap to {goal}")
+    panel.set_ylabel(f"% of {whole_way(goal)}")
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(file, dpi=150)
     return True

@@ -240,11 +240,11 @@ class CompareReport(Report):
     """What makes one of the ports, without its method, α and samples."""
     evaluation: dict[str, Any]
     reference: dict[str, Any]
-    """What the gap is measured to."""
+    """What ports are measured by: the gap to it, or the gain of it."""
     methods: dict[str, dict[str, Any]]
     """Name → options."""
     calibration: list[dict[str, Any]]
-    """One entry per draw, with the scores of the target without a port, of the source, and of the goal of the gap."""
+    """One entry per draw, with the scores of the target without a port, of the source, and of the reference."""
     head: str
     task: dict[str, Any]
     rows: list[dict[str, Any]]

@@ -10,6 +10,8 @@ from hf_bico.reports.worth import ASKED, Scored, Word, worth
 from hf_bico.tasks.scores import METRICS, Metric, Score
 
 PICTURE = "compare.png"
+SOURCE = "the source's own score"
+"""What the gap runs to, and what a comparison measures by unless a fine-tune of the target is named."""
 BASELINES = ("naive",)
 """Methods that the others are measured against: they need less than those."""
 
@@ -17,7 +19,7 @@ BASELINES = ("naive",)
 def cells(data: dict[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a summary that fits into 80 columns, the header first: one row per method, α and N."""
     metric = _metric(data)
-    yield ["method", "α", "N", metric.name, "gap", "verdict", "seconds", "GB"]
+    yield ["method", "α", "N", metric.name, way_of(data["reference"]["what"]), "verdict", "seconds", "GB"]
     numbers, best = _numbers(data), winner(data)
     for entry in data["summary"]:
         alpha, k = entry["alpha"], entry["per_class"]
@@ -33,7 +35,7 @@ def cells(data: dict[str, Any]) -> Iterator[list[str]]:
             yield [
                 *where,
                 metric.show(entry["score"]),
-                _gap(entry),
+                _share(entry, way_of(data["reference"]["what"])),
                 _word(entry["verdict"]) + (", best" if entry is best else ""),
                 f"{entry['seconds']:.1f} + {entry['shared_seconds']:.1f}",
                 f"{peak / 1e9:.2f}" if peak else "–",
@@ -63,9 +65,19 @@ def advice(data: dict[str, Any]) -> str:
     return f"Next: {port} {' '.join(words)} --output ported (the best of those that gain: {metric.show(best['score'])})"
 
 
-def _gap(entry: dict[str, Any]) -> str:
-    gap, spread = entry["recovered"], entry["recovered_spread"]
-    return "no gap" if gap is None else f"{gap:.0%}" + ("" if spread is None else f" ± {100 * spread:.0f}")
+def way_of(goal: str) -> str:
+    """Return what the way from the target without a port to a goal is called: the gap is that to the source's score."""
+    return "gap" if goal == SOURCE else "gain"
+
+
+def whole_way(goal: str) -> str:
+    """Return the words for that way."""
+    return f"the gap to {goal}" if goal == SOURCE else f"the gain of {goal}"
+
+
+def _share(entry: dict[str, Any], way: str) -> str:
+    share, spread = entry["recovered"], entry["recovered_spread"]
+    return f"no {way}" if share is None else f"{share:.0%}" + ("" if spread is None else f" ± {100 * spread:.0f}")
 
 
 def _numbers(data: dict[str, Any]) -> dict[str, int]:
@@ -80,14 +92,14 @@ def refusals(data: dict[str, Any]) -> list[str]:
 
 
 def caption(data: dict[str, Any]) -> str:
-    """Return a caption: what the columns say, and what the gap is measured to."""
+    """Return a caption: what the columns say, and what ports are measured by."""
     scores, reference, metric = data["evaluation"], data["reference"], _metric(data)
     seeds = max((entry["seeds"] for entry in data["summary"]), default=0)
     start, source, goal = (metric.show(each["value"]) for each in (scores["zero_shot"], scores["source"], reference))
     return (
         f"Split {scores['split']}, {scores['zero_shot']['n']} samples, {metric.name}: the target without a port "
         f"{start}, the fine-tuned source {source}. A row has the mean over {seeds} seed{'s'[: seeds != 1]}, the "
-        f"share of the gap to {reference['what']} ({goal}) ± its spread over the seeds in points, seconds (the "
+        f"share of {whole_way(reference['what'])} ({goal}) ± its spread over the seeds in points, seconds (the "
         f"method's own + those of the collection that all share), and the most memory in GB. Verdicts are on the "
         f"means; a star: it gains, and the naive copy is better."
     )
@@ -104,12 +116,12 @@ def markdown(data: dict[str, Any], *, pictured: bool = False) -> str:
         pictured: whether its picture lies beside it.
     """
     header, *rows = cells(data)
-    lineage = data["lineage"]
+    lineage, way = data["lineage"], whole_way(data["reference"]["what"])
     lines = [
         f"# {lineage['source']['name']} on {lineage['target']['name']}",
         "",
         caption(data),
-        *(["", f"![The share of the gap that each method recovers]({PICTURE})"] if pictured else []),
+        *(["", f"![The share of {way} that each method brings]({PICTURE})"] if pictured else []),
         "",
         f"| {' | '.join(header)} |",
         "|" + "---|" * len(header),
@@ -121,7 +133,7 @@ def markdown(data: dict[str, Any], *, pictured: bool = False) -> str:
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one entry per method, α and N, over the seeds: means, spreads (sample standard deviations), most memory.
 
-    A refusal by any seed is the entry's; the recovered share is None where there is no gap.
+    A refusal by any seed is the entry's; the share is None where there is no way to go.
     """
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
@@ -152,7 +164,7 @@ def judged(entries: Sequence[dict[str, Any]], start: Score, goal: Score | None, 
 
     Args:
         start: the target's score without a port, over all draws.
-        goal: what the gap is measured to; None where it is on another scale.
+        goal: what ports are measured by; None where it is on another scale.
         classes: as for `worth`.
     """
 

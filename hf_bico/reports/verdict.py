@@ -74,7 +74,7 @@ class GradeRecord(NamedTuple):
     gained: int
     """How many were better than the target without the port, on the test split."""
     median: float
-    """Median share of the gap to the target's own fine-tune that they recovered."""
+    """Median share of the gain of the target's own fine-tune that they brought."""
 
 
 GOOD_FROM, POOR_BELOW = 0.2, 0.0
@@ -151,7 +151,7 @@ def judge(signs: Signs, trial: Trial | None, n: int, *, texts: bool = False) -> 
         f"ports made from one half of the {n} samples took the target's {told} on the other half from {before} to "
         f"{after}, {signs.recovered:.0%} of the way to the fine-tuned source's {source}",
         f"of {record.ports} such ports in our world of small image models {record.gained} gained; the median "
-        f"recovered {record.median:.0%} of the gap to a fine-tune of the target",
+        f"brought {record.median:.0%} of the gain of a fine-tune of the target",
         alike,
     ]
     if texts:

@@ -86,7 +86,7 @@ def worth(
         reason = "; ".join(filter(None, (lost, chance_reason(goal, classes))))
         return Worth(Word.HARMFUL if worse else Word.NO_GAIN, reason, LABELS, False)
     if worse:
-        return Worth(Word.HARMFUL, lost, _instead(best, alpha) or others, False)
+        return Worth(Word.HARMFUL, lost + _after(resting(ported)), _instead(best, alpha) or others, False)
     gap = recovered(ported.value, start.value, goal.value, ported.metric) if goal else None
     word = _word(scores, gap)
     told = f"the port scores {ported}, the new base without it {start}"
@@ -96,6 +96,7 @@ def worth(
     if best:
         name, score = best
         told += f"; {_called(name)} scores {score}{_doubt(ported, score)}"
+    told += _after(resting(ported))
     step = _instead(best, alpha) or {Word.NO_GAIN: others, Word.PARTLY: more}.get(word, "nothing more: use it")
     return Worth(word, told, step, word is not Word.NO_GAIN and best is None)
 
@@ -125,6 +126,17 @@ def chance_reason(score: Score, classes: int) -> str:
         f"the fine-tuned source itself scores {score} on {score.n} samples ({score.interval}), which is no better than "
         f"chance ({1 / classes:.1%} of {classes} classes)"
     )
+
+
+def resting(score: Score) -> str:
+    """Return what is said of a score on so few samples that its interval is wide; empty of any other."""
+    if not score.is_wide:
+        return ""
+    return f"this rests on {score.n} samples, and the 95 % interval is wide ({score.interval})"
+
+
+def _after(said: str) -> str:
+    return f"; {said}" if said else ""
 
 
 def _word(scores: Scored, gap: float | None) -> Word:

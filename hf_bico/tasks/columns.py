@@ -1,6 +1,6 @@
 """The columns of a dataset and their roles: found by types and well-known names, or named by the user."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import datasets
 
@@ -21,6 +21,10 @@ SUITS = {
 """What a model is for → the kind of samples that is tried first."""
 
 
+EXAMPLE = "text=sentence,label=class"
+"""Columns with their roles, as an error shows how they are named."""
+
+
 def parse_columns(text: str | None) -> dict[str, str]:
     """Return a text such as "image=img,label=y" as role → column.
 
@@ -28,14 +32,23 @@ def parse_columns(text: str | None) -> dict[str, str]:
         PortError: the text is not of that form, or a role is unknown or named twice.
     """
     named: dict[str, str] = {}
-    roles = list(dict.fromkeys(role for some in ROLES.values() for role in some))
     for entry in filter(None, map(str.strip, (text or "").split(","))):
         role, _, column = map(str.strip, entry.partition("="))
-        if role not in roles or not column or role in named:
-            why = "is named twice" if role in named else "is not role=column"
-            raise PortError(f"{setting('columns')} {text}: {entry!r} {why}; the roles are {', '.join(roles)}")
+        if why := _wrong(entry, role, column, named):
+            roles = dict.fromkeys(role for some in ROLES.values() for role in some)
+            how = f"say role=column, such as {setting('columns')} {EXAMPLE}"
+            raise PortError(f"{setting('columns')} {text}: {why}; the roles are {', '.join(roles)}: {how}")
         named[role] = column
     return named
+
+
+def _wrong(entry: str, role: str, column: str, named: Collection[str]) -> str:
+    """Return what is wrong with a role and its column; empty if nothing is."""
+    if not role or not column:
+        return f"{entry!r} is not role=column"
+    if role in named:
+        return f"{role!r} is named twice"
+    return "" if any(role in some for some in ROLES.values()) else f"{role!r} is no role that a column can have"
 
 
 def find_columns(

@@ -101,6 +101,10 @@ METRICS = {
 }
 
 
+WIDE = 0.2
+"""The width of an interval from which on few samples are said to be few: ±10 points; of a perplexity, ±10 % of it."""
+
+
 @dataclass(frozen=True)
 class Score:
     """A metric over n samples with its 95 % interval."""
@@ -121,6 +125,11 @@ class Score:
         """Both ends of the interval as readers see them."""
         show = METRICS[self.metric].show
         return f"{show(self.low)} – {show(self.high)}"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the interval is wider than `WIDE`: in points of what is at most 1, else as a share of the value."""
+        return self.high - self.low > WIDE * max(1.0, abs(self.value))
 
     @classmethod
     def of(cls, correct: int, n: int, metric: str = "accuracy", also: dict[str, float] | None = None) -> "Score":

@@ -12,7 +12,7 @@ from hf_bico.io.checkpoints import Named, OpenedBase, open_repo, require_finite
 from hf_bico.io.hub import Hub
 from hf_bico.io.models import repo_models
 from hf_bico.io.reference import Pinned
-from hf_bico.io.writer import require_apart, require_room, require_writable, staged, write_model
+from hf_bico.io.writer import require_apart, require_folder_of, require_room, staged, write_model
 from hf_bico.reports.report import SumReport, write_report
 
 
@@ -41,7 +41,7 @@ def extract(
     if output.exists() and not (overwrite and is_vector(output)):
         why = "is no task vector, and is not replaced" if overwrite else "exists"
         raise PortError(f"{output} {why}; name another with {setting('output')}")
-    require_writable(output)
+    require_folder_of(output)
     found = difference(one_kind(hub.resolve(source), source_kind, subfolder), base, hub, trusted=trust_base)
     return found, found.save(output, overwrite=overwrite)
 

@@ -40,7 +40,11 @@ def rewrite(config: CardConfig, hub: Hub) -> Carded:
     """
     found = hub.resolve(config.place)
     if found.folder is not None and (config.push or config.create_pr):
-        raise PortError(f"{found} is a folder: {setting('push')} is for a repo; its card is written in place")
+        flag = setting("push" if config.push else "create_pr")
+        raise PortError(
+            f"{config.place} is a folder on this machine, where its card is written in place: leave out {flag}, or "
+            "name the repo that it was pushed to"
+        )
     reports = [(name, data) for name in (REPORT_FILE, MAPS_FILE) if (data := hub.json(found, name))]
     if not reports:
         raise PortError(f"{found} has neither {REPORT_FILE} nor {MAPS_FILE}: it was not made by hf-bico")

@@ -28,7 +28,7 @@ from hf_bico.io.writer import staged
 from hf_bico.reports.figures import draw_comparison
 from hf_bico.reports.records import Environment, Tried, origins
 from hf_bico.reports.report import CompareReport
-from hf_bico.reports.tables import PICTURE, judged, markdown, summary
+from hf_bico.reports.tables import PICTURE, SOURCE, judged, markdown, summary
 from hf_bico.tasks.evaluation import Evaluator
 from hf_bico.tasks.requirements import check_search
 from hf_bico.tasks.samples import Draw, check_draw
@@ -49,7 +49,7 @@ from hf_bico.workflows.session import Session, models_key, open_session
 
 @dataclass(frozen=True)
 class Goal:
-    """What the gap is measured to."""
+    """What ports are measured by."""
 
     what: str
     pinned: Pinned
@@ -196,7 +196,7 @@ class _Draws:
         self.rows += [_row_record(row, calibration, len(drawn.samples), start, goal) for row in some]
 
     def _goal(self, session: Session, drawn: Draw, workspace: Workspace) -> Goal:
-        """Score the source, and return what the gap is measured to.
+        """Score the source, and return what ports are measured by.
 
         Raises:
             PortError: the source is no better than chance; a fine-tune of the target that is none.
@@ -207,7 +207,7 @@ class _Draws:
             require_better_than_chance(self.source, session.plan)
         pinned, evaluator = self.bench.tuned, self.evaluator
         if pinned is None:
-            return Goal("the source's own score", session.plan.lineage.source, self.source)
+            return Goal(SOURCE, session.plan.lineage.source, self.source)
         with errors_about(pinned):
             asked = open_tuned(session, *_target_tuned(self.bench, session, pinned), drawn)
             score = workspace.once(

@@ -111,10 +111,12 @@ class CheckConfig(MemoryChoices, RegressionChoices, MethodChoices, SamplingChoic
 @grouped(MODELS)
 @dataclass(frozen=True, kw_only=True)
 class GapChoices:
-    """What the gap is measured to."""
+    """What ports are measured by."""
 
     target_tuned: str | None = option(
-        "A fine-tune of the new base itself, to measure the gap to [default: the source's own score].", None
+        "A fine-tune of the new base itself, by whose gain ports are measured [default: by the gap to SOURCE's own "
+        "score].",
+        None,
     )
 
 
@@ -300,10 +302,9 @@ class RefChoices:
 
 @grouped(SAMPLES)
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(MachineChoices, ReadingChoices, RefChoices):
+class EvalConfig(MachineChoices, ReadingChoices, DataChoices, RefChoices):
     """Every choice of an evaluation."""
 
-    dataset: str = option("Samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet).")
     split: str = option(
         "Split to score on, or a part of one, such as train[:80%] [default: test or validation; without those one in "
         "five rows].",

@@ -64,6 +64,8 @@ def argument(help: str, name: str) -> Any:
 
 ENDINGS = (".yaml", ".yml")
 """How the name of a recipe ends; see `hf_bico.workflows.recipe`."""
+RECIPE_FILE = "recipe.yaml"
+"""The recipe that every port writes."""
 
 
 def grouped(name: str) -> Callable[[type], type]:

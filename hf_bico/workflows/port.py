@@ -58,9 +58,9 @@ from hf_bico.workflows.deliver import Delivery
 from hf_bico.workflows.dry_run import cost, groups_within
 from hf_bico.workflows.head_choice import Losses, with_better_head
 from hf_bico.workflows.in_groups import with_baselines
+from hf_bico.workflows.options import RECIPE_FILE
 from hf_bico.workflows.plan import make_port_plan, matching_record
 from hf_bico.workflows.polish import polish_of
-from hf_bico.workflows.recipe import RECIPE_FILE
 from hf_bico.workflows.redo import asked_of, redo_port
 from hf_bico.workflows.run import Run
 from hf_bico.workflows.scoring import evaluation_key, evaluator_of, score_all, score_tuned

@@ -13,10 +13,9 @@ import yaml
 from hf_bico.core.errors import PortError
 from hf_bico.io.outside import YAML_SIZE, kind_of, parse_yaml
 from hf_bico.workflows.config import PortConfig
-from hf_bico.workflows.options import ENDINGS, options_of, types_of
+from hf_bico.workflows.options import ENDINGS, RECIPE_FILE, options_of, types_of
 from hf_bico.workflows.typed import SHOWN, flags_in, meant, value_of
 
-RECIPE_FILE = "recipe.yaml"
 HEAD = f"""\
 # Makes this port again: hf-bico port {RECIPE_FILE}
 # A local input goes by its name alone, as ./name: run it in the folder that has it.

@@ -67,7 +67,7 @@ def redo_port(config: PortConfig, plan: Plan, alpha: float) -> Redo:
         settings |= {"unlabelled": pinned_name(unlabelled.dataset.pinned), "unlabelled_n": unlabelled.n}
     if plan.others:
         settings |= {"also": tuple(pinned_name(each.pinned) for each in plan.others)}
-    return Redo("port", PortConfig, settings | {"output": Path("ported")})
+    return Redo("port", PortConfig, settings | {"output": told_place(config.output, "ported")})
 
 
 def redo_align(config: AlignConfig, plan: Plan) -> Redo:
@@ -77,7 +77,19 @@ def redo_align(config: AlignConfig, plan: Plan) -> Redo:
         **{role: pinned_name(getattr(lineage, role)) for role in ("base", "target", "dataset")},
         **{"split": config.split, **_draw(config, plan), **_method(config), **chosen(config, ("head", "map_dtype"))},
     }
-    return Redo("align", AlignConfig, settings | {"output": Path("maps")})
+    return Redo("align", AlignConfig, settings | {"output": told_place(config.output, "maps")})
+
+
+def told_place(output: Path | None, otherwise: str) -> str:
+    """Return what is published of the folder that a result is written to: as it was given where that is relative, of
+    any other its last name alone, for where it lies is nobody's business.
+
+    Args:
+        otherwise: what is said where there is none, as of a push.
+    """
+    if output is None:
+        return otherwise
+    return output.name if output.is_absolute() else str(output)
 
 
 def _draw(config: PortConfig | AlignConfig, plan: Plan) -> dict[str, Any]:

@@ -11,13 +11,18 @@ from hf_bico.io.hub import Hub
 from hf_bico.io.maps.files import MAPS_FILE
 from hf_bico.io.outside import read_object
 from hf_bico.io.reference import errors_about
-from hf_bico.io.writer import require_writable, staged
+from hf_bico.io.writer import require_folder_of, staged
 from hf_bico.reports.page.html import MADE, html_of
 from hf_bico.workflows.config import ReportConfig
 
 FILES = (REPORT_FILE, MAPS_FILE, "compare.json", "check.json")
 """What a report is looked for in, the first that is there."""
 PAGE = "report.html"
+MADE_OF = (
+    "name a folder or a repo that a port, an alignment or a comparison wrote, or a JSON file of what a command gave "
+    "with --format json"
+)
+"""What a page is made of."""
 HEAD = 2048
 """Bytes at the beginning of a file in which a page of ours says that it is one."""
 
@@ -67,15 +72,14 @@ def find(place: str, hub: Hub) -> Found:
         PortError: there is none.
     """
     file = Path(place).expanduser()
-    if file.suffix == ".json" and file.is_file():
+    if file.is_file() and not place.startswith("hf://"):
+        if file.suffix != ".json":
+            raise PortError(f"{place} is a file that holds no report: {MADE_OF}")
         return Found(file.name, read_object(file), file.with_suffix(".html"))
     pinned = hub.resolve(place)
     name = next((name for name in FILES if name in pinned.files), None)
     if name is None:
-        raise PortError(
-            f"{pinned} has no report ({listed(FILES)}): name a folder or a repo that a port, an alignment or a "
-            "comparison wrote, or a JSON file of what a command gave with --format json"
-        )
+        raise PortError(f"{pinned} has no report ({listed(FILES)}): {MADE_OF}")
     data = hub.json(pinned, name)
     with errors_about(pinned):
         if not data:
@@ -95,7 +99,7 @@ def require_place(output: Path) -> None:
         raise PortError(f"{output} does not end in .html, as a page does: {another}")
     if output.is_symlink() or (output.exists() and not output.is_file()):
         raise PortError(f"{output} is there and is no file: {another}")
-    require_writable(output)
+    require_folder_of(output)
     if output.exists():
         with output.open("rb") as file:
             if MADE not in file.read(HEAD):

@@ -1,4 +1,4 @@
-"""Finished cells as tables: gap recovered beside the papers' figures, and the accuracies below it."""
+"""Finished cells as tables: the papers' gap recovered beside the papers' figures, and the accuracies below it."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def markdown(spec: Spec, tables: Iterable[Table], found: dict[str, Any]) -> str:
     lines = [
         "# The papers' tables",
         "",
-        "Gap recovered in %: (ported − zero-shot) / (the target's own fine-tune − "
-        "zero-shot), of accuracies averaged over the datasets, ± its spread over the seeds in points. In brackets "
-        "the paper's figure of the same row and column.",
+        "Share of the fine-tune's gain (the papers' gap recovered) in %: (ported − zero-shot) / (the target's own "
+        "fine-tune − zero-shot), of accuracies averaged over the datasets, ± its spread over the seeds in points. "
+        "In brackets the paper's figure of the same row and column.",
         "",
     ]
     for table in tables:
@@ -143,7 +143,7 @@ def _cell(row: dict[str, Any]) -> str:
         return f"refused: {row['refusal']}"
     paper = "" if row["paper"] is None else f" ({row['paper']:.1f})"
     if row["recovered"] is None:
-        return ("–" if row["accuracy"] is None else "no gap") + paper
+        return ("–" if row["accuracy"] is None else "no gain") + paper
     return f"{row['recovered']:.1f}" + ("" if row["spread"] is None else f" ± {row['spread']:.1f}") + paper
 
 

@@ -31,7 +31,7 @@ def scores(rows: Sequence[Row], pair: Pair, n: int, what: str) -> list[float]:
 
 
 def gap(rows: Sequence[Row], pair: Pair, n: int, what: str) -> float | None:
-    """Return the mean share, in per cent, of the gap to the new base's own fine-tune that was recovered."""
+    """Return the mean share, in per cent, of the gain of the new base's own fine-tune that a port brings."""
     found = [scores(rows, pair, n, name) for name in (START, OF_OWN, what)]
     if what in (START, OF_SOURCE, OF_OWN) or not all(found) or len({len(some) for some in found}) > 1:
         return None
@@ -40,11 +40,11 @@ def gap(rows: Sequence[Row], pair: Pair, n: int, what: str) -> float | None:
 
 
 def table(rows: Sequence[Row], pair: Pair) -> str:
-    """Return a pair's scores: mean and standard deviation over the draws, and the gap recovered."""
+    """Return a pair's scores: mean and standard deviation over the draws, and the share of the fine-tune's gain."""
     sizes = [n for n in SIZES if scores(rows, pair, n, START)]
     if not sizes:
         return "Not measured yet."
-    lines = ["| | " + " | ".join(f"N = {n} | gap" for n in sizes) + " |", "|---" * (1 + 2 * len(sizes)) + "|"]
+    lines = ["| | " + " | ".join(f"N = {n} | of the gain" for n in sizes) + " |", "|---" * (1 + 2 * len(sizes)) + "|"]
     for what in (START, *METHODS, OF_SOURCE, OF_OWN):
         cells = [cell for n in sizes for cell in _cells(rows, pair, n, what)]
         if any(cell != "–" for cell in cells):

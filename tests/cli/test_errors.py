@@ -163,7 +163,7 @@ def test_a_broken_target_is_not_written_either_way(port, copy, world, capsys, mo
     folder = copy("plus")
     rewrite(folder, lambda tensors: tensors["token_embedding.weight"].view(-1)[-1:].fill_(float("nan")))
     assert_refused(port("--method", "naive", to=str(folder)), "NaN or Inf in token_embedding.weight")
-    vector = tmp_path / "new" / "tau.safetensors"
+    vector = tmp_path / "tau.safetensors"
     assert hf_bico(capsys, monkeypatch, "extract", "demo/ft", "--output", vector).code == 0
     broken = copy("base")
     rewrite(broken, lambda tensors: tensors["logit_scale"].fill_(float("inf")))

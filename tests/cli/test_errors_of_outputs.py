@@ -102,6 +102,8 @@ def test_no_network(hub, tmp_path):
         hub,
         tmp_path,
         *TINY_PORT,
+        "--output",
+        "out",
         HF_ENDPOINT="http://127.0.0.1:9",
     )
     out, err = process.communicate(timeout=100)
@@ -110,7 +112,7 @@ def test_no_network(hub, tmp_path):
 
 
 def test_offline_without_a_cache(hub, tmp_path):
-    process = child(hub, tmp_path, "port", "demo/ft", "--to", "demo/plus", "--dataset", "demo/task", HF_HUB_OFFLINE="1")
+    process = child(hub, tmp_path, *TINY_PORT, "--output", "out", HF_HUB_OFFLINE="1")
     out, err = process.communicate(timeout=100)
     assert (process.returncode, out, err.count("\n")) == (2, "", 2), err  # the first says what is done
     assert "HF_HUB_OFFLINE is set" in err

@@ -51,3 +51,19 @@ def test_a_commit_is_told_by_its_first_digits_and_nothing_steers_the_terminal(ca
     assert ran.code == 2
     ran = hf_bico(capsys, monkeypatch, "check", name, "--to", "c/d\x1b[31m", "--device", "abacus")
     assert ran.err.splitlines()[0] == "Checking a/b@0123456 → c/d\\x1b[31m …"
+
+
+def test_that_nothing_is_kept_is_said_before_the_work(world, capsys, monkeypatch, tmp_path):
+    """To people, of a port that has no place; nobody has to wait for minutes to be told."""
+
+    def told(*words: str) -> list[str]:
+        ran = hf_bico(capsys, monkeypatch, "port", "demo/gone", "--to", "demo/plus", "--dataset", "demo/task", *words)
+        _, *notes, error = ran.err.splitlines()
+        assert ran.code == 2 and error.startswith("Error: "), ran
+        return notes
+
+    said = ["Note: nothing will be kept but what is printed here: give --output DIR or --push"]
+    assert told("--format", "human") == said
+    for place in (("--output", str(tmp_path / "out")), ("--push",), ("--push-to", "demo/out"), ("--dry-run",)):
+        assert told("--format", "human", *place) == []
+    assert told("--format", "agent") == []

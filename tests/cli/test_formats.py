@@ -76,6 +76,26 @@ def test_a_ports_scores_for_agents_and_people(world, capsys, monkeypatch):
     assert "Verdict: " in agent.out and "Verdict: " in human.out
 
 
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ((*TINY_PORT, "--dry-run"), ("source", "linear maps", "search and evaluation", "would be pushed to")),
+        (("check", *TINY_PORT[1:]), ("by layer", "by block")),
+    ],
+    ids=["dry-run", "check"],
+)
+def test_facts_are_lines_with_tabs_for_agents(words, names, world, capsys, monkeypatch):
+    """What people read in columns: the same names, and the same is said of them."""
+    said = (hf_bico(capsys, monkeypatch, *words, "-n", "8", "--format", each).out for each in ("agent", "human"))
+    agent, human = (each.splitlines() for each in said)
+    told = dict(line.split("\t", 1) for line in agent if "\t" in line)
+    for name in names:
+        assert told[name] and any(line.startswith(f"{name} ") for line in human)
+    assert not any("\t" in line for line in human)
+    if "--dry-run" in words:
+        assert agent[0] == human[0] and all(line.count("\t") == 1 for line in agent[1:])
+
+
 def test_long_cells_are_whole_where_no_terminal_is(capsys, monkeypatch, world):
     ran = hf_bico(capsys, monkeypatch, "methods", "--format", "human")
     every = json.loads(hf_bico(capsys, monkeypatch, "methods", "--format", "json").out)

@@ -4,6 +4,7 @@ from dataclasses import MISSING, fields
 
 import pytest
 import typer
+from support.commands import assert_refused, hf_bico
 
 from hf_bico import PortError
 from hf_bico.cli.main import app
@@ -76,3 +77,28 @@ def test_words_choose_what_a_config_does():
     assert set(found) == {"--eval-n", "5", "--streaming", "--as", "lora", "--set", "steps=2", "rtol=0.1"}
     assert found.count("--set") == 2
     assert words_of(PortConfig("a", "b", "c"), names) == []
+
+
+WITHOUT_DATA = {
+    "port": ("a/b", "--to", "c/d"),
+    "compare": ("a/b", "--to", "c/d"),
+    "eval": ("a/b",),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_DATA)
+def test_a_missing_dataset_is_the_same_sentence_in_every_command(name, capsys, monkeypatch):
+    ran = hf_bico(capsys, monkeypatch, name, *WITHOUT_DATA[name])
+    said = "samples of the task: a Hub dataset, a folder or a file (csv, json, jsonl, parquet)"
+    assert (ran.code, ran.out, ran.err) == (2, "", f"Error: --dataset is missing: {said}\n")
+
+
+def test_whatever_is_missing_is_said_with_what_it_is(capsys, monkeypatch):
+    for words, said in {
+        ("check",): "SOURCE is missing: the fine-tune: org/name",
+        ("port",): "SOURCE is missing: the fine-tune: org/name",
+        ("check", "a/b"): "--to is missing: the new base model",
+        ("fleet",): "PLAN is missing: a YAML file",
+        ("align", "a/b", "c/d", "--dataset", "e/f"): "--output is missing: a folder to write the maps to",
+    }.items():
+        assert_refused(hf_bico(capsys, monkeypatch, *words), said)

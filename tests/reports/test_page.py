@@ -157,6 +157,10 @@ def test_the_winner_of_a_comparison_stands_out_and_every_gap_is_drawn_against_n(
     heights = [float(point.attrs["y"]) for point in best.every("svg")]
     assert heights[0] > heights[1]  # more samples, more of the gap
     assert "it needs images" in root.text
+    assert "the gap to the source's own score" in root.text and "gain of" not in root.text
+    data["reference"]["what"] = "the target's own fine-tune"
+    own = parsed(html_of(data)).text.split("</style>")[-1]
+    assert "the gain of the target's own fine-tune" in own and "the gap" not in own
     assert "against N" not in html_of(compare_data((100,)))
 
 

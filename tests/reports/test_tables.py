@@ -42,6 +42,21 @@ def test_none_is_marked_where_none_gains():
     assert "fine-tune the new base" in advice(data)
 
 
+def test_the_gap_is_that_to_the_sources_own_score_and_another_goal_has_another_word():
+    """In whatever is written of a comparison."""
+    told = compared(entry("bico", 20, 0.6), {**entry("naive", 20, 0.5), "recovered": None})
+    own = told | {"reference": told["reference"] | {"what": "the target's own fine-tune"}}
+    for data, word, other, words in (
+        (told, "gap", "gain", "share of the gap to the source's own score (50.0%)"),
+        (own, "gain", "gap", "share of the gain of the target's own fine-tune (50.0%)"),
+    ):
+        header, first, second = cells(data)
+        assert (first[header.index(word)], second[header.index(word)]) == ("20%", f"no {word}")
+        page = markdown(data, pictured=True)
+        assert words in page and words.split(" (")[0] in page.split("![The ")[1]
+        assert other not in {*header} and f" {other} " not in page
+
+
 def has(picture: np.ndarray, colour: str) -> bool:
     wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     return bool((np.abs(picture[..., :3] - wanted).max(-1) < 0.02).any())

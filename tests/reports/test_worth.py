@@ -3,7 +3,17 @@
 import pytest
 from scipy.stats import binom
 
-from hf_bico.reports.worth import FEWEST, LEVEL, WORKS_FROM, Scored, at_chance, may_be_chance, refusal_of, worth
+from hf_bico.reports.worth import (
+    FEWEST,
+    LEVEL,
+    WORKS_FROM,
+    Scored,
+    at_chance,
+    may_be_chance,
+    refusal_of,
+    resting,
+    worth,
+)
 from hf_bico.tasks.scores import Score
 
 START, GOAL = Score.of(400, 1000), Score.of(900, 1000)
@@ -82,6 +92,38 @@ def test_a_difference_inside_the_interval_is_said_to_be_uncertain():
     assert "uncertain" not in worth(scored(Score.of(100, 1000))).reason
     near, far = (worth(scored(Score.of(800, 1000), naive=Score.of(k, 1000))).reason for k in (805, 990))
     assert "uncertain" in near and "uncertain" not in far
+
+
+RESTS = "this rests on 20 samples, and the 95 % interval is wide (38.7% – 78.1%)"
+
+
+def test_a_verdict_on_few_samples_says_so():
+    """Whatever the word."""
+    few, start = Score.of(12, 20), Score.of(4, 20)
+    for goal, better in ((Score.of(18, 20), start), (None, start), (Score.of(18, 20), Score.of(15, 20))):
+        assert worth(scored(few, better, goal)).reason.endswith(f"; {RESTS}")
+    assert RESTS in worth(scored(few, start, Score.of(18, 20), naive=Score.of(14, 20))).reason
+    assert all("rests on" not in worth(scored(Score.of(k, 1000))).reason for k in (300, 400, 800))
+    assert "rests on" not in worth(scored(few), unchanged=True).reason
+
+
+@pytest.mark.parametrize(
+    ("score", "wide"),
+    [
+        (Score.of(50, 91), True),  # ±10.0 points
+        (Score.of(50, 95), False),
+        (Score.of(20, 20), False),
+        (Score(0.3, 0.0, 0.61, 12, "pearson"), True),
+        (perplexity(2000.0), False),
+        (Score(2000.0, 1700.0, 2200.0, 9, "perplexity"), True),
+        (Score(2.0, 1.81, 2.19, 9, "perplexity"), False),
+    ],
+    ids=str,
+)
+def test_an_interval_is_wide_from_ten_points_on(score, wide):
+    """Of what is at most 1; of a perplexity ten per cent."""
+    assert score.is_wide is wide
+    assert bool(resting(score)) is wide
 
 
 def test_a_gap_that_nobody_knows():

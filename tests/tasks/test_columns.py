@@ -6,7 +6,8 @@ from datasets import Audio, ClassLabel, Features, Image, List, Value
 from hf_bico import PortError
 from hf_bico.core.notes import noted
 from hf_bico.families import Purpose, PurposeKind
-from hf_bico.tasks.columns import Columns, SampleKind, find_columns, input_columns, parse_columns
+from hf_bico.tasks.columns import EXAMPLE, Columns, SampleKind, find_columns, input_columns, parse_columns
+from hf_bico.tasks.kinds import ROLES
 
 S, I, F, B = Value("string"), Value("int64"), Value("float32"), Value("bool")
 CLASS, TURNS = ClassLabel(names=["no", "yes"]), List({"role": S, "content": S})
@@ -272,12 +273,20 @@ def test_columns_are_read_from_the_command_line():
     assert parse_columns(None) == parse_columns("") == {}
     for wrong, why in (
         ("image", "not role=column"),
-        ("picture=img", "not role=column"),
+        ("picture=img", "'picture' is no role that a column can have"),
+        ("image=a,Label=b", "'Label' is no role that a column can have"),
         ("image=", "not role=column"),
-        ("text=a,text=b", "named twice"),
+        ("=img", "not role=column"),
+        ("text=a,text=b", "'text' is named twice"),
     ):
-        with pytest.raises(PortError, match=f"columns= .*{why}; the roles are image, label, messages, prompt"):
+        with pytest.raises(PortError, match=f"columns= .*{why}; the roles are image, label, messages, prompt") as error:
             parse_columns(wrong)
+        assert str(error.value).endswith(": say role=column, such as columns= text=sentence,label=class")
+        assert all(role in str(error.value) for roles in ROLES.values() for role in roles)
+
+
+def test_the_columns_that_an_error_shows_are_right():
+    assert parse_columns(EXAMPLE) == {"text": "sentence", "label": "class"}
 
 
 @pytest.mark.parametrize(

@@ -328,8 +328,8 @@ def test_the_cards_say_what_and_how_again(maps, tmp_path, monkeypatch, capsys):
     assert f"demo/maps@{head} (sha256 {digest[:16]})" in text
     command = text.split("```\nhf-bico ")[1].split("\n```")[0]
     assert f"--maps demo/maps@{head}" in command and "--method" not in command
-    assert hf_bico(capsys, monkeypatch, *shlex.split(command)).code == 0
-    assert same(load_file("ported/" + WEIGHTS), load_file("out/" + WEIGHTS))
+    assert hf_bico(capsys, monkeypatch, *shlex.split(command), "--output", "again").code == 0
+    assert same(load_file("again/" + WEIGHTS), load_file("out/" + WEIGHTS))
 
 
 def test_a_repo_of_the_same_maps_is_pushed_onto_and_no_other(world, tmp_path, monkeypatch, capsys):

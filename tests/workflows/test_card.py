@@ -151,7 +151,10 @@ def test_a_repos_card_is_pushed_alone(pushed, capsys, monkeypatch):
 
 def test_what_has_no_report_has_no_card(world, capsys, monkeypatch):
     assert_refused(hf_bico(capsys, monkeypatch, "card", "demo/base"), "hf_bico.json", "not made by hf-bico")
-    assert_refused(hf_bico(capsys, monkeypatch, "card", world / "base", "--push"), "is a folder")
+    for flag in ("--push", "--create-pr"):
+        ran = hf_bico(capsys, monkeypatch, "card", world / "base", flag)
+        assert_refused(ran, f"{world / 'base'} is a folder on this machine", f"leave out {flag}, or name the repo")
+        assert "(local folder)" not in ran.err
 
 
 def test_the_fine_tunes_owner_is_told_once(world, capsys, monkeypatch):

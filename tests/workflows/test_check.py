@@ -138,7 +138,7 @@ def test_what_cannot_be_is_a_verdict_and_what_was_asked_wrongly_an_error(world, 
 def test_a_check_is_read_by_people_and_its_next_command_runs(world, capsys, monkeypatch, tmp_path):
     ran = hf_bico(capsys, monkeypatch, *WORDS, *DATA)
     assert ran.code == 0, ran.err
-    for words in ("demo/ft → demo/plus: ", "Blocks", "by layer: ", "Next: hf-bico ", "A port by bico with N = 100"):
+    for words in ("demo/ft → demo/plus: ", "Blocks", "by layer ", "Next: hf-bico ", "A port by bico with N = 100"):
         assert words in ran.out
     command = next(line for line in ran.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
     monkeypatch.chdir(tmp_path)

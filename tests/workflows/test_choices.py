@@ -212,10 +212,10 @@ def test_strategies_reach_the_report_and_the_command_draws_the_same(world, tmp_p
     calibration = report["calibration"]
     assert (calibration["strategy"], calibration["per_class"], calibration["n"]) == ("centroid-far", 3, 12)
     assert "12 of split `train`, centroid-far, seed 5" in (tmp_path / "first" / "README.md").read_text()
-    ran = hf_bico(capsys, monkeypatch, *shlex.split(report["command"])[1:], "--format", "json")
+    ran = hf_bico(capsys, monkeypatch, *shlex.split(report["command"])[1:], "--output", "again", "--format", "json")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["calibration"] == calibration
-    again, first = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("ported", "first"))
+    again, first = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("again", "first"))
     assert all(torch.allclose(again[key], first[key], rtol=1e-5, atol=1e-7) for key in first)
 
     train = datasets.load_dataset(str(world / "task"), split="train")

@@ -157,6 +157,13 @@ def test_of_a_draw_and_of_a_part(pushed, capsys, monkeypatch, tmp_path):
     assert ran.code == 0 and "test[10:20], 10 samples" in ran.out and "accuracy" in ran.out
     quiet = hf_bico(capsys, monkeypatch, *words, "--split", "test[10:20]", "--quiet")
     assert float(quiet.out) == pytest.approx(part["models"][0]["score"]["value"])
+    words = ("eval", "demo/ft", pushed[1], *words[2:], "--split", "test[10:20]")
+    both, quiet = json_of(capsys, monkeypatch, *words)["models"], hf_bico(capsys, monkeypatch, *words, "-q")
+    named = [line.split("\t") for line in quiet.out.splitlines()]
+    assert [(name, pytest.approx(float(value))) for name, value in named] == [
+        (each["name"], each["score"]["value"]) for each in both
+    ]
+    assert [name for name, _ in named] == ["demo/ft", pushed[1]]
 
 
 def test_what_a_port_was_made_from_is_not_scored(pushed, capsys, monkeypatch):

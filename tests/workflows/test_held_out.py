@@ -46,7 +46,7 @@ def test_a_file_is_ported_from_and_scored_on_and_the_card_does_it_again(bert, ca
     assert "--split 'train[rest]' --eval-split 'train[held-out]'" in command and "--dataset ./rows.csv" in command
     for flag, place in (("./ft", "ft"), ("./base", "base"), ("./plus", "plus")):
         assert flag in command and (bert / place).exists()
-    again = [word if word != "ported" else "two" for word in shlex.split(command)[1:]]
+    again = [word if word != "one" else "two" for word in shlex.split(command)[1:]]
     redone = json_of(capsys, monkeypatch, *again, "--allow-regression")
     assert redone["evaluation"] == report["evaluation"]
     assert redone["calibration"] == report["calibration"]
@@ -69,7 +69,7 @@ def test_slices_are_ported_from_and_scored_on(world, capsys, monkeypatch, tmp_pa
     report = json_of(capsys, monkeypatch, *chosen, *parts, "--output", tmp_path / "one")
     assert (report["calibration"]["split"], report["evaluation"]["split"]) == parts[1:4:2]
     assert report["evaluation"]["ported"]["n"] == 30 and max(report["calibration"]["indices"]) < 30
-    again = [word if word != "ported" else str(tmp_path / "two") for word in shlex.split(report["command"])[1:]]
+    again = [word if word != "one" else str(tmp_path / "two") for word in shlex.split(report["command"])[1:]]
     redone = json_of(capsys, monkeypatch, *again, "--allow-regression")
     assert redone["evaluation"] == report["evaluation"]
     first, second = (load_file(tmp_path / name / "open_clip_model.safetensors") for name in ("one", "two"))

@@ -13,8 +13,9 @@ from support.commands import TINY_PORT, assert_refused, hf_bico
 
 from hf_bico import PortConfig, PortError
 from hf_bico.workflows import port
-from hf_bico.workflows.recipe import RECIPE_FILE, is_recipe, read_recipe
-from hf_bico.workflows.redo import Redo
+from hf_bico.workflows.options import RECIPE_FILE
+from hf_bico.workflows.recipe import is_recipe, read_recipe
+from hf_bico.workflows.redo import Redo, told_place
 
 NEEDED = "source: demo/ft\ntarget: demo/plus\ndataset: demo/task\n"
 
@@ -56,7 +57,9 @@ def test_a_ports_own_recipe_gives_the_same_bits(pushed, capsys, monkeypatch, tmp
     assert ran.code == 0, ran.err
     again, first = (load_file(folder / "open_clip_model.safetensors") for folder in (tmp_path / "again", pushed[0]))
     assert again.keys() == first.keys() and all(torch.equal(again[key], first[key]) for key in first)
-    assert (tmp_path / "again" / RECIPE_FILE).read_bytes() == (pushed[0] / RECIPE_FILE).read_bytes()
+    said, before = (yaml.safe_load((folder / RECIPE_FILE).read_text()) for folder in (tmp_path / "again", pushed[0]))
+    assert said == before | {"output": "again"}
+    assert before["output"] == pushed[0].name, "of an absolute path its last name alone"
 
 
 def test_the_recipe_and_the_command_of_a_port_say_the_same(pushed, told):
@@ -83,6 +86,24 @@ def test_any_settings_are_the_same_as_words_and_as_a_recipe(settings, told, writ
     assert "/somewhere" not in redo.recipe
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Path("mine"), "mine"),
+        (Path("runs/first"), "runs/first"),
+        (Path("../beside"), "../beside"),
+        (Path("/home/somebody/runs/first"), "first"),
+        (None, "ported"),
+    ],
+    ids=str,
+)
+def test_the_folder_is_the_users_own_and_no_path_of_a_machine(given, said, told, written):
+    settings = {"source": "a/b", "target": "c/d", "dataset": "e/f", "output": told_place(given, "ported")}
+    redo = Redo("port", PortConfig, settings)
+    assert redo.command.endswith(f" --output {said}")
+    assert told(written(redo.recipe)).output == told(*shlex.split(redo.command)[2:]).output == Path(said)
+
+
 def test_what_is_said_beside_a_recipe_wins(told, written):
     recipe = written(f"{NEEDED}per_class: 3\nmethod: bico\nmethod_options: [rtol=0.5]\nalpha: 2\nseed: 4\n")
     config = told(recipe, "--alpha", "0.5", "--to", "demo/other", "-n", "9", "--method", "naive")
@@ -104,6 +125,16 @@ def test_what_a_recipe_lacks_may_be_said_beside_it(told, written, capsys, monkey
     assert_refused(hf_bico(capsys, monkeypatch, "port", recipe), "dataset is missing; target is missing")
     assert_refused(hf_bico(capsys, monkeypatch, "port", "demo/ft", "--to", "demo/plus"), "--dataset is missing")
     assert_refused(hf_bico(capsys, monkeypatch, "port", "gone.yaml"), "there is no recipe gone.yaml")
+
+
+def test_of_a_folder_that_is_a_port_the_recipe_is_pointed_to(told, written, tmp_path, capsys, monkeypatch):
+    (tmp_path / "my port").mkdir()
+    written(NEEDED, f"my port/{RECIPE_FILE}")
+    for place in ("my port", "my port/", "./my port"):
+        ran = hf_bico(capsys, monkeypatch, "port", place, "--output", "out")
+        assert_refused(ran, f"{place} is the folder of a port", "`hf-bico port 'my port/recipe.yaml'`", "--to")
+    assert told(*shlex.split(ran.err.split("`")[1])[2:]).source == "demo/ft"
+    assert told("my port", "--to", "demo/plus", "--dataset", "demo/task").source == "my port", "it is a model too"
 
 
 WRONG = {
@@ -152,6 +183,6 @@ def test_a_repo_with_a_recipe_is_a_repo(world, capsys, monkeypatch, tmp_path):
     assert ran.code == 0, ran.err
     assert {path.name for path in tmp_path.iterdir()} == {"ft.yaml", "out"}
     said = yaml.safe_load(Path("out", RECIPE_FILE).read_text())
-    assert (said["source"], said["method"], said["output"]) == ("./ft.yaml", "bico", "ported")
+    assert (said["source"], said["method"], said["output"]) == ("./ft.yaml", "bico", "out")
     assert str(tmp_path) not in Path("out", RECIPE_FILE).read_text()
     assert not is_recipe("demo/recipe.yaml") and not is_recipe("hf://demo/recipe.yaml") and not is_recipe("ft.yaml")

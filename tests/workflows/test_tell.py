@@ -113,9 +113,14 @@ def test_a_folder_or_a_repo_without_a_report_is_one_line(world, capsys, monkeypa
         assert_refused(hf_bico(capsys, monkeypatch, "report", place), "no report", "hf_bico.json")
     assert_refused(hf_bico(capsys, monkeypatch, "report", "./nowhere"), "there is no folder")
     assert_refused(hf_bico(capsys, monkeypatch, "report", "nobody/nothing"), "nobody/nothing")
-    (tmp_path / "a.txt").write_text("")
-    assert_refused(hf_bico(capsys, monkeypatch, "report", "./a.txt"), "is a file")
-    assert {path.name for path in tmp_path.iterdir()} == {"empty", "a.txt"}
+    kinds = "name a folder or a repo that a port, an alignment or a comparison wrote, or a JSON file"
+    for name in ("a.txt", "hub.log"):
+        (tmp_path / name).write_text("")
+        for place in (name, f"./{name}"):
+            assert_refused(
+                hf_bico(capsys, monkeypatch, "report", place), f"{place} is a file that holds no report", kinds
+            )
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "a.txt", "hub.log"}
 
 
 def test_only_a_page_is_overwritten(capsys, monkeypatch, tmp_path):
@@ -126,7 +131,23 @@ def test_only_a_page_is_overwritten(capsys, monkeypatch, tmp_path):
     for place, why in (("mine.html", "no page of hf_bico"), ("folder.html", "no file"), ("page.txt", ".html")):
         assert_refused(hf_bico(capsys, monkeypatch, "report", "a.json", "--output", place), place, why, "--output")
     assert (tmp_path / "mine.html").read_text() == "<p>mine</p>"
+    (tmp_path / "new").mkdir()
     for _ in range(2):
         assert hf_bico(capsys, monkeypatch, "report", "a.json", "--output", "new/page.html").code == 0
     assert "<h1>demo/ft on demo/plus</h1>" in (tmp_path / "new" / "page.html").read_text()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_a_file_is_written_to_a_folder_that_is_there(world, capsys, monkeypatch, tmp_path):
+    """Whichever command writes it; only a result that is a folder is made with those above it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(compare_data()))
+    (tmp_path / "file").touch()
+    for command, source, name in (("report", "a.json", "page.html"), ("extract", "demo/ft", "tau.safetensors")):
+        ran = hf_bico(capsys, monkeypatch, command, source, "--output", f"no/such/{name}")
+        assert_refused(ran, "there is no folder no/such: make it", "--output")
+        assert_refused(hf_bico(capsys, monkeypatch, command, source, "--output", f"file/{name}"), "is not a folder")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "file"}
+    deep = ("--method", "naive", "-n", "4", "--eval-n", "8", "--output", "such/a/port")
+    assert hf_bico(capsys, monkeypatch, *TINY_PORT[:-2], *deep).code == 0
+    assert (tmp_path / "such" / "a" / "port" / "hf_bico.json").is_file()

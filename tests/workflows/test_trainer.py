@@ -249,7 +249,7 @@ def test_mistakes_of_a_callback_are_one_line(tmp_path):
 
 WRONG = {
     "columns": ({"columns": "text=words,label=label"}, "the dataset has no words; it has text, label"),
-    "roles": ({"columns": "colour=words"}, "is not role=column"),
+    "roles": ({"columns": "colour=words"}, "'colour' is no role that a column can have"),
     "n": ({"n": 0}, "n= 0 asks for no samples"),
     "form": ({"form": "lora", "rank": -1}, "rank"),
 }

@@ -52,6 +52,20 @@ def test_a_port_below_the_naive_copy_is_not_pushed(newer, capsys, monkeypatch, t
     assert taken["url"]
 
 
+@pytest.mark.parametrize("method", ["naive", "gradient-only"])
+def test_what_rests_on_few_samples_is_said_wherever_the_verdict_is(method, newer, capsys, monkeypatch, tmp_path):
+    """Of a port that works too, of which the card tells no reason."""
+    words = ("port", "demo/ft", "--to", newer, *TASK, *FEW[2:], "--method", method, "--eval-n", "20")
+    ran = hf_bico(capsys, monkeypatch, *words, "--output", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    report = PortReport.from_json(json.loads((tmp_path / "out" / "hf_bico.json").read_text()))
+    ported = report.evaluation.ported
+    assert ported.high - ported.low > 0.2
+    said = f"his rests on 20 samples, and the 95 % interval is wide ({ported.interval})"
+    for text in (ran.out, report.verdict.reason, (tmp_path / "out" / "README.md").read_text()):
+        assert text.count(said) == 1
+
+
 def test_no_change_is_no_port(world, capsys, monkeypatch):
     words = ("port", "demo/ft", "--to", "demo/plus", *TASK, "-n", "12")
     ran = hf_bico(capsys, monkeypatch, *words, "--alpha", "0", "--push-to", "demo/unchanged")

@@ -74,34 +74,35 @@ def _tiles(scores: Scores, goal: Goal, entries: Sequence[Entry], place: int | No
     found = []
     if place is not None:
         best, metric = entries[place], metric_of(scores.metric)
-        gap = f"{_gap(best)} of the gap" if best.recovered is not None else ""
-        found.append(Tile(f"the best: {best.method}, N = {best.n}", metric.show(best.score or 0.0), gap, True))
+        share = f"{_share(best)} of the {tables.way_of(goal.what)}" if best.recovered is not None else ""
+        found.append(Tile(f"the best: {best.method}, N = {best.n}", metric.show(best.score or 0.0), share, True))
     found += [
         score_tile("the new base without a port", scores.zero_shot),
         score_tile("the fine-tune, on its own base", scores.source),
     ]
-    return (*found, *([score_tile(goal.what, goal)] if goal.what != "the source's own score" else []))
+    return (*found, *([score_tile(goal.what, goal)] if goal.what != tables.SOURCE else []))
 
 
-def _gap(entry: Entry) -> str:
+def _share(entry: Entry, way: str = "") -> str:
     if entry.recovered is None:
-        return "no gap"
+        return f"no {way}"
     return f"{entry.recovered:.0%}" + (f" ± {100 * entry.recovered_spread:.0f}" if entry.recovered_spread else "")
 
 
 def _methods(data: dict[str, Any], entries: Sequence[Entry], place: int | None) -> list[Part | None]:
-    """Return a row for every method, α and N, the winner marked, and the gap against N."""
+    """Return a row for every method, α and N, the winner marked, and the share against N."""
+    way = tables.way_of(data["reference"]["what"])
     axis = Axis.over([0.0, 1.0, *(end for each in entries if each.recovered is not None for end in _ends(each))])
     show = metric_of(data["evaluation"]["metric"]).show
     columns = [Column("method"), Column("α", "number"), Column("N", "number")]
-    columns += [Column(data["evaluation"]["metric"], "number"), Column("gap", "number"), Column("", "picture")]
+    columns += [Column(data["evaluation"]["metric"], "number"), Column(way, "number"), Column("", "picture")]
     columns += [Column("verdict"), Column("seconds", "number"), Column("memory", "number")]
     reasons = list(dict.fromkeys(each.refusal for each in entries if each.refusal))
     why = {reason: f"({number})" for number, reason in enumerate(reasons, 1)}  # as `tables.refusals` has them
-    rows = [_row(each, axis, show, why.get(each.refusal or "", ""), k == place) for k, each in enumerate(entries)]
+    rows = [_row(each, axis, show, why.get(each.refusal or "", ""), k == place, way) for k, each in enumerate(entries)]
     known = any(each.recovered is not None for each in entries)
     table = Table(
-        "Means over the seeds; the gap is the share of the way that the port goes",
+        f"Means over the seeds; of the {way} the share that the port brings",
         tuple(columns),
         tuple(rows),
         frozenset() if place is None else frozenset({place}),
@@ -118,7 +119,7 @@ def _ends(entry: Entry) -> tuple[float, float, float]:
     return value - spread, value, value + spread
 
 
-def _row(entry: Entry, axis: Axis, show: Any, why: str, best: bool) -> tuple[Cell, ...]:
+def _row(entry: Entry, axis: Axis, show: Any, why: str, best: bool, way: str) -> tuple[Cell, ...]:
     n = f"{entry.n}" + (f" ({entry.per_class} a class)" if entry.per_class else "")
     alpha = entry.alpha if isinstance(entry.alpha, str) else figure(entry.alpha)
     if entry.refusal or entry.score is None:
@@ -126,7 +127,7 @@ def _row(entry: Entry, axis: Axis, show: Any, why: str, best: bool) -> tuple[Cel
     span: Cell = ""
     if entry.recovered is not None:
         low, value, high = map(axis.at, _ends(entry))
-        span = Span(low, value, high, f"{entry.method}, N = {entry.n}: {_gap(entry)}", best)
+        span = Span(low, value, high, f"{entry.method}, N = {entry.n}: {_share(entry)}", best)
     verdict = entry.verdict
     told: Cell = word(verdict.word) if verdict else ""
     if verdict and best:
@@ -135,11 +136,11 @@ def _row(entry: Entry, axis: Axis, show: Any, why: str, best: bool) -> tuple[Cel
         told = Word(f"{verdict.word}*", "plain")
     took = f"{seconds(entry.seconds)} + {seconds(entry.shared_seconds)}"
     peak = size(entry.peak_bytes) if entry.peak_bytes else NONE
-    return (entry.method, alpha, n, show(entry.score), _gap(entry), span, told, took, peak)
+    return (entry.method, alpha, n, show(entry.score), _share(entry, way), span, told, took, peak)
 
 
 def _against_n(goal: str, entries: Sequence[Entry], place: int | None) -> Chart | None:
-    """Return the gap of every method against N; None where there is one N alone, which the table shows."""
+    """Return the share of every method against N; None where there is one N alone, which the table shows."""
     known = [each for each in entries if each.recovered is not None and each.n > 0]
     if len({each.n for each in known}) < 2:
         return None
@@ -150,13 +151,14 @@ def _against_n(goal: str, entries: Sequence[Entry], place: int | None) -> Chart 
 
     lines: dict[str, list[Measure]] = {}
     for each in known:
-        says = f"{name(each)}, N = {each.n}: {_gap(each)}"
+        says = f"{name(each)}, N = {each.n}: {_share(each)}"
         lines.setdefault(name(each), []).append(
             Measure(each.n, each.recovered or 0.0, each.recovered_spread or 0.0, says)
         )
+    way = tables.whole_way(goal)
     return chart(
         lines,
-        (f"Share of the gap to {goal} against N", "calibration samples N (logarithmic)", f"% of the gap to {goal}"),
+        (f"Share of {way} against N", "calibration samples N (logarithmic)", f"% of {way}"),
         (lambda value: f"{value:g}", lambda value: f"{value:.0%}"),
         marks=(0.0, 1.0),
         strong=None if place is None else name(entries[place]),
@@ -165,9 +167,10 @@ def _against_n(goal: str, entries: Sequence[Entry], place: int | None) -> Chart 
 
 def _draws(report: CompareReport, metric: str) -> list[Part | None]:
     """Return the rows of every seed, and what was drawn."""
+    way = tables.way_of(str(report.reference.get("what")))
     draws = typed(tuple[Drawn, ...], report.calibration)
     rows = [_by_seed(row, metric) for row in report.rows[: common.MOST]]
-    columns = [Column("method"), *(Column(each, "number") for each in ("α", "N", "seed", metric, "gap"))]
+    columns = [Column("method"), *(Column(each, "number") for each in ("α", "N", "seed", metric, way))]
     drawn = [(f"N = {d.n}, seed {d.seed}", d.strategy or NONE, d.content_sha256) for d in draws[: common.MOST]]
     titles = (Column("draw"), Column("strategy"), Column("sha256 of the samples", "code"))
     lists = [common.listed(f"Indices, N = {d.n}, seed {d.seed}", d.indices) for d in draws[:20]]

@@ -95,7 +95,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Goal(Score):
-    """What a comparison's gap is measured to."""
+    """What the ports of a comparison are measured by."""
 
     what: str = ""
     model: str = ""

@@ -50,7 +50,7 @@ class Entry:
     scores: dict[str, float | None] = field(default_factory=dict)
     """By what was scored: source, zero_shot, naive and ported."""
     recovered: float | None = None
-    """The share of the gap that was recovered."""
+    """The share of the gap to the source's own score that was recovered."""
     verdict: str | None = None
     seconds: float | None = None
     output: str | None = None

@@ -4,7 +4,7 @@
 
 For every task, both directions, N and seed: N training samples are drawn; either base's own probe of them gives the
 loss of its gradients; the change is ported; a fresh probe of the ported encoder, trained on the same N samples, is
-scored on the test split. So is the target's base (the zero of the gap) and its own fine-tune (the whole of it).
+scored on the test split. So is the target's base (the zero of its gain) and its own fine-tune (the whole of it).
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def usable(methods: list[str]) -> list[str]:
 
 
 def table(rows: list[Row], methods: list[str]) -> str:
-    """Means over the seeds, and the share of the gap that every method recovered."""
+    """Means over the seeds, and the share of a fine-tune's gain that every method brought."""
     columns = ["base", *methods, "fine-tuned"]
     lines = [
-        "| direction | task | N | " + " | ".join(columns) + " | gap recovered: " + " / ".join(methods) + " |",
+        "| direction | task | N | " + " | ".join(columns) + " | of the gain: " + " / ".join(methods) + " |",
         "|---" * (4 + len(columns)) + "|",
     ]
     for (source, target, task, n), means in _means(rows).items():

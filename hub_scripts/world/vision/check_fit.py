@@ -68,7 +68,7 @@ def measure(source: str, target: str, task: str, seed: int) -> dict[str, float]:
 
 
 def outcome(ports: list[Row], source: str, target: str, task: str) -> tuple[float, float]:
-    """What BiCo recovered with 100 samples, mean of its draws: share of the gap, and points of accuracy."""
+    """What BiCo recovered with 100 samples, mean of its draws: share of a fine-tune's gain, and points of accuracy."""
     own = where(ports, source=source, target=target, task=task, n=100, per_class=None, strategy=None, method="bico")
     points = [float(row["score"]) - float(row["zero_shot"]) for row in own]
     ways = [float(row["reference"]) - float(row["zero_shot"]) for row in own]
@@ -109,7 +109,7 @@ def graded(rows: Sequence[Row]) -> dict[Grade, list[Row]]:
 
 
 def record(rows: Sequence[Row]) -> tuple[int, int, float]:
-    """How many ports, how many of them gained, and the median share of the gap."""
+    """How many ports, how many of them gained, and the median share of a fine-tune's gain."""
     gap = column(rows, "gap")
     return len(rows), int((gap > 0).sum()), float(np.median(gap)) if len(rows) else float("nan")
 
@@ -146,7 +146,7 @@ def grades(rows: Sequence[Row]) -> str:
             )
         ]
         body.append([each.value, where_, *cells_])
-    return markdown(["verdict", "recovered in small", f"gained, median gap: draw {CHOSEN_ON}", "draws 1 and 2"], body)
+    return markdown(["verdict", "recovered in small", f"gained, median share: draw {CHOSEN_ON}", "draws 1 and 2"], body)
 
 
 def tables(rows: Sequence[Row]) -> dict[str, Callable[[], str]]:
@@ -169,7 +169,7 @@ def draw(rows: Sequence[Row]) -> None:
     for edge in (POOR_BELOW, GOOD_FROM):
         axes[0].axvline(edge, color="grey", linestyle="--", linewidth=0.8)
     axes[0].set_xlim(-1, None)  # two lie further down
-    axes[0].set_ylabel("gap recovered by a port, N = 100, %")
+    axes[0].set_ylabel("of a fine-tune's gain, by a port, N = 100, %")
     axes[2].legend(fontsize="x-small")
     save(figure, "check.png")
 

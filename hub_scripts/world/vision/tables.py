@@ -1,9 +1,9 @@
-"""cells.csv → the tables in docs/results.md and docs/results_methods.md (between their markers), pictures of gaps.
+"""cells.csv → the tables in docs/results.md and docs/results_methods.md (between their markers), pictures.
 
     python -m hub_scripts.world.vision.tables
 
-Gap recovered is that of the papers: from accuracies averaged over the tasks, (ported − zero-shot)/(fine-tuned −
-zero-shot) in %; a cell gives its mean over the seeds ± their standard deviation.
+The share of a fine-tune's gain is the papers' gap recovered: from accuracies averaged over the tasks,
+(ported − zero-shot)/(fine-tuned − zero-shot) in %; a cell gives its mean over the seeds ± their standard deviation.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def where(rows: Iterable[Row], **want: object) -> list[Row]:
 
 
 def gaps(rows: Sequence[Row], tasks: int = len(TASKS)) -> list[float]:
-    """Gap recovered of every seed, in %, from the means over so many tasks; of seeds that have them all."""
+    """Share of a fine-tune's gain by seed, in %, from the means over so many tasks; of seeds that have them all."""
     found = []
     for seed in sorted({row["seed"] for row in rows}):
         own = [row for row in rows if row["seed"] == seed and row["score"]]
@@ -234,7 +234,7 @@ def fill(page: str, made: dict[str, Callable[[], str]]) -> str:
 
 
 def draw_gaps(rows: list[Row]) -> None:
-    """Gap against N, a panel a scenario."""
+    """Share of a fine-tune's gain against N, a panel a scenario."""
     figure, axes = plt.subplots(1, len(SCENARIOS), figsize=(3.2 * len(SCENARIOS), 3.4), sharey=True)
     for axis, (name, (a, b)) in zip(axes, SCENARIOS.items(), strict=True):
         for method in ("naive", "theseus", "bico", "weighted"):
@@ -244,7 +244,7 @@ def draw_gaps(rows: list[Row]) -> None:
         axis.set(title=name, xlabel="N", xscale="log", xticks=N, xticklabels=N)
         axis.minorticks_off()
         axis.axhline(0, color="grey", linewidth=0.5)
-    axes[0].set_ylabel("gap recovered, %")
+    axes[0].set_ylabel("of a fine-tune's gain, %")
     axes[0].legend()
     save(figure, "gap.png")
 

@@ -162,7 +162,7 @@ def gap(rows: Sequence[Row]) -> float | None:
 
 
 def table(rows: list[Row], name: str, n: int) -> str:
-    """Means over the draws of one scenario at one N, a line a port: the score, and behind it the gap recovered."""
+    """Means over the draws of one scenario at one N, a line a port: the score, and behind it the share of the gain."""
     mine = [row for row in rows if row.scenario == name and row.n == n]
     methods = [m for m in dict.fromkeys((*METHODS, *BLIND)) if any(row.method == m for row in mine)]
     head = ("ported to", "source", "before", *(m.split(" rate")[0] for m in methods), "own")
