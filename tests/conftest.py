@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 from support.hub import session_hub
+from support.seldom import is_seldom
 
 pytest_plugins = [f"support.{name}" for name in ("datasets", "deltas", "hub_clients", "papers", "ports", "refusals")]
 _stack = ExitStack()
@@ -15,11 +16,19 @@ LONGEST = ("test_docs.py", "test_devices.py", "test_fleet.py", "test_ranks.py")
 """Files that take minutes, and go first: a file stays in one process, and one that began last would be waited for."""
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every", action="store_true", help="also the tests of support/seldom.py, and all faults")
+
+
 def pytest_unconfigure(config):
     _stack.close()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--every") and not any("::" in word for word in config.args):
+        left = [item for item in items if is_seldom(item.nodeid)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
@@ -29,6 +38,12 @@ def own_temporary_folder(tmp_path_factory):
     before, tempfile.tempdir = tempfile.tempdir, str(tmp_path_factory.mktemp("temporary"))
     yield
     tempfile.tempdir = before
+
+
+@pytest.fixture(scope="session")
+def every(request) -> bool:
+    """Whether all is asked for, or what continuous integration has time for."""
+    return request.config.getoption("--every")
 
 
 @pytest.fixture(scope="session")

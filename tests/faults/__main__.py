@@ -20,7 +20,7 @@ def main() -> int:
     from tests.support.tallies import put_table
 
     tests = sys.argv[1:] or ["tests/faults"]
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-W", "ignore", *tests]
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-W", "ignore", "--every", *tests]
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder) / "notes"
         notes.touch()

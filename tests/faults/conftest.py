@@ -34,12 +34,6 @@ def ready(broken):
     broken.proxy.faults.clear()
 
 
-@pytest.fixture(scope="session")
-def every() -> bool:
-    """Whether all is asked for, as `python -m tests.faults` does, or what continuous integration has time for."""
-    return "BICO_FAULTS" in os.environ
-
-
 @pytest.fixture
 def note():
     """Notes a fault, where it struck, and what came of it, for the table in docs/reliability.md."""

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from hf_bico import PortError
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 """How many are tried of each kind of input."""
 SEED = os.environ.get("FUZZ_SEED")
 """Set where a run is to try others; in CI all runs try the same."""
