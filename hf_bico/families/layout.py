@@ -4,7 +4,7 @@ docs/adding_a_family.md says how to add one.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -148,11 +148,15 @@ class FamilyLayout:
         """
         towers = [tower for tower in self.towers if every or not tower.optional]
         names = {tower.name for tower in towers}
-        found = [site for tower in towers for site in _tower_sites(model, tower)]
+        known = _names(model)
+        found = [site for tower in towers for site in _tower_sites(model, tower, known)]
         if not found:
             raise PortError(f"{type(model).__name__} has no blocks like those of {self.name}")
         found = list(with_experts(model, found))
-        return (*found, *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer)))
+        return (
+            *found,
+            *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer, known)),
+        )
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
         """Return what moves beside the linear maps, of optional towers too."""
@@ -163,16 +167,19 @@ class FamilyLayout:
         return gains(model, self.sites(model, every=True), {tower.name: tower.norms for tower in self._towers(model)})
 
     def _towers(self, model: nn.Module) -> list[Tower]:
-        return [tower for tower in self.towers if _place(model, tower.blocks) is not None]
+        known = _names(model)
+        return [tower for tower in self.towers if _place(known, tower.blocks) is not None]
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the classifier's layers, in the order they run; empty for a model without one."""
-        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
+        known = _names(model)
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer, known)]
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
         """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
-        found = [site for layer in self._head_of(model) for site in _outside(model, layer)]
+        known = _names(model)
+        found = [site for layer in self._head_of(model) for site in _outside(model, layer, known)]
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
 
     def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
@@ -265,9 +272,9 @@ def roles(layers: tuple[Layer, ...], *, but: tuple[str, ...] = ()) -> tuple[str,
     return tuple(layer.role for layer in layers if layer.role not in but)
 
 
-def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
+def _tower_sites(model: nn.Module, tower: Tower, known: Sequence[str]) -> list[Site]:
     """Return the sites of a tower's blocks, in order; none where the model lacks the tower."""
-    place = _place(model, tower.blocks)
+    place = _place(known, tower.blocks)
     if place is None:
         return []
     tokens = tower.tokens if isinstance(tower.tokens, Tokens) else tower.tokens(model)
@@ -290,9 +297,9 @@ def _tower_sites(model: nn.Module, tower: Tower) -> list[Site]:
     return sites
 
 
-def _outside(model: nn.Module, layer: Layer) -> list[Site]:
+def _outside(model: nn.Module, layer: Layer, known: Sequence[str]) -> list[Site]:
     """Return a layer outside the blocks as a site; none where the model lacks it."""
-    place = _place(model, layer.path)
+    place = _place(known, layer.path)
     if place is None or (layer.runs and not layer.runs(model)):
         return []
     owner, _, path = place.rpartition(".")
@@ -355,15 +362,16 @@ def _hidden(name: str, what: str, block: nn.Module, tower: Tower) -> Hidden | No
     return Hidden(f"{name} {what}", heads, f"{order} {CROSS * cross}attention".strip()) if heads else None
 
 
-def _place(model: nn.Module, path: str) -> str | None:
-    """Return the full name of the module or parameter at the end of a name, or, after "^", of that full name.
+def _names(model: nn.Module) -> list[str]:
+    """Return the full names of a model's modules and parameters."""
+    return [name for name, _ in (*model.named_modules(), *model.named_parameters())]
+
+
+def _place(known: Sequence[str], path: str) -> str | None:
+    """Return which of the known names of modules and parameters ends so, or, after "^", is that.
 
     Of several the one with the fewest parts is taken, as others lie inside blocks; None where there is none.
     """
-    whole = path.removeprefix("^")
-    names = [
-        name
-        for name, _ in (*model.named_modules(), *model.named_parameters())
-        if name == whole or (whole == path and name.endswith(f".{path}"))
-    ]
+    whole, end = path.removeprefix("^"), f".{path}"
+    names = [name for name in known if name == whole or name.endswith(end)]
     return min(names, key=lambda name: name.count("."), default=None)

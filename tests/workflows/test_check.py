@@ -189,7 +189,10 @@ def test_blocks_matched_by_likeness_are_in_report_and_card(world, capsys, monkey
     assert report["matching"]["rule"] == "pairs.yaml"
     card = (tmp_path / "by-file" / "README.md").read_text()
     assert str(tmp_path) not in card + json.dumps(report["matching"])
-    assert not (tmp_path / "by-file" / "matching.png").exists()
+    assert (
+        list(report["matching"]["paths"].values()) == [[1, 0, None]]
+        and (tmp_path / "by-file" / "matching.png").exists()
+    )
 
 
 @pytest.mark.parametrize("name", ["vit", "bert", "gpt2", "t5-gated", "llama"])
