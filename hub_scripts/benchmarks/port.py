@@ -25,13 +25,15 @@ TEXT = {"context_length": 8, "vocab_size": 64, "width": 16, "heads": 2, "layers"
 EMBED, CLASSES = 512, 100
 
 
-def models(depth: int, device: str) -> list[torch.nn.Module]:
+def models(depth: int, device: str, scale: float = 1.0) -> list[torch.nn.Module]:
+    """Return both, `scale` times as wide."""
     torch.manual_seed(0)
+    shapes = [shape | {"width": int(scale * shape["width"])} for shape in SHAPES.values()]
     return [
         open_clip.CLIP(embed_dim=EMBED, text_cfg=TEXT, vision_cfg={**shape, "layers": depth, "patch_size": 16})
         .eval()
         .to(device)
-        for shape in SHAPES.values()
+        for shape in shapes
     ]
 
 
@@ -60,7 +62,7 @@ def floor(source, target, loss, samples) -> None:
 
 def measure(what: str, options: argparse.Namespace) -> dict[str, float]:
     """Seconds and peak bytes of one run in this process; the models' making is not timed."""
-    source, target = models(options.depth, options.device)
+    source, target = models(options.depth, options.device, options.scale)
     loss = class_loss(F.normalize(torch.randn(CLASSES, EMBED, device=options.device), dim=-1))
     samples = batches(options.n, options.batch_size, options.device)
     weights = sum(p.numel() * p.element_size() for model in (source, target) for p in model.visual.parameters())
@@ -92,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=100, help="calibration samples")
     parser.add_argument("--depth", type=int, default=12, help="blocks of both models")
+    parser.add_argument("--scale", type=float, default=1.0, help="of both widths; heads are 64 wide")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=1, help="runs of each, in turn; the least seconds count")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
