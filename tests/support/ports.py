@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.commands import TINY_PORT
+from support.twins import Samples, random_fine_tune, tiny_clip
 
-from hf_bico import BiCo, class_loss
+from hf_bico import BiCo, Naive, Ported, class_loss
 from hf_bico import port as port_live
 from hf_bico.core.collect import Batch
 from hf_bico.families import LIBRARIES
@@ -89,4 +90,17 @@ def same(folder: Path, tensors: dict[str, torch.Tensor]) -> bool:
     written = load_file(folder / "open_clip_model.safetensors")
     return written.keys() == tensors.keys() and all(
         torch.allclose(written[key], tensors[key], rtol=1e-5, atol=1e-7) for key in tensors
+    )
+
+
+def clip_port() -> Ported:
+    """A naive port between two tiny CLIPs in memory, which no library opens by itself."""
+    clip, samples = tiny_clip(), Samples.make(8)
+    return port_live(
+        tuned=random_fine_tune(clip),
+        base=clip,
+        target=tiny_clip(seed=1),
+        loss=samples.loss,
+        calibration=[(samples.images, samples.labels)],
+        method=Naive(),
     )

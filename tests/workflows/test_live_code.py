@@ -9,8 +9,8 @@ import torch
 import transformers
 from huggingface_hub import HfApi, hf_hub_download
 from PIL import Image
+from support.ports import clip_port
 from support.repos import batch, processor_of, write_family
-from support.twins import Samples, random_fine_tune, tiny_clip
 
 from hf_bico import Naive, port
 from hf_bico.workflows import used
@@ -88,15 +88,7 @@ def test_what_prepares_inputs_is_not_made_up(tmp_path):
 
 
 def test_a_state_dict_on_the_hub_is_read_as_it_will_be(hub):
-    clip, samples = tiny_clip(), Samples.make(8)
-    ported = port(
-        tuned=random_fine_tune(clip),
-        base=clip,
-        target=tiny_clip(seed=1),
-        loss=samples.loss,
-        calibration=[(samples.images, samples.labels)],
-        method=Naive(),
-    )
+    ported = clip_port()
     ported.push_to_hub("demo/live-code")
     with open(hf_hub_download("demo/live-code", "README.md"), encoding="utf-8") as card:
         ((code, says, output),) = shown(card.read())

@@ -11,12 +11,12 @@ import transformers
 from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from support.family_twins import CLASSES
+from support.ports import clip_port
 from support.repos import NAMES, batch, processor_of, tokenizer_of, write_family
-from support.twins import Samples, random_fine_tune, tiny_clip
 from torch import nn
 
 import hf_bico
-from hf_bico import Naive, PortError, port
+from hf_bico import PortError, port
 
 
 @pytest.fixture(scope="module")
@@ -198,15 +198,7 @@ def test_another_fine_tune_in_memory_does_not_take_its_repo(published):
 
 
 def test_other_modules_are_saved_as_a_state_dict(tmp_path):
-    clip, samples = tiny_clip(), Samples.make(8)
-    ported = port(
-        tuned=random_fine_tune(clip),
-        base=clip,
-        target=tiny_clip(seed=1),
-        loss=samples.loss,
-        calibration=[(samples.images, samples.labels)],
-        method=Naive(),
-    )
+    ported = clip_port()
     folder = ported.save_pretrained(str(tmp_path / "clip"))
     assert isinstance(folder, Path)
     saved = load_file(folder / "model.safetensors")
