@@ -244,7 +244,8 @@ def known(words: list[str], page) -> set[str]:
     if words[-1] == "-m":
         return LAUNCHERS
     if words[0] in ("python", "bash"):
-        return options_of_script(script_of(words)) | {"-m"}
+        own = options_of_script("tests/conftest.py") if words[0] == "bash" else set()
+        return options_of_script(script_of(words)) | {"-m"} | own
     text = page.read_text(encoding="utf-8")
     scripts = set(re.findall(r"(?<![\w/])hub_scripts/[\w/]+\.py", text))
     scripts |= {script_of(["python", "-m", module]) for module in re.findall(r"hub_scripts(?:\.\w+)+", text)}

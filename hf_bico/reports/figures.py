@@ -16,6 +16,8 @@ MOST_VALUES = 12
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that can be told apart by eyes that mix red and green (Okabe and Ito 2008)."""
+WIDE = 0.082
+"""Inches of a letter of a label, rather more than less."""
 MATCHING_FILE, SCORES_FILE = "matching.png", "scores.png"
 
 
@@ -40,8 +42,10 @@ def draw_scores(scores: Evaluation, file: Path) -> None:
     metric = METRICS[scores.ported.metric]
     times = 100 if metric.share else 1
     rows = [row for row in scores.rows if scores.comparable or row[1] is not scores.source]
-    figure = Figure(figsize=(6.8, 0.42 * len(rows) + 0.9), layout="constrained", facecolor="white")
-    panel = figure.subplots()
+    names = [f"{label} (this model)" if score is scores.ported else label for label, score in rows[::-1]]
+    left, wide, high = 0.3 + WIDE * max(map(len, names)), 3.9, 0.42 * len(rows) + 0.2
+    figure = Figure(figsize=(left + wide + 0.3, high + 0.7), facecolor="white")
+    panel = _panel(figure, (left, 0.6, wide, high))
     for place, (_, score) in enumerate(reversed(rows)):
         own = score is scores.ported
         values = [times * each for each in (score.value, score.low, score.high)]
@@ -50,15 +54,20 @@ def draw_scores(scores: Evaluation, file: Path) -> None:
         panel.annotate(
             metric.show(score.value), (values[0], place), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
-    panel.set_yticks(
-        range(len(rows)), [f"{label} (this model)" if s is scores.ported else label for label, s in rows[::-1]]
-    )
+    panel.set_yticks(range(len(rows)), names)
     panel.set_ylim(-0.6, len(rows) - 0.3)
     panel.set_xlabel(f"{metric.name}{' in %' if metric.share else ''}{'' if metric.higher else ', less is better'}")
     panel.grid(axis="x", color="#dddddd", linewidth=0.8)
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.tick_params(axis="y", length=0)
     figure.savefig(file, dpi=150)
+
+
+def _panel(figure, place: tuple[float, float, float, float]):
+    """Return axes of a figure at left, bottom, width and height in inches; to find a layout takes as long again."""
+    wide, high = figure.get_size_inches()
+    left, bottom, width, height = place
+    return figure.add_axes((left / wide, bottom / high, width / wide, height / high))
 
 
 class Matched(NamedTuple):
@@ -79,11 +88,12 @@ def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: P
     """
     from matplotlib.figure import Figure
 
-    widths = [max(3.4, 0.34 * matched.matrix.shape[1] + 1.6) for matched in towers.values()]
-    height = max(3.0, 0.34 * max(len(matched.matrix) for matched in towers.values()) + 1.2)
-    figure = Figure(figsize=(sum(widths), height), layout="constrained")
-    panels = figure.subplots(1, len(towers), squeeze=False, width_ratios=widths)[0]
-    for panel, (tower, matched) in zip(panels, towers.items(), strict=True):
+    widths = [max(2.4, 0.34 * matched.matrix.shape[1] + 0.6) for matched in towers.values()]
+    height = max(2.2, 0.34 * max(len(matched.matrix) for matched in towers.values()) + 0.4)
+    figure, left = Figure(figsize=(sum(widths) + 0.8 * len(widths) + 1.1, height + 1.0), facecolor="white"), 0.7
+    for width, (tower, matched) in zip(widths, towers.items(), strict=True):
+        panel = _panel(figure, (left, 0.6, width, height))
+        left += width + 0.8
         shown = panel.imshow(matched.matrix, vmin=0, vmax=1, origin="lower", aspect="auto", cmap="viridis")
         _draw_path(panel, matched)
         panel.set_xlabel(f"block of {names[0]}")
@@ -91,7 +101,7 @@ def draw_matching(towers: Mapping[str, Matched], names: tuple[str, str], file: P
         panel.set_title(tower)
         for axis, count in zip((panel.xaxis, panel.yaxis), reversed(matched.matrix.shape), strict=True):
             axis.set_ticks(range(0, count, 1 + count // 17))
-    figure.colorbar(shown, ax=panels, label="linear CKA of the block inputs")
+    figure.colorbar(shown, cax=_panel(figure, (left - 0.6, 0.6, 0.16, height)), label="linear CKA of the block inputs")
     figure.savefig(file, dpi=150)
 
 

@@ -14,9 +14,9 @@ from support.faulty import Proxy
 from support.forked import Ran, Runner
 from support.hub import Hub
 
-OURS = ("hf_bico.json", "README.md", "hf_bico_maps.json", "scores.png")
-"""Files that hold times and the repo's name, or are drawn with the fonts that were found, of which the first process of
-a new home makes a list; all others are the same bit by bit."""
+OURS = ("hf_bico.json", "README.md", "recipe.yaml", "hf_bico_maps.json", "scores.png", "matching.png")
+"""Files that hold times, the repo's or the folder's name, or are drawn with the fonts that were found, of which the
+first process of a new home makes a list; all others are the same bit by bit."""
 ASIDE = ("Note: ", "Warning: ", "HTTP Error ", "Retrying in ")
 """What lines before the last may begin with: notes, and in Python what the Hub's client logs."""
 SMALL = ("--dataset", "demo/little-task", "-n", "4", "--batch-size", "2")

@@ -74,7 +74,7 @@ def test_every_fine_tune_is_ported_once(fleet, world):
 def test_what_is_done_with_the_same_settings_is_not_done_again(fleet):
     """Others are: those whose settings have changed, and those that are gone."""
     two = ONE | {"sources": ["demo/ft", {"source": "demo/ft", "name": "again", "seed": 1}]}
-    assert fleet(two).code == 0
+    assert fleet(two, "--jobs", "2").code == 0
     first = cells()
     ran = fleet(two | {"sources": [two["sources"][0], two["sources"][1] | {"seed": 2}]})
     assert ran.code == 0 and "ft-on-plus-bico: running" not in ran.err
