@@ -16,6 +16,10 @@ SELDOM = (
     r"test_align\.py::test_so_it_is_by_every_method_and_matching\[(weighted|label-free|per class)\]",
     r"test_delta\.py::test_every_loader_gives_the_model_that_was_scored\[(?!(bert|llama|vit))",
     r"test_sound_ports\.py::test_a_port_to_a_twin_says_what_the_fine_tune_says\[(?!letters)",
+    r"test_sight_ports\.py::test_a_twin_answers_as_the_fine_tune_does\[qwen2_vl\]",
+    r"test_delta\.py::test_a_lora_stays_one_at_its_rank\[llama\]",
+    r"test_forms\.py::test_a_lora_is_the_model_that_it_was_scored_as\[(bert-ft|gpt2-)",
+    r"test_align\.py::test_a_port_over_maps_is_the_port_that_makes_its_own\[folder\]",
     r"test_unlabelled\.py::test_auto_chooses_with_them",
     r"test_auto_ports\.py::test_the_same_samples_give_the_same_port",
     r"test_formats\.py::test_an_answer_that_is_none_is_no_agent",
@@ -36,7 +40,11 @@ SELDOM = (
     r"test_ranks\.py::test_one_that_is_killed_while_the_other_writes",
     r"test_ranks\.py::test_an_error_of_one_of_them_is_shown_once",
     r"test_fleet\.py::test_maps_are_made_once_for_a_pair_of_bases",
+    r"test_fleet\.py::test_the_ledger_may_be_a_dataset_repo",
     r"test_fleet\.py::test_ports_may_be_pushed_alone",
+    r"test_port_job\.py::test_a_job_is_submitted_and_its_port_is_pushed",
+    r"test_docs\.py::test_the_code_of_a_page_runs"
+    r"\[docs/(fleet|many_devices|paper_tables|guides/compare)\.md\]",
     r"test_fleet\.py::test_a_folder_of_somebody_else_is_left_alone",
     r"test_errors_of_data\.py::test_a_cached_dataset_does_not_stand_in",
     # further faults
