@@ -205,3 +205,9 @@ def test_a_port_over_few_blocks_maps_says_which_it_lacks(world, tmp_path):
         ported(tmp_path / "out", maps=str(tmp_path / "maps"))
     own = ported(tmp_path / "own", layers="0")
     assert same(own, ported(tmp_path / "over", maps=str(tmp_path / "maps"), layers="0"))
+
+
+def test_maps_in_other_dtypes_are_refused(world, tmp_path):
+    with pytest.raises(PortError, match="int8: maps are stored in float32 or float16"):
+        aligned(tmp_path / "no", map_dtype="int8")
+    assert list(tmp_path.iterdir()) == []
