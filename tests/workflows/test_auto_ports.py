@@ -33,6 +33,8 @@ def test_a_port_tells_what_was_tried_and_has_the_papers_row(world, tmp_path):
     assert taken.startswith(f"| {choice['chosen']['method']}")
     assert "| the new base without a port | 0 |" in card
     assert "by bico, the paper's method" in card
+    paths = report["matching"]["paths"].values()  # the picture of blocks is on every card whose samples had a say
+    assert "(matching.png)" in card and list(paths) == [[0, 1, 1]]
 
 
 def test_the_same_samples_give_the_same_port(world, tmp_path):
