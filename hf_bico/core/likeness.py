@@ -26,6 +26,8 @@ class Means:
     def __init__(self, side: Side, sites: Iterable[Site]) -> None:
         self.side, every = side, list(sites)
         self.blocks = {tower: block_inputs(every, tower) for tower, depth in depths_of(every).items() if depth}
+        self._sites = [site for blocks in self.blocks.values() for site in blocks]
+        self._sequences = {site.stream(Signal.INPUT): site.tokens.sequence for site in self._sites}
         self._rows: dict[Stream, list[Tensor]] = defaultdict(list)
 
     def add(self, part: object, met: Mapping[str, Tensor]) -> None:
@@ -34,20 +36,22 @@ class Means:
         Args:
             met: sequence of text → (n, T), which of its rows count; all where it is not in it.
         """
-        sites = [site for blocks in self.blocks.values() for site in blocks]
-        sequences = {site.stream(Signal.INPUT): site.tokens.sequence for site in sites}
 
         def keep(stream: Stream, rows: Tensor) -> None:
             if stream.run:
                 return  # blocks that share their weights are the block at its first run
-            mask = met.get(sequences[stream])
+            mask = met.get(self._sequences[stream])
             weight = torch.ones(rows.shape[:2]) if mask is None or mask.shape != rows.shape[:2] else mask
             weight = weight.to(rows)[..., None]
             means, before = ((rows * weight).sum(1) / weight.sum(1).clamp_min(1)).double().cpu(), self._rows[stream]
             if not before or not torch.equal(before[-1], means):  # every batch has the same prompts
                 before.append(means)
 
-        with torch.no_grad(), within_memory(), taps(self.side.model, sites, {Signal.INPUT}, keep, samples_in(part)):
+        with (
+            torch.no_grad(),
+            within_memory(),
+            taps(self.side.model, self._sites, {Signal.INPUT}, keep, samples_in(part)),
+        ):
             self.side.loss(self.side.model, part)
 
     def of(self, tower: str) -> list[Tensor]:

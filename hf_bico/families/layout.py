@@ -4,7 +4,7 @@ docs/adding_a_family.md says how to add one.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -153,10 +153,7 @@ class FamilyLayout:
         if not found:
             raise PortError(f"{type(model).__name__} has no blocks like those of {self.name}")
         found = list(with_experts(model, found))
-        return (
-            *found,
-            *(site for layer in self.outside if layer.tower in names for site in _outside(model, layer, known)),
-        )
+        return (*found, *_outside(model, [layer for layer in self.outside if layer.tower in names], known))
 
     def riders(self, model: nn.Module) -> tuple[Rider, ...]:
         """Return what moves beside the linear maps, of optional towers too."""
@@ -172,14 +169,12 @@ class FamilyLayout:
 
     def head_sites(self, model: nn.Module) -> tuple[Site, ...]:
         """Return the classifier's layers, in the order they run; empty for a model without one."""
-        known = _names(model)
-        found = [site for layer in self._head_of(model) for site in _outside(model, layer, known)]
+        found = _outside(model, self._head_of(model), _names(model))
         return tuple(found) if any(site.role == HEAD for site in found) else ()
 
     def on_top(self, model: nn.Module) -> frozenset[str]:
         """Return the names of all tensors on top of the blocks (classifier, pooler, norms), which a base may lack."""
-        known = _names(model)
-        found = [site for layer in self._head_of(model) for site in _outside(model, layer, known)]
+        found = _outside(model, self._head_of(model), _names(model))
         return frozenset(s.key for site in found for s in site.slices) | frozenset(self.head_gains(model))
 
     def _head_of(self, model: nn.Module) -> tuple[Layer, ...]:
@@ -297,7 +292,12 @@ def _tower_sites(model: nn.Module, tower: Tower, known: Sequence[str]) -> list[S
     return sites
 
 
-def _outside(model: nn.Module, layer: Layer, known: Sequence[str]) -> list[Site]:
+def _outside(model: nn.Module, layers: Iterable[Layer], known: Sequence[str]) -> list[Site]:
+    """Return layers outside the blocks as sites; none of those that the model lacks."""
+    return [site for layer in layers for site in _outer(model, layer, known)]
+
+
+def _outer(model: nn.Module, layer: Layer, known: Sequence[str]) -> list[Site]:
     """Return a layer outside the blocks as a site; none where the model lacks it."""
     place = _place(known, layer.path)
     if place is None or (layer.runs and not layer.runs(model)):

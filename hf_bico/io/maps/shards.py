@@ -142,7 +142,7 @@ class MapReader:
 
     def _tensor(self, entry: Entry, file: str, name: str) -> Tensor:
         # a copy: BLAS may round differently at the alignment that a tensor has in its file
-        tensor = self.tensors[file][name].float().clone().to(self.device)
+        tensor = self.tensors[file][name].to(self.device, torch.float32, copy=True)
         if not is_finite(tensor):
             raise PortError(f"NaN or Inf in the map of {entry.target} ({name} of {file}): make the maps again")
         return tensor
